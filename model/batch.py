@@ -1,0 +1,73 @@
+"""Crystals of unequal size as flat tensors, without padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import replace as _replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.crystal import Crystal, cells
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """B crystals with N atoms in all; atoms of one crystal are contiguous.
+
+    Attributes:
+        lattice: per crystal, (B, 3, 3) rows are cell vectors in Å.
+        positions: per atom, (N, 3) Cartesian in Å, not necessarily inside the cell.
+        numbers: per atom, (N,) int64 atomic numbers.
+        counts: per crystal, (B,) int64 number of atoms.
+        owner: per atom, (N,) int64 index of its crystal.
+    """
+
+    lattice: Tensor
+    positions: Tensor
+    numbers: Tensor
+    counts: Tensor
+    owner: Tensor
+
+    @classmethod
+    def from_crystals(
+        cls, crystals: Sequence[Crystal], *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+    ) -> Batch:
+        """Collate crystals; raises ValueError for an empty list or an empty crystal."""
+        if not crystals or any(len(crystal) == 0 for crystal in crystals):
+            raise ValueError(f"a batch needs at least one crystal and one atom in each, got sizes {[len(c) for c in crystals]}")
+        counts = torch.tensor([len(crystal) for crystal in crystals])
+        return cls(
+            lattice=torch.from_numpy(cells(crystals)).to(device, dtype),
+            positions=torch.from_numpy(np.concatenate([c.cartesian for c in crystals])).to(device, dtype),
+            numbers=torch.from_numpy(np.concatenate([c.numbers for c in crystals])).to(device),
+            counts=counts.to(device),
+            owner=torch.repeat_interleave(torch.arange(len(crystals)), counts).to(device),
+        )
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def replace(self, **changes: Any) -> Batch:
+        """Return a copy with the named fields changed."""
+        return _replace(self, **changes)
+
+    def fractional(self) -> Tensor:
+        """(N, 3) fractional coordinates."""
+        return torch.einsum("ni,nij->nj", self.positions, torch.linalg.inv(self.lattice)[self.owner])
+
+    def to_crystals(self) -> list[Crystal]:
+        """Split into crystals (float64 on the CPU)."""
+        lattice = self.lattice.detach().double().cpu()
+        cartesian = self.positions.detach().double().cpu()
+        fractional = torch.einsum("ni,nij->nj", cartesian, torch.linalg.inv(lattice)[self.owner.cpu()])
+        sizes = self.counts.tolist()
+        return [
+            Crystal(cell.numpy(), frac.numpy(), numbers.numpy())
+            for cell, frac, numbers in zip(
+                lattice, fractional.split(sizes), self.numbers.cpu().split(sizes), strict=True
+            )
+        ]
