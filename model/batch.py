@@ -38,7 +38,9 @@ class Batch:
     ) -> Batch:
         """Collate crystals; raises ValueError for an empty list or an empty crystal."""
         if not crystals or any(len(crystal) == 0 for crystal in crystals):
-            raise ValueError(f"a batch needs at least one crystal and one atom in each, got sizes {[len(c) for c in crystals]}")
+            raise ValueError(
+                f"a batch needs at least one crystal and one atom in each, got sizes {[len(c) for c in crystals]}"
+            )
         counts = torch.tensor([len(crystal) for crystal in crystals])
         return cls(
             lattice=torch.from_numpy(cells(crystals)).to(device, dtype),

@@ -33,13 +33,17 @@ class Crystal:
     numbers: np.ndarray
 
     def __post_init__(self) -> None:
-        for name, kind, shape in (("lattice", float, (3, 3)), ("fractional", float, (-1, 3)), ("numbers", np.int64, (-1,))):
+        for name, kind, shape in (
+            ("lattice", float, (3, 3)),
+            ("fractional", float, (-1, 3)),
+            ("numbers", np.int64, (-1,)),
+        ):
             array = np.array(getattr(self, name), dtype=kind).reshape(shape)
             array.setflags(write=False)
             object.__setattr__(self, name, array)
         if len(self.numbers) != len(self.fractional):
             raise ValueError(f"{len(self.numbers)} atomic numbers for {len(self.fractional)} positions")
-        if len(self.numbers) and not (1 <= self.numbers.min() and self.numbers.max() <= 118):
+        if len(self.numbers) and not (self.numbers.min() >= 1 and self.numbers.max() <= 118):
             raise ValueError(f"atomic numbers must lie in 1..118, got {self.numbers.min()}..{self.numbers.max()}")
 
     def __len__(self) -> int:
@@ -101,9 +105,13 @@ class Crystal:
     def from_pymatgen(cls, structure: Structure) -> Crystal:
         """Convert an ordered pymatgen Structure; raises ValueError if a site is partially occupied."""
         if not structure.is_ordered:
-            sites = [f"{s.species_string} at {np.round(s.frac_coords, 3).tolist()}" for s in structure if not s.is_ordered]
-            raise ValueError(f"partially occupied sites are not supported: {'; '.join(sites[:3])}. Order the structure first.")
-        return cls(structure.lattice.matrix, structure.frac_coords, [site.specie.Z for site in structure])
+            sites = [
+                f"{s.species_string} at {np.round(s.frac_coords, 3).tolist()}" for s in structure if not s.is_ordered
+            ]
+            raise ValueError(
+                f"partially occupied sites are not supported: {'; '.join(sites[:3])}. Order the structure first."
+            )
+        return cls(structure.lattice.matrix, structure.frac_coords, np.array([site.specie.Z for site in structure]))
 
     def to_pymatgen(self) -> Structure:
         """Convert to a pymatgen Structure."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -69,7 +70,9 @@ def _periodic_edges(positions: Tensor, lattice: Tensor, counts: Tensor, cutoff: 
     reach = torch.floor(cutoff * inverse.norm(dim=-2) + 0.5).long()
     images = (2 * reach + 1).prod(dim=-1)
     if int(images.max()) > max_images:
-        raise ValueError(f"a cell needs {int(images.max())} periodic images within {cutoff} Å (limit {max_images}): too thin")
+        raise ValueError(
+            f"a cell needs {int(images.max())} periodic images within {cutoff} Å (limit {max_images}): too thin"
+        )
 
     owner = torch.repeat_interleave(torch.arange(len(counts), device=device), counts)
     fractional = torch.einsum("ni,nij->nj", positions, inverse[owner])
@@ -87,7 +90,15 @@ def _periodic_edges(positions: Tensor, lattice: Tensor, counts: Tensor, cutoff: 
     for low, high in _chunks(total):
         parts.append(
             _within(
-                receiver[low:high], sender[low:high], per_pair[low:high], fractional, lattice, owner, table, table_start, cutoff
+                receiver[low:high],
+                sender[low:high],
+                per_pair[low:high],
+                fractional,
+                lattice,
+                owner,
+                table,
+                table_start,
+                cutoff,
             )
         )
     receiver, sender, image = (torch.cat(column) for column in zip(*parts, strict=True))
@@ -105,7 +116,7 @@ def _chunks(total: Tensor) -> list[tuple[int, int]]:
         return [(0, len(total))]
     marks = torch.arange(CANDIDATES_AT_ONCE, int(total[-1]), CANDIDATES_AT_ONCE, device=total.device)
     cuts = sorted({0, *torch.searchsorted(total, marks).tolist(), len(total)})
-    return list(zip(cuts[:-1], cuts[1:], strict=True))
+    return list(pairwise(cuts))
 
 
 def _image_table(reach: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,10 +133,17 @@ def _image_table(reach: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _within(
-    receiver: Tensor, sender: Tensor, per_pair: Tensor, fractional: Tensor, lattice: Tensor, owner: Tensor,
-    table: Tensor, table_start: Tensor, cutoff: float,
+    receiver: Tensor,
+    sender: Tensor,
+    per_pair: Tensor,
+    fractional: Tensor,
+    lattice: Tensor,
+    owner: Tensor,
+    table: Tensor,
+    table_start: Tensor,
+    cutoff: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The candidates of these pairs that are closer than the cutoff: receiver, sender, image relative to wrapped atoms."""
+    """Those closer than the cutoff among the pairs' images: receiver, sender, image relative to wrapped atoms."""
     crystal = owner[receiver]
     difference = fractional[sender] - fractional[receiver]
     nearest = -torch.round(difference)

@@ -1,0 +1,24 @@
+# `make search` and `make test` set up .venv when it is missing; everything else is for developers.
+PYTHON ?= python3
+BIN := .venv/bin
+
+search: .venv/ready
+	$(BIN)/hostguide search configs/li-si.yaml --run runs/li-si
+
+test: .venv/ready
+	$(BIN)/python -m pytest
+
+test-all: .venv/ready
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+.PHONY: search test test-all lint

@@ -1,0 +1,35 @@
+"""The actors: plain classes of `model.stages` that use one thread and can say that they are ready.
+
+They are turned into Ray actors by `actors.pool.Pool`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from model.stages import Generator, Relaxer, Symmetrizer
+
+
+class _Worker:
+    def __init__(self, **arguments: Any) -> None:
+        torch.set_num_threads(1)
+        torch.set_flush_denormal(True)
+        super().__init__(**arguments)
+
+    def ready(self) -> str:
+        """Return the class name, once the constructor has done its work."""
+        return type(self).__name__
+
+
+class GeneratorActor(_Worker, Generator):
+    """Diffusion and inpainting; on a GPU when its resources include one."""
+
+
+class RelaxerActor(_Worker, Relaxer):
+    """Screening and CHGNet relaxation."""
+
+
+class SymmetrizerActor(_Worker, Symmetrizer):
+    """Space groups, frameworks and decomposition energies."""

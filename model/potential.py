@@ -1,0 +1,299 @@
+"""Energies, forces and stresses: the interface of every potential, CHGNet (fast, batched) and any ASE calculator.
+
+Units: eV/atom, eV/Å, eV/Å³ (ASE's sign: positive is tensile, the crystal wants to shrink), μB.
+CHGNet's energies already hold the corrections of MP2020; nothing is added here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.batch import Batch
+from model.chgnet_network import Bonds, CHGNetNetwork, Graph, angle_counts, build_graph, undirected_bonds
+from model.crystal import Crystal
+from model.neighbors import heights
+
+MAX_IMAGES = 100_000  # periodic images of one cell within the cutoff
+MAX_BONDS = 3_000_000  # of one crystal, as expected from its density
+# Memory that autograd keeps, measured on one core in float32: bytes per directed bond and per ordered angle.
+BYTES_PER_BOND, BYTES_PER_ANGLE = 14_000, 14_000
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What a potential says about one crystal; every number is NaN where ``problem`` says why.
+
+    Attributes:
+        energy: eV/atom.
+        forces: (n, 3) eV/Å.
+        stress: (3, 3) eV/Å³, dE/dstrain / volume, symmetric.
+        magmoms: (n,) μB, or None where the potential has none.
+        problem: empty, or why there is no answer.
+    """
+
+    energy: float
+    forces: np.ndarray
+    stress: np.ndarray
+    magmoms: np.ndarray | None
+    problem: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class BatchEvaluation:
+    """What a potential says about a batch, as float64 tensors on the batch's device; NaN where ``problems`` says why.
+
+    Attributes:
+        energy: per crystal, (B,) eV/atom.
+        forces: per atom, (N, 3) eV/Å.
+        stress: per crystal, (B, 3, 3) eV/Å³.
+        magmoms: per atom, (N,) μB or None.
+        problems: per crystal, empty or why there is no answer.
+    """
+
+    energy: Tensor
+    forces: Tensor
+    stress: Tensor
+    magmoms: Tensor | None
+    problems: list[str]
+
+    @classmethod
+    def unknown(cls, batch: Batch, problems: list[str], *, magmoms: bool) -> BatchEvaluation:
+        """All numbers NaN, for others to fill in."""
+        nan = batch.positions.new_full
+        moments = nan((len(batch.numbers),), torch.nan) if magmoms else None
+        return cls(
+            nan((len(batch),), torch.nan), nan(batch.positions.shape, torch.nan),
+            nan((len(batch), 3, 3), torch.nan), moments, problems,
+        )  # fmt: skip
+
+    def split(self, counts: Tensor) -> list[Evaluation]:
+        """One `Evaluation` per crystal."""
+        sizes = counts.tolist()
+        forces = [part.cpu().numpy() for part in self.forces.split(sizes)]
+        moments = [None] * len(sizes) if self.magmoms is None else [m.cpu().numpy() for m in self.magmoms.split(sizes)]
+        return [
+            Evaluation(float(energy), force, stress, moment, problem)
+            for energy, force, stress, moment, problem in zip(
+                self.energy.tolist(), forces, self.stress.cpu().numpy(), moments, self.problems, strict=True
+            )
+        ]
+
+
+class Potential(Protocol):
+    """Anything that gives energy, forces and stress of crystals."""
+
+    name: str
+    version: str
+    device: torch.device
+
+    def evaluate(self, crystals: Sequence[Crystal]) -> list[Evaluation]:
+        """Evaluate crystals of any size; one that cannot be evaluated has a ``problem`` instead of raising."""
+        ...
+
+    def compute(self, batch: Batch) -> BatchEvaluation:
+        """Evaluate a float64 batch on ``device``; the path of the relaxer, without crystals."""
+        ...
+
+
+class CHGNetPotential:
+    """CHGNet with the trained weights that the ``chgnet`` package carries.
+
+    Args:
+        model: "0.3.0" (GGA and GGA+U, MP2020 corrections) or "r2scan".
+        device: "cpu" or "cuda".
+        dtype: float32 as trained, or float64. Geometry is float64 in either.
+        memory_mb: what one piece of a batch may take; more crystals are computed in turn. On a CPU small pieces stay
+            in the cache and are faster; on a GPU take a few thousand.
+    """
+
+    name = "CHGNet"
+
+    def __init__(
+        self, model: str = "0.3.0", *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32,
+        memory_mb: float = 200.0,
+    ) -> None:  # fmt: skip
+        if dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
+        if memory_mb <= 0:
+            raise ValueError(f"memory_mb must be positive, got {memory_mb}")
+        self.version = model
+        self.device = torch.device(device)
+        self.bytes = memory_mb * 2**20 * (4 / dtype.itemsize)
+        self.network = CHGNetNetwork(_load(model), device=device, dtype=dtype)
+
+    def evaluate(self, crystals: Sequence[Crystal]) -> list[Evaluation]:
+        """Evaluate crystals of any size; one that cannot be evaluated has a ``problem`` instead of raising."""
+        return _evaluate(self, crystals)
+
+    def compute(self, batch: Batch) -> BatchEvaluation:
+        """Evaluate a float64 batch on ``device``."""
+        problems = self._problems(batch)
+        result = BatchEvaluation.unknown(batch, problems, magmoms=True)
+        good = torch.tensor([not problem for problem in problems], device=batch.counts.device)
+        if not good.any():
+            return result
+        atoms = good[batch.owner]
+        whole = batch if good.all() else select(batch, good)
+        parts = [self._compute(graph, part) for part, graph in self._pieces(whole)]
+        energy, forces, stress, magmoms = (torch.cat(column) for column in zip(*parts, strict=True))
+        assert result.magmoms is not None
+        result.energy[good], result.forces[atoms], result.stress[good] = energy, forces, stress
+        result.magmoms[atoms] = magmoms.double()
+        _mark_not_finite(result, batch)
+        return result
+
+    def _problems(self, batch: Batch) -> list[str]:
+        """Why a crystal cannot be evaluated, from its cell and elements alone."""
+        tests = {
+            "not finite": ~_finite(batch),
+            "singular cell": ~(torch.linalg.det(batch.lattice).abs() > 1e-6),
+            f"element beyond {self.network.elements}": _any(batch.numbers > self.network.elements, batch),
+        }
+        broken = torch.stack(list(tests.values())).any(0)
+        cell = torch.where(broken[:, None, None], torch.eye(3, device=self.device).double(), batch.lattice)
+        images = (2 * torch.floor(self.network.atom_cutoff / heights(cell) + 0.5) + 1).prod(-1)
+        sphere = 4 / 3 * torch.pi * self.network.atom_cutoff**3
+        bonds = batch.counts**2 * sphere / torch.linalg.det(cell).abs()
+        tests |= {"needle cell": images > MAX_IMAGES, "too dense": bonds > MAX_BONDS}
+        columns = zip(*(test.tolist() for test in tests.values()), strict=True)
+        return [next((name for name, hit in zip(tests, row, strict=True) if hit), "") for row in columns]
+
+    def _pieces(self, batch: Batch) -> Iterator[tuple[Batch, Graph]]:
+        """Runs of crystals whose bonds and angles fit the memory, with their graphs."""
+        bonds = undirected_bonds(batch, self.network.atom_cutoff)
+        crystal = batch.owner[bonds.center]
+        first_bond = torch.searchsorted(crystal, torch.arange(len(batch) + 1, device=self.device))
+        angles = angle_counts(bonds, len(batch.numbers), self.network.bond_cutoff)
+        cost = _sum(angles.double(), batch) * BYTES_PER_ANGLE + first_bond.diff() * 2 * BYTES_PER_BOND
+        first_atom = [0, *torch.cumsum(batch.counts, 0).tolist()]
+        edges = first_bond.tolist()
+        for start, stop in _runs(cost.tolist(), self.bytes):
+            part = _slice(batch, start, stop, first_atom)
+            piece: Bonds = bonds.part(edges[start], edges[stop], first_atom[start])
+            yield part, build_graph(piece, part, self.network.bond_cutoff)
+
+    def _compute(self, graph: Graph, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        site_energy, magmoms, gradient = self.network.bond_gradient(graph)
+        energy = _sum(site_energy, batch) / batch.counts
+        forces = torch.zeros_like(batch.positions)
+        forces.index_add_(0, graph.center, gradient).index_add_(0, graph.neighbor, -gradient)
+        outer = graph.vector[:, :, None] * gradient[:, None, :]
+        virial = torch.zeros_like(batch.lattice).index_add_(0, batch.owner[graph.center], outer)
+        virial = (virial + virial.mT) / 2
+        return energy, forces, virial / torch.linalg.det(batch.lattice).abs()[:, None, None], magmoms
+
+
+class ASEPotential:
+    """Any ASE calculator with energy, forces and stress as a `Potential`.
+
+    Args:
+        calculator: the calculator; it must support three-dimensional periodicity.
+        name, version: recorded with the results.
+    """
+
+    def __init__(self, calculator: Any, *, name: str = "", version: str = "") -> None:
+        self.calculator = calculator
+        self.name = name or type(calculator).__name__
+        self.version = version
+        self.device = torch.device("cpu")
+
+    def evaluate(self, crystals: Sequence[Crystal]) -> list[Evaluation]:
+        """Evaluate crystals one by one; one that cannot be evaluated has a ``problem`` instead of raising."""
+        return _evaluate(self, crystals)
+
+    def compute(self, batch: Batch) -> BatchEvaluation:
+        """Evaluate a float64 batch crystal by crystal."""
+        problems = ["" if ok else "not finite" for ok in _finite(batch).tolist()]
+        result = BatchEvaluation.unknown(batch, problems, magmoms=False)
+        first_atom = [0, *torch.cumsum(batch.counts, 0).tolist()]
+        for i, problem in enumerate(problems):
+            if problem:
+                continue
+            try:
+                energy, forces, stress = self._one(_slice(batch, i, i + 1, first_atom).to_crystals()[0])
+            except Exception as error:  # a calculator may raise anything; the others must still be computed
+                problems[i] = f"{type(error).__name__}: {error}"
+                continue
+            result.energy[i], result.stress[i] = energy, torch.from_numpy(stress)
+            result.forces[first_atom[i] : first_atom[i + 1]] = torch.from_numpy(forces)
+        _mark_not_finite(result, batch)
+        return result
+
+    def _one(self, crystal: Crystal) -> tuple[float, np.ndarray, np.ndarray]:
+        atoms = crystal.to_ase()
+        atoms.calc = self.calculator
+        return atoms.get_potential_energy() / len(atoms), atoms.get_forces(), atoms.get_stress(voigt=False)
+
+
+def select(batch: Batch, keep: Tensor) -> Batch:
+    """The crystals of a batch where the boolean ``keep`` (B,) is true."""
+    atoms = keep[batch.owner]
+    counts = batch.counts[keep]
+    owner = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
+    return Batch(batch.lattice[keep], batch.positions[atoms], batch.numbers[atoms], counts, owner)
+
+
+def _slice(batch: Batch, start: int, stop: int, first_atom: list[int]) -> Batch:
+    atoms = slice(first_atom[start], first_atom[stop])
+    return Batch(
+        batch.lattice[start:stop], batch.positions[atoms], batch.numbers[atoms], batch.counts[start:stop],
+        batch.owner[atoms] - start,
+    )  # fmt: skip
+
+
+def _evaluate(potential: Potential, crystals: Sequence[Crystal]) -> list[Evaluation]:
+    filled = [crystal for crystal in crystals if len(crystal)]
+    results: Iterator[Evaluation] = iter([])
+    if filled:
+        batch = Batch.from_crystals(filled, device=potential.device, dtype=torch.float64)
+        results = iter(potential.compute(batch).split(batch.counts))
+    empty = Evaluation(np.nan, np.zeros((0, 3)), np.full((3, 3), np.nan), None, "no atoms")
+    return [next(results) if len(crystal) else empty for crystal in crystals]
+
+
+def _load(model: str) -> Any:
+    from chgnet.model import CHGNet
+
+    with contextlib.redirect_stdout(io.StringIO()):  # the package prints when it loads
+        return CHGNet.load(model_name=model, use_device="cpu", verbose=False)
+
+
+def _sum(values: Tensor, batch: Batch) -> Tensor:
+    """(B,) sums over the atoms of each crystal."""
+    return values.new_zeros(len(batch)).index_add_(0, batch.owner, values)
+
+
+def _any(flags: Tensor, batch: Batch) -> Tensor:
+    return _sum(flags.double(), batch) > 0
+
+
+def _finite(batch: Batch) -> Tensor:
+    """(B,) whether lattice and positions of each crystal are finite."""
+    lattice = torch.isfinite(batch.lattice).all(-1).all(-1)
+    return lattice & ~_any(~torch.isfinite(batch.positions).all(-1), batch)
+
+
+def _mark_not_finite(result: BatchEvaluation, batch: Batch) -> None:
+    good = torch.isfinite(result.energy) & torch.isfinite(result.stress).all(-1).all(-1)
+    good &= ~_any(~torch.isfinite(result.forces).all(-1), batch)
+    for i, fine in enumerate(good.tolist()):
+        result.problems[i] = result.problems[i] or ("" if fine else "energy or forces not finite")
+
+
+def _runs(cost: list[float], limit: float) -> Iterator[tuple[int, int]]:
+    """Consecutive runs whose summed cost stays within the limit, one item at least in each."""
+    start, total = 0, 0.0
+    for i, value in enumerate(cost):
+        if i > start and total + value > limit:
+            yield start, i
+            start, total = i, 0.0
+        total += value
+    yield start, len(cost)

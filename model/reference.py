@@ -1,0 +1,320 @@
+"""Competing phases: the fixed set of energies against which a candidate's stability is measured.
+
+The packaged table covers the whole periodic table with CHGNet energies. CHGNet was trained on energies that hold the
+MP2020 corrections, so its energies compare with corrected Materials Project entries and are never corrected again.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import pickle
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pymatgen.core import Composition
+
+from model.composition import parse_system
+from model.crystal import Crystal
+from model.lattice import cell_vectors
+
+if TYPE_CHECKING:
+    from model.relax import Relaxation
+
+PACKAGED = Path(__file__).parent / "data" / "reference-chgnet-0.3.0.parquet"
+PACKAGED_RELAXED = PACKAGED.with_name("relaxed-chgnet-0.3.0.parquet")  # what `relax_reference` gave for PACKAGED
+CREDIT = "Materials Project (A. Jain et al., APL Materials 1, 011002 (2013)), CC BY 4.0"
+COLUMNS = ("material_id", "formula", "energy_per_atom", "volume_per_atom", "relaxed")
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """Phases with energies of one potential (or of one kind of DFT).
+
+    Attributes:
+        name: where the phases come from.
+        potential: what computed the energies; candidates must be judged with the same.
+        version: of the phases' source.
+        phases: one row a phase: material_id, formula (reduced), energy_per_atom (eV), volume_per_atom (Å³, NaN if
+            unknown), relaxed (whether the potential relaxed the phase), system (elements in alphabetical order,
+            joined by hyphens).
+    """
+
+    name: str
+    potential: str
+    version: str
+    phases: pd.DataFrame
+
+    def __len__(self) -> int:
+        return len(self.phases)
+
+    @property
+    def elements(self) -> set[str]:
+        """Elements that have a phase of their own."""
+        return {system for system in self.phases["system"].unique() if "-" not in system}
+
+    def require(self, elements: Iterable[str]) -> None:
+        """Check that every element has an elemental phase; raises ValueError naming those that do not."""
+        missing = sorted(set(elements) - self.elements)
+        if missing:
+            raise ValueError(
+                f"the reference {self.name!r} has no elemental phase of {', '.join(missing)}: "
+                "use a reference that covers it, or leave the element out"
+            )
+
+    def of_system(self, elements: Collection[str]) -> pd.DataFrame:
+        """The phases made of these elements only, sub-systems included."""
+        return self.phases[self.phases["system"].isin(_subsystems(elements))]
+
+
+@cache
+def packaged_reference() -> Reference:
+    """The table that comes with the package: CHGNet 0.3.0 energies of Materials Project phases."""
+    return load_table(PACKAGED)
+
+
+def load_table(path: str | Path) -> Reference:
+    """Read a table written by `build_reference_table`."""
+    table = pq.read_table(path)
+    about = json.loads((table.schema.metadata or {}).get(b"reference", b"{}"))
+    missing = {"name", "potential", "version"} - set(about)
+    if missing:
+        raise ValueError(f"{path} is no reference table: its metadata lacks {', '.join(sorted(missing))}")
+    frame = table.to_pandas()
+    return Reference(about["name"], about["potential"], about["version"], _with_system(frame))
+
+
+def load_entries(path: str | Path, *, potential: str, allow_pickle: bool = False) -> Reference:
+    """Read pymatgen entries: a JSON list of entries or a JSON PatchedPhaseDiagram, plain or gzipped.
+
+    Args:
+        path: the file. The energy of an entry is its energy with its own stored corrections.
+        potential: what computed the energies, for example ``CHGNet 0.3.0`` or ``MP2020-corrected PBE``.
+        allow_pickle: a pickle runs whatever code its author put into it; only True loads one.
+
+    Raises:
+        ValueError: the file is a pickle and pickles are not allowed, or it holds no entries.
+    """
+    data = _read(Path(path), allow_pickle=allow_pickle)
+    return Reference(Path(path).name, potential, _version_of(data), frame_of_entries(_entries_of(data, path)))
+
+
+def load_materials_project(elements: Collection[str], *, api_key: str | None = None) -> Reference:
+    """Fetch GGA/GGA+U entries with MP2020 corrections of one chemical system from the Materials Project.
+
+    Raises:
+        ImportError: the extra is not installed.
+        ValueError: there is no API key.
+    """
+    try:
+        from mp_api.client import MPRester
+    except ImportError as error:
+        raise ImportError("the Materials Project needs the package mp-api: pip install hostguide[mp]") from error
+    key = api_key or os.environ.get("MP_API_KEY")
+    if not key:
+        raise ValueError("no Materials Project key: set MP_API_KEY (https://next-gen.materialsproject.org/api)")
+    with MPRester(key) as client:
+        criteria = {"thermo_types": ["GGA_GGA+U"]}
+        entries = client.get_entries_in_chemsys(sorted(elements), additional_criteria=criteria)
+        version = client.get_database_version()
+    frame = frame_of_entries(entry.as_dict() for entry in entries)
+    return Reference("Materials Project", "MP2020-corrected PBE", version, frame)
+
+
+def frame_of_entries(entries: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Phases from dictionaries of PDEntry, ComputedEntry or ComputedStructureEntry, corrections as stored."""
+    rows = [_row_of_entry(entry) for entry in entries]
+    if not rows:
+        raise ValueError("there are no entries: give at least the elements' phases")
+    return _with_system(pd.DataFrame(rows, columns=list(COLUMNS)))
+
+
+def volume_per_atom(reference: Reference, composition: Composition | str) -> float:
+    """Estimate V0 in Å³/atom of a composition from the phases of its system.
+
+    Locally weighted linear regression (Cleveland 1979): V(x) = Σ_e x_e v_e is fitted to the lowest phase of each
+    formula, weighted by exp(-|x - x_i|² / 2·0.2²) + 0.001, and the answer is kept between the smallest and largest
+    volume of the system. Compounds are often denser than a mixture of their elements; the weights let that show.
+
+    Raises:
+        ValueError: no phase of the system has a known volume.
+    """
+    composition = Composition(composition)
+    elements = sorted(str(element) for element in composition.elements)
+    phases = reference.of_system(elements).dropna(subset=["volume_per_atom"])
+    if phases.empty:
+        raise ValueError(
+            f"the reference {reference.name!r} has no volume in {'-'.join(elements)}: give the volume per atom yourself"
+        )
+    phases = phases.sort_values("energy_per_atom").drop_duplicates("formula")
+    fractions = np.array([_fractions(Composition(formula), elements) for formula in phases["formula"]])
+    volumes = phases["volume_per_atom"].to_numpy()
+    wanted = np.array(_fractions(composition, elements))
+    weight = np.sqrt(np.exp(-np.square(fractions - wanted).sum(1) / (2 * 0.2**2)) + 1e-3)
+    slopes = np.linalg.lstsq(fractions * weight[:, None], volumes * weight, rcond=None)[0]
+    return float(np.clip(wanted @ slopes, volumes.min(), volumes.max()))
+
+
+def build_reference_table(
+    energies_parquet: str | Path,
+    out: str | Path,
+    *,
+    structures_parquet: str | Path | None = None,
+    relaxed_parquet: str | Path | None = None,
+    within: float = 0.1,
+    name: str = "Materials Project phases, CHGNet 0.3.0",
+    potential: str = "CHGNet 0.3.0",
+    version: str = "2025.02.12",
+) -> Path:
+    """Write the table of reference phases: of each formula the lowest phase, if it lies near the hull.
+
+    A hull is made of phases with no energy above it, so leaving out the rest changes no decomposition energy; those
+    up to ``within`` are kept because their volumes and, once relaxed, their energies still matter.
+
+    Args:
+        energies_parquet: material_id, formula, energy_per_atom and e_above_hull (eV/atom) of all phases.
+        out: the table to write.
+        structures_parquet: material_id, n_atoms and cell (a, b, c, α, β, γ), for volumes.
+        relaxed_parquet: material_id and energy_per_atom of relaxed phases, and volume_per_atom if known; these
+            replace the single-point values before the lowest phase is picked.
+        within: eV/atom above the hull.
+        name: of the reference.
+        potential: that computed all the energies.
+        version: of the database.
+    """
+    frame = pd.read_parquet(energies_parquet, columns=["material_id", "formula", "energy_per_atom", "e_above_hull"])
+    frame = frame[frame["e_above_hull"] <= within].assign(relaxed=False)
+    frame["volume_per_atom"] = frame["material_id"].map(_volumes(structures_parquet)).astype(float).round(3)
+    if relaxed_parquet is not None:
+        frame = _replace_relaxed(frame, pd.read_parquet(relaxed_parquet))
+    frame = frame.sort_values(["energy_per_atom", "material_id"]).drop_duplicates("formula").sort_values("formula")
+    about = {
+        "name": name, "potential": potential, "version": version, "source": CREDIT,
+        "made": f"lowest phase of each formula within {within} eV/atom of the hull; single points at the database's "
+        f"geometry except where `relaxed`; energies hold the MP2020 corrections (never correct twice)",
+        "units": "energy_per_atom eV, volume_per_atom Å³",
+    }
+    table = pa.Table.from_pandas(frame[list(COLUMNS)], preserve_index=False)
+    table = table.replace_schema_metadata({"reference": json.dumps(about)})
+    pq.write_table(table, out, compression="zstd", compression_level=19, use_dictionary=False)
+    return Path(out)
+
+
+def relax_reference(
+    structures_parquet: str | Path,
+    out: str | Path,
+    *,
+    systems: Iterable[str],
+    relax: Callable[[list[Crystal]], list[Relaxation]],
+    within: float = 0.03,
+) -> Path:
+    """Relax the phases near the hull of these systems and write them for `build_reference_table`.
+
+    Candidates are relaxed; against single points their E_d would look a few meV/atom too low.
+
+    Args:
+        structures_parquet: material_id, formula, cell, frac_coords, atomic_numbers and e_above_hull.
+        out: material_id, energy_per_atom and volume_per_atom of the phases whose relaxation converged.
+        systems: for example ``["Li-Si"]``; their sub-systems are included.
+        relax: for example ``lambda crystals: model.relax.relax(crystals, potential)``.
+        within: eV/atom above the hull of single points. For the 89 relaxed phases that are shipped, relaxation
+            lowered the energy by 0.007 on average and by 0.044 at most.
+    """
+    frame = _with_system(pd.read_parquet(structures_parquet, filters=[("e_above_hull", "<=", within)]))
+    wanted = {part for system in systems for part in _subsystems(parse_system(system))}
+    frame = frame[frame["system"].isin(wanted)]
+    crystals = [
+        Crystal(cell_vectors(row.cell[:3], row.cell[3:]), row.frac_coords, row.atomic_numbers)
+        for row in frame.itertuples()
+    ]
+    rows = [
+        (material_id, result.energy_final, result.final.volume / len(result.final))
+        for material_id, result in zip(frame["material_id"], relax(crystals), strict=True)
+        if result.converged
+    ]
+    pd.DataFrame(rows, columns=["material_id", "energy_per_atom", "volume_per_atom"]).to_parquet(out, index=False)
+    return Path(out)
+
+
+def _replace_relaxed(frame: pd.DataFrame, relaxed: pd.DataFrame) -> pd.DataFrame:
+    known = relaxed.set_index("material_id")
+    energy = frame["material_id"].map(known["energy_per_atom"])
+    frame = frame.assign(energy_per_atom=energy.fillna(frame["energy_per_atom"]), relaxed=energy.notna())
+    if "volume_per_atom" in known:
+        volume = frame["material_id"].map(known["volume_per_atom"])
+        frame = frame.assign(volume_per_atom=volume.fillna(frame["volume_per_atom"]))
+    return frame
+
+
+def _volumes(structures_parquet: str | Path | None) -> dict[str, float]:
+    """Å³/atom of each material whose cell is known."""
+    if structures_parquet is None:
+        return {}
+    frame = pd.read_parquet(structures_parquet, columns=["material_id", "n_atoms", "cell"])
+    cells = np.stack(frame["cell"].to_numpy()).astype(float)
+    cosines = np.cos(np.radians(cells[:, 3:]))
+    shape = np.sqrt(1 - np.square(cosines).sum(1) + 2 * cosines.prod(1))
+    return dict(zip(frame["material_id"], cells[:, :3].prod(1) * shape / frame["n_atoms"].to_numpy(), strict=True))
+
+
+def _subsystems(elements: Iterable[str]) -> list[str]:
+    names = sorted(set(elements))
+    return ["-".join(part) for size in range(1, len(names) + 1) for part in combinations(names, size)]
+
+
+def _with_system(frame: pd.DataFrame) -> pd.DataFrame:
+    systems = {formula: "-".join(sorted(set(re.findall("[A-Z][a-z]?", formula)))) for formula in set(frame["formula"])}
+    return frame.assign(system=frame["formula"].map(systems)).reset_index(drop=True)
+
+
+def _fractions(composition: Composition, elements: Iterable[str]) -> list[float]:
+    return [composition.get_atomic_fraction(element) for element in elements]
+
+
+def _row_of_entry(entry: Mapping[str, Any]) -> tuple[str, str, float, float, bool]:
+    composition = Composition(entry["composition"])
+    volume = np.nan
+    if "structure" in entry:
+        volume = abs(np.linalg.det(entry["structure"]["lattice"]["matrix"])) / len(entry["structure"]["sites"])
+    energy = (entry["energy"] + (entry.get("correction") or 0.0)) / composition.num_atoms
+    label = entry.get("entry_id") or entry.get("name") or composition.reduced_formula
+    return str(label), composition.reduced_formula, float(energy), float(volume), False
+
+
+def _read(path: Path, *, allow_pickle: bool) -> Any:
+    raw = path.read_bytes()
+    if raw[:2] == b"\x1f\x8b":
+        raw = gzip.decompress(raw)
+    if raw.lstrip()[:1] in (b"[", b"{"):
+        return json.loads(raw)
+    if not allow_pickle:
+        raise ValueError(
+            f"{path} is not JSON. If it is a pickle, loading it runs whatever code its author put into it: "
+            "pass allow_pickle=True only for a file you trust, or save it as JSON first"
+        )
+    return pickle.loads(raw)
+
+
+def _entries_of(data: Any, path: str | Path) -> list[Mapping[str, Any]]:
+    """The entries' dictionaries in a list, in a phase diagram of either layout, or in unpickled objects."""
+    if not isinstance(data, (list, tuple, Mapping)):
+        data = data.all_entries
+    if isinstance(data, Mapping):
+        data = data.get("all_entries") or data.get("computed_data", {}).get("all_entries") or data.get("entries")
+    if not data:
+        raise ValueError(f"{path} holds no entries: expected a list of entries or a phase diagram with all_entries")
+    return [entry if isinstance(entry, Mapping) else entry.as_dict() for entry in data]
+
+
+def _version_of(data: Any) -> str:
+    return str(data.get("@version") or "unknown") if isinstance(data, Mapping) else "unknown"

@@ -1,0 +1,383 @@
+"""Relax many crystals at once: ASE's FIRE with its Fréchet cell filter, and a limited-memory BFGS.
+
+Coordinates are ASE's ``FrechetCellFilter`` (one crystal of n atoms has n + 3 rows): the atoms' positions in the
+undeformed cell (Å), and n times the logarithm of the deformation gradient F, with ``lattice = lattice₀ Fᵀ``. The
+generalised forces (eV/Å) are the negative gradient in these coordinates, so the last three rows are about
+``volume/n`` times the stress. A relaxation has converged when the longest of all n + 3 rows is shorter than ``fmax``,
+as in ASE and in ``chgnet.StructOptimizer``.
+
+All crystals of a batch step together, each with its own state; those that finish leave and others take their place.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from ase.units import GPa
+from torch import Tensor
+
+from model.batch import Batch
+from model.chgnet_network import undirected_bonds
+from model.crystal import Crystal
+from model.optimizers import OPTIMIZERS, Fire, Lbfgs, longest_row
+from model.potential import BatchEvaluation, Potential
+
+REASONS = (
+    "converged", "step_limit", "wall_time", "volume_runaway", "energy_runaway", "fused_atoms", "nan", "no_atoms",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RelaxSettings:
+    """How to relax.
+
+    Attributes:
+        optimizer: "fire" (ASE's) or "lbfgs" (faster).
+        fmax: eV/Å, longest row of forces and scaled stress at convergence.
+        max_steps: steps, as ASE counts them.
+        cell: "full" relaxes lattice and atoms, "fixed" the atoms only.
+        pressure: GPa, external.
+        max_seconds: wall time from the moment that a crystal enters a batch, whatever the others of the batch need.
+        max_volume_change: factor by which the volume may grow or shrink.
+        max_energy_rise, max_energy_fall: eV/atom from the start, beyond which the potential is not believed.
+        min_distance: Å, closer atoms are fused: no start, and no valid end.
+    """
+
+    optimizer: str = "fire"
+    fmax: float = 0.1
+    max_steps: int = 500
+    cell: str = "full"
+    pressure: float = 0.0
+    max_seconds: float = 600.0
+    max_volume_change: float = 3.0
+    max_energy_rise: float = 5.0
+    max_energy_fall: float = 100.0
+    min_distance: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"optimizer must be one of {sorted(OPTIMIZERS)}, got {self.optimizer!r}")
+        if self.cell not in ("full", "fixed"):
+            raise ValueError(f"cell must be 'full' or 'fixed', got {self.cell!r}")
+        if not self.fmax > 0 or self.max_steps < 0:
+            raise ValueError(f"fmax must be positive and max_steps not negative, got {self.fmax} and {self.max_steps}")
+        if not self.max_volume_change > 1:
+            raise ValueError(f"max_volume_change is a factor above 1, got {self.max_volume_change}")
+
+
+@dataclass(frozen=True, eq=False)
+class Relaxation:
+    """One relaxed crystal. Where the potential failed (reasons nan, fused_atoms), ``final`` may be ``initial`` again.
+
+    Attributes:
+        initial, final: before and after.
+        energy_initial, energy_final: eV/atom of exactly these two crystals.
+        forces_final: (n, 3) eV/Å at ``final``, atoms that were held fixed included.
+        max_force_initial, max_force: eV/Å, longest row of forces and scaled stress; fixed atoms do not count.
+        pressure: GPa at ``final``, positive where the crystal wants to grow.
+        steps: optimizer steps taken.
+        converged: whether ``max_force`` fell below fmax with no atoms fused.
+        reason: one of `REASONS`.
+        detail: what the potential said where it failed.
+        seconds: wall time in the batch.
+    """
+
+    initial: Crystal
+    final: Crystal
+    energy_initial: float
+    energy_final: float
+    forces_final: np.ndarray
+    max_force_initial: float
+    max_force: float
+    pressure: float
+    steps: int
+    converged: bool
+    reason: str
+    detail: str = ""
+    seconds: float = 0.0
+
+
+def relax(
+    crystals: Sequence[Crystal], potential: Potential, settings: RelaxSettings | None = None, *,
+    free: Sequence[np.ndarray | None] | None = None, batch_size: int = 16,
+) -> list[Relaxation]:  # fmt: skip
+    """Relax crystals in the order given; a crystal that fails has a reason instead of raising.
+
+    Args:
+        crystals: of any size.
+        potential: gives energies, forces and stresses.
+        settings: see `RelaxSettings`.
+        free: per crystal a boolean (n,) of the atoms that may move, or None for all. Fixed atoms keep their
+            fractional coordinates.
+        batch_size: crystals that step together.
+    """
+    settings = settings or RelaxSettings()
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    masks = [_free_mask(crystal, mask) for crystal, mask in zip(crystals, free or [None] * len(crystals), strict=True)]
+    results: dict[int, Relaxation] = {}
+    waiting = iter(range(len(crystals)))
+    running: _Running | None = None
+    while True:
+        room = batch_size - (len(running.steps) if running else 0)
+        fresh = _next_sound(waiting, room, crystals, settings, results)
+        if fresh:
+            entering = _enter(fresh, crystals, masks, potential.device, settings)
+            running = entering if running is None else _join(running, entering)
+        if running is None or not len(running.steps):
+            return [results[i] for i in range(len(crystals))]
+        running = _advance(running, crystals, potential, settings, results)
+
+
+def _free_mask(crystal: Crystal, mask: np.ndarray | None) -> np.ndarray:
+    if mask is None:
+        return np.ones(len(crystal), dtype=bool)
+    mask = np.asarray(mask)
+    if mask.shape != (len(crystal),) or mask.dtype != bool:
+        raise ValueError(f"free must be boolean of shape ({len(crystal)},), got {mask.dtype} of shape {mask.shape}")
+    return mask
+
+
+def _next_sound(
+    waiting: Any, room: int, crystals: Sequence[Crystal], settings: RelaxSettings, results: dict[int, Relaxation]
+) -> list[int]:
+    """The next crystals worth a start; the others get their result at once."""
+    sound: list[int] = []
+    while len(sound) < room and (i := next(waiting, None)) is not None:
+        reason = _unsound(crystals[i], settings)
+        if reason:
+            results[i] = _stillborn(crystals[i], reason)
+        else:
+            sound.append(i)
+    return sound
+
+
+def _unsound(crystal: Crystal, settings: RelaxSettings) -> str:
+    if not len(crystal):
+        return "no_atoms"
+    return "fused_atoms" if _fused(crystal, settings.min_distance) else ""
+
+
+def _fused(crystal: Crystal, distance: float) -> bool:
+    """Whether two atoms are closer than ``distance`` Å; a crystal that has no neighbour list is not (yet) fused."""
+    try:
+        bonds = undirected_bonds(Batch.from_crystals([crystal], dtype=torch.float64), distance)
+    except ValueError:
+        return False
+    return len(bonds.vector) > 0
+
+
+def _stillborn(crystal: Crystal, reason: str) -> Relaxation:
+    nan = float("nan")
+    forces = np.full((len(crystal), 3), nan)
+    return Relaxation(crystal, crystal, nan, nan, forces, nan, nan, nan, 0, False, reason)
+
+
+@dataclass(frozen=True, eq=False)
+class _Running:
+    """The crystals that step together. Rows of one crystal are contiguous: its n atoms, then three of its cell.
+
+    Attributes:
+        row_position: per row, (R, 3) generalised coordinates.
+        row_is_atom, row_moves: per row, (R,) bool.
+        row_number: per row, (R,) atomic number, 0 for the cell.
+        index: per crystal, (B,) its place among the crystals given.
+        counts: per crystal, (B,) atoms.
+        origin: per crystal, (B, 3, 3) initial lattice, Å.
+        energy_initial, force_initial: per crystal, (B,) eV/atom and eV/Å, NaN before the first evaluation.
+        steps: per crystal, (B,) steps taken.
+        entered: per crystal, (B,) time.perf_counter() of its start.
+        optimizer: state of the optimizer.
+    """
+
+    row_position: Tensor
+    row_is_atom: Tensor
+    row_moves: Tensor
+    row_number: Tensor
+    index: Tensor
+    counts: Tensor
+    origin: Tensor
+    energy_initial: Tensor
+    force_initial: Tensor
+    steps: Tensor
+    entered: Tensor
+    optimizer: Fire | Lbfgs
+
+    @property
+    def owner(self) -> Tensor:
+        """(R,) crystal of each row."""
+        return torch.repeat_interleave(torch.arange(len(self.counts), device=self.counts.device), self.counts + 3)
+
+    def deformation(self) -> Tensor:
+        """(B, 3, 3) deformation gradient F."""
+        logarithm = self.row_position[~self.row_is_atom].view(-1, 3, 3) / self.counts[:, None, None]
+        return torch.linalg.matrix_exp(logarithm)
+
+    def batch(self, deformation: Tensor) -> Batch:
+        """The crystals as they are now."""
+        owner = self.owner[self.row_is_atom]
+        positions = torch.einsum("ni,nji->nj", self.row_position[self.row_is_atom], deformation[owner])
+        return Batch(self.origin @ deformation.mT, positions, self.row_number[self.row_is_atom], self.counts, owner)
+
+
+State = TypeVar("State", bound=Any)
+
+
+def _keep(state: State, crystals: Tensor, rows: Tensor) -> State:
+    """A state without the crystals where the mask is false; row tensors are those named ``row_...``."""
+
+    def cut(name: str, value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return _keep(value, crystals, rows)
+        return value[rows if name.startswith("row_") else crystals]
+
+    return replace(state, **{f.name: cut(f.name, getattr(state, f.name)) for f in fields(state)})
+
+
+def _join(a: State, b: State) -> State:
+    """The crystals of two states in one."""
+
+    def cat(x: Any, y: Any) -> Any:
+        return torch.cat([x, y]) if isinstance(x, Tensor) else _join(x, y)
+
+    return replace(a, **{f.name: cat(getattr(a, f.name), getattr(b, f.name)) for f in fields(a)})
+
+
+def _enter(
+    indices: list[int], crystals: Sequence[Crystal], masks: Sequence[np.ndarray], device: torch.device,
+    settings: RelaxSettings,
+) -> _Running:  # fmt: skip
+    """Crystals before their first step."""
+    chosen = [crystals[i] for i in indices]
+    cell_moves = settings.cell == "full"
+    zero = np.zeros((3, 3))
+    rows = np.concatenate([part for crystal in chosen for part in (crystal.cartesian, zero)])
+    is_atom = np.concatenate([np.arange(len(crystal) + 3) < len(crystal) for crystal in chosen])
+    moves = np.concatenate([part for i in indices for part in (masks[i], [cell_moves] * 3)])
+    numbers = np.concatenate([part for crystal in chosen for part in (crystal.numbers, [0, 0, 0])])
+    nan = torch.full((len(chosen),), torch.nan, dtype=torch.float64, device=device)
+    return _Running(
+        row_position=torch.from_numpy(rows).to(device),
+        row_is_atom=torch.from_numpy(is_atom).to(device),
+        row_moves=torch.from_numpy(moves).to(device),
+        row_number=torch.from_numpy(numbers).to(device),
+        index=torch.tensor(indices, device=device),
+        counts=torch.tensor([len(crystal) for crystal in chosen], device=device),
+        origin=torch.from_numpy(np.stack([crystal.lattice for crystal in chosen])).to(device),
+        energy_initial=nan,
+        force_initial=nan,
+        steps=torch.zeros(len(chosen), dtype=torch.int64, device=device),
+        entered=torch.full_like(nan, time.perf_counter()),
+        optimizer=OPTIMIZERS[settings.optimizer](len(rows), len(chosen), device),
+    )
+
+
+def _advance(
+    running: _Running, crystals: Sequence[Crystal], potential: Potential, settings: RelaxSettings,
+    results: dict[int, Relaxation],
+) -> _Running:  # fmt: skip
+    """Evaluate all, hand out the results of those that are done, move the others one step."""
+    deformation = running.deformation()
+    batch = running.batch(deformation)
+    evaluation = potential.compute(batch)
+    forces = generalised_forces(running, batch, evaluation, deformation, settings)
+    force = longest_row(forces, running.owner, len(batch))
+    fresh = running.steps == 0
+    running = replace(
+        running,
+        energy_initial=torch.where(fresh, evaluation.energy, running.energy_initial),
+        force_initial=torch.where(fresh, force, running.force_initial),
+    )
+    reasons = _reasons(running, batch, evaluation, force, settings)
+    for i, reason in enumerate(reasons):
+        if reason:
+            _report(i, reason, running, batch, evaluation, force, crystals, settings, results)
+    stay = torch.tensor([not reason for reason in reasons], device=batch.counts.device)
+    rows = stay[running.owner]
+    enthalpy = (evaluation.energy * batch.counts + settings.pressure * GPa * _volume(batch.lattice))[stay]
+    forces = forces[rows]
+    if not stay.all():
+        running = _keep(running, stay, rows)
+    if not len(running.steps):
+        return running
+    move, optimizer = running.optimizer.step(forces, enthalpy, running.owner, running.row_is_atom)
+    return replace(running, row_position=running.row_position + move, steps=running.steps + 1, optimizer=optimizer)
+
+
+def generalised_forces(
+    running: _Running, batch: Batch, evaluation: BatchEvaluation, deformation: Tensor, settings: RelaxSettings
+) -> Tensor:
+    """(R, 3) eV/Å: forces in the undeformed cell, then the force on n log F, as ``ase.filters.FrechetCellFilter``."""
+    rows = torch.zeros_like(running.row_position)
+    rows[running.row_is_atom] = torch.einsum("ni,nij->nj", evaluation.forces, deformation[batch.owner])
+    if settings.cell == "full":
+        pressure = settings.pressure * GPa * torch.eye(3, dtype=rows.dtype, device=rows.device)
+        virial = -_volume(batch.lattice)[:, None, None] * (evaluation.stress + pressure)
+        logarithm = running.row_position[~running.row_is_atom].view(-1, 3, 3) / batch.counts[:, None, None]
+        force = _frechet(logarithm.mT, virial @ torch.linalg.inv_ex(deformation.mT).inverse)
+        rows[~running.row_is_atom] = (force / batch.counts[:, None, None]).view(-1, 3)
+    return rows * running.row_moves[:, None]
+
+
+def _frechet(matrix: Tensor, direction: Tensor) -> Tensor:
+    """Derivative of exp at ``matrix`` along ``direction`` (Higham, Functions of Matrices, eq. 3.16)."""
+    block = torch.cat([torch.cat([matrix, direction], -1), torch.cat([torch.zeros_like(matrix), matrix], -1)], -2)
+    return torch.linalg.matrix_exp(block)[..., :3, 3:]
+
+
+def _volume(lattice: Tensor) -> Tensor:
+    return torch.linalg.det(lattice).abs()
+
+
+def _reasons(
+    running: _Running, batch: Batch, evaluation: BatchEvaluation, force: Tensor, settings: RelaxSettings
+) -> list[str]:
+    """Per crystal, why it is done, or an empty string."""
+    failed = torch.tensor([bool(problem) for problem in evaluation.problems], device=force.device)
+    growth = _volume(batch.lattice) / _volume(running.origin)
+    rise = evaluation.energy - running.energy_initial
+    tests = {
+        "nan": failed | ~torch.isfinite(force),
+        "volume_runaway": (growth > settings.max_volume_change) | (growth < 1 / settings.max_volume_change),
+        "energy_runaway": (rise > settings.max_energy_rise) | (rise < -settings.max_energy_fall),
+        "converged": force < settings.fmax,
+        "step_limit": running.steps >= settings.max_steps,
+        "wall_time": time.perf_counter() - running.entered > settings.max_seconds,
+    }
+    columns = zip(*(test.tolist() for test in tests.values()), strict=True)
+    return [next((name for name, hit in zip(tests, row, strict=True) if hit), "") for row in columns]
+
+
+def _report(
+    i: int, reason: str, running: _Running, batch: Batch, evaluation: BatchEvaluation, force: Tensor,
+    crystals: Sequence[Crystal], settings: RelaxSettings, results: dict[int, Relaxation],
+) -> None:  # fmt: skip
+    """Write the result of crystal i of the batch."""
+    index = int(running.index[i])
+    initial = crystals[index]
+    seconds = time.perf_counter() - float(running.entered[i])
+    before, force_before = float(running.energy_initial[i]), float(running.force_initial[i])
+    steps = int(running.steps[i])
+    atoms = batch.owner == i
+    forces = evaluation.forces[atoms].cpu().numpy()
+    if reason == "nan":
+        forces = np.full_like(forces, np.nan)
+        results[index] = Relaxation(
+            initial, initial, before, before, forces, force_before, force_before, float("nan"), steps, False, reason,
+            evaluation.problems[i], seconds,
+        )  # fmt: skip
+        return
+    lattice, positions = batch.lattice[i].cpu().numpy(), batch.positions[atoms].cpu().numpy()
+    final = initial if steps == 0 else initial.replace(lattice=lattice, fractional=positions @ np.linalg.inv(lattice))
+    if _fused(final, settings.min_distance):
+        reason = "fused_atoms"
+    pressure = -float(evaluation.stress[i].diagonal().mean()) / GPa
+    results[index] = Relaxation(
+        initial, final, before, float(evaluation.energy[i]), forces, force_before, float(force[i]), pressure, steps,
+        reason == "converged", reason, "", seconds,
+    )  # fmt: skip

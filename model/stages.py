@@ -1,0 +1,173 @@
+"""The three stations of a candidate's way as plain classes: generator, relaxer, symmetrizer.
+
+Each takes what the one before returned and is all that an actor has to wrap.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from model.checkpoint import DEFAULT_WEIGHTS, default_device, load_network, weights_version
+from model.crystal import Crystal
+from model.distinct import DistinctCrystals
+from model.framework import Framework, choose_guest, extract_frameworks
+from model.potential import CHGNetPotential
+from model.reference import Reference
+from model.relax import Relaxation, RelaxSettings, relax
+from model.sampler import Blank, SamplerSettings, sample
+from model.screen import ScreenSettings, screen
+from model.stability import Decomposition, Stability
+from model.symmetry import SpaceGroup, space_group
+
+
+@dataclass(frozen=True, eq=False)
+class Generated:
+    """Crystals in the order of their blanks, with the cost of making them.
+
+    Attributes:
+        crystals: as sampled.
+        evaluations: calls of the network for the whole batch.
+        seconds: wall time a crystal.
+        score_model: version of the weights.
+    """
+
+    crystals: list[Crystal]
+    evaluations: int
+    seconds: float
+    score_model: str
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A crystal that was not worth relaxing.
+
+    Attributes:
+        reason: a code of `model.screen.REASONS`, or ``duplicate``.
+        duplicate_of: index in the batch of the crystal that it repeats.
+    """
+
+    reason: str
+    duplicate_of: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """What a relaxed crystal turned out to be.
+
+    Attributes:
+        space_group: at the paper's tolerance, 0.1 Å and 10°; None when spglib finds none.
+        decomposition: E_d and products.
+        frameworks: symmetric hosts without the guests; empty for inpainted crystals.
+        guests: elements that were taken out.
+        duplicate_of: index in the batch of an earlier crystal that relaxed to the same structure.
+        seconds: wall time.
+    """
+
+    space_group: SpaceGroup | None
+    decomposition: Decomposition
+    frameworks: list[Framework]
+    guests: list[str]
+    duplicate_of: int | None
+    seconds: float
+
+
+def usable(outcome: Relaxation) -> bool:
+    """Whether the final structure and its energy mean something, converged or not."""
+    return outcome.reason in ("converged", "step_limit", "wall_time")
+
+
+class Generator:
+    """Makes crystals with the score network."""
+
+    def __init__(self, weights: str | None = None, device: str = "auto") -> None:
+        path = Path(weights) if weights else DEFAULT_WEIGHTS
+        self.device = default_device() if device == "auto" else device
+        self.network = load_network(path, device=self.device)
+        self.version = weights_version(path)
+
+    def generate(self, blanks: Sequence[Blank], settings: SamplerSettings) -> Generated:
+        """Fill the blanks, all in one batch."""
+        began = time.monotonic()
+        samples = sample(self.network, blanks, settings, device=self.device)
+        return Generated(samples.crystals, samples.evaluations, (time.monotonic() - began) / len(blanks), self.version)
+
+
+class Relaxer:
+    """Screens crystals and relaxes the good ones."""
+
+    def __init__(self, potential: str, relaxation: RelaxSettings, screening: ScreenSettings) -> None:
+        self.potential = CHGNetPotential(potential.removeprefix("chgnet-"))
+        self.relaxation, self.screening = relaxation, screening
+
+    def relax(
+        self, crystals: Sequence[Crystal], free: Sequence[np.ndarray] | None = None
+    ) -> list[Relaxation | Rejected]:
+        """One outcome a crystal, in order; ``free`` are masks (n,) of the atoms that may move, all when left out."""
+        verdicts = self._screen(crystals)
+        places = [index for index, verdict in enumerate(verdicts) if verdict is None]
+        masks = None if free is None else [free[index] for index in places]
+        accepted = [crystals[index] for index in places]
+        relaxed = iter(relax(accepted, self.potential, self.relaxation, free=masks) if accepted else [])
+        return [next(relaxed) if verdict is None else verdict for verdict in verdicts]
+
+    def _screen(self, crystals: Sequence[Crystal]) -> list[Rejected | None]:
+        distinct, places = DistinctCrystals(), []
+        verdicts: list[Rejected | None] = []
+        for index, crystal in enumerate(crystals):
+            reason = screen(crystal, self.screening)
+            if reason is not None:
+                verdicts.append(Rejected(reason))
+                continue
+            places.append(index)
+            known = distinct.add(crystal)
+            verdicts.append(None if known is None else Rejected("duplicate", places[known]))
+        return verdicts
+
+
+class Symmetrizer:
+    """Finds space groups, decomposition energies and frameworks of relaxed crystals."""
+
+    def __init__(
+        self,
+        reference: Reference,
+        elements: Sequence[str],
+        guests: Sequence[str] | None,
+        ladder: Sequence[tuple[float, float]],
+        screening: ScreenSettings,
+    ) -> None:
+        self.stability = Stability(reference, elements)
+        self.guests, self.ladder, self.screening = guests, ladder, screening
+
+    def judge(self, relaxed: Sequence[Relaxation | Rejected], frameworks: bool) -> list[Judged | None]:
+        """One verdict a crystal, in order; None where there is no relaxed structure."""
+        distinct, places = DistinctCrystals(), []
+        verdicts: list[Judged | None] = []
+        for index, outcome in enumerate(relaxed):
+            if isinstance(outcome, Rejected) or not usable(outcome):
+                verdicts.append(None)
+                continue
+            places.append(index)
+            known = distinct.add(outcome.final)
+            verdicts.append(self._judge(outcome, None if known is None else places[known], frameworks))
+        return verdicts
+
+    def _judge(self, outcome: Relaxation, duplicate_of: int | None, frameworks: bool) -> Judged:
+        began = time.monotonic()
+        crystal = outcome.final
+        guests = self._guests_of(crystal) if frameworks and duplicate_of is None else []
+        found = extract_frameworks(crystal, guests, self.ladder, screening=self.screening) if guests else []
+        decomposition = self.stability.decomposition(crystal.composition, outcome.energy_final)
+        return Judged(space_group(crystal), decomposition, found, guests, duplicate_of, time.monotonic() - began)
+
+    def _guests_of(self, crystal: Crystal) -> list[str]:
+        """The elements to take out of this crystal: none if it has none of them, or nothing else."""
+        present = set(crystal.symbols)
+        if self.guests is None:
+            return choose_guest(crystal) if len(present) > 1 else []
+        guests = [element for element in self.guests if element in present]
+        return guests if len(guests) < len(present) else []

@@ -1,0 +1,228 @@
+"""The command line. Each command checks its input before any work starts; errors say what to do, and exit with 2."""
+
+from __future__ import annotations
+
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+app = typer.Typer(
+    name="hostguide",
+    help="Find where guest atoms sit in a host crystal, and which crystals of a chemical system are stable.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+reference_app = typer.Typer(
+    help="The competing phases that decomposition energies are measured against.", no_args_is_help=True
+)
+app.add_typer(reference_app, name="reference")
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+INTERRUPTED = 130
+
+
+@app.command()
+def search(
+    config: Annotated[Path, typer.Argument(help="YAML file of the search, for example configs/li-si.yaml")],
+    run: Annotated[
+        Path | None, typer.Option(help="Folder of the run; runs/<name> when left out. One that exists is resumed.")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster to use: auto, or ray://…; this machine when left out")
+    ] = None,
+) -> None:
+    """Search a chemical system. The same command resumes a search that was stopped or killed."""
+    from search.config import load_config
+    from search.driver import run_search
+    from search.prepare import load_reference
+    from search.progress import shown
+
+    settings = load_config(config)
+    if address is not None:
+        settings = settings.model_copy(update={"resources": settings.resources.model_copy(update={"address": address})})
+    folder = run or Path("runs") / settings.name
+    console.print(f"Searching {'-'.join(settings.compositions.elements)}; results go to {folder}")
+    with shown(console, folder) as report:
+        outcome = run_search(settings, folder, load_reference(settings), report=report)
+    if not outcome.finished:
+        console.print(
+            f"Stopped; {outcome.candidates} candidates are stored. "
+            f"Resume with: hostguide search {config} --run {folder}"
+        )
+        raise typer.Exit(INTERRUPTED)
+    console.print(f"Finished: {outcome.candidates} candidates in {outcome.seconds / 60:.1f} minutes.")
+    _show_results(folder, top=15, cif=folder / "best")
+
+
+@app.command()
+def results(
+    run: Annotated[Path, typer.Argument(help="Folder of a run")],
+    top: Annotated[int, typer.Option(min=1, help="How many crystals to show")] = 20,
+    formula: Annotated[str | None, typer.Option(help="Only this reduced formula")] = None,
+    stage: Annotated[str | None, typer.Option(help="Only `generated` or `inpainted`")] = None,
+    all_candidates: Annotated[bool, typer.Option("--all", help="Repeats of the same crystal too")] = False,
+    cif: Annotated[
+        Path | None, typer.Option(help="Where CIFs of the crystals shown go; RUN/best when left out")
+    ] = None,
+) -> None:
+    """Show the best crystals of a run and write them as CIF files."""
+    if stage not in (None, "generated", "inpainted"):
+        raise ValueError(f"--stage must be generated or inpainted, got {stage!r}")
+    _show_results(run, top=top, formula=formula, stage=stage, distinct=not all_candidates, cif=cif or run / "best")
+
+
+@app.command()
+def plot(
+    run: Annotated[Path, typer.Argument(help="Folder of a run of a binary system")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the pictures; RUN/plots when left out")] = None,
+) -> None:
+    """Draw the convex hull with what was found, and the best crystal."""
+    from search.plots import plot_run
+
+    for path in plot_run(run, out or run / "plots"):
+        console.print(str(path))
+
+
+@app.command()
+def inpaint(
+    host: Annotated[Path, typer.Argument(help="Host crystal: CIF, POSCAR or anything pymatgen reads")],
+    guest: Annotated[list[str], typer.Option(help="Guest element; may be given several times")],
+    count: Annotated[list[int], typer.Option(help="Atoms of each guest in the cell of the file, in the same order")],
+    samples: Annotated[int, typer.Option(min=1, help="Arrangements to try")] = 8,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    fix_host: Annotated[
+        bool, typer.Option("--fix-host", help="Relax the guests only; host and cell stay as given")
+    ] = False,
+    weights: Annotated[
+        Path | None, typer.Option(help="Score model (.safetensors); the packaged one when left out")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the CIFs; <host>-<guests> when left out")] = None,
+) -> None:
+    """Put guest atoms into one host, relax and rank by energy."""
+    from search.inpaint_command import inpaint_host
+
+    if len(guest) != len(count):
+        raise ValueError(
+            f"--guest was given {len(guest)} times and --count {len(count)} times; each guest needs its count"
+        )
+    guests = dict(zip(guest, count, strict=True))
+    folder = out or Path(f"{host.stem}-{''.join(f'{element}{n}' for element, n in guests.items())}")
+    inpaint_host(console, host, guests, samples=samples, seed=seed, fix_host=fix_host, weights=weights, out=folder)
+
+
+@app.command()
+def validate(config: Annotated[Path, typer.Argument(help="YAML file of a search")]) -> None:
+    """Say what a search will do and roughly how long it takes, without doing it."""
+    from search.config import load_config
+    from search.validate import describe
+
+    for line in describe(load_config(config)):
+        console.print(line)
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="YAML file, for example configs/train/small.yaml")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the run; runs/train-<config> when left out. One that exists is resumed."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads")] = 1,
+) -> None:
+    """Train a score model; resumes where the folder left off."""
+    import torch
+    import yaml
+    from pydantic import ValidationError
+
+    from model.checkpoint import default_device
+    from model.train import TrainConfig, Trainer
+
+    if not config.is_file():
+        raise ValueError(f"{config} does not exist")
+    try:
+        settings = TrainConfig.model_validate(yaml.safe_load(config.read_text()))
+    except ValidationError as error:
+        raise ValueError(f"{config}: {error}") from error
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+    folder = out or Path("runs") / f"train-{config.stem}"
+    trainer = Trainer(settings, folder, device=default_device() if device == "auto" else device)
+    console.print(
+        f"{trainer.card()['crystals']} crystals, {trainer.card()['parameters']} parameters, from step {trainer.step}"
+    )
+    trainer.run(
+        lambda record: console.print(
+            f"step {record['step']:>7}  train {record['train']:.4f}  validation {record['validation']:.4f}"
+            f"  {record['seconds_per_step'] * 1e3:.0f} ms a step"
+        )
+    )
+    console.print(f"Weights: {folder / 'weights.safetensors'}")
+
+
+@reference_app.command("show")
+def reference_show(system: Annotated[str, typer.Argument(help="Chemical system, for example Li-Si")]) -> None:
+    """List the phases of a system in the packaged reference, stable ones first."""
+    from search.tables import reference_table
+
+    console.print(reference_table(system))
+
+
+@reference_app.command("build")
+def reference_build(
+    energies: Annotated[
+        Path, typer.Argument(help="Parquet of phases: material_id, formula, n_atoms, energy_per_atom, e_above_hull")
+    ],
+    out: Annotated[Path, typer.Argument(help="Reference table to write (.parquet)")],
+    structures: Annotated[Path | None, typer.Option(help="Parquet of structures, for volumes")] = None,
+    relaxed: Annotated[
+        Path | None,
+        typer.Option(help="Parquet of relaxed energies (material_id, energy_per_atom) that replace single points"),
+    ] = None,
+) -> None:
+    """Build a reference table for hulls from phases with energies."""
+    from model.reference import build_reference_table, load_table
+
+    for path in (energies, structures, relaxed):
+        if path is not None and not path.is_file():
+            raise ValueError(f"{path} does not exist")
+    build_reference_table(energies, out, structures_parquet=structures, relaxed_parquet=relaxed)
+    console.print(f"{len(load_table(out))} phases in {out} ({out.stat().st_size / 1e6:.1f} MB)")
+
+
+def _show_results(
+    run: Path, *, cif: Path, top: int, formula: str | None = None, stage: str | None = None, distinct: bool = True
+) -> None:
+    from search.results import load_results
+    from search.tables import rank, results_table, write_cifs
+
+    best = rank(load_results(run), top=top, formula=formula, stage=stage, distinct=distinct)
+    if best.empty:
+        console.print("No relaxed crystal matches.")
+        return
+    console.print(results_table(best))
+    write_cifs(best, cif)
+    console.print(f"CIFs of these {len(best)} crystals: {cif}")
+
+
+def main() -> None:
+    """Entry point: a ValueError is the user's, its message is all they see."""
+    warnings.filterwarnings("ignore")  # third-party chatter; our own messages go through the console
+    began = time.monotonic()
+    try:
+        app()
+    except (ValueError, RuntimeError, ImportError, ConnectionError) as error:
+        Console(stderr=True, highlight=False).print(f"hostguide: {error}", style="bold red", markup=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        Console(stderr=True).print(f"Stopped after {time.monotonic() - began:.0f} s.")
+        sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""The whole configuration of a search, checked before any work starts. docs/configuration.md explains every field."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pymatgen.core import Element
+
+from model.composition import CellFormula, from_formulas, from_system, parse_system
+from model.framework import DEFAULT_LADDER
+from model.lattice import BRAVAIS, LatticeRanges
+from model.relax import RelaxSettings
+from model.sampler import HeunSettings, PredictorCorrectorSettings
+from model.screen import ScreenSettings
+from model.settings import Settings
+from search.policy import PolicySettings
+
+Sampler = Annotated[PredictorCorrectorSettings | HeunSettings, Field(discriminator="kind")]
+
+
+class Compositions(Settings):
+    """What to search: a chemical system with constraints, reduced formulas, or exact cells (one of the three)."""
+
+    system: str | None = None  # for example Li-Si
+    more: tuple[tuple[str, str], ...] = ()  # pairs (A, B): more A than B
+    fractions: dict[str, tuple[float, float]] = Field({})  # element -> least and largest atomic fraction
+    formulas: tuple[str, ...] = ()  # reduced formulas, expanded over Z within the atom budget
+    cells: tuple[dict[str, int], ...] = ()  # exact atom counts
+    min_atoms: int = Field(2, ge=1)
+    max_atoms: int = Field(12, ge=1, le=500)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Compositions:
+        given = [name for name in ("system", "formulas", "cells") if getattr(self, name)]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of system, formulas and cells; found {' and '.join(given) or 'none'}")
+        if self.system is None and (self.more or self.fractions):
+            raise ValueError("more and fractions constrain a system; they have no meaning with formulas or cells")
+        self.expand()
+        return self
+
+    def expand(self) -> list[CellFormula]:
+        """All cells to search; raises ValueError when nothing fits the budget."""
+        if self.system is not None:
+            return from_system(
+                self.system,
+                max_atoms=self.max_atoms,
+                min_atoms=self.min_atoms,
+                more=self.more,
+                fractions=self.fractions,
+            )
+        if self.formulas:
+            return from_formulas(self.formulas, max_atoms=self.max_atoms, min_atoms=self.min_atoms)
+        return [CellFormula.from_counts(counts) for counts in self.cells]
+
+    @property
+    def elements(self) -> tuple[str, ...]:
+        """All elements, sorted by symbol."""
+        if self.system is not None:
+            return tuple(sorted(parse_system(self.system)))
+        return tuple(sorted({element for cell in self.expand() for element in cell.elements}))
+
+
+class Lattices(Settings):
+    """Random search over Bravais lattices."""
+
+    bravais: tuple[str, ...] = BRAVAIS
+    ranges: LatticeRanges = LatticeRanges()
+    volume_per_atom: float | None = Field(None, gt=0)  # Å³; estimated from the reference phases when left out
+
+    @field_validator("bravais")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in value if name not in BRAVAIS]
+        if unknown or not value:
+            raise ValueError(
+                f"unknown Bravais lattice {', '.join(unknown) or '(none given)'}; choose from {', '.join(BRAVAIS)}"
+            )
+        return value
+
+
+class FrameworkSettings(Settings):
+    """Guests out, symmetry in."""
+
+    guests: tuple[str, ...] | None = None  # chosen by the spread of local environments when left out
+    ladder: tuple[tuple[float, float], ...] = DEFAULT_LADDER  # (symprec Å, angle degrees)
+
+    @field_validator("guests")
+    @classmethod
+    def _elements(cls, value: Sequence[str] | None) -> Sequence[str] | None:
+        for symbol in value or ():
+            if not Element.is_valid_symbol(symbol):
+                raise ValueError(f"{symbol!r} is not an element")
+        return value
+
+
+class ReferenceSettings(Settings):
+    """The competing phases that E_d is measured against."""
+
+    kind: Literal["packaged", "file", "mp"] = "packaged"
+    path: str | None = None  # for kind `file`: JSON of computed entries or of a patched phase diagram
+    potential: str | None = None  # for kind `file`: what computed its energies, for example CHGNet 0.3.0
+    allow_pickle: bool = False  # a pickle runs any code that is in it; only for files you made yourself
+
+    @model_validator(mode="after")
+    def _path(self) -> ReferenceSettings:
+        if (self.kind == "file") != (self.path is not None) or (self.kind == "file") != (self.potential is not None):
+            raise ValueError("path and potential belong to kind: file, which needs both")
+        return self
+
+
+class ModelSettings(Settings):
+    """The networks."""
+
+    weights: str | None = None  # .safetensors of `hostguide train`; the packaged small model when left out
+    potential: Literal["chgnet-0.3.0", "chgnet-r2scan"] = "chgnet-0.3.0"
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # of the generator
+
+
+class Resources(Settings):
+    """What of the machine or cluster to use."""
+
+    relaxers: int | None = Field(None, ge=1)  # CPU actors; one a core when left out
+    generators: int = Field(1, ge=1)
+    task_seconds: float = Field(1800.0, gt=0)  # a call that takes longer is given up
+    address: str = "local"  # `local`, `auto` or the address of a running Ray cluster
+
+
+class SearchConfig(Settings):
+    """A search."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seed: int = Field(0, ge=0)
+    compositions: Compositions
+    lattices: Lattices = Lattices()
+    generation: Sampler = PredictorCorrectorSettings()
+    inpainting: Sampler = PredictorCorrectorSettings()
+    screening: ScreenSettings = ScreenSettings()
+    relaxation: RelaxSettings = RelaxSettings()
+    frameworks: FrameworkSettings = FrameworkSettings()
+    reference: ReferenceSettings = ReferenceSettings()
+    policy: PolicySettings = PolicySettings()
+    models: ModelSettings = ModelSettings()
+    resources: Resources = Resources()
+
+    @model_validator(mode="after")
+    def _guests_occur(self) -> SearchConfig:
+        elements = self.compositions.elements
+        missing = [guest for guest in self.frameworks.guests or () if guest not in elements]
+        if missing:
+            raise ValueError(f"frameworks.guests: {', '.join(missing)} does not occur in {'-'.join(elements)}")
+        if set(self.frameworks.guests or ()) == set(elements):
+            raise ValueError("frameworks.guests names every element; nothing would be left as a framework")
+        return self
+
+    def physics(self) -> dict[str, Any]:
+        """Everything that decides results: all but resources and the length of the search."""
+        return self.model_dump(mode="json", exclude={"resources": True, "policy": {"rounds": True}})
+
+
+def load_config(path: str | Path) -> SearchConfig:
+    """Read and check a YAML file.
+
+    Raises:
+        ValueError: with one line a problem: the field, the value and what would be right.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist; configs/ in the repository holds examples")
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a mapping of fields, found {type(content).__name__}")
+    return check_config(content, source=str(path))
+
+
+def check_config(content: dict[str, Any], *, source: str) -> SearchConfig:
+    """Validate a mapping; ``source`` begins the error message."""
+    try:
+        return SearchConfig.model_validate(content)
+    except ValidationError as error:
+        problems = "\n".join(f"  {_describe(problem)}" for problem in error.errors())
+        raise ValueError(f"{source}:\n{problems}") from error
+
+
+def _describe(problem: Any) -> str:
+    where = ".".join(str(part) for part in problem["loc"]) or "config"
+    if problem["type"] == "extra_forbidden":
+        return f"{where}: unknown field; docs/configuration.md lists those there are"
+    message = problem["msg"].removeprefix("Value error, ")
+    given = problem["input"]
+    shown = "" if isinstance(given, dict) else f" (given: {given!r})"
+    return f"{where}: {message}{shown}"

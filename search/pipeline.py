@@ -1,0 +1,132 @@
+"""A task's way through the stages in one process, and the rows that it leaves. The driver does the same with actors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from model.framework import Framework
+from model.relax import Relaxation
+from model.stages import Generated, Generator, Judged, Rejected, Relaxer, Symmetrizer, usable
+from search.campaign import GENERATED, Plan, Task
+from search.results import SCHEMA, pack
+
+EMPTY_ROW: dict[str, Any] = dict.fromkeys(SCHEMA.names)
+
+
+def run_task(
+    task: Task, generator: Generator, relaxer: Relaxer, symmetrizer: Symmetrizer, *, potential: str, reference: str
+) -> list[dict[str, Any]]:
+    """All stages of one task, one after the other."""
+    generated = generator.generate(task.blanks, task.sampler)
+    relaxed = relaxer.relax(generated.crystals)
+    judged = symmetrizer.judge(relaxed, task.stage == GENERATED)
+    return task_rows(task, generated, relaxed, judged, potential=potential, reference=reference)
+
+
+def task_rows(
+    task: Task,
+    generated: Generated,
+    relaxed: Sequence[Relaxation | Rejected],
+    judged: Sequence[Judged | None],
+    *,
+    potential: str,
+    reference: str,
+) -> list[dict[str, Any]]:
+    """One row a candidate, whatever became of it; potential and reference say by what it was judged."""
+    rows = []
+    for index, plan in enumerate(task.plans):
+        row = {
+            **_origin(task, index, plan),
+            "n_atoms": len(plan.blank.crystal),
+            "evaluations": generated.evaluations,
+            "score_model": generated.score_model,
+            "potential": potential,
+            "reference": reference,
+            "initial": pack(generated.crystals[index]),
+            "seconds_generate": generated.seconds,
+        }
+        outcome, verdict = relaxed[index], judged[index]
+        row |= _rejected(task, outcome) if isinstance(outcome, Rejected) else _relaxed(outcome)
+        if verdict is not None:
+            row |= _judged(task, row["candidate"], verdict)
+        rows.append(row)
+    return rows
+
+
+def failed_rows(task: Task, reason: str) -> list[dict[str, Any]]:
+    """Rows of a task that could not be finished, so that it is not tried for ever."""
+    return [
+        {**_origin(task, index, plan), "status": "failed", "reason": reason} for index, plan in enumerate(task.plans)
+    ]
+
+
+def _origin(task: Task, index: int, plan: Plan) -> dict[str, Any]:
+    return {
+        **EMPTY_ROW,
+        **plan.origin,
+        "candidate": _candidate(task, index),
+        "task": task.identity,
+        "round": task.round,
+        "stage": task.stage,
+        "formula": plan.blank.crystal.formula,
+        "n_atoms": len(plan.blank.crystal),
+        "sampler": task.sampler.model_dump_json(),
+        "seed": plan.blank.seed,
+    }
+
+
+def _candidate(task: Task, index: int) -> str:
+    return f"{task.identity}-{index:02d}"
+
+
+def _rejected(task: Task, outcome: Rejected) -> dict[str, Any]:
+    duplicate = None if outcome.duplicate_of is None else _candidate(task, outcome.duplicate_of)
+    return {"status": "rejected", "reason": outcome.reason, "duplicate_of": duplicate}
+
+
+def _relaxed(outcome: Relaxation) -> dict[str, Any]:
+    status = "failed" if not usable(outcome) else "relaxed" if outcome.converged else "unconverged"
+    return {
+        "status": status,
+        "reason": "" if status == "relaxed" else outcome.reason,
+        "final": pack(outcome.final),
+        "volume_per_atom": outcome.final.volume / len(outcome.final),
+        "energy_initial": outcome.energy_initial,
+        "energy": outcome.energy_final,
+        "max_force_initial": outcome.max_force_initial,
+        "max_force": outcome.max_force,
+        "pressure": outcome.pressure,
+        "steps": outcome.steps,
+        "converged": outcome.converged,
+        "seconds_relax": outcome.seconds,
+    }
+
+
+def _judged(task: Task, candidate: str, verdict: Judged) -> dict[str, Any]:
+    group = verdict.space_group
+    return {
+        "space_group": group.symbol if group else None,
+        "space_group_number": group.number if group else None,
+        "symprec": group.symprec if group else None,
+        "angle_tolerance": group.angle if group else None,
+        "duplicate_of": None if verdict.duplicate_of is None else _candidate(task, verdict.duplicate_of),
+        "e_d": verdict.decomposition.e_d,
+        "products": verdict.decomposition.products,
+        "frameworks": [_framework(f"{candidate}-f{i}", found) for i, found in enumerate(verdict.frameworks)],
+        **({"guests": verdict.guests} if task.stage == GENERATED else {}),
+        "seconds_refine": verdict.seconds,
+    }
+
+
+def _framework(identity: str, found: Framework) -> dict[str, Any]:
+    return {
+        "framework": identity,
+        "host": pack(found.host),
+        "guests": found.guests,
+        "space_group": found.space_group.symbol,
+        "space_group_number": found.space_group.number,
+        "symprec": found.space_group.symprec,
+        "angle_tolerance": found.space_group.angle,
+        "displacement": found.displacement,
+    }

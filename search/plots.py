@@ -1,0 +1,90 @@
+"""Pictures of a run: the convex hull with what was found, and the best crystal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import pandas as pd
+import yaml
+from ase.visualize.plot import plot_atoms
+from matplotlib.axes import Axes
+from pymatgen.core import Composition
+
+from model.crystal import Crystal
+from model.stability import Stability
+from search.config import SearchConfig
+from search.prepare import load_reference
+from search.results import load_results, required
+from search.tables import rank
+
+
+def plot_run(run: Path, out: Path) -> list[Path]:
+    """Write hull.png (binary systems) and best.png; returns their paths.
+
+    Raises:
+        ValueError: the run is of more than two elements, or has no relaxed crystal.
+    """
+    frame = load_results(run, structures=False)
+    config = SearchConfig.model_validate(yaml.safe_load((run / "config.yaml").read_text()))
+    if len(config.compositions.elements) != 2:
+        raise ValueError(
+            f"{run} searches {'-'.join(config.compositions.elements)}; hulls can be drawn of binary systems"
+        )
+    best = rank(frame, top=1)
+    if best.empty:
+        raise ValueError(f"{run} holds no relaxed crystal yet")
+    out.mkdir(parents=True, exist_ok=True)
+    row = best.iloc[0]
+    title = f"{row['formula']}, {row['space_group']}, E_d {1e3 * row['e_d']:+.0f} meV/atom"
+    return [_hull(frame, config, out / "hull.png"), draw_crystal(required(row["final"]), title, out / "best.png")]
+
+
+def _hull(frame: pd.DataFrame, config: SearchConfig, path: Path) -> Path:
+    stability = Stability(load_reference(config), config.compositions.elements)
+    diagram, other = stability.diagram, max(config.compositions.elements, key=lambda e: Composition(e).elements[0].X)
+    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    stable = sorted(
+        (e.composition.get_atomic_fraction(other), diagram.get_form_energy_per_atom(e), e.composition.reduced_formula)
+        for e in diagram.stable_entries
+    )
+    x, y, _ = zip(*stable, strict=True)
+    axes.plot(x, y, "s-", color="0.25", label="reference hull", zorder=3)
+    for at, energy, name in stable:
+        axes.annotate(name, (at, energy), textcoords="offset points", xytext=(0, -12), ha="center", fontsize=8)
+    for stage, colour in (("generated", "tab:blue"), ("inpainted", "tab:orange")):
+        _points(
+            axes, frame[(frame["status"] == "relaxed") & (frame["stage"] == stage)], stability, other, stage, colour
+        )
+    axes.set(xlabel=f"fraction of {other}", ylabel="formation energy (eV/atom)", ylim=(min(y) * 1.25 - 0.02, 0.15))
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=160)
+    plt.close(figure)
+    return path
+
+
+def _points(axes: Axes, rows: pd.DataFrame, stability: Stability, other: str, label: str, colour: str) -> None:
+    compositions = [Composition(formula) for formula in rows["formula"]]
+    x = [composition.get_atomic_fraction(other) for composition in compositions]
+    hull = [stability.diagram.get_hull_energy_per_atom(c) - _elements(stability, c) for c in compositions]
+    axes.scatter(x, rows["e_d"] + hull, s=14, alpha=0.6, color=colour, label=label, linewidths=0)
+
+
+def _elements(stability: Stability, composition: Composition) -> float:
+    """Energy per atom of the elements mixed in this ratio, eV/atom."""
+    references = stability.diagram.el_refs
+    return sum(composition.get_atomic_fraction(e) * entry.energy_per_atom for e, entry in references.items())
+
+
+def draw_crystal(crystal: Crystal, title: str, path: Path) -> Path:
+    """Draw two by two cells of a crystal, seen from the side."""
+    figure, axes = plt.subplots(figsize=(5, 5), layout="constrained")
+    plot_atoms(crystal.wrapped().to_ase().repeat((2, 2, 1)), axes, radii=0.5, rotation="-75x,20y,0z")
+    axes.set_axis_off()
+    axes.set_title(title)
+    figure.savefig(path, dpi=160)
+    plt.close(figure)
+    return path

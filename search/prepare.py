@@ -1,0 +1,99 @@
+"""What a configuration needs before it can run: its reference, its volumes, its version record."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from model.checkpoint import DEFAULT_WEIGHTS, weights_version
+from model.composition import CellFormula
+from model.reference import Reference, load_entries, load_materials_project, packaged_reference, volume_per_atom
+from search.campaign import digest
+from search.config import SearchConfig
+
+# Energies that may be compared: CHGNet 0.3.0 was trained on MP2020-corrected GGA/GGA+U energies, its r2SCAN
+# version on r2SCAN energies.
+COMPARABLE = {
+    "chgnet-0.3.0": ("CHGNet 0.3.0", "MP2020-corrected PBE"),
+    "chgnet-r2scan": ("CHGNet r2scan", "r2SCAN"),
+}
+PACKAGES = ("hostguide", "torch", "e3nn", "chgnet", "pymatgen", "spglib", "ray", "numpy")
+
+
+def load_reference(config: SearchConfig) -> Reference:
+    """The phases of the configuration's elements.
+
+    Raises:
+        ValueError: an element has no phase, or the reference's energies cannot be compared with the potential's.
+    """
+    settings, elements = config.reference, config.compositions.elements
+    if settings.kind == "packaged":
+        reference = packaged_reference()
+    elif settings.kind == "mp":
+        reference = load_materials_project(elements)
+    else:
+        assert settings.path is not None and settings.potential is not None
+        reference = load_entries(settings.path, potential=settings.potential, allow_pickle=settings.allow_pickle)
+    allowed = COMPARABLE[config.models.potential]
+    if reference.potential not in allowed:
+        raise ValueError(
+            f"reference: energies of {reference.potential!r} cannot be compared with {config.models.potential}; "
+            f"use a reference computed with {' or '.join(allowed)}"
+        )
+    reference.require(elements)
+    return replace(reference, phases=reference.of_system(elements))
+
+
+def describe_reference(reference: Reference) -> str:
+    """One line that names reference, potential and version, as stored with every result."""
+    return f"{reference.name} ({reference.potential}, {reference.version})"
+
+
+def volume_estimate(config: SearchConfig, reference: Reference, cell: CellFormula) -> float:
+    """V0 in Å³/atom for a composition without results: from the configuration, else from the reference's phases."""
+    return config.lattices.volume_per_atom or volume_per_atom(reference, cell.pymatgen)
+
+
+def manifest(config: SearchConfig, reference: Reference) -> dict[str, Any]:
+    """What decides the results of a run; a resumed run must have the same."""
+    weights = Path(config.models.weights) if config.models.weights else DEFAULT_WEIGHTS
+    return {
+        "search": config.name,
+        "digest": digest(config),
+        "reference": describe_reference(reference),
+        "potential": config.models.potential,
+        "score_model": weights_version(weights),
+        "packages": {name: version(name) for name in PACKAGES},
+    }
+
+
+def same_search(run: Path, config: SearchConfig) -> None:
+    """Refuse to continue a run that was started with another configuration.
+
+    Raises:
+        ValueError: naming the fields that differ.
+    """
+    stored = run / "config.yaml"
+    if not stored.exists():
+        return
+    before = SearchConfig.model_validate(yaml.safe_load(stored.read_text())).physics()
+    changed = list(_differences(before, config.physics()))
+    if changed:
+        raise ValueError(
+            f"{run} holds a search with another configuration ({'; '.join(changed[:5])}). "
+            "Choose another folder with --run, or restore the configuration. "
+            "Only resources and policy.rounds may change."
+        )
+
+
+def _differences(before: Any, after: Any, where: str = "") -> list[str]:
+    if isinstance(before, dict) and isinstance(after, dict):
+        keys = sorted({*before, *after})
+        return [
+            line for key in keys for line in _differences(before.get(key), after.get(key), f"{where}.{key}".lstrip("."))
+        ]
+    return [] if before == after else [f"{where}: was {before!r}, is {after!r}"]

@@ -1,0 +1,208 @@
+"""The results of a run: one Parquet data set, one row a candidate, one immutable part a task.
+
+A part appears under its final name only when it is complete and on disk, and its name is its task's identity. So a
+killed run loses at most the tasks in flight, a task stored once is never run again, and no candidate is there twice.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from model.crystal import Crystal
+
+SCHEMA_VERSION = "1"
+
+CRYSTAL = pa.struct(
+    [
+        ("lattice", pa.list_(pa.float64(), 9)),  # Å, rows one after the other
+        ("fractional", pa.list_(pa.float64())),  # x1 y1 z1 x2 ...
+        ("numbers", pa.list_(pa.int16())),
+    ]
+)
+FRAMEWORK = pa.struct(
+    [
+        ("framework", pa.string()),  # identity
+        ("host", CRYSTAL),
+        ("guests", pa.map_(pa.string(), pa.int16())),  # to put back into this host
+        ("space_group", pa.string()),
+        ("space_group_number", pa.int16()),
+        ("symprec", pa.float64()),  # Å
+        ("angle_tolerance", pa.float64()),  # degrees
+        ("displacement", pa.float64()),  # Å, the furthest an atom was moved
+    ]
+)
+SCHEMA = pa.schema(
+    [
+        ("candidate", pa.string()),
+        ("task", pa.string()),
+        ("round", pa.int32()),
+        ("stage", pa.string()),  # generated | inpainted
+        ("status", pa.string()),  # relaxed | unconverged | rejected | failed
+        ("reason", pa.string()),  # why it is not `relaxed`; else empty
+        ("formula", pa.string()),  # reduced
+        ("cell_formula", pa.string()),
+        ("n_atoms", pa.int32()),
+        ("lattice_system", pa.string()),  # Bravais symbol of the lattice it was generated in, e.g. cF
+        ("volume_per_atom", pa.float64()),  # Å³, of the final structure
+        ("parent", pa.string()),  # candidate whose framework was inpainted
+        ("framework", pa.string()),
+        ("framework_space_group", pa.string()),
+        ("framework_symprec", pa.float64()),  # Å
+        ("framework_displacement", pa.float64()),  # Å
+        ("guests", pa.list_(pa.string())),
+        ("sampler", pa.string()),  # settings as JSON
+        ("evaluations", pa.int32()),  # of the network, shared by the batch
+        ("seed", pa.int64()),
+        ("initial", CRYSTAL),  # as generated
+        ("final", CRYSTAL),  # as relaxed
+        ("energy_initial", pa.float64()),  # eV/atom
+        ("energy", pa.float64()),  # eV/atom, of `final`
+        ("max_force_initial", pa.float64()),  # eV/Å
+        ("max_force", pa.float64()),  # eV/Å
+        ("pressure", pa.float64()),  # GPa
+        ("steps", pa.int32()),
+        ("converged", pa.bool_()),
+        ("space_group", pa.string()),  # of `final`
+        ("space_group_number", pa.int16()),
+        ("symprec", pa.float64()),  # Å, at which it was found
+        ("angle_tolerance", pa.float64()),  # degrees
+        ("duplicate_of", pa.string()),  # earlier candidate of the same task with the same relaxed structure
+        ("e_d", pa.float64()),  # eV/atom, decomposition energy; negative below the hull
+        ("products", pa.map_(pa.string(), pa.float64())),  # reduced formula -> fraction of atoms
+        ("reference", pa.string()),
+        ("potential", pa.string()),
+        ("score_model", pa.string()),
+        ("frameworks", pa.list_(FRAMEWORK)),
+        ("seconds_generate", pa.float64()),  # share of the batch's wall time
+        ("seconds_relax", pa.float64()),
+        ("seconds_refine", pa.float64()),
+    ],
+    metadata={"schema_version": SCHEMA_VERSION},
+)
+TIMINGS = ("seconds_generate", "seconds_relax", "seconds_refine")
+
+
+class ResultStore:
+    """The ``candidates`` folder of a run."""
+
+    def __init__(self, run: Path) -> None:
+        self.folder = run / "candidates"
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def tasks(self) -> set[str]:
+        """Identities of the tasks that are stored."""
+        return {path.stem for path in _parts(self.folder)}
+
+    def append(self, task: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Store all rows of one task, or, if the process dies, none."""
+        table = pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA)
+        temporary = self.folder / f"_tmp-{os.getpid()}-{task}.parquet"
+        with temporary.open("wb") as file:
+            pq.write_table(table, file, compression="zstd")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, self.folder / f"{task}.parquet")
+        _sync_folder(self.folder)
+
+    def rows(self, tasks: Iterable[str]) -> list[dict[str, Any]]:
+        """Rows of the named tasks as dictionaries, in the order of the names."""
+        return [
+            row
+            for task in tasks
+            for row in read_part(self.folder / f"{task}.parquet").to_pylist(maps_as_pydicts="strict")
+        ]
+
+
+def read_part(path: Path) -> pa.Table:
+    """Read one part; raises ValueError when it is damaged or of another schema version."""
+    try:
+        table = pq.read_table(path, partitioning=None)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(
+            f"{path} cannot be read ({error}). Remove it and run the same search again: only its task is repeated."
+        ) from error
+    found = (table.schema.metadata or {}).get(b"schema_version", b"none").decode()
+    if found != SCHEMA_VERSION:
+        raise ValueError(f"{path} has results schema version {found}, this program reads {SCHEMA_VERSION}")
+    return table
+
+
+def load_results(run: str | Path, *, structures: bool = True) -> pd.DataFrame:
+    """All candidates of a run as a DataFrame, best E_d first.
+
+    Args:
+        run: folder of the run.
+        structures: add the columns ``structure`` and ``structure_initial`` with pymatgen Structures (None where a
+            candidate has none).
+
+    Raises:
+        ValueError: the folder holds no results.
+    """
+    parts = _parts(Path(run) / "candidates")
+    if not parts:
+        raise ValueError(f"{run} holds no results; `hostguide search CONFIG --run {run}` makes some")
+    table = pa.concat_tables([read_part(path) for path in parts])
+    frame = table.to_pandas(maps_as_pydicts="strict").sort_values(["e_d", "candidate"], ignore_index=True)
+    if structures:
+        for column, source in (("structure", "final"), ("structure_initial", "initial")):
+            frame[column] = pd.Series([unpack(value) for value in frame[source]], dtype=object, index=frame.index).map(
+                lambda crystal: None if crystal is None else crystal.to_pymatgen(), na_action=None
+            )
+    return frame
+
+
+def pack(crystal: Crystal | None) -> dict[str, Any] | None:
+    """A crystal as the CRYSTAL struct, exactly."""
+    if crystal is None:
+        return None
+    return {
+        "lattice": crystal.lattice.ravel().tolist(),
+        "fractional": crystal.fractional.ravel().tolist(),
+        "numbers": crystal.numbers.tolist(),
+    }
+
+
+def unpack(value: Mapping[str, Any] | None) -> Crystal | None:
+    """Inverse of `pack`."""
+    if value is None:
+        return None
+    return Crystal(np.asarray(value["lattice"]).reshape(3, 3), value["fractional"], value["numbers"])
+
+
+def required(value: Mapping[str, Any] | None) -> Crystal:
+    """`unpack` for a field that is always there."""
+    crystal = unpack(value)
+    assert crystal is not None
+    return crystal
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file atomically and durably."""
+    temporary = path.with_name(f"_tmp-{os.getpid()}-{path.name}")
+    with temporary.open("w") as file:
+        json.dump(content, file, indent=2, sort_keys=True)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    _sync_folder(path.parent)
+
+
+def _parts(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*.parquet") if not path.name.startswith("_"))
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,99 @@
+"""Ranking of results, tables for the terminal, CIF files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+from pymatgen.io.cif import CifWriter
+from rich.table import Table
+
+from model.composition import parse_system
+from model.distinct import DistinctCrystals, DistinctSettings
+from model.reference import packaged_reference
+from model.stability import Stability
+from model.symmetry import ANGLE_TOLERANCE, SYMPREC
+from search.results import required
+
+
+def rank(
+    frame: pd.DataFrame, *, top: int, formula: str | None = None, stage: str | None = None, distinct: bool = True
+) -> pd.DataFrame:
+    """The ``top`` relaxed candidates of lowest E_d; of equal crystals only the best if ``distinct``."""
+    chosen = frame[(frame["status"] == "relaxed") & frame["e_d"].notna()]
+    if formula is not None:
+        chosen = chosen[chosen["formula"] == formula]
+    if stage is not None:
+        chosen = chosen[chosen["stage"] == stage]
+    if not distinct:
+        return chosen.head(top)
+    known, keep = DistinctCrystals(DistinctSettings(same_space_group=True)), []
+    for index, row in chosen.iterrows():
+        if known.add(required(row["final"]), row["space_group_number"]) is None:
+            keep.append(index)
+        if len(keep) == top:
+            break
+    return chosen.loc[keep]
+
+
+def results_table(best: pd.DataFrame) -> Table:
+    """Ranked candidates for the terminal."""
+    table = Table(title="Lowest decomposition energies (CHGNet)", title_justify="left")
+    for name in ("#", "formula", "atoms", "space group", "E_d meV/atom", "stage", "host group", "decomposes into"):
+        table.add_column(name, justify="right" if name in ("#", "atoms", "E_d meV/atom") else "left")
+    for position, row in enumerate(best.to_dict("records"), start=1):
+        table.add_row(
+            str(position),
+            row["formula"],
+            str(row["n_atoms"]),
+            row["space_group"],
+            f"{1e3 * row['e_d']:.1f}",
+            row["stage"],
+            _text(row["framework_space_group"]),
+            " + ".join(f"{share:.2f} {name}" for name, share in row["products"].items()),
+        )
+    return table
+
+
+def _text(value: object) -> str:
+    """A string column's value; pandas has NaN where there is none."""
+    return value if isinstance(value, str) else ""
+
+
+def write_cifs(best: pd.DataFrame, folder: Path) -> list[Path]:
+    """Write one CIF a row, with symmetry where spglib finds it; the name tells rank, formula, space group and E_d."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("[0-9][0-9][0-9]_*.cif"):
+        old.unlink()
+    paths = []
+    for position, row in enumerate(best.to_dict("records"), start=1):
+        group = row["space_group"].replace("/", "_")
+        path = folder / f"{position:03d}_{row['formula']}_{group}_{1e3 * row['e_d']:+.0f}meV_{row['candidate']}.cif"
+        CifWriter(
+            required(row["final"]).to_pymatgen(), symprec=SYMPREC, angle_tolerance=ANGLE_TOLERANCE, refine_struct=True
+        ).write_file(path)
+        paths.append(path)
+    return paths
+
+
+def reference_table(system: str) -> Table:
+    """Phases of a system in the packaged reference with their distance from its hull."""
+    reference = packaged_reference()
+    stability = Stability(reference, system)
+    table = Table(title=f"{'-'.join(parse_system(system))} in {reference.name}", title_justify="left")
+    for name in ("material", "formula", "E eV/atom", "above hull meV/atom", "V Å³/atom", "relaxed"):
+        table.add_column(name, justify="left" if name in ("material", "formula") else "right")
+    rows = [
+        (stability.decomposition(phase.formula, phase.energy_per_atom).e_d, phase)
+        for phase in reference.of_system(stability.elements).itertuples()
+    ]
+    for above, phase in sorted(rows, key=lambda pair: pair[0]):
+        table.add_row(
+            phase.material_id,
+            phase.formula,
+            f"{phase.energy_per_atom:.4f}",
+            f"{1e3 * above:.1f}",
+            f"{phase.volume_per_atom:.2f}",
+            "yes" if phase.relaxed else "no",
+        )
+    return table
