@@ -21,7 +21,7 @@ def sum_rows(values: Tensor, owner: Tensor, crystals: int) -> Tensor:
 
 def longest_row(rows: Tensor, owner: Tensor, crystals: int) -> Tensor:
     """(B,) norm of the longest row of each crystal; NaN stays NaN."""
-    return rows.new_zeros(crystals).index_reduce_(0, owner, rows.norm(dim=-1), "amax")
+    return rows.new_zeros(crystals).scatter_reduce_(0, owner, rows.norm(dim=-1), "amax")
 
 
 @dataclass(frozen=True, eq=False)

@@ -147,27 +147,30 @@ class Symmetrizer:
         """One verdict a crystal, in order; None where there is no relaxed structure."""
         distinct, places = DistinctCrystals(), []
         verdicts: list[Judged | None] = []
+        guests = self._guests(relaxed) if frameworks else []
         for index, outcome in enumerate(relaxed):
             if isinstance(outcome, Rejected) or not usable(outcome):
                 verdicts.append(None)
                 continue
             places.append(index)
             known = distinct.add(outcome.final)
-            verdicts.append(self._judge(outcome, None if known is None else places[known], frameworks))
+            verdicts.append(self._judge(outcome, None if known is None else places[known], guests))
         return verdicts
 
-    def _judge(self, outcome: Relaxation, duplicate_of: int | None, frameworks: bool) -> Judged:
+    def _judge(self, outcome: Relaxation, duplicate_of: int | None, guests: Sequence[str]) -> Judged:
         began = time.monotonic()
         crystal = outcome.final
-        guests = self._guests_of(crystal) if frameworks and duplicate_of is None else []
-        found = extract_frameworks(crystal, guests, self.ladder, screening=self.screening) if guests else []
-        decomposition = self.stability.decomposition(crystal.composition, outcome.energy_final)
-        return Judged(space_group(crystal), decomposition, found, guests, duplicate_of, time.monotonic() - began)
-
-    def _guests_of(self, crystal: Crystal) -> list[str]:
-        """The elements to take out of this crystal: none if it has none of them, or nothing else."""
         present = set(crystal.symbols)
-        if self.guests is None:
-            return choose_guest(crystal) if len(present) > 1 else []
-        guests = [element for element in self.guests if element in present]
-        return guests if len(guests) < len(present) else []
+        out = [element for element in guests if element in present]
+        wanted = duplicate_of is None and 0 < len(out) < len(present)
+        found = extract_frameworks(crystal, out, self.ladder, screening=self.screening) if wanted else []
+        decomposition = self.stability.decomposition(crystal.composition, outcome.energy_final)
+        return Judged(space_group(crystal), decomposition, found, out, duplicate_of, time.monotonic() - began)
+
+    def _guests(self, relaxed: Sequence[Relaxation | Rejected]) -> list[str]:
+        """The elements to take out: those asked for, or the one whose surroundings vary most in this batch."""
+        if self.guests is not None:
+            return list(self.guests)
+        finals = [outcome.final for outcome in relaxed if isinstance(outcome, Relaxation) and usable(outcome)]
+        mixed = [crystal for crystal in finals if len(set(crystal.symbols)) > 1]
+        return choose_guest(mixed) if mixed else []

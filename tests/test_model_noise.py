@@ -114,8 +114,8 @@ def test_added_noise_has_the_size_asked_for() -> None:
     batch = Batch.from_crystals(crystals, dtype=torch.float64)
     guest = torch.arange(6000) % 2 == 0
     sigma = [0.2, 1.5]
-    moved = add_noise(batch, torch.tensor(sigma, dtype=torch.float64), guest, torch.Generator().manual_seed(0), host_jitter=0.01)
-    moved = moved.positions
+    level, generator = torch.tensor(sigma, dtype=torch.float64), torch.Generator().manual_seed(0)
+    moved = add_noise(batch, level, guest, generator, host_jitter=0.01).positions
     for crystal, size in enumerate(sigma):
         assert moved[guest & (batch.owner == crystal)].std().item() == pytest.approx(size, rel=0.05)
     assert moved[~guest].std().item() == pytest.approx(0.01, rel=0.05)
