@@ -149,43 +149,50 @@ class Gate:
 
 
 class _PairMessages(torch.autograd.Function):
-    """Both directions of every pair through a gated MLP: ``gate(left[i] + right[j] + term)``, and i, j exchanged.
+    """`pair_messages` with its derivative.
 
     Written out by hand because the pairs are nearly all the work: autograd would keep and pass over twice as much.
     """
 
     @staticmethod
-    def forward(ctx: Any, left: Tensor, right: Tensor, term: Tensor, i: Tensor, j: Tensor, gate: Gate) -> Tensor:
+    def forward(
+        ctx: Any, left: Tensor, right: Tensor, shared: Tensor, own: Tensor | None, matrix: Tensor | None,
+        i: Tensor, j: Tensor, gate: Gate,
+    ) -> Tensor:  # fmt: skip
         rows = left.new_empty(2, len(i), 2 * WIDTH)
         for side, (here, there) in enumerate(((i, j), (j, i))):
             torch.index_select(left, 0, here, out=rows[side])
-            rows[side].add_(right.index_select(0, there)).add_(term[side % len(term)])
+            rows[side].add_(right.index_select(0, there)).add_(shared)
+            if own is not None and matrix is not None:
+                rows[side].addmm_(own[side], matrix)
         hidden = _second_layer(rows.view(-1, 2 * WIDTH), gate)  # (2, E, 64) with E = 2 len(i)
         inverse = torch.rsqrt(torch.linalg.vector_norm(hidden, dim=-1, keepdim=True).square_() / WIDTH + gate.epsilon)
-        normed = hidden * inverse
+        normed = hidden.mul_(inverse)
         core, opening = torch.addcmul(gate.offset, normed, gate.scale).unbind(0)
-        opening = torch.sigmoid(opening)
+        opening.sigmoid_()
         active = nn.functional.silu(core)
         ctx.save_for_backward(rows, normed, inverse, core, active, opening, i, j)
-        ctx.gate, ctx.size, ctx.sides = gate, len(left), len(term)
+        ctx.gate, ctx.size, ctx.matrix = gate, len(left), None if own is None else matrix
         return (active * opening).view(2, -1, WIDTH)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         rows, normed, inverse, core, active, opening, i, j = ctx.saved_tensors
         grad = grad.reshape(-1, WIDTH)
         back = torch.empty_like(normed)
-        torch.ops.aten.silu_backward.grad_input(grad * opening, core, grad_input=back[0])
-        torch.ops.aten.sigmoid_backward.grad_input(grad * active, opening, grad_input=back[1])
+        torch.ops.aten.silu_backward.grad_input(torch.mul(grad, opening, out=back[0]), core, grad_input=back[0])
+        torch.ops.aten.sigmoid_backward.grad_input(torch.mul(grad, active, out=back[1]), opening, grad_input=back[1])
         back *= ctx.gate.scale
         back.addcmul_(normed, (back * normed).mean(-1, keepdim=True), value=-1).mul_(inverse)
         back = _second_layer_back(back, rows.view(-1, 2 * WIDTH), ctx.gate).view_as(rows)
-        left, right = back.new_zeros(2, ctx.size, 2 * WIDTH)
-        left.index_add_(0, i, back[0]).index_add_(0, j, back[1])
-        right.index_add_(0, j, back[0]).index_add_(0, i, back[1])
-        term = back if ctx.sides == 2 else (back[0] + back[1])[None]
-        return left, right, term, None, None, None
+        left = right = None
+        if ctx.needs_input_grad[0]:  # not in the first layer, whose atoms are constants
+            left, right = back.new_zeros(2, ctx.size, 2 * WIDTH)
+            left.index_add_(0, i, back[0]).index_add_(0, j, back[1])
+            right.index_add_(0, j, back[0]).index_add_(0, i, back[1])
+        own = None if ctx.matrix is None else back @ ctx.matrix.T
+        return left, right, back[0] + back[1], own, None, None, None, None
 
 
 def _second_layer(rows: Tensor, gate: Gate) -> Tensor:
@@ -207,16 +214,20 @@ def _second_layer_back(back: Tensor, rows: Tensor, gate: Gate) -> Tensor:
     return torch.ops.aten.silu_backward.grad_input(out, rows, grad_input=out)
 
 
-def pair_messages(left: Tensor, right: Tensor, term: Tensor, i: Tensor, j: Tensor, gate: Gate) -> Tensor:
-    """(2, E, 64) messages of pairs i, j (E,) in both directions.
+def pair_messages(
+    left: Tensor, right: Tensor, shared: Tensor, i: Tensor, j: Tensor, gate: Gate, *,
+    own: Tensor | None = None, matrix: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """(2, E, 64) messages of pairs i, j (E,) in both directions: ``gate(left[i] + right[j] + shared + own @ matrix)``.
 
     Args:
         left, right: (n, 128) first linear layer of the features at either end, core beside gate.
-        term: (1, E, 128) or (2, E, 128) what the pair itself adds, the same in both directions or not.
-        i, j: (E,) rows of ``left`` and ``right``.
+        shared: (E, 128) what the pair itself adds in both directions.
+        i, j: (E,) rows of ``left`` and ``right``; they change places in the second direction.
         gate: the rest of the gated MLP.
+        own, matrix: (2, E, 64) features of each direction, if they differ, and their part (64, 128) of the layer.
     """
-    messages: Tensor = _PairMessages.apply(left, right, term, i, j, gate)
+    messages: Tensor = _PairMessages.apply(left, right, shared, own, matrix, i, j, gate)
     return messages
 
 
@@ -331,17 +342,20 @@ class CHGNetNetwork:
 def _atom_convolution(atoms: Tensor, bond_term: Tensor, weight: Tensor, graph: Graph, layer: AtomLayer) -> Tensor:
     """New atom features (N, 64); ``bond_term`` (U, 128) is the bonds' part of the first linear layer."""
     left, right = torch.addmm(layer.bias, atoms, layer.from_center), atoms @ layer.from_neighbor
-    message = pair_messages(left, right, bond_term[None], graph.center, graph.neighbor, layer.gate) * weight
+    message = pair_messages(left, right, bond_term, graph.center, graph.neighbor, layer.gate) * weight
     total = torch.zeros_like(atoms).index_add(0, graph.bond_ends, message.view(-1, WIDTH))
     return atoms + total @ layer.output
 
 
 def _angle_messages(atoms: Tensor, bonds: Tensor, angles: Tensor, graph: Graph, layer: AngleLayer) -> Tensor:
     """(2, P, 64) what every ordered angle says, before any weight."""
-    apex = torch.addmm(layer.bias, atoms, layer.from_atom).index_select(0, graph.apex)
-    term = angles @ layer.from_angle + apex
     left, right = bonds @ layer.from_first, bonds @ layer.from_second
-    return pair_messages(left, right, term, graph.first, graph.second, layer.gate)
+    shared = torch.addmm(layer.bias, atoms, layer.from_atom).index_select(0, graph.apex)
+    if len(angles) == 2:
+        own, matrix = angles, layer.from_angle
+        return pair_messages(left, right, shared, graph.first, graph.second, layer.gate, own=own, matrix=matrix)
+    shared = shared.addmm(angles[0], layer.from_angle)  # at first both directions see the same angle
+    return pair_messages(left, right, shared, graph.first, graph.second, layer.gate)
 
 
 def _check_shape(model: Any) -> None:

@@ -152,17 +152,10 @@ class CHGNetPotential:
 
     def _problems(self, batch: Batch) -> list[str]:
         """Why a crystal cannot be evaluated, from its cell and elements alone."""
-        tests = {
-            "not finite": ~_finite(batch),
-            "singular cell": ~(torch.linalg.det(batch.lattice).abs() > 1e-6),
-            f"element beyond {self.network.elements}": _any(batch.numbers > self.network.elements, batch),
-        }
-        broken = torch.stack(list(tests.values())).any(0)
-        cell = torch.where(broken[:, None, None], torch.eye(3, device=self.device).double(), batch.lattice)
-        images = (2 * torch.floor(self.network.atom_cutoff / heights(cell) + 0.5) + 1).prod(-1)
+        tests = broken_cells(batch, self.network.atom_cutoff)
+        tests[f"element beyond {self.network.elements}"] = _any(batch.numbers > self.network.elements, batch)
         sphere = 4 / 3 * torch.pi * self.network.atom_cutoff**3
-        bonds = batch.counts**2 * sphere / torch.linalg.det(cell).abs()
-        tests |= {"needle cell": images > MAX_IMAGES, "too dense": bonds > MAX_BONDS}
+        tests["too dense"] = batch.counts**2 * sphere / torch.linalg.det(batch.lattice).abs() > MAX_BONDS
         columns = zip(*(test.tolist() for test in tests.values()), strict=True)
         return [next((name for name, hit in zip(tests, row, strict=True) if hit), "") for row in columns]
 
@@ -239,6 +232,16 @@ def select(batch: Batch, keep: Tensor) -> Batch:
     counts = batch.counts[keep]
     owner = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
     return Batch(batch.lattice[keep], batch.positions[atoms], batch.numbers[atoms], counts, owner)
+
+
+def broken_cells(batch: Batch, cutoff: float) -> dict[str, Tensor]:
+    """By reason, (B,) whether a crystal can have no neighbour list within ``cutoff`` Å."""
+    finite = _finite(batch)
+    volume = torch.linalg.det(batch.lattice).abs() > 1e-6
+    sound = (finite & volume)[:, None, None]
+    cell = torch.where(sound, batch.lattice, torch.eye(3, dtype=batch.lattice.dtype, device=batch.lattice.device))
+    images = (2 * torch.floor(cutoff / heights(cell) + 0.5) + 1).prod(-1)
+    return {"not finite": ~finite, "singular cell": ~volume, "needle cell": images > MAX_IMAGES}
 
 
 def _slice(batch: Batch, start: int, stop: int, first_atom: list[int]) -> Batch:

@@ -12,7 +12,7 @@ All crystals of a batch step together, each with its own state; those that finis
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
@@ -25,7 +25,7 @@ from model.batch import Batch
 from model.chgnet_network import undirected_bonds
 from model.crystal import Crystal
 from model.optimizers import OPTIMIZERS, Fire, Lbfgs, longest_row
-from model.potential import BatchEvaluation, Potential
+from model.potential import BatchEvaluation, Potential, broken_cells, select
 
 REASONS = (
     "converged", "step_limit", "wall_time", "volume_runaway", "energy_runaway", "fused_atoms", "nan", "no_atoms",
@@ -45,7 +45,7 @@ class RelaxSettings:
         max_seconds: wall time from the moment that a crystal enters a batch, whatever the others of the batch need.
         max_volume_change: factor by which the volume may grow or shrink.
         max_energy_rise, max_energy_fall: eV/atom from the start, beyond which the potential is not believed.
-        min_distance: Å, closer atoms are fused: no start, and no valid end.
+        min_distance: Å, closer atoms are fused and end a relaxation.
     """
 
     optimizer: str = "fire"
@@ -125,7 +125,7 @@ def relax(
     running: _Running | None = None
     while True:
         room = batch_size - (len(running.steps) if running else 0)
-        fresh = _next_sound(waiting, room, crystals, settings, results)
+        fresh = _next_filled(waiting, room, crystals, results)
         if fresh:
             entering = _enter(fresh, crystals, masks, potential.device, settings)
             running = entering if running is None else _join(running, entering)
@@ -143,33 +143,17 @@ def _free_mask(crystal: Crystal, mask: np.ndarray | None) -> np.ndarray:
     return mask
 
 
-def _next_sound(
-    waiting: Any, room: int, crystals: Sequence[Crystal], settings: RelaxSettings, results: dict[int, Relaxation]
+def _next_filled(
+    waiting: Iterator[int], room: int, crystals: Sequence[Crystal], results: dict[int, Relaxation]
 ) -> list[int]:
-    """The next crystals worth a start; the others get their result at once."""
-    sound: list[int] = []
-    while len(sound) < room and (i := next(waiting, None)) is not None:
-        reason = _unsound(crystals[i], settings)
-        if reason:
-            results[i] = _stillborn(crystals[i], reason)
+    """The next crystals with atoms; those without get their result at once."""
+    filled: list[int] = []
+    while len(filled) < room and (i := next(waiting, None)) is not None:
+        if len(crystals[i]):
+            filled.append(i)
         else:
-            sound.append(i)
-    return sound
-
-
-def _unsound(crystal: Crystal, settings: RelaxSettings) -> str:
-    if not len(crystal):
-        return "no_atoms"
-    return "fused_atoms" if _fused(crystal, settings.min_distance) else ""
-
-
-def _fused(crystal: Crystal, distance: float) -> bool:
-    """Whether two atoms are closer than ``distance`` Å; a crystal that has no neighbour list is not (yet) fused."""
-    try:
-        bonds = undirected_bonds(Batch.from_crystals([crystal], dtype=torch.float64), distance)
-    except ValueError:
-        return False
-    return len(bonds.vector) > 0
+            results[i] = _stillborn(crystals[i], "no_atoms")
+    return filled
 
 
 def _stillborn(crystal: Crystal, reason: str) -> Relaxation:
@@ -296,7 +280,7 @@ def _advance(
     reasons = _reasons(running, batch, evaluation, force, settings)
     for i, reason in enumerate(reasons):
         if reason:
-            _report(i, reason, running, batch, evaluation, force, crystals, settings, results)
+            _report(i, reason, running, batch, evaluation, force, crystals, results)
     stay = torch.tensor([not reason for reason in reasons], device=batch.counts.device)
     rows = stay[running.owner]
     enthalpy = (evaluation.energy * batch.counts + settings.pressure * GPa * _volume(batch.lattice))[stay]
@@ -330,6 +314,17 @@ def _frechet(matrix: Tensor, direction: Tensor) -> Tensor:
     return torch.linalg.matrix_exp(block)[..., :3, 3:]
 
 
+def fused_atoms(batch: Batch, distance: float) -> Tensor:
+    """(B,) whether two atoms are closer than ``distance`` Å; a crystal that has no neighbour list is not."""
+    sound = ~torch.stack(list(broken_cells(batch, distance).values())).any(0)
+    fused = torch.zeros_like(sound)
+    if sound.any():
+        part = select(batch, sound)
+        hit = torch.bincount(part.owner[undirected_bonds(part, distance).center], minlength=len(part))
+        fused[sound] = hit > 0
+    return fused
+
+
 def _volume(lattice: Tensor) -> Tensor:
     return torch.linalg.det(lattice).abs()
 
@@ -342,6 +337,7 @@ def _reasons(
     growth = _volume(batch.lattice) / _volume(running.origin)
     rise = evaluation.energy - running.energy_initial
     tests = {
+        "fused_atoms": fused_atoms(batch, settings.min_distance),
         "nan": failed | ~torch.isfinite(force),
         "volume_runaway": (growth > settings.max_volume_change) | (growth < 1 / settings.max_volume_change),
         "energy_runaway": (rise > settings.max_energy_rise) | (rise < -settings.max_energy_fall),
@@ -355,7 +351,7 @@ def _reasons(
 
 def _report(
     i: int, reason: str, running: _Running, batch: Batch, evaluation: BatchEvaluation, force: Tensor,
-    crystals: Sequence[Crystal], settings: RelaxSettings, results: dict[int, Relaxation],
+    crystals: Sequence[Crystal], results: dict[int, Relaxation],
 ) -> None:  # fmt: skip
     """Write the result of crystal i of the batch."""
     index = int(running.index[i])
@@ -365,7 +361,7 @@ def _report(
     steps = int(running.steps[i])
     atoms = batch.owner == i
     forces = evaluation.forces[atoms].cpu().numpy()
-    if reason == "nan":
+    if reason == "nan" or evaluation.problems[i]:
         forces = np.full_like(forces, np.nan)
         results[index] = Relaxation(
             initial, initial, before, before, forces, force_before, force_before, float("nan"), steps, False, reason,
@@ -374,8 +370,6 @@ def _report(
         return
     lattice, positions = batch.lattice[i].cpu().numpy(), batch.positions[atoms].cpu().numpy()
     final = initial if steps == 0 else initial.replace(lattice=lattice, fractional=positions @ np.linalg.inv(lattice))
-    if _fused(final, settings.min_distance):
-        reason = "fused_atoms"
     pressure = -float(evaluation.stress[i].diagonal().mean()) / GPa
     results[index] = Relaxation(
         initial, final, before, float(evaluation.energy[i]), forces, force_before, float(force[i]), pressure, steps,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -93,11 +94,13 @@ class Campaign:
     def _explore(self, number: int, rows: Rows, waiting: Rows) -> list[Plan]:
         ledger = composition_ledger(list(self.cells), rows, waiting, self.config.policy)
         volumes = best_volumes(rows)
+        turns = Counter(row["cell_formula"] for row in [*rows, *waiting] if not row.get("framework"))
         plans = []
         for index in range(self.config.policy.generated):
             name = str(ledger.pick(1))
-            spent = ledger.arms[name].spent - 1
-            plans.append(self._new_crystal(self.cells[name], spent, volumes, self._seed(number, GENERATED, index)))
+            seed = self._seed(number, GENERATED, index)
+            plans.append(self._new_crystal(self.cells[name], turns[name], volumes, seed))
+            turns[name] += 1
         return plans
 
     def _new_crystal(self, cell: CellFormula, turn: int, volumes: Mapping[str, float], seed: int) -> Plan:

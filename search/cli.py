@@ -22,7 +22,7 @@ reference_app = typer.Typer(
     help="The competing phases that decomposition energies are measured against.", no_args_is_help=True
 )
 app.add_typer(reference_app, name="reference")
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
 INTERRUPTED = 130
 
 
@@ -52,7 +52,8 @@ def search(
     if not outcome.finished:
         console.print(
             f"Stopped; {outcome.candidates} candidates are stored. "
-            f"Resume with: hostguide search {config} --run {folder}"
+            f"Resume with: hostguide search {config} --run {folder}",
+            soft_wrap=True,
         )
         raise typer.Exit(INTERRUPTED)
     console.print(f"Finished: {outcome.candidates} candidates in {outcome.seconds / 60:.1f} minutes.")
@@ -85,7 +86,7 @@ def plot(
     from search.plots import plot_run
 
     for path in plot_run(run, out or run / "plots"):
-        console.print(str(path))
+        console.print(str(path), soft_wrap=True)
 
 
 @app.command()
@@ -109,6 +110,11 @@ def inpaint(
     if len(guest) != len(count):
         raise ValueError(
             f"--guest was given {len(guest)} times and --count {len(count)} times; each guest needs its count"
+        )
+    repeated = sorted({element for element in guest if guest.count(element) > 1})
+    if repeated:
+        raise ValueError(
+            f"--guest {', '.join(repeated)} was given more than once; give each guest once, with its count"
         )
     guests = dict(zip(guest, count, strict=True))
     folder = out or Path(f"{host.stem}-{''.join(f'{element}{n}' for element, n in guests.items())}")
@@ -147,7 +153,7 @@ def train(
         raise ValueError(f"{config} does not exist")
     try:
         settings = TrainConfig.model_validate(yaml.safe_load(config.read_text()))
-    except ValidationError as error:
+    except (ValidationError, yaml.YAMLError) as error:
         raise ValueError(f"{config}: {error}") from error
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
@@ -207,17 +213,19 @@ def _show_results(
         return
     console.print(results_table(best))
     write_cifs(best, cif)
-    console.print(f"CIFs of these {len(best)} crystals: {cif}")
+    console.print(f"CIFs of these {len(best)} crystals: {cif}", soft_wrap=True)
 
 
 def main() -> None:
-    """Entry point: a ValueError is the user's, its message is all they see."""
+    """Entry point: of errors that a person can do something about, the message is all they see."""
     warnings.filterwarnings("ignore")  # third-party chatter; our own messages go through the console
     began = time.monotonic()
     try:
         app()
-    except (ValueError, RuntimeError, ImportError, ConnectionError) as error:
-        Console(stderr=True, highlight=False).print(f"hostguide: {error}", style="bold red", markup=False)
+    except (ValueError, RuntimeError, ImportError, OSError) as error:
+        Console(stderr=True, highlight=False).print(
+            f"hostguide: {error}", style="bold red", markup=False, soft_wrap=True
+        )
         sys.exit(2)
     except KeyboardInterrupt:
         Console(stderr=True).print(f"Stopped after {time.monotonic() - began:.0f} s.")

@@ -20,13 +20,14 @@ from model.settings import Settings
 from search.policy import PolicySettings
 
 Sampler = Annotated[PredictorCorrectorSettings | HeunSettings, Field(discriminator="kind")]
+SAMPLERS = {"predictor-corrector": PredictorCorrectorSettings, "heun": HeunSettings}
 
 
 class Compositions(Settings):
     """What to search: a chemical system with constraints, reduced formulas, or exact cells (one of the three)."""
 
     system: str | None = None  # for example Li-Si
-    more: tuple[tuple[str, str], ...] = ()  # pairs (A, B): more A than B
+    more: tuple[tuple[str, ...], ...] = ()  # pairs or chains (A, B): more A than B
     fractions: dict[str, tuple[float, float]] = Field({})  # element -> least and largest atomic fraction
     formulas: tuple[str, ...] = ()  # reduced formulas, expanded over Z within the atom budget
     cells: tuple[dict[str, int], ...] = ()  # exact atom counts
@@ -39,7 +40,10 @@ class Compositions(Settings):
         if len(given) != 1:
             raise ValueError(f"give exactly one of system, formulas and cells; found {' and '.join(given) or 'none'}")
         if self.system is None and (self.more or self.fractions):
-            raise ValueError("more and fractions constrain a system; they have no meaning with formulas or cells")
+            raise ValueError(
+                "more and fractions constrain a system and have no meaning with formulas or cells: "
+                "drop them, or give a system"
+            )
         self.expand()
         return self
 
@@ -55,7 +59,7 @@ class Compositions(Settings):
             )
         if self.formulas:
             return from_formulas(self.formulas, max_atoms=self.max_atoms, min_atoms=self.min_atoms)
-        return [CellFormula.from_counts(counts) for counts in self.cells]
+        return list(dict.fromkeys(CellFormula.from_counts(counts) for counts in self.cells))
 
     @property
     def elements(self) -> tuple[str, ...]:
@@ -92,9 +96,18 @@ class FrameworkSettings(Settings):
     @field_validator("guests")
     @classmethod
     def _elements(cls, value: Sequence[str] | None) -> Sequence[str] | None:
+        if value is not None and not value:
+            raise ValueError("an empty list has no meaning; leave guests out to have them chosen")
         for symbol in value or ():
             if not Element.is_valid_symbol(symbol):
-                raise ValueError(f"{symbol!r} is not an element")
+                raise ValueError(f"{symbol!r} is not an element; use symbols such as Li")
+        return value
+
+    @field_validator("ladder")
+    @classmethod
+    def _rungs(cls, value: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
+        if not value or any(symprec <= 0 for symprec, _ in value):
+            raise ValueError("must list pairs [symprec in Å, angle in degrees] with symprec above 0")
         return value
 
 
@@ -108,8 +121,12 @@ class ReferenceSettings(Settings):
 
     @model_validator(mode="after")
     def _path(self) -> ReferenceSettings:
-        if (self.kind == "file") != (self.path is not None) or (self.kind == "file") != (self.potential is not None):
-            raise ValueError("path and potential belong to kind: file, which needs both")
+        given = {"path": self.path, "potential": self.potential}
+        missing = [name for name, value in given.items() if value is None]
+        if self.kind == "file" and missing:
+            raise ValueError(f"kind: file needs path and potential; {' and '.join(missing)} must be given")
+        if self.kind != "file" and len(missing) < len(given):
+            raise ValueError(f"path and potential belong to kind: file, but kind is {self.kind}: drop them or set kind")
         return self
 
 
@@ -152,9 +169,15 @@ class SearchConfig(Settings):
         elements = self.compositions.elements
         missing = [guest for guest in self.frameworks.guests or () if guest not in elements]
         if missing:
-            raise ValueError(f"frameworks.guests: {', '.join(missing)} does not occur in {'-'.join(elements)}")
+            raise ValueError(
+                f"frameworks.guests: {', '.join(missing)} does not occur in {'-'.join(elements)}; "
+                f"choose from {', '.join(elements)}"
+            )
         if set(self.frameworks.guests or ()) == set(elements):
-            raise ValueError("frameworks.guests names every element; nothing would be left as a framework")
+            raise ValueError(
+                f"frameworks.guests: {', '.join(elements)} is every element there is; "
+                "leave out those that form the framework"
+            )
         return self
 
     def physics(self) -> dict[str, Any]:
@@ -172,7 +195,7 @@ def load_config(path: str | Path) -> SearchConfig:
     if not path.is_file():
         raise ValueError(f"{path} does not exist; configs/ in the repository holds examples")
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(content, dict):
@@ -189,11 +212,42 @@ def check_config(content: dict[str, Any], *, source: str) -> SearchConfig:
         raise ValueError(f"{source}:\n{problems}") from error
 
 
+# What pydantic says in terms of Python, in terms of the file.
+_GROUP = "must be a group of fields, one `key: value` a line"
+_IN_PLAIN_WORDS = {
+    "missing": "must be given",
+    "string_type": "must be text; quotes make text of anything",
+    "string_pattern_mismatch": "may hold letters, digits and . _ - only, and begins with a letter or a digit",
+    "tuple_type": "must be a list, for example [a, b]",
+    "dict_type": _GROUP,
+    "model_type": _GROUP,
+    "dataclass_type": _GROUP,
+    "model_attributes_type": _GROUP,
+    "union_tag_not_found": f"kind must be given, {' or '.join(SAMPLERS)}",
+    "union_tag_invalid": f"kind must be {' or '.join(SAMPLERS)}",
+}
+
+
 def _describe(problem: Any) -> str:
-    where = ".".join(str(part) for part in problem["loc"]) or "config"
-    if problem["type"] == "extra_forbidden":
-        return f"{where}: unknown field; docs/configuration.md lists those there are"
-    message = problem["msg"].removeprefix("Value error, ")
-    given = problem["input"]
+    where = ".".join(str(part) for part in problem["loc"] if part not in SAMPLERS)
+    given = problem["ctx"]["tag"] if problem["type"] == "union_tag_invalid" else problem["input"]
     shown = "" if isinstance(given, dict) else f" (given: {given!r})"
-    return f"{where}: {message}{shown}"
+    return f"{where}: {_explain(problem)}{shown}".removeprefix(": ")  # checks of the whole say where themselves
+
+
+def _explain(problem: Any) -> str:
+    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        known = ", ".join(_fields_beside(problem["loc"]))
+        return f"unknown field; those here are {known}. docs/configuration.md explains them"
+    if problem["type"] == "missing" and isinstance(problem["loc"][-1], int):
+        return "the list is too short"
+    said = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    return _IN_PLAIN_WORDS.get(problem["type"], said)
+
+
+def _fields_beside(location: Sequence[str]) -> list[str]:
+    """Names of all fields of the group that ``location`` points into."""
+    group: Any = SearchConfig
+    for part in location[:-1]:
+        group = SAMPLERS.get(part) or group.model_fields[part].annotation
+    return list(group.model_fields if hasattr(group, "model_fields") else group.__dataclass_fields__)

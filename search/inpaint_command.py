@@ -14,7 +14,6 @@ from rich.table import Table
 from model.relax import RelaxSettings
 from model.screen import ScreenSettings
 from model.stages import Generator, Relaxer
-from model.symmetry import ANGLE_TOLERANCE, SYMPREC
 from search.inpaint import Filled, fill, make_blanks, read_host
 
 
@@ -56,6 +55,7 @@ def inpaint_host(
         )
     paths = [_write(one, position, out) for position, one in enumerate(filled, start=1)]
     console.print(_table(filled, paths))
+    console.print(f"CIFs of these {len(paths)} crystals: {out}", soft_wrap=True)
     if dropped:
         console.print(f"{len(dropped)} dropped: {', '.join(sorted(set(dropped)))}")
 
@@ -63,9 +63,7 @@ def inpaint_host(
 def _write(one: Filled, position: int, out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{position:02d}_{one.crystal.formula}_{one.space_group.replace('/', '_')}.cif"
-    CifWriter(
-        one.crystal.to_pymatgen(), symprec=SYMPREC, angle_tolerance=ANGLE_TOLERANCE, refine_struct=False
-    ).write_file(path)
+    CifWriter(one.crystal.to_pymatgen()).write_file(path)  # every atom where it is, no symmetry imposed
     return path
 
 
@@ -82,6 +80,6 @@ def _table(filled: list[Filled], paths: list[Path]) -> Table:
             one.space_group,
             f"{one.relaxation.max_force:.3f}",
             f"{change:+.1f}",
-            str(path),
+            path.name,
         )
     return table

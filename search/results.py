@@ -132,7 +132,10 @@ def read_part(path: Path) -> pa.Table:
         ) from error
     found = (table.schema.metadata or {}).get(b"schema_version", b"none").decode()
     if found != SCHEMA_VERSION:
-        raise ValueError(f"{path} has results schema version {found}, this program reads {SCHEMA_VERSION}")
+        raise ValueError(
+            f"{path} has results schema version {found}, this program reads {SCHEMA_VERSION}. "
+            "Read it with the version of hostguide that is named in run.json, or search in a new folder."
+        )
     return table
 
 

@@ -29,7 +29,8 @@ def rank(
         return chosen.head(top)
     known, keep = DistinctCrystals(DistinctSettings(same_space_group=True)), []
     for index, row in chosen.iterrows():
-        if known.add(required(row["final"]), row["space_group_number"]) is None:
+        number = row["space_group_number"]
+        if known.add(required(row["final"]), None if pd.isna(number) else int(number)) is None:
             keep.append(index)
         if len(keep) == top:
             break
@@ -46,7 +47,7 @@ def results_table(best: pd.DataFrame) -> Table:
             str(position),
             row["formula"],
             str(row["n_atoms"]),
-            row["space_group"],
+            _text(row["space_group"]),
             f"{1e3 * row['e_d']:.1f}",
             row["stage"],
             _text(row["framework_space_group"]),
@@ -61,17 +62,17 @@ def _text(value: object) -> str:
 
 
 def write_cifs(best: pd.DataFrame, folder: Path) -> list[Path]:
-    """Write one CIF a row, with symmetry where spglib finds it; the name tells rank, formula, space group and E_d."""
+    """Write one CIF a row, with symmetry where there is any; the name tells rank, formula, space group and E_d."""
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("[0-9][0-9][0-9]_*.cif"):
+    for old in folder.glob("[0-9][0-9][0-9]*_*meV_*.cif"):
         old.unlink()
     paths = []
     for position, row in enumerate(best.to_dict("records"), start=1):
-        group = row["space_group"].replace("/", "_")
-        path = folder / f"{position:03d}_{row['formula']}_{group}_{1e3 * row['e_d']:+.0f}meV_{row['candidate']}.cif"
-        CifWriter(
-            required(row["final"]).to_pymatgen(), symprec=SYMPREC, angle_tolerance=ANGLE_TOLERANCE, refine_struct=True
-        ).write_file(path)
+        group = _text(row["space_group"])
+        name = f"{row['formula']}_{group.replace('/', '_') or 'P1'}_{1e3 * row['e_d']:+.0f}meV_{row['candidate']}"
+        path = folder / f"{position:03d}_{name}.cif"
+        structure, symprec = required(row["final"]).to_pymatgen(), SYMPREC if group else None
+        CifWriter(structure, symprec=symprec, angle_tolerance=ANGLE_TOLERANCE, refine_struct=True).write_file(path)
         paths.append(path)
     return paths
 

@@ -28,7 +28,8 @@ def describe(config: SearchConfig) -> Iterator[str]:
     cells = config.compositions.expand()
     reference = load_reference(config)
     yield f"{config.name}: {'-'.join(config.compositions.elements)}, seed {config.seed}"
-    yield f"{len(cells)} cells of {config.compositions.min_atoms} to {max(cell.n_atoms for cell in cells)} atoms:"
+    counts = [cell.n_atoms for cell in cells]
+    yield f"{len(cells)} cells of {min(counts)} to {max(counts)} atoms:"
     for formula, group in _by_formula(cells).items():
         volume = volume_estimate(config, reference, group[0])
         sizes = ", ".join(str(cell.n_atoms) for cell in group)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from ase.build import bulk
+from ase.calculators.calculator import Calculator
 from ase.calculators.emt import EMT
 from ase.filters import FrechetCellFilter
 from ase.optimize import FIRE
@@ -33,6 +34,18 @@ ANTIFLUORITE = rattled(Crystal.from_ase(bulk("MgLi2", "fluorite", a=6.2)).replac
 SILICON = rattled(Crystal.from_ase(bulk("Si", a=5.43)), seed=2)
 RAGGED = [SALT, ANTIFLUORITE, SILICON]
 COPPER = [rattled(Crystal.from_ase(bulk("Cu", cubic=cubic)), seed=seed) for seed, cubic in ((3, True), (4, False))]
+
+
+class Collapse(Calculator):
+    """Two atoms that attract each other with a constant force."""
+
+    implemented_properties = ("energy", "forces", "stress")
+
+    def calculate(self, *args, **kwargs) -> None:
+        super().calculate(*args, **kwargs)
+        vector = self.atoms.get_distance(0, 1, mic=True, vector=True)
+        pull = vector / np.linalg.norm(vector)
+        self.results = {"energy": np.linalg.norm(vector), "forces": np.stack([pull, -pull]), "stress": np.zeros(6)}
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +188,15 @@ def test_limits_end_a_relaxation_and_are_recorded(change, reason, emt) -> None:
     assert result.reason == reason and not result.converged
     assert result.steps <= change.get("max_steps", 500)
     assert result.energy_final == pytest.approx(emt.evaluate([result.final])[0].energy, abs=1e-9)
+
+
+def test_atoms_that_fuse_on_the_way_end_it() -> None:
+    potential = ASEPotential(Collapse())
+    pair = Crystal(np.eye(3) * 6.0, [[0, 0, 0], [0.3, 0, 0]], [3, 8])
+    for optimizer in OPTIMIZERS:
+        (result,) = relax([pair], potential, RelaxSettings(optimizer=optimizer, cell="fixed"))
+        assert result.reason == "fused_atoms" and 0 < result.steps < 100 and not result.converged
+        assert np.isfinite(result.energy_final)
 
 
 def test_a_potential_that_fails_on_the_way_gives_the_initial_crystal_back() -> None:

@@ -85,15 +85,18 @@ def train(config: TrainConfig, folder: Path) -> Trainer:
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [{}, {"network": PAPER, "objective": PUBLISHED, "crystals_per_batch": 4, "average": 0.0, "schedule": "constant"}],
+    ("changes", "factor"),
+    [
+        ({}, 0.8),
+        ({"network": PAPER, "objective": PUBLISHED, "crystals_per_batch": 4, "schedule": "constant"}, 0.95),
+    ],
     ids=["ours", "papers"],
 )
-def test_loss_decreases(dataset: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_loss_decreases(dataset: Path, tmp_path: Path, changes: dict[str, Any], factor: float) -> None:
     config = settings(dataset, **changes)
     before = Trainer(config, tmp_path).validate()["validation"]
     after = train(config, tmp_path).validate()["validation"]
-    assert after < 0.8 * before
+    assert after < factor * before
 
 
 def test_interrupted_run_ends_where_an_uninterrupted_one_does(dataset: Path, tmp_path: Path) -> None:

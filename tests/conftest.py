@@ -1,0 +1,127 @@
+"""What tests of several files share: one thread, real crystals, and one task that went through all its stages."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pymatgen.core import Lattice, Structure
+
+from model.checkpoint import build_network, save_network
+from model.crystal import Crystal
+from model.network import NetworkConfig
+from model.reference import packaged_reference
+from model.relax import Relaxation
+from model.screen import ScreenSettings
+from model.stages import Generated, Rejected, Symmetrizer
+from search.campaign import Campaign
+from search.config import SearchConfig, check_config
+from search.pipeline import task_rows
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def licoo2() -> Crystal:
+    """Layered R-3m LiCoO2, primitive cell."""
+    structure = Structure.from_spacegroup(
+        "R-3m", Lattice.hexagonal(2.816, 14.05), ["Li", "Co", "O"], [[0, 0, 0.5], [0, 0, 0], [0, 0, 0.2605]]
+    )
+    return Crystal.from_pymatgen(structure.get_primitive_structure())
+
+
+@pytest.fixture(scope="session")
+def lisi() -> Crystal:
+    """A B2-like LiSi: not the ground state, but small and symmetric."""
+    return Crystal(np.eye(3) * 3.1, [[0, 0, 0], [0.5, 0.5, 0.5]], [3, 14])
+
+
+@pytest.fixture(scope="session")
+def rattle() -> Callable[..., Crystal]:
+    """A function that displaces every atom at random, by ``width`` Å in each direction."""
+
+    def rattled(crystal: Crystal, *, width: float, seed: int = 0) -> Crystal:
+        noise = np.random.default_rng(seed).normal(size=(len(crystal), 3)) * width
+        return crystal.replace(fractional=crystal.fractional + noise @ np.linalg.inv(crystal.lattice))
+
+    return rattled
+
+
+@pytest.fixture(scope="session")
+def make_config() -> Callable[..., SearchConfig]:
+    """A function that makes a small Li-Si search; keyword arguments replace whole sections."""
+
+    def made(**sections: Any) -> SearchConfig:
+        content = {"name": "test", "compositions": {"system": "Li-Si", "max_atoms": 4}, **sections}
+        return check_config(content, source="test")
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def relaxation() -> Callable[..., Relaxation]:
+    """A function that says of a crystal what a relaxation says, without one."""
+
+    def relaxed(crystal: Crystal, *, energy: float, reason: str = "converged") -> Relaxation:
+        forces = np.zeros((len(crystal), 3))
+        return Relaxation(
+            crystal, crystal, energy + 0.1, energy, forces, 1.0, 0.05, 0.1, 7, reason == "converged", reason
+        )
+
+    return relaxed
+
+
+@pytest.fixture(scope="session")
+def cobaltate(make_config, licoo2, rattle, relaxation) -> dict[str, Any]:
+    """Six LiCoO2 candidates of one real task: two relaxed (the second better), two alike, one unconverged, two dropped.
+
+    Returns config, task and rows; everything but generation and relaxation is done by the real code.
+    """
+    config = make_config(
+        compositions={"formulas": ["LiCoO2"], "max_atoms": 4},
+        frameworks={"guests": ["Li"]},
+        policy={"generated": 6, "inpainted": 4, "samples": 3, "batch": 6},
+    )
+    task = Campaign(config, lambda cell: 8.0).plan(0, [])[0]
+    wide = licoo2.replace(lattice=licoo2.lattice * 1.06)
+    crystals = [rattle(licoo2, width=0.03, seed=seed) for seed in range(5)] + [wide]
+    outcomes = [
+        relaxation(crystals[0], energy=-5.80),
+        relaxation(crystals[1], energy=-5.90),
+        relaxation(wide, energy=-5.70, reason="step_limit"),
+        Rejected("too_close"),
+        Rejected("duplicate", 0),
+        relaxation(wide, energy=np.nan, reason="nan"),
+    ]
+    symmetrizer = Symmetrizer(
+        packaged_reference(), config.compositions.elements, ["Li"], config.frameworks.ladder, ScreenSettings()
+    )
+    judged = symmetrizer.judge(outcomes, True)
+    generated = Generated(crystals, 31, 0.5, "test-00000000")
+    rows = task_rows(task, generated, outcomes, judged, potential="chgnet-0.3.0", reference="packaged")
+    return {"config": config, "task": task, "rows": rows}
+
+
+@pytest.fixture(scope="session")
+def host_file(tmp_path_factory) -> Path:
+    """A CIF of layered CoO2: LiCoO2 without its lithium, primitive cell of three atoms."""
+    structure = Structure.from_spacegroup(
+        "R-3m", Lattice.hexagonal(2.816, 14.05), ["Co", "O"], [[0, 0, 0], [0, 0, 0.2605]]
+    )
+    path = tmp_path_factory.mktemp("host") / "CoO2.cif"
+    structure.get_primitive_structure().to(path, fmt="cif")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory) -> Path:
+    """An untrained score model: places guests nearly at random, but always in the same way."""
+    config = NetworkConfig(multiplicities=(4, 2), layers=1, radial_hidden=4, node_hidden=4)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = build_network(config)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_network(network.state_dict(), {"network": config.model_dump(mode="json")}, path)
+    return path

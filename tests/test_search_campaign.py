@@ -1,0 +1,319 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from model.composition import CellFormula
+from model.lattice import BRAVAIS
+from search.campaign import GENERATED, INPAINTED, Campaign, best_volumes
+from search.pipeline import failed_rows
+from search.results import SCHEMA, ResultStore, required
+
+V0 = 16.0  # Å³/atom
+
+
+def campaign_of(config, volume=lambda cell: V0):
+    return Campaign(config, volume)
+
+
+def pretended(tasks, **columns):
+    """Rows of tasks as if every crystal had relaxed where it was, E_d drawn from its seed."""
+    rows = []
+    for task in tasks:
+        for row, plan in zip(failed_rows(task, ""), task.plans, strict=True):
+            e_d = float(np.random.default_rng(plan.blank.seed).normal(scale=0.1))
+            rows.append({**row, "status": "relaxed", "e_d": e_d, "volume_per_atom": V0, **columns})
+    return rows
+
+
+def seeds(tasks):
+    return [plan.blank.seed for task in tasks for plan in task.plans]
+
+
+def assert_same_tasks(some, others):
+    assert [task.identity for task in some] == [task.identity for task in others]
+    for one, other in zip(some, others, strict=True):
+        assert one.sampler == other.sampler
+        for a, b in zip(one.plans, other.plans, strict=True):
+            assert a.origin == b.origin
+            assert a.blank.seed == b.blank.seed
+            assert a.blank.crystal.identity == b.blank.crystal.identity  # to the bit
+            assert np.array_equal(a.blank.guest, b.blank.guest)
+
+
+def walk(campaign, rounds, *, lookahead):
+    """All tasks of some rounds, each planned from the results that it may know of."""
+    tasks, rows = [], []
+    for number in range(rounds):
+        known = campaign.known_rounds(number)
+        pending = [task for past in range(len(known), number) for task in tasks[past]]
+        tasks.append(campaign.plan(number, [row for past in known for row in rows[past]], pending))
+        rows.append(pretended(tasks[-1]))
+    assert lookahead == number - len(known)
+    return tasks
+
+
+# --- determinism --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lookahead", [0, 1, 2])
+def test_the_same_configuration_and_results_give_the_same_plan(make_config, lookahead):
+    policy = {"generated": 7, "batch": 3, "lookahead": lookahead}
+    some = walk(campaign_of(make_config(policy=policy)), 5, lookahead=lookahead)
+    others = walk(campaign_of(make_config(policy=policy)), 5, lookahead=lookahead)
+    for one, other in zip(some, others, strict=True):
+        assert_same_tasks(one, other)
+
+
+def test_the_order_in_which_results_arrive_decides_nothing(cobaltate):
+    campaign = campaign_of(cobaltate["config"])
+    straight = campaign.plan(1, cobaltate["rows"])
+    assert any(task.stage == INPAINTED for task in straight)
+    for seed in range(3):
+        order = np.random.default_rng(seed).permutation(len(cobaltate["rows"]))
+        assert_same_tasks(straight, campaign.plan(1, [cobaltate["rows"][i] for i in order]))
+
+
+def test_results_from_disk_give_the_same_plan_as_those_in_memory(cobaltate, tmp_path):
+    campaign, store = campaign_of(cobaltate["config"]), ResultStore(tmp_path)
+    store.append(cobaltate["task"].identity, cobaltate["rows"])
+    assert_same_tasks(campaign.plan(1, cobaltate["rows"]), campaign.plan(1, store.rows(sorted(store.tasks()))))
+
+
+def test_planning_leaves_its_input_alone_and_can_be_repeated(cobaltate):
+    campaign = campaign_of(cobaltate["config"])
+    before = [dict(row) for row in cobaltate["rows"]]
+    first = campaign.plan(1, cobaltate["rows"], [cobaltate["task"]])
+    assert_same_tasks(first, campaign.plan(1, cobaltate["rows"], [cobaltate["task"]]))
+    assert [row["candidate"] for row in before] == [row["candidate"] for row in cobaltate["rows"]]
+
+
+def test_resources_and_rounds_change_nothing(make_config):
+    plain = campaign_of(make_config()).plan(3, [])
+    elsewhere = make_config(resources={"relaxers": 7, "address": "auto"}, policy={"rounds": 99})
+    assert_same_tasks(plain, campaign_of(elsewhere).plan(3, []))
+
+
+def test_another_seed_gives_other_identities_lattices_and_seeds(make_config):
+    triclinic = {"bravais": ["aP"]}  # cubic cells of one volume are all alike
+    one = campaign_of(make_config(seed=0, lattices=triclinic)).plan(0, [])
+    other = campaign_of(make_config(seed=1, lattices=triclinic)).plan(0, [])
+    assert not {task.identity for task in one} & {task.identity for task in other}
+    assert not set(seeds(one)) & set(seeds(other))
+    lattices = [
+        {plan.blank.crystal.lattice.tobytes() for task in tasks for plan in task.plans} for tasks in (one, other)
+    ]
+    assert not lattices[0] & lattices[1]
+
+
+def test_identities_and_seeds_never_repeat(make_config):
+    rounds = walk(campaign_of(make_config(policy={"generated": 9, "batch": 2})), 6, lookahead=1)
+    tasks = [task for some in rounds for task in some]
+    assert len({task.identity for task in tasks}) == len(tasks)
+    assert len(set(seeds(tasks))) == len(seeds(tasks)) == 54
+    assert all(0 <= seed < 2**62 for seed in seeds(tasks))  # fits the results' int64
+
+
+def test_an_identity_is_a_sortable_file_name(make_config):
+    campaign = campaign_of(make_config(policy={"batch": 4}))
+    tasks = [task for number in (2, 10) for task in campaign.plan(number, [])]
+    identities = [task.identity for task in tasks]
+    assert identities == sorted(identities)
+    assert identities[0] == f"00002-gen-000-{campaign.digest}"
+
+
+# --- rounds -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lookahead", "known"), [(0, [0, 1, 2, 3, 4]), (1, [0, 0, 1, 2, 3]), (2, [0, 0, 0, 1, 2]), (9, [0] * 5)]
+)
+def test_a_round_knows_of_those_that_lie_further_back_than_the_lookahead(make_config, lookahead, known):
+    campaign = campaign_of(make_config(policy={"lookahead": lookahead}))
+    assert [list(campaign.known_rounds(number)) for number in range(5)] == [list(range(count)) for count in known]
+
+
+def test_pending_tasks_count_as_spent(make_config):
+    # Of Li-Si with up to 4 atoms there are 6 cells; three are under way, the other three are next.
+    campaign = campaign_of(make_config(policy={"generated": 3}))
+    first = campaign.plan(0, [])
+    second = campaign.plan(1, [], pending=first)
+    cells = [{plan.origin["cell_formula"] for task in tasks for plan in task.plans} for tasks in (first, second)]
+    assert len(cells[0]) == len(cells[1]) == 3
+    assert cells[0] | cells[1] == set(campaign.cells)
+
+
+def test_one_round_tries_every_composition(make_config):
+    campaign = campaign_of(make_config(policy={"generated": 6}))
+    tasks = campaign.plan(0, [])
+    assert Counter(plan.origin["cell_formula"] for task in tasks for plan in task.plans) == Counter(
+        list(campaign.cells)
+    )
+
+
+# --- new crystals -------------------------------------------------------------------------------------------------
+
+
+def test_new_crystals_hold_their_composition_and_are_all_guest(make_config):
+    for task in campaign_of(make_config()).plan(0, []):
+        assert task.stage == GENERATED
+        for plan in task.plans:
+            crystal = plan.blank.crystal
+            assert CellFormula.parse(crystal.composition.formula) == CellFormula.parse(plan.origin["cell_formula"])
+            assert plan.blank.guest.all()
+            assert len(plan.blank.guest) == len(crystal)
+
+
+@pytest.mark.parametrize("given", [None, 13.5])
+def test_volumes_are_n_times_v0(make_config, given):
+    config = make_config(lattices={"volume_per_atom": given}, policy={"generated": 40})
+    for task in campaign_of(config).plan(0, []):
+        for plan in task.plans:
+            n = len(plan.blank.crystal)
+            assert plan.blank.crystal.volume == pytest.approx(n * (given or V0), rel=1e-12)
+
+
+def test_the_estimate_may_depend_on_the_composition(make_config):
+    campaign = campaign_of(make_config(), volume=lambda cell: 10.0 + cell.fraction("Li"))
+    for task in campaign.plan(0, []):
+        for plan in task.plans:
+            cell = CellFormula.parse(plan.origin["cell_formula"])
+            assert plan.blank.crystal.volume == pytest.approx(cell.n_atoms * (10 + cell.fraction("Li")), rel=1e-12)
+
+
+@pytest.mark.parametrize("given", [None, 13.5])
+def test_the_volume_of_the_best_relaxed_crystal_is_taken_over(make_config, given):
+    config = make_config(compositions={"cells": [{"Li": 2, "Si": 2}]}, lattices={"volume_per_atom": given})
+    campaign = campaign_of(config)
+    rows = pretended(campaign.plan(0, []))
+    for row, e_d, volume in zip(rows, (0.2, -0.1, 0.0), (11.0, 12.0, 13.0), strict=False):
+        row |= {"e_d": e_d, "volume_per_atom": volume}
+    for row in rows[3:]:
+        row |= {"status": "unconverged", "e_d": -3.0, "volume_per_atom": 99.0}
+    assert best_volumes(rows) == {"LiSi": 12.0}
+    for task in campaign.plan(1, rows):
+        for plan in task.plans:
+            assert plan.blank.crystal.volume == pytest.approx(4 * 12.0, rel=1e-12)
+
+
+def test_volumes_are_shared_by_all_cells_of_a_formula(make_config):
+    campaign = campaign_of(make_config(compositions={"formulas": ["LiSi"], "max_atoms": 6}))
+    rows = pretended(campaign.plan(0, []), volume_per_atom=12.0)[:1]
+    volumes = {
+        str(plan.blank.crystal.composition): plan.blank.crystal.volume / len(plan.blank.crystal)
+        for task in campaign.plan(1, rows)
+        for plan in task.plans
+    }
+    assert len(volumes) == 3
+    assert list(volumes.values()) == pytest.approx([12.0] * 3)
+
+
+def test_fourteen_turns_visit_all_lattices(make_config):
+    config = make_config(compositions={"cells": [{"Li": 1, "Si": 1}]}, policy={"generated": 14})
+    (first, *rest) = campaign_of(config).plan(0, [])
+    systems = [plan.origin["lattice_system"] for task in (first, *rest) for plan in task.plans]
+    assert sorted(systems) == sorted(BRAVAIS)
+
+
+def test_turns_go_on_over_rounds_results_and_tasks_under_way(make_config):
+    config = make_config(compositions={"cells": [{"Li": 1, "Si": 1}]}, policy={"generated": 2})
+    rounds = walk(campaign_of(config), 7, lookahead=1)
+    systems = [plan.origin["lattice_system"] for tasks in rounds for task in tasks for plan in task.plans]
+    assert sorted(systems) == sorted(BRAVAIS)
+
+
+def test_inpainted_crystals_take_no_lattices_turn(make_config):
+    config = make_config(compositions={"cells": [{"Li": 1, "Si": 1}]}, policy={"generated": 1})
+    campaign, rows, systems = campaign_of(config), [], []
+    for number in range(14):
+        (task,) = campaign.plan(number, rows)
+        systems.append(task.plans[0].origin["lattice_system"])
+        (row,) = pretended([task])
+        rows += [row, *({**row, "candidate": f"{row['candidate']}{i}", "framework": "f"} for i in range(6))]
+    assert sorted(systems) == sorted(BRAVAIS)
+
+
+def test_compositions_begin_with_different_lattices(make_config):
+    campaign = campaign_of(make_config(compositions={"system": "Li-Si", "max_atoms": 8}, policy={"generated": 28}))
+    first = [plan.origin["lattice_system"] for task in campaign.plan(0, []) for plan in task.plans]
+    assert len(first) == len(campaign.cells) == 28
+    assert len(set(first)) > 7
+
+
+def test_only_lattices_that_were_asked_for(make_config):
+    config = make_config(lattices={"bravais": ["cF", "hR"]}, policy={"generated": 30})
+    tasks = campaign_of(config).plan(0, [])
+    assert {plan.origin["lattice_system"] for task in tasks for plan in task.plans} == {"cF", "hR"}
+
+
+# --- inpainting ---------------------------------------------------------------------------------------------------
+
+
+def test_without_frameworks_nothing_is_inpainted(make_config):
+    campaign = campaign_of(make_config())
+    assert {task.stage for task in campaign.plan(1, pretended(campaign.plan(0, [])))} == {GENERATED}
+
+
+def test_inpainting_keeps_the_host_and_adds_the_guests_asked_for(cobaltate):
+    config = cobaltate["config"]
+    plans = [
+        plan
+        for task in campaign_of(config).plan(1, cobaltate["rows"])
+        if task.stage == INPAINTED
+        for plan in task.plans
+    ]
+    records = {record["framework"]: (record, row) for row in cobaltate["rows"] for record in row["frameworks"] or ()}
+    assert len(plans) == config.policy.inpainted
+    for plan in plans:
+        record, parent = records[plan.origin["framework"]]
+        host, crystal = required(record["host"]), plan.blank.crystal
+        assert crystal.select(~plan.blank.guest).identity == host.identity  # cell and atoms to the bit
+        guests = Counter(crystal.select(plan.blank.guest).symbols)
+        assert guests == record["guests"]
+        assert crystal.formula == "LiCoO2"
+        assert plan.origin["parent"] == parent["candidate"]
+        assert plan.origin["guests"] == ["Li"]
+        assert plan.origin["framework_space_group"] == record["space_group"]
+        assert CellFormula.parse(plan.origin["cell_formula"]).n_atoms == len(crystal)
+
+
+def test_a_pick_makes_as_many_samples_as_asked_for(cobaltate):
+    tasks = campaign_of(cobaltate["config"]).plan(1, cobaltate["rows"])
+    frameworks = [plan.origin["framework"] for task in tasks if task.stage == INPAINTED for plan in task.plans]
+    assert max(Counter(frameworks).values()) >= cobaltate["config"].policy.samples
+
+
+def test_each_stage_has_its_own_sampler(make_config, cobaltate):
+    config = make_config(
+        compositions={"formulas": ["LiCoO2"], "max_atoms": 4},
+        frameworks={"guests": ["Li"]},
+        generation={"kind": "heun", "steps": 5},
+        inpainting={"kind": "predictor-corrector", "steps": 6},
+    )
+    samplers = {task.stage: task.sampler for task in campaign_of(config).plan(1, cobaltate["rows"])}
+    assert samplers == {GENERATED: config.generation, INPAINTED: config.inpainting}
+
+
+def test_an_origin_fits_the_results(cobaltate):
+    for task in campaign_of(cobaltate["config"]).plan(1, cobaltate["rows"]):
+        for plan in task.plans:
+            assert set(plan.origin) <= set(SCHEMA.names)
+
+
+# --- batches ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("generated", "batch", "sizes"), [(10, 4, [4, 4, 2]), (8, 8, [8]), (3, 8, [3]), (2, 1, [1, 1])]
+)
+def test_tasks_are_full_batches_and_a_rest(make_config, generated, batch, sizes):
+    tasks = campaign_of(make_config(policy={"generated": generated, "batch": batch})).plan(0, [])
+    assert [len(task.plans) for task in tasks] == sizes
+    assert [len(task.blanks) for task in tasks] == sizes
+
+
+def test_batches_hold_crystals_of_similar_size_the_largest_first(make_config):
+    config = make_config(compositions={"system": "Li-Si", "max_atoms": 9}, policy={"generated": 36, "batch": 5})
+    sizes = [len(plan.blank.crystal) for task in campaign_of(config).plan(0, []) for plan in task.plans]
+    assert sizes == sorted(sizes, reverse=True)
+    assert (max(sizes), min(sizes)) == (9, 2)

@@ -1,0 +1,217 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+from pymatgen.core import Lattice, Structure
+from rich.console import Console
+
+from model.crystal import Crystal
+from model.relax import RelaxSettings
+from model.sampler import HeunSettings
+from model.screen import ScreenSettings
+from model.stages import Generated, Generator, Rejected, Relaxer
+from search.inpaint import fill, make_blanks, read_host
+from search.inpaint_command import inpaint_host
+
+SHORT = HeunSettings(steps=4)
+
+
+@pytest.fixture
+def host(host_file):
+    return read_host(host_file)
+
+
+@pytest.fixture(scope="module")
+def stations(tiny_weights):
+    """A generator that has learnt nothing and a real relaxer of few steps."""
+    relaxation = RelaxSettings(cell="fixed", max_steps=5)
+    return Generator(str(tiny_weights), "cpu"), Relaxer("chgnet-0.3.0", relaxation, ScreenSettings())
+
+
+class Pretender:
+    """Stands for generator and relaxer: guests stay where the blank has them, energies and failures are given."""
+
+    def __init__(self, relaxation, outcomes):
+        self.relaxation, self.outcomes = relaxation, list(outcomes)
+        self.batches, self.masks, self.samplers = [], [], []
+
+    def generate(self, blanks, sampler):
+        self.batches.append(len(blanks))
+        self.samplers.append(sampler)
+        return Generated([blank.crystal for blank in blanks], 1, 0.0, "none")
+
+    def relax(self, crystals, free=None):
+        self.masks.append(free)
+        return [
+            Rejected(outcome)
+            if outcome in ("too_close", "duplicate")
+            else self.relaxation(crystal, energy=-1.0, reason=outcome)
+            if isinstance(outcome, str)
+            else self.relaxation(crystal, energy=outcome)
+            for crystal, outcome in ((crystal, self.outcomes.pop(0)) for crystal in crystals)
+        ]
+
+
+# --- reading ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["host.cif", "POSCAR", "host.json"])
+def test_hosts_are_read_from_what_pymatgen_reads(tmp_path, licoo2, name):
+    licoo2.to_pymatgen().to(tmp_path / name)
+    read = read_host(tmp_path / name)
+    assert Counter(read.symbols) == Counter(licoo2.symbols)
+    assert read.volume == pytest.approx(licoo2.volume, rel=1e-5)
+
+
+def test_a_missing_host_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"nowhere\.cif does not exist"):
+        read_host(tmp_path / "nowhere.cif")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # pymatgen warns before it gives up
+@pytest.mark.parametrize(("name", "text"), [("bad.cif", "no crystal"), ("bad.xyzzy", "C 0 0 0"), ("POSCAR", "")])
+def test_a_file_without_a_crystal_is_named(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=rf"{name} cannot be read as a crystal: "):
+        read_host(tmp_path / name)
+
+
+def test_partial_occupancy_is_refused_with_the_site_and_the_remedy(tmp_path):
+    Structure(Lattice.cubic(4.2), [{"Li": 0.5, "Na": 0.5}, "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]]).to(
+        tmp_path / "half.cif"
+    )
+    with pytest.raises(ValueError, match=r"partially occupied.*Li.*0\.5.*Order the structure first"):
+        read_host(tmp_path / "half.cif")
+
+
+# --- blanks -------------------------------------------------------------------------------------------------------
+
+
+def test_blanks_are_the_host_and_unplaced_guests(host):
+    blanks = make_blanks(host, {"Li": 2, "Na": 1}, samples=3, seed=0)
+    assert len(blanks) == 3
+    for blank in blanks:
+        assert blank.crystal.select(~blank.guest).identity == host.identity
+        assert blank.crystal.select(blank.guest).symbols == ["Li", "Li", "Na"]
+
+
+def test_more_samples_begin_with_the_same_ones(host):
+    few, many = (make_blanks(host, {"Li": 1}, samples=n, seed=3) for n in (2, 9))
+    assert [blank.seed for blank in many][:2] == [blank.seed for blank in few]
+    assert len({blank.seed for blank in many}) == 9
+    assert {blank.seed for blank in make_blanks(host, {"Li": 1}, samples=9, seed=4)}.isdisjoint(b.seed for b in many)
+
+
+@pytest.mark.parametrize(
+    ("guests", "samples", "words"),
+    [
+        ({"Xx": 1}, 1, "'Xx' is not an element"),
+        ({"Li": 0}, 1, "count of Li must be at least 1, got 0"),
+        ({"Li": 1, "Na": -2}, 1, "count of Na must be at least 1, got -2"),
+        ({"Li": 1}, 0, "samples must be at least 1, got 0"),
+    ],
+)
+def test_impossible_guests_are_refused(host, guests, samples, words):
+    with pytest.raises(ValueError, match=words):
+        make_blanks(host, guests, samples=samples, seed=0)
+
+
+# --- filling ------------------------------------------------------------------------------------------------------
+
+
+def test_the_lowest_energy_comes_first_and_failures_have_reasons(host, relaxation):
+    both = Pretender(relaxation, [-1.0, "too_close", -3.0, "nan", -2.0, "duplicate", "step_limit"])
+    filled, dropped = fill(make_blanks(host, {"Li": 1}, samples=7, seed=0), both, both)
+    assert [one.relaxation.energy_final for one in filled] == [-3.0, -2.0, -1.0, -1.0]
+    assert filled[-1].relaxation.reason == "step_limit"  # not converged, but still a crystal with an energy
+    assert sorted(dropped) == ["duplicate", "nan", "too_close"]
+    for one in filled:
+        assert one.crystal.select(~one.guest).symbols == host.symbols
+        assert one.crystal.select(one.guest).symbols == ["Li"]
+
+
+def test_samples_go_in_batches_and_are_reported(host, relaxation):
+    both, seen = Pretender(relaxation, [-1.0] * 7), []
+    fill(
+        make_blanks(host, {"Li": 1}, samples=7, seed=0),
+        both,
+        both,
+        sampler=SHORT,
+        batch=3,
+        report=lambda stage, n: seen.append((stage, n)),
+    )
+    assert both.batches == [3, 3, 1]
+    assert both.samplers == [SHORT] * 3
+    assert seen == [(stage, n) for n in (3, 3, 1) for stage in ("placed", "relaxed")]
+
+
+def test_only_guests_are_free_if_asked_for(host, relaxation):
+    for guests_only in (False, True):
+        both = Pretender(relaxation, [-1.0] * 2)
+        fill(make_blanks(host, {"Li": 1}, samples=2, seed=0), both, both, free_guests_only=guests_only)
+        (masks,) = both.masks
+        assert (masks is not None) == guests_only
+        assert masks is None or [mask.tolist() for mask in masks] == [[False] * len(host) + [True]] * 2
+
+
+def test_the_same_seed_fills_the_same_way(host, stations):
+    blanks = make_blanks(host, {"Li": 1}, samples=3, seed=0)
+    some, others = (fill(blanks, *stations, sampler=SHORT, batch=n)[0] for n in (3, 3))
+    assert some
+    assert [one.crystal.identity for one in some] == [one.crystal.identity for one in others]
+
+
+def test_a_fixed_host_stays_to_the_bit(host, stations):
+    filled, _ = fill(make_blanks(host, {"Li": 1}, samples=3, seed=0), *stations, sampler=SHORT, free_guests_only=True)
+    assert filled
+    for one in filled:
+        kept = one.crystal.select(~one.guest)
+        assert np.array_equal(kept.lattice, host.lattice)
+        assert np.array_equal(kept.fractional, host.fractional)
+
+
+# --- the command --------------------------------------------------------------------------------------------------
+
+
+def inpainted(host_file, tiny_weights, out, *, fix_host=False, samples=4):
+    console = Console(width=160)
+    with console.capture() as capture:
+        inpaint_host(
+            console,
+            host_file,
+            {"Li": 1},
+            samples=samples,
+            seed=0,
+            fix_host=fix_host,
+            weights=tiny_weights,
+            out=out,
+        )
+    return capture.get()
+
+
+@pytest.mark.parametrize("fix_host", [False, True])
+def test_every_atom_is_in_the_cif(host_file, host, tiny_weights, tmp_path, fix_host):
+    text = inpainted(host_file, tiny_weights, tmp_path / "out", fix_host=fix_host)
+    paths = sorted((tmp_path / "out").glob("*.cif"))
+    assert paths
+    assert f"CIFs of these {len(paths)} crystals: {tmp_path / 'out'}" in text
+    for position, path in enumerate(paths, start=1):
+        made = Crystal.from_pymatgen(Structure.from_file(path))
+        assert Counter(made.symbols) == {"Co": 1, "O": 2, "Li": 1}
+        assert path.name.startswith(f"{position:02d}_LiCoO2_")
+        assert path.name in text
+        if fix_host:
+            assert made.volume == pytest.approx(host.volume, rel=1e-6)
+            assert distances(made.select(made.numbers != 3)) == pytest.approx(distances(host), abs=1e-4)
+
+
+def distances(crystal):
+    return np.sort(crystal.to_pymatgen().distance_matrix, axis=None)
+
+
+def test_a_host_without_room_is_told(tmp_path, tiny_weights):
+    path = tmp_path / "iron.cif"
+    Structure(Lattice.cubic(2.4), ["Fe", "Fe"], [[0, 0, 0], [0.5, 0.5, 0.5]]).to(path)
+    with pytest.raises(ValueError, match=r"no arrangement survived .*too_close.*fewer guests or more --samples"):
+        inpainted(path, tiny_weights, tmp_path / "out", samples=2)
+    assert not (tmp_path / "out").exists()
