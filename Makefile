@@ -9,7 +9,7 @@ test: .venv/ready
 	$(BIN)/python -m pytest
 
 test-all: .venv/ready
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python -m pytest -m ""
 
 lint: .venv/ready
 	$(BIN)/ruff check .

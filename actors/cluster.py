@@ -30,6 +30,8 @@ def connected(address: str) -> Iterator[Capacity]:
         ConnectionError: no cluster answers at the address.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # an actor uses one core
+        os.environ.setdefault(name, "1")
     # Ray announces a future default here; nothing in this project depends on it.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address == "local":

@@ -36,8 +36,11 @@ class PlainConvolution(nn.Module):
         super().__init__()
         self.ours, self.config = ours, config
         self.product = o3.FullyConnectedTensorProduct(
-            natural(ours.inputs), natural([1] * (config.harmonics + 1)), natural(ours.outputs),
-            internal_weights=False, shared_weights=False,
+            natural(ours.inputs),
+            natural([1] * (config.harmonics + 1)),
+            natural(ours.outputs),
+            internal_weights=False,
+            shared_weights=False,
         )
 
     def forward(self, features: Features, graph: Graph) -> Features:

@@ -22,7 +22,6 @@ import platform
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +129,7 @@ def main() -> None:
         "torch": torch.__version__,
         "device": "cpu, one core",
         "sizes": [len(crystal) for crystal in crystals],
-        "settings": asdict(RelaxSettings()),
+        "settings": RelaxSettings().model_dump(),
         "fire": describe(fire, fire_seconds),
         "lbfgs": describe(best, best_seconds),
         "package": {"seconds": stock_seconds, "energies": reference.tolist(), "steps": [row[1] for row in stock]},

@@ -180,9 +180,7 @@ def _splits(total: int, parts: int) -> Iterator[tuple[int, ...]]:
             yield (first, *rest)
 
 
-def _allowed(
-    formula: CellFormula, chains: list[tuple[str, ...]], bounds: Mapping[str, tuple[float, float]]
-) -> bool:
+def _allowed(formula: CellFormula, chains: list[tuple[str, ...]], bounds: Mapping[str, tuple[float, float]]) -> bool:
     counts = formula.as_dict
     for chain in chains:
         if any(counts[left] <= counts[right] for left, right in pairwise(chain)):

@@ -185,7 +185,12 @@ def _electronegativity(element: str) -> float:
 
 
 def _try(
-    host: Crystal, counts: dict[str, int], symprec: float, angle: float, seen: set[int], skip: set[int],
+    host: Crystal,
+    counts: dict[str, int],
+    symprec: float,
+    angle: float,
+    seen: set[int],
+    skip: set[int],
     screening: ScreenSettings,
 ) -> Rung:
     refined = refine(host, symprec, angle)

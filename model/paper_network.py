@@ -28,7 +28,6 @@ from e3nn import o3
 from e3nn.math import soft_one_hot_linspace
 from e3nn.nn import FullyConnectedNet, Gate
 from torch import Tensor, nn
-from torch_geometric.utils import scatter
 
 from model.batch import Batch
 from model.neighbors import Edges, periodic_edges
@@ -136,6 +135,8 @@ class Interaction(nn.Module):
         """Update h_x (N, irreps_in) with h_z (N, auxiliary), harmonics (E, 9) and radial basis (E, n)."""
         sent = self.before(x, z)[edges.sender]
         messages = self.product(sent, harmonics, self.edge_weights(radial))  # (E, mid)
+        from torch_geometric.utils import scatter  # more than a second to import, and needed in paper mode only
+
         summed = scatter(messages, edges.receiver, dim=0, dim_size=len(x)) / self.config.neighbours**0.5
         mask = self.itself.output_mask  # 1 where the self-interaction can be other than zero
         scale = self.scale(summed, z) * mask + (1 - mask)
@@ -157,9 +158,7 @@ class Interaction(nn.Module):
 
 def radial_basis(length: Tensor, config: PaperNetworkConfig) -> Tensor:
     """(E, n) Bessel functions of the distance in Å, zero at the cutoff (and so is the radial network: no biases)."""
-    return soft_one_hot_linspace(
-        length.clamp_min(1e-5), 0.0, config.cutoff, config.bessel, basis="bessel", cutoff=True
-    )
+    return soft_one_hot_linspace(length.clamp_min(1e-5), 0.0, config.cutoff, config.bessel, basis="bessel", cutoff=True)
 
 
 def _element_index() -> Tensor:

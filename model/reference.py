@@ -199,7 +199,10 @@ def build_reference_table(
         frame = _replace_relaxed(frame, pd.read_parquet(relaxed_parquet))
     frame = frame.sort_values(["energy_per_atom", "material_id"]).drop_duplicates("formula").sort_values("formula")
     about = {
-        "name": name, "potential": potential, "version": version, "source": CREDIT,
+        "name": name,
+        "potential": potential,
+        "version": version,
+        "source": CREDIT,
         "made": f"lowest phase of each formula within {within} eV/atom of the hull; single points at the database's "
         f"geometry except where `relaxed`; energies hold the MP2020 corrections (never correct twice)",
         "units": "energy_per_atom eV, volume_per_atom Å³",

@@ -14,11 +14,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
 from ase.units import GPa
+from pydantic import Field
 from torch import Tensor
 
 from model.batch import Batch
@@ -26,48 +27,26 @@ from model.chgnet_network import undirected_bonds
 from model.crystal import Crystal
 from model.optimizers import OPTIMIZERS, Fire, Lbfgs, longest_row
 from model.potential import BatchEvaluation, Potential, broken_cells, select
+from model.settings import Settings
 
 REASONS = (
     "converged", "step_limit", "wall_time", "volume_runaway", "energy_runaway", "fused_atoms", "nan", "no_atoms",
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class RelaxSettings:
-    """How to relax.
+class RelaxSettings(Settings):
+    """How to relax."""
 
-    Attributes:
-        optimizer: "fire" (ASE's) or "lbfgs" (faster).
-        fmax: eV/Å, longest row of forces and scaled stress at convergence.
-        max_steps: steps, as ASE counts them.
-        cell: "full" relaxes lattice and atoms, "fixed" the atoms only.
-        pressure: GPa, external.
-        max_seconds: wall time from the moment that a crystal enters a batch, whatever the others of the batch need.
-        max_volume_change: factor by which the volume may grow or shrink.
-        max_energy_rise, max_energy_fall: eV/atom from the start, beyond which the potential is not believed.
-        min_distance: Å, closer atoms are fused and end a relaxation.
-    """
-
-    optimizer: str = "fire"
-    fmax: float = 0.1
-    max_steps: int = 500
-    cell: str = "full"
-    pressure: float = 0.0
-    max_seconds: float = 600.0
-    max_volume_change: float = 3.0
-    max_energy_rise: float = 5.0
-    max_energy_fall: float = 100.0
-    min_distance: float = 0.5
-
-    def __post_init__(self) -> None:
-        if self.optimizer not in OPTIMIZERS:
-            raise ValueError(f"optimizer must be one of {sorted(OPTIMIZERS)}, got {self.optimizer!r}")
-        if self.cell not in ("full", "fixed"):
-            raise ValueError(f"cell must be 'full' or 'fixed', got {self.cell!r}")
-        if not self.fmax > 0 or self.max_steps < 0:
-            raise ValueError(f"fmax must be positive and max_steps not negative, got {self.fmax} and {self.max_steps}")
-        if not self.max_volume_change > 1:
-            raise ValueError(f"max_volume_change is a factor above 1, got {self.max_volume_change}")
+    optimizer: Literal["fire", "lbfgs"] = "fire"  # ASE's FIRE, as the papers use it, or the faster L-BFGS
+    fmax: float = Field(0.1, gt=0)  # eV/Å, longest row of forces and scaled stress at convergence
+    max_steps: int = Field(500, ge=0)  # as ASE counts them
+    cell: Literal["full", "fixed"] = "full"  # relax lattice and atoms, or the atoms only
+    pressure: float = 0.0  # GPa, external
+    max_seconds: float = Field(600.0, gt=0)  # wall time of a crystal in its batch, whatever the others need
+    max_volume_change: float = Field(3.0, gt=1)  # factor by which the volume may grow or shrink
+    max_energy_rise: float = Field(5.0, gt=0)  # eV/atom from the start, beyond which the potential is not believed
+    max_energy_fall: float = Field(100.0, gt=0)  # the same, downwards
+    min_distance: float = Field(0.5, ge=0)  # Å, closer atoms are fused and end a relaxation
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -29,6 +29,12 @@ from model.noise import exponential_levels, power_levels
 from model.settings import Settings
 
 Denoiser = Callable[[Batch, Tensor, Tensor], Tensor]
+
+
+def _sigmas_ordered(settings: Any) -> Any:
+    if settings.sigma_min >= settings.sigma_max:
+        raise ValueError(f"sigma_min ({settings.sigma_min} Å) must be below sigma_max ({settings.sigma_max} Å)")
+    return settings
 
 
 class PredictorCorrectorSettings(Settings):
@@ -47,11 +53,7 @@ class PredictorCorrectorSettings(Settings):
     sigma_min: float = Field(0.001, gt=0)  # Å
     sigma_max: float = Field(10.0, gt=0)  # Å
 
-    @model_validator(mode="after")
-    def _ordered(self) -> PredictorCorrectorSettings:
-        if self.sigma_min >= self.sigma_max:
-            raise ValueError(f"sigma_min ({self.sigma_min} Å) must be below sigma_max ({self.sigma_max} Å)")
-        return self
+    _ordered = model_validator(mode="after")(_sigmas_ordered)
 
 
 class HeunSettings(Settings):
@@ -64,6 +66,8 @@ class HeunSettings(Settings):
     rho: float = Field(5.0, gt=0)  # curvature of the schedule
     churn: float = Field(0.3, ge=0)  # relative rise of sigma before a step
     churn_between: tuple[float, float] = (0.3, 3.0)  # Å, where churn acts
+
+    _ordered = model_validator(mode="after")(_sigmas_ordered)
 
 
 SamplerSettings = PredictorCorrectorSettings | HeunSettings

@@ -79,10 +79,10 @@ def results(
 
 @app.command()
 def plot(
-    run: Annotated[Path, typer.Argument(help="Folder of a run of a binary system")],
+    run: Annotated[Path, typer.Argument(help="Folder of a run")],
     out: Annotated[Path | None, typer.Option(help="Folder of the pictures; RUN/plots when left out")] = None,
 ) -> None:
-    """Draw the convex hull with what was found, and the best crystal."""
+    """Draw the best crystal and, for a binary system, the convex hull with what was found."""
     from search.plots import plot_run
 
     for path in plot_run(run, out or run / "plots"):

@@ -114,19 +114,20 @@ class FrameworkSettings(Settings):
 class ReferenceSettings(Settings):
     """The competing phases that E_d is measured against."""
 
-    kind: Literal["packaged", "file", "mp"] = "packaged"
-    path: str | None = None  # for kind `file`: JSON of computed entries or of a patched phase diagram
+    kind: Literal["packaged", "table", "file", "mp"] = "packaged"
+    path: str | None = None  # table: of `hostguide reference build`; file: JSON of entries or a patched phase diagram
     potential: str | None = None  # for kind `file`: what computed its energies, for example CHGNet 0.3.0
     allow_pickle: bool = False  # a pickle runs any code that is in it; only for files you made yourself
 
     @model_validator(mode="after")
     def _path(self) -> ReferenceSettings:
-        given = {"path": self.path, "potential": self.potential}
-        missing = [name for name, value in given.items() if value is None]
-        if self.kind == "file" and missing:
-            raise ValueError(f"kind: file needs path and potential; {' and '.join(missing)} must be given")
-        if self.kind != "file" and len(missing) < len(given):
-            raise ValueError(f"path and potential belong to kind: file, but kind is {self.kind}: drop them or set kind")
+        needed = {"file": ("path", "potential"), "table": ("path",)}.get(self.kind, ())
+        missing = [name for name in needed if getattr(self, name) is None]
+        if missing:
+            raise ValueError(f"kind: {self.kind} needs {' and '.join(needed)}; {' and '.join(missing)} must be given")
+        extra = [name for name in ("path", "potential") if name not in needed and getattr(self, name) is not None]
+        if extra:
+            raise ValueError(f"{' and '.join(extra)} has no meaning with kind: {self.kind}; drop it or change kind")
         return self
 
 
@@ -221,7 +222,6 @@ _IN_PLAIN_WORDS = {
     "tuple_type": "must be a list, for example [a, b]",
     "dict_type": _GROUP,
     "model_type": _GROUP,
-    "dataclass_type": _GROUP,
     "model_attributes_type": _GROUP,
     "union_tag_not_found": f"kind must be given, {' or '.join(SAMPLERS)}",
     "union_tag_invalid": f"kind must be {' or '.join(SAMPLERS)}",
@@ -236,7 +236,7 @@ def _describe(problem: Any) -> str:
 
 
 def _explain(problem: Any) -> str:
-    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+    if problem["type"] == "extra_forbidden":
         known = ", ".join(_fields_beside(problem["loc"]))
         return f"unknown field; those here are {known}. docs/configuration.md explains them"
     if problem["type"] == "missing" and isinstance(problem["loc"][-1], int):
@@ -250,4 +250,4 @@ def _fields_beside(location: Sequence[str]) -> list[str]:
     group: Any = SearchConfig
     for part in location[:-1]:
         group = SAMPLERS.get(part) or group.model_fields[part].annotation
-    return list(group.model_fields if hasattr(group, "model_fields") else group.__dataclass_fields__)
+    return list(group.model_fields)

@@ -19,11 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from actors.cluster import Capacity, connected
 from actors.pool import Done, Failed, Pool, wait_any
 from actors.workers import GeneratorActor, RelaxerActor, SymmetrizerActor
+from model.checkpoint import save_yaml
 from model.reference import Reference
 from search.campaign import GENERATED, Campaign, Task
 from search.config import SearchConfig
@@ -113,8 +112,8 @@ def run_search(
     run.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         stack.enter_context(_locked(run))
-        same_search(run, config)
-        (run / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+        same_search(run, config, reference)
+        save_yaml(config.model_dump(mode="json"), run / "config.yaml")
         write_json(run / "run.json", manifest(config, reference))
         capacity = stack.enter_context(connected(config.resources.address))
         stop = stack.enter_context(_signals())
@@ -137,9 +136,8 @@ class Driver:
         self.config, self.report = config, report
         self.store = ResultStore(run)
         self.campaign = Campaign(config, lambda cell: volume_estimate(config, reference, cell))
-        self.reference = describe_reference(reference)
-        policy = config.policy
-        self.progress = Progress(expected=policy.rounds * (policy.generated + policy.inpainted))
+        self.judged_by = {"potential": config.models.potential, "reference": describe_reference(reference)}
+        self.progress = Progress(expected=config.policy.candidates)
         self.rows: dict[int, list[dict[str, Any]]] = {}  # round -> rows of its stored tasks
         self.tasks: dict[int, list[Task]] = {}  # round -> its plan
         self.open: dict[int, set[str]] = {}  # round -> tasks not stored yet
@@ -217,17 +215,14 @@ class Driver:
         if job.step < len(STEPS):
             self._enqueue(job)
             return
-        self._keep(
-            job.task,
-            task_rows(job.task, *job.outcomes, potential=self.config.models.potential, reference=self.reference),
-        )
+        self._keep(job.task, task_rows(job.task, *job.outcomes, judged_by=self.judged_by))
 
     def _failed(self, job: Job, outcome: Failed) -> None:
         job.failures[outcome.cause] += 1
         if job.failures[outcome.cause] < ATTEMPTS.get(outcome.cause, ATTEMPTS_OTHERWISE):
             self._enqueue(job)
             return
-        self._keep(job.task, failed_rows(job.task, f"{outcome.cause}: {outcome.message}"))
+        self._keep(job.task, failed_rows(job.task, outcome.cause, outcome.message, judged_by=self.judged_by))
 
     def _keep(self, task: Task, rows: list[dict[str, Any]]) -> None:
         self.store.append(task.identity, rows)

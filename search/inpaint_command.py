@@ -53,16 +53,20 @@ def inpaint_host(
             f"no arrangement survived screening and relaxation ({', '.join(sorted(set(dropped)))}); "
             "try fewer guests or more --samples"
         )
-    paths = [_write(one, position, out) for position, one in enumerate(filled, start=1)]
+    for old in out.glob("[0-9][0-9]_*_+*meV.cif"):
+        old.unlink()
+    paths = [_write(one, position, filled[0], out) for position, one in enumerate(filled, start=1)]
     console.print(_table(filled, paths))
     console.print(f"CIFs of these {len(paths)} crystals: {out}", soft_wrap=True)
     if dropped:
         console.print(f"{len(dropped)} dropped: {', '.join(sorted(set(dropped)))}")
 
 
-def _write(one: Filled, position: int, out: Path) -> Path:
+def _write(one: Filled, position: int, best: Filled, out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
-    path = out / f"{position:02d}_{one.crystal.formula}_{one.space_group.replace('/', '_')}.cif"
+    above = 1e3 * (one.relaxation.energy_final - best.relaxation.energy_final)
+    group = one.space_group.replace("/", "_")
+    path = out / f"{position:02d}_{one.crystal.formula}_{group}_{above:+.0f}meV.cif"
     CifWriter(one.crystal.to_pymatgen()).write_file(path)  # every atom where it is, no symmetry imposed
     return path
 

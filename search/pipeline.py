@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from model.framework import Framework
@@ -15,13 +15,18 @@ EMPTY_ROW: dict[str, Any] = dict.fromkeys(SCHEMA.names)
 
 
 def run_task(
-    task: Task, generator: Generator, relaxer: Relaxer, symmetrizer: Symmetrizer, *, potential: str, reference: str
+    task: Task,
+    generator: Generator,
+    relaxer: Relaxer,
+    symmetrizer: Symmetrizer,
+    *,
+    judged_by: Mapping[str, str],
 ) -> list[dict[str, Any]]:
     """All stages of one task, one after the other."""
     generated = generator.generate(task.blanks, task.sampler)
     relaxed = relaxer.relax(generated.crystals)
     judged = symmetrizer.judge(relaxed, task.stage == GENERATED)
-    return task_rows(task, generated, relaxed, judged, potential=potential, reference=reference)
+    return task_rows(task, generated, relaxed, judged, judged_by=judged_by)
 
 
 def task_rows(
@@ -30,10 +35,9 @@ def task_rows(
     relaxed: Sequence[Relaxation | Rejected],
     judged: Sequence[Judged | None],
     *,
-    potential: str,
-    reference: str,
+    judged_by: Mapping[str, str],
 ) -> list[dict[str, Any]]:
-    """One row a candidate, whatever became of it; potential and reference say by what it was judged."""
+    """One row a candidate, whatever became of it; ``judged_by`` holds the columns potential and reference."""
     rows = []
     for index, plan in enumerate(task.plans):
         row = {
@@ -41,8 +45,7 @@ def task_rows(
             "n_atoms": len(plan.blank.crystal),
             "evaluations": generated.evaluations,
             "score_model": generated.score_model,
-            "potential": potential,
-            "reference": reference,
+            **judged_by,
             "initial": pack(generated.crystals[index]),
             "seconds_generate": generated.seconds,
         }
@@ -54,10 +57,11 @@ def task_rows(
     return rows
 
 
-def failed_rows(task: Task, reason: str) -> list[dict[str, Any]]:
+def failed_rows(task: Task, reason: str, detail: str, *, judged_by: Mapping[str, str]) -> list[dict[str, Any]]:
     """Rows of a task that could not be finished, so that it is not tried for ever."""
     return [
-        {**_origin(task, index, plan), "status": "failed", "reason": reason} for index, plan in enumerate(task.plans)
+        {**_origin(task, index, plan), "status": "failed", "reason": reason, "detail": detail, **judged_by}
+        for index, plan in enumerate(task.plans)
     ]
 
 
@@ -90,6 +94,7 @@ def _relaxed(outcome: Relaxation) -> dict[str, Any]:
     return {
         "status": status,
         "reason": "" if status == "relaxed" else outcome.reason,
+        "detail": outcome.detail,
         "final": pack(outcome.final),
         "volume_per_atom": outcome.final.volume / len(outcome.final),
         "energy_initial": outcome.energy_initial,

@@ -23,24 +23,22 @@ from search.tables import rank
 
 
 def plot_run(run: Path, out: Path) -> list[Path]:
-    """Write hull.png (binary systems) and best.png; returns their paths.
+    """Write best.png and, for a binary system, hull.png; returns their paths.
 
     Raises:
-        ValueError: the run is of more than two elements, or has no relaxed crystal.
+        ValueError: the run has no relaxed crystal.
     """
     frame = load_results(run, structures=False)
     config = SearchConfig.model_validate(yaml.safe_load((run / "config.yaml").read_text()))
-    if len(config.compositions.elements) != 2:
-        raise ValueError(
-            f"{run} searches {'-'.join(config.compositions.elements)}; hulls can be drawn of binary systems"
-        )
     best = rank(frame, top=1)
     if best.empty:
         raise ValueError(f"{run} holds no relaxed crystal yet")
     out.mkdir(parents=True, exist_ok=True)
     row = best.iloc[0]
     title = f"{row['formula']}, {row['space_group']}, E_d {1e3 * row['e_d']:+.0f} meV/atom"
-    return [_hull(frame, config, out / "hull.png"), draw_crystal(required(row["final"]), title, out / "best.png")]
+    paths = [draw_crystal(required(row["final"]), title, out / "best.png")]
+    binary = len(config.compositions.elements) == 2
+    return [_hull(frame, config, out / "hull.png"), *paths] if binary else paths
 
 
 def _hull(frame: pd.DataFrame, config: SearchConfig, path: Path) -> Path:

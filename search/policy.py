@@ -40,6 +40,11 @@ class PolicySettings(Settings):
     feedback: bool = True  # False: every arm counts alike, E_d decides nothing
     batch: int = Field(8, ge=1)  # crystals a task
 
+    @property
+    def candidates(self) -> int:
+        """The most that a search can make; the first rounds have no frameworks to inpaint."""
+        return self.rounds * self.generated + max(0, self.rounds - self.lookahead - 1) * self.inpainted
+
 
 @dataclass
 class Arm:

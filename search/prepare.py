@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from model.checkpoint import DEFAULT_WEIGHTS, weights_version
 from model.composition import CellFormula
-from model.reference import Reference, load_entries, load_materials_project, packaged_reference, volume_per_atom
+from model.reference import (
+    Reference,
+    load_entries,
+    load_materials_project,
+    load_table,
+    packaged_reference,
+    volume_per_atom,
+)
 from search.campaign import digest
-from search.config import SearchConfig
+from search.config import SearchConfig, load_config
 
 # Energies that may be compared: CHGNet 0.3.0 was trained on MP2020-corrected GGA/GGA+U energies, its r2SCAN
 # version on r2SCAN energies.
@@ -21,6 +27,7 @@ COMPARABLE = {
     "chgnet-0.3.0": ("CHGNet 0.3.0", "MP2020-corrected PBE"),
     "chgnet-r2scan": ("CHGNet r2scan", "r2SCAN"),
 }
+JUDGES = ("reference", "potential", "score_model")
 PACKAGES = ("hostguide", "torch", "e3nn", "chgnet", "pymatgen", "spglib", "ray", "numpy")
 
 
@@ -33,6 +40,8 @@ def load_reference(config: SearchConfig) -> Reference:
     settings, elements = config.reference, config.compositions.elements
     if settings.kind == "packaged":
         reference = packaged_reference()
+    elif settings.kind == "table":
+        reference = load_table(str(settings.path))
     elif settings.kind == "mp":
         reference = load_materials_project(elements)
     else:
@@ -71,8 +80,8 @@ def manifest(config: SearchConfig, reference: Reference) -> dict[str, Any]:
     }
 
 
-def same_search(run: Path, config: SearchConfig) -> None:
-    """Refuse to continue a run that was started with another configuration.
+def same_search(run: Path, config: SearchConfig, reference: Reference) -> None:
+    """Refuse to continue a run that was started with another configuration, reference or model.
 
     Raises:
         ValueError: naming the fields that differ.
@@ -80,8 +89,11 @@ def same_search(run: Path, config: SearchConfig) -> None:
     stored = run / "config.yaml"
     if not stored.exists():
         return
-    before = SearchConfig.model_validate(yaml.safe_load(stored.read_text())).physics()
-    changed = list(_differences(before, config.physics()))
+    before = load_config(stored).physics()
+    changed = _differences(before, config.physics())
+    if (run / "run.json").exists():
+        old, new = json.loads((run / "run.json").read_text()), manifest(config, reference)
+        changed += _differences({key: old[key] for key in JUDGES}, {key: new[key] for key in JUDGES})
     if changed:
         raise ValueError(
             f"{run} holds a search with another configuration ({'; '.join(changed[:5])}). "

@@ -48,6 +48,7 @@ SCHEMA = pa.schema(
         ("stage", pa.string()),  # generated | inpainted
         ("status", pa.string()),  # relaxed | unconverged | rejected | failed
         ("reason", pa.string()),  # why it is not `relaxed`; else empty
+        ("detail", pa.string()),  # the error's own words, if there was one
         ("formula", pa.string()),  # reduced
         ("cell_formula", pa.string()),
         ("n_atoms", pa.int32()),

@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+from pymatgen.core import Composition
 from pymatgen.io.cif import CifWriter
 from rich.table import Table
 
 from model.composition import parse_system
+from model.crystal import Crystal
 from model.distinct import DistinctCrystals, DistinctSettings
 from model.reference import packaged_reference
 from model.stability import Stability
-from model.symmetry import ANGLE_TOLERANCE, SYMPREC
+from model.symmetry import EXACT, refine
 from search.results import required
 
 
@@ -22,7 +24,7 @@ def rank(
     """The ``top`` relaxed candidates of lowest E_d; of equal crystals only the best if ``distinct``."""
     chosen = frame[(frame["status"] == "relaxed") & frame["e_d"].notna()]
     if formula is not None:
-        chosen = chosen[chosen["formula"] == formula]
+        chosen = chosen[chosen["formula"] == Composition(formula).reduced_formula]
     if stage is not None:
         chosen = chosen[chosen["stage"] == stage]
     if not distinct:
@@ -61,6 +63,13 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
+def write_cif(crystal: Crystal, path: Path) -> None:
+    """Write a crystal with the symmetry that it has at the paper's tolerance, its atoms moved onto it exactly."""
+    refined = refine(crystal)
+    structure = (refined.parent if refined else crystal).to_pymatgen()
+    CifWriter(structure, symprec=EXACT if refined else None).write_file(path)
+
+
 def write_cifs(best: pd.DataFrame, folder: Path) -> list[Path]:
     """Write one CIF a row, with symmetry where there is any; the name tells rank, formula, space group and E_d."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -71,8 +80,7 @@ def write_cifs(best: pd.DataFrame, folder: Path) -> list[Path]:
         group = _text(row["space_group"])
         name = f"{row['formula']}_{group.replace('/', '_') or 'P1'}_{1e3 * row['e_d']:+.0f}meV_{row['candidate']}"
         path = folder / f"{position:03d}_{name}.cif"
-        structure, symprec = required(row["final"]).to_pymatgen(), SYMPREC if group else None
-        CifWriter(structure, symprec=symprec, angle_tolerance=ANGLE_TOLERANCE, refine_struct=True).write_file(path)
+        write_cif(required(row["final"]), path)
         paths.append(path)
     return paths
 
@@ -93,7 +101,7 @@ def reference_table(system: str) -> Table:
             phase.material_id,
             phase.formula,
             f"{phase.energy_per_atom:.4f}",
-            f"{1e3 * above:.1f}",
+            f"{round(1e3 * above, 1) + 0.0:.1f}",
             f"{phase.volume_per_atom:.2f}",
             "yes" if phase.relaxed else "no",
         )

@@ -41,7 +41,7 @@ def describe(config: SearchConfig) -> Iterator[str]:
     policy = config.policy
     yield (
         f"{policy.rounds} rounds of {policy.generated} new and up to {policy.inpainted} inpainted crystals: "
-        f"at most {policy.rounds * (policy.generated + policy.inpainted)} candidates"
+        f"at most {policy.candidates} candidates"
     )
     for name, sampler in (("generation", config.generation), ("inpainting", config.inpainting)):
         calls = evaluations(sampler, inpainting=name == "inpainting")

@@ -100,7 +100,9 @@ def cobaltate(make_config, licoo2, rattle, relaxation) -> dict[str, Any]:
     )
     judged = symmetrizer.judge(outcomes, True)
     generated = Generated(crystals, 31, 0.5, "test-00000000")
-    rows = task_rows(task, generated, outcomes, judged, potential="chgnet-0.3.0", reference="packaged")
+    rows = task_rows(
+        task, generated, outcomes, judged, judged_by={"potential": "chgnet-0.3.0", "reference": "packaged"}
+    )
     return {"config": config, "task": task, "rows": rows}
 
 

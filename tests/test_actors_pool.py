@@ -11,7 +11,6 @@ from ray import cloudpickle
 from actors.cluster import Capacity, connected
 from actors.pool import Done, Failed, Pool, wait_any
 
-
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # actors cannot import this file
 
 
@@ -97,6 +96,6 @@ def test_every_way_to_fail_is_told_apart_and_the_pool_goes_on(capacity):
 
 def test_an_actor_that_cannot_start_is_reported_before_any_work(capacity):
     pool = make_pool(broken=True)
-    with pytest.raises(RuntimeError, match="Worker does not start: .*no such weights"):
+    with pytest.raises(RuntimeError, match=r"Worker does not start: .*no such weights"):
         pool.check()
     pool.close()

@@ -33,7 +33,8 @@ def test_constraints_keep_exactly_what_a_direct_check_keeps(seed):
     every = from_system("Li-P-S", max_atoms=12)
     kept = from_system("Li-P-S", max_atoms=12, more=[["S", "Li", "P"]], fractions={"S": (low, max(high, 0.6))})
     wanted = [
-        cell for cell in every
+        cell
+        for cell in every
         if cell.as_dict["S"] > cell.as_dict["Li"] > cell.as_dict["P"] and low <= cell.fraction("S") <= max(high, 0.6)
     ]
     assert kept == wanted
@@ -45,7 +46,10 @@ def test_a_fraction_bound_includes_its_end():
 
 def test_formulas_are_expanded_over_z():
     assert [str(cell) for cell in from_formulas(["Li5Si2"], max_atoms=28)] == [
-        "Li5Si2", "Li10Si4", "Li15Si6", "Li20Si8"
+        "Li5Si2",
+        "Li10Si4",
+        "Li15Si6",
+        "Li20Si8",
     ]
     assert [cell.n_atoms for cell in from_formulas(["Li2Si", "Li4Si2"], min_atoms=6, max_atoms=9)] == [6, 9]
 

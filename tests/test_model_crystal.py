@@ -15,9 +15,7 @@ from model.crystal import Crystal
 @pytest.fixture
 def lithium_oxide() -> Crystal:
     """Conventional Li2O (antifluorite) in a skewed setting, one atom outside the cell."""
-    structure = Structure.from_spacegroup(
-        "Fm-3m", Lattice.cubic(4.62), ["Li", "O"], [[0.25, 0.25, 0.25], [0, 0, 0]]
-    )
+    structure = Structure.from_spacegroup("Fm-3m", Lattice.cubic(4.62), ["Li", "O"], [[0.25, 0.25, 0.25], [0, 0, 0]])
     crystal = Crystal.from_pymatgen(structure)
     skew = np.array([[1, 0, 0], [1, 1, 0], [0, -1, 1]])
     fractional = crystal.fractional @ np.linalg.inv(skew)

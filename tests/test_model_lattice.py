@@ -8,8 +8,20 @@ from model.symmetry import space_group
 
 # One atom at every point of a Bravais lattice has the lattice's holohedry: the symmorphic group of highest order.
 HOLOHEDRY = {
-    "cP": 221, "cI": 229, "cF": 225, "tP": 123, "tI": 139, "oP": 47, "oS": 65, "oI": 71, "oF": 69,
-    "mP": 10, "mS": 12, "aP": 2, "hP": 191, "hR": 166,
+    "cP": 221,
+    "cI": 229,
+    "cF": 225,
+    "tP": 123,
+    "tI": 139,
+    "oP": 47,
+    "oS": 65,
+    "oI": 71,
+    "oF": 69,
+    "mP": 10,
+    "mS": 12,
+    "aP": 2,
+    "hP": 191,
+    "hR": 166,
 }
 
 

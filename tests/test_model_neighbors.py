@@ -93,9 +93,7 @@ def test_isolated_atom_has_no_edges() -> None:
 
 
 @pytest.mark.parametrize("at_once", [1, 57, 1000])
-def test_chunks_give_the_same_edges(
-    crystals: list[Crystal], monkeypatch: pytest.MonkeyPatch, at_once: int
-) -> None:
+def test_chunks_give_the_same_edges(crystals: list[Crystal], monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
     _, whole = edges_of(crystals)
     monkeypatch.setattr(neighbors, "CANDIDATES_AT_ONCE", at_once)
     _, chunked = edges_of(crystals)

@@ -23,8 +23,14 @@ CONFIGS = {
     "hostguide": NetworkConfig(multiplicities=(16, 8), layers=2, cutoff=4.5),
     "hostguide, three degrees": NetworkConfig(multiplicities=(8, 4, 4), layers=2, cutoff=4.5),
     "paper": PaperNetworkConfig(
-        layers=2, cutoff=4.5, node="6x0e", auxiliary="5x0e", hidden="6x0e + 4x1e", edge="3x0e + 3x1e + 2x2e",
-        bessel=6, radial_hidden=8,
+        layers=2,
+        cutoff=4.5,
+        node="6x0e",
+        auxiliary="5x0e",
+        hidden="6x0e + 4x1e",
+        edge="3x0e + 3x1e + 2x2e",
+        bessel=6,
+        radial_hidden=8,
     ),
 }
 SIGMA = (0.3, 0.6, 1.5)  # Å, of the three crystals

@@ -88,21 +88,30 @@ def test_the_shipped_table_can_be_made_again(tmp_path):
 
 
 def test_relaxed_energies_replace_single_points_before_the_lowest_is_picked(tmp_path):
-    pd.DataFrame({
-        "material_id": ["a", "b", "c", "d"], "formula": ["Li", "Li", "Si", "LiSi"],
-        "energy_per_atom": [-1.90, -1.89, -5.3, -3.0], "e_above_hull": [0.0, 0.01, 0.0, 0.6],
-    }).to_parquet(tmp_path / "energies.parquet")
-    pd.DataFrame({
-        "material_id": ["a", "c"], "n_atoms": [2, 8], "cell": [[3, 4, 5, 90, 90, 90], [5, 5, 5, 90, 90, 120]]
-    }).to_parquet(tmp_path / "structures.parquet")
+    pd.DataFrame(
+        {
+            "material_id": ["a", "b", "c", "d"],
+            "formula": ["Li", "Li", "Si", "LiSi"],
+            "energy_per_atom": [-1.90, -1.89, -5.3, -3.0],
+            "e_above_hull": [0.0, 0.01, 0.0, 0.6],
+        }
+    ).to_parquet(tmp_path / "energies.parquet")
+    pd.DataFrame(
+        {"material_id": ["a", "c"], "n_atoms": [2, 8], "cell": [[3, 4, 5, 90, 90, 90], [5, 5, 5, 90, 90, 120]]}
+    ).to_parquet(tmp_path / "structures.parquet")
     pd.DataFrame({"material_id": ["b"], "energy_per_atom": [-1.95], "volume_per_atom": [19.0]}).to_parquet(
         tmp_path / "relaxed.parquet"
     )
     common = {"structures_parquet": tmp_path / "structures.parquet", "version": "7", "potential": "toy", "name": "toys"}
     plain = load_table(build_reference_table(tmp_path / "energies.parquet", tmp_path / "1.parquet", **common))
-    relaxed = load_table(build_reference_table(
-        tmp_path / "energies.parquet", tmp_path / "2.parquet", relaxed_parquet=tmp_path / "relaxed.parquet", **common
-    ))
+    relaxed = load_table(
+        build_reference_table(
+            tmp_path / "energies.parquet",
+            tmp_path / "2.parquet",
+            relaxed_parquet=tmp_path / "relaxed.parquet",
+            **common,
+        )
+    )
     assert (plain.name, plain.potential, plain.version) == ("toys", "toy", "7")
     assert plain.phases["material_id"].tolist() == ["a", "c"]
     assert plain.phases["volume_per_atom"].tolist() == pytest.approx([30, 125 * np.sqrt(0.75) / 8], abs=1e-3)
@@ -119,11 +128,16 @@ def test_a_foreign_table_is_refused(tmp_path):
 
 
 def test_relaxing_a_reference_keeps_what_converged(tmp_path):
-    frame = pd.DataFrame({
-        "material_id": list("abcd"), "formula": ["Li", "LiSi", "Si", "Na"], "e_above_hull": [0.0, 0.0, 0.2, 0.0],
-        "cell": [[3, 3, 3, 90, 90, 90]] * 4, "frac_coords": [[0, 0, 0], [0, 0, 0, 0.5, 0.5, 0.5], [0] * 3, [0] * 3],
-        "atomic_numbers": [[3], [3, 14], [14], [11]],
-    })
+    frame = pd.DataFrame(
+        {
+            "material_id": list("abcd"),
+            "formula": ["Li", "LiSi", "Si", "Na"],
+            "e_above_hull": [0.0, 0.0, 0.2, 0.0],
+            "cell": [[3, 3, 3, 90, 90, 90]] * 4,
+            "frac_coords": [[0, 0, 0], [0, 0, 0, 0.5, 0.5, 0.5], [0] * 3, [0] * 3],
+            "atomic_numbers": [[3], [3, 14], [14], [11]],
+        }
+    )
     frame.to_parquet(tmp_path / "structures.parquet")
 
     def relax(crystals):
@@ -221,10 +235,16 @@ def test_volumes_of_known_systems(formula, low, high):
 
 
 def test_a_linear_system_is_interpolated_exactly():
-    frame = pd.DataFrame({
-        "material_id": list("abc"), "formula": ["Li", "Si", "LiSi"], "energy_per_atom": [0.0, 0.0, -1.0],
-        "volume_per_atom": [10.0, 30.0, 20.0], "relaxed": False, "system": ["Li", "Si", "Li-Si"],
-    })
+    frame = pd.DataFrame(
+        {
+            "material_id": list("abc"),
+            "formula": ["Li", "Si", "LiSi"],
+            "energy_per_atom": [0.0, 0.0, -1.0],
+            "volume_per_atom": [10.0, 30.0, 20.0],
+            "relaxed": False,
+            "system": ["Li", "Si", "Li-Si"],
+        }
+    )
     reference = Reference("toy", "toy", "1", frame)
     assert volume_per_atom(reference, "LiSi3") == pytest.approx(25)
     assert volume_per_atom(reference, "Li") == pytest.approx(10)

@@ -222,7 +222,7 @@ def test_nothing_to_relax(emt) -> None:
     "change", [{"optimizer": "newton"}, {"cell": "shape"}, {"fmax": 0.0}, {"max_steps": -1}, {"max_volume_change": 1.0}]
 )
 def test_wrong_settings_are_refused(change) -> None:
-    with pytest.raises(ValueError, match=r"must be|is a factor"):
+    with pytest.raises(ValueError, match="Input should be"):
         RelaxSettings(**change)
 
 

@@ -6,16 +6,39 @@ from model.crystal import Crystal
 from model.symmetry import refine, space_group
 
 KNOWN = {
-    "rutile": (136, 1, Structure.from_spacegroup(
-        "P4_2/mnm", Lattice.tetragonal(4.594, 2.959), ["Ti", "O"], [[0, 0, 0], [0.3053, 0.3053, 0]])),
-    "salt": (225, 4, Structure.from_spacegroup(
-        "Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])),
-    "LiCoO2": (166, 3, Structure.from_spacegroup(
-        "R-3m", Lattice.hexagonal(2.816, 14.05), ["Li", "Co", "O"], [[0, 0, 0.5], [0, 0, 0], [0, 0, 0.2605]])),
-    "Li15Si4": (220, 2, Structure.from_spacegroup(
-        "I-43d", Lattice.cubic(10.6), ["Li", "Li", "Si"], [[0.375, 0, 0.25], [0.126, 0.152, 0.961], [0.208] * 3])),
-    "quartz": (154, 1, Structure.from_spacegroup(
-        "P3_221", Lattice.hexagonal(4.913, 5.405), ["Si", "O"], [[0.4697, 0, 0], [0.4135, 0.2669, 0.1191]])),
+    "rutile": (
+        136,
+        1,
+        Structure.from_spacegroup(
+            "P4_2/mnm", Lattice.tetragonal(4.594, 2.959), ["Ti", "O"], [[0, 0, 0], [0.3053, 0.3053, 0]]
+        ),
+    ),
+    "salt": (
+        225,
+        4,
+        Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]]),
+    ),
+    "LiCoO2": (
+        166,
+        3,
+        Structure.from_spacegroup(
+            "R-3m", Lattice.hexagonal(2.816, 14.05), ["Li", "Co", "O"], [[0, 0, 0.5], [0, 0, 0], [0, 0, 0.2605]]
+        ),
+    ),
+    "Li15Si4": (
+        220,
+        2,
+        Structure.from_spacegroup(
+            "I-43d", Lattice.cubic(10.6), ["Li", "Li", "Si"], [[0.375, 0, 0.25], [0.126, 0.152, 0.961], [0.208] * 3]
+        ),
+    ),
+    "quartz": (
+        154,
+        1,
+        Structure.from_spacegroup(
+            "P3_221", Lattice.hexagonal(4.913, 5.405), ["Si", "O"], [[0.4697, 0, 0], [0.4135, 0.2669, 0.1191]]
+        ),
+    ),
 }
 NAMES = list(KNOWN)
 

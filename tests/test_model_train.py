@@ -24,12 +24,24 @@ from model.train import TrainConfig, Trainer, learning_rate, read_log
 
 OURS = NetworkConfig(multiplicities=(8, 4), layers=2, cutoff=4.0, radial=4, radial_hidden=8, node_hidden=16)
 PAPER = PaperNetworkConfig(
-    layers=2, cutoff=4.0, node="8x0e", auxiliary="4x0e", hidden="8x0e + 4x1e", edge="2x0e + 2x1e + 2x2e",
-    bessel=6, radial_hidden=16,
+    layers=2,
+    cutoff=4.0,
+    node="8x0e",
+    auxiliary="4x0e",
+    hidden="8x0e + 4x1e",
+    edge="2x0e + 2x1e + 2x2e",
+    bessel=6,
+    radial_hidden=16,
 )
 PUBLISHED = Objective(
-    loss="published", guest_species=0, any_species=0, random_quarter=0, sigma_broad=1, sigma_limits=(0.2, 0.3),
-    host_jitter=0, strain=0,
+    loss="published",
+    guest_species=0,
+    any_species=0,
+    random_quarter=0,
+    sigma_broad=1,
+    sigma_limits=(0.2, 0.3),
+    host_jitter=0,
+    strain=0,
 )
 ROCK_SALT = {"LiF": 2.85, "NaCl": 3.99, "KBr": 4.67, "MgO": 2.98, "CaO": 3.40, "CaS": 4.02, "NaF": 3.28, "KCl": 4.45}
 FLUORITE = {"CaF2": 5.46, "SrF2": 5.80, "BaF2": 6.20, "Li2O": 4.62, "Na2O": 5.55}  # Å, conventional cubic
@@ -68,8 +80,15 @@ def _row(name: str, structure: Structure) -> dict[str, Any]:
 
 def settings(dataset: Path, **changes: Any) -> TrainConfig:
     defaults = {
-        "data": DataConfig(path=str(dataset)), "network": OURS, "steps": 60, "atoms_per_batch": 24,
-        "learning_rate": 1e-2, "warmup": 5, "average": 0.9, "validate_every": 1000, "save_every": 10,
+        "data": DataConfig(path=str(dataset)),
+        "network": OURS,
+        "steps": 60,
+        "atoms_per_batch": 24,
+        "learning_rate": 1e-2,
+        "warmup": 5,
+        "average": 0.9,
+        "validate_every": 1000,
+        "save_every": 10,
         "validation_batches": 8,
     }
     return TrainConfig(**{**defaults, **changes})
@@ -116,9 +135,7 @@ def test_interrupted_run_ends_where_an_uninterrupted_one_does(dataset: Path, tmp
         one, other = load_file(tmp_path / "straight" / file), load_file(tmp_path / "killed" / file)
         assert one.keys() == other.keys()
         assert all(torch.equal(one[name], other[name]) for name in one)
-    validation = [
-        [record["validation"] for record in read_log(tmp_path / name)] for name in ("straight", "killed")
-    ]
+    validation = [[record["validation"] for record in read_log(tmp_path / name)] for name in ("straight", "killed")]
     assert len(validation[0]) == 2
     assert validation[0] == validation[1]
 
@@ -158,9 +175,7 @@ def test_run_from_before_a_setting_existed_goes_on(dataset: Path, tmp_path: Path
 def test_no_file_is_a_pickle(dataset: Path, tmp_path: Path) -> None:
     train(settings(dataset, steps=2), tmp_path)
     files = {file.name: file.read_bytes()[:16] for file in tmp_path.iterdir()}
-    assert set(files) == {
-        "config.yaml", "log.jsonl", "resume.safetensors", "weights.safetensors", "weights.yaml"
-    }
+    assert set(files) == {"config.yaml", "log.jsonl", "resume.safetensors", "weights.safetensors", "weights.yaml"}
     for name in ("resume.safetensors", "weights.safetensors"):
         assert files[name][8:9] == b"{"  # a length, then JSON: https://huggingface.co/docs/safetensors
     json.loads((tmp_path / "log.jsonl").read_text())
@@ -311,9 +326,7 @@ def test_strain_keeps_fractional_coordinates() -> None:
 
 def test_hosts_are_jittered_and_guests_noised() -> None:
     objective = Objective(guest_species=1, any_species=0, random_quarter=0, host_jitter=0.01, sigma_limits=(1, 1))
-    clean, noised, sigma, guest = training_example(
-        [fluorite()] * 20, objective, ["Ca"], np.random.default_rng(0)
-    )
+    clean, noised, sigma, guest = training_example([fluorite()] * 20, objective, ["Ca"], np.random.default_rng(0))
     moved = noised.positions - clean.positions
     assert sigma.tolist() == [1.0] * 20
     assert moved[guest].std().item() == pytest.approx(1.0, rel=0.15)

@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,8 @@ import yaml
 
 from search.campaign import digest
 from search.config import SearchConfig, check_config, load_config
-from search.prepare import same_search
+from search.prepare import load_reference, manifest, same_search
+from search.results import write_json
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 SEARCHES = sorted(CONFIGS.glob("*.yaml"))
@@ -116,8 +118,8 @@ def test_an_unknown_field_is_named_beside_those_there_are(content, where, known)
         # reference
         (with_section(reference={"kind": "file"}), ["reference", "kind: file needs", "path and potential must be"]),
         (with_section(reference={"kind": "file", "path": "x"}), ["reference", "; potential must be given"]),
-        (with_section(reference={"path": "x.json"}), ["reference", "kind is packaged", "set kind"]),
-        (with_section(reference={"kind": "web"}), ["reference.kind", "'packaged', 'file' or 'mp'", "'web'"]),
+        (with_section(reference={"path": "x.json"}), ["reference", "no meaning with kind: packaged", "change kind"]),
+        (with_section(reference={"kind": "web"}), ["reference.kind", "'packaged', 'table', 'file' or 'mp'", "'web'"]),
         # samplers
         (with_section(generation={"kind": "euler"}), ["generation", "predictor-corrector or heun", "'euler'"]),
         (with_section(generation={"steps": 9}), ["generation", "kind must be given", "predictor-corrector or heun"]),
@@ -128,9 +130,9 @@ def test_an_unknown_field_is_named_beside_those_there_are(content, where, known)
             ["inpainting: sigma_min (11.0 Å) must be below sigma_max (10.0 Å)"],
         ),
         # relaxation
-        (with_section(relaxation={"optimizer": "bfgs"}), ["relaxation", "['fire', 'lbfgs']", "'bfgs'"]),
-        (with_section(relaxation={"cell": "all"}), ["relaxation", "'full' or 'fixed'", "'all'"]),
-        (with_section(relaxation={"fmax": 0}), ["relaxation", "fmax must be positive", "0.0"]),
+        (with_section(relaxation={"optimizer": "bfgs"}), ["relaxation.optimizer", "'fire' or 'lbfgs'", "'bfgs'"]),
+        (with_section(relaxation={"cell": "all"}), ["relaxation.cell", "'full' or 'fixed'", "'all'"]),
+        (with_section(relaxation={"fmax": 0}), ["relaxation.fmax", "greater than 0", "0"]),
         (with_section(relaxation={"fmax": "tight"}), ["relaxation.fmax", "number", "'tight'"]),
         (with_section(relaxation={"fmax": float("nan")}), ["relaxation.fmax", "finite", "nan"]),
         # the rest
@@ -294,11 +296,15 @@ def test_the_digest_changes_with_whatever_decides_results(make_config, sections)
 
 def test_a_folder_goes_on_with_the_same_search_only(make_config, tmp_path):
     config = make_config()
-    same_search(tmp_path, config)  # nothing there yet
+    reference = load_reference(config)
+    same_search(tmp_path, config, reference)  # nothing there yet
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
-    same_search(tmp_path, make_config(policy={"rounds": 99}, resources={"relaxers": 1}))
+    write_json(tmp_path / "run.json", manifest(config, reference))
+    same_search(tmp_path, make_config(policy={"rounds": 99}, resources={"relaxers": 1}), reference)
     with pytest.raises(ValueError, match=r"seed: was 0, is 1.*--run") as caught:
-        same_search(tmp_path, make_config(seed=1))
+        same_search(tmp_path, make_config(seed=1), reference)
     assert str(tmp_path) in str(caught.value)
     with pytest.raises(ValueError, match=r"relaxation\.fmax: was 0\.1, is 0\.05"):
-        same_search(tmp_path, make_config(relaxation={"fmax": 0.05}))
+        same_search(tmp_path, make_config(relaxation={"fmax": 0.05}), reference)
+    with pytest.raises(ValueError, match=r"reference: was 'Materials Project.*is 'mine"):
+        same_search(tmp_path, config, replace(reference, name="mine"))

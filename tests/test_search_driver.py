@@ -75,7 +75,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
         for task in tasks[number]:
             rows = run_task(
                 task, generator, relaxer, symmetrizer,
-                potential=config.models.potential, reference=describe_reference(reference),
+                judged_by={"potential": config.models.potential, "reference": describe_reference(reference)},
             )  # fmt: skip
             store.append(task.identity, rows)
     return load_results(folder, structures=False)
@@ -100,7 +100,7 @@ def test_killed_again_and_again_it_ends_as_if_undisturbed(tmp_path, undisturbed)
         time.sleep(moments.uniform(0, 0.5))
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    assert 0 < parts(tmp_path)
+    assert parts(tmp_path) > 0
     process = start(tmp_path)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output

@@ -27,7 +27,10 @@ def run(tmp_path, cobaltate):
     """A run folder that holds the cobaltate task and a task that failed."""
     store = ResultStore(tmp_path)
     store.append("00000-gen-000-test", cobaltate["rows"])
-    failed = [{**row, "candidate": f"z{i}"} for i, row in enumerate(failed_rows(cobaltate["task"], "oom: killed"))]
+    failed = [
+        {**row, "candidate": f"z{i}"}
+        for i, row in enumerate(failed_rows(cobaltate["task"], "oom", "killed", judged_by={}))
+    ]
     store.append("00001-gen-000-test", failed)
     return tmp_path
 
@@ -209,7 +212,7 @@ def test_structures_can_be_left_out(run):
 
 
 def test_a_run_without_any_structure_can_be_read(tmp_path, cobaltate):
-    ResultStore(tmp_path).append("task", failed_rows(cobaltate["task"], "hung: no answer"))
+    ResultStore(tmp_path).append("task", failed_rows(cobaltate["task"], "hung", "no answer", judged_by={}))
     frame = load_results(tmp_path)
     assert len(frame) == 6
     assert frame["structure"].tolist() == [None] * 6
@@ -219,7 +222,7 @@ def test_a_run_without_any_structure_can_be_read(tmp_path, cobaltate):
 def test_missing_values_are_missing_in_every_column(run):
     frame = load_results(run).set_index("candidate")
     failed, relaxed = frame.loc["z0"], frame[frame["status"] == "relaxed"].iloc[0]
-    assert failed["reason"] == "oom: killed"
+    assert (failed["reason"], failed["detail"]) == ("oom", "killed")
     for name in ("e_d", "energy", "steps", "space_group", "space_group_number", "products", "parent", *TIMINGS[1:]):
         assert pd.isna(failed[name])
     for name in ("e_d", "energy", "steps", "space_group", "space_group_number", "evaluations", *TIMINGS):

@@ -1,0 +1,294 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+import typer
+import yaml
+from pymatgen.core import Lattice, Structure
+from typer.testing import CliRunner
+
+from search.cli import app, main
+from search.results import ResultStore, pack
+
+ROOT = Path(__file__).resolve().parents[1]
+LI_SI = ROOT / "configs" / "li-si.yaml"
+
+
+def commands(command=None, path=()):
+    """Every command with its path of names, groups included."""
+    command = command or typer.main.get_command(app)
+    yield path
+    for name, child in getattr(command, "commands", {}).items():
+        yield from commands(child, (*path, name))
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """A function that runs the command line as a shell would: exit code, standard output, standard error."""
+
+    def called(*arguments):
+        monkeypatch.setattr(sys, "argv", ["hostguide", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return called
+
+
+@pytest.fixture
+def run(tmp_path, cobaltate, lisi, make_config):
+    """A finished run of Li-Si with three crystals, one of them twice, and a failure."""
+    folder = tmp_path / "run"
+    common = {"formula": "LiSi", "n_atoms": 2, "frameworks": [], "products": {"LiSi": 1.0}, "status": "relaxed"}
+    rows = []
+    for name, scale, e_d, stage in (
+        ("a", 1.0, -0.02, "generated"),
+        ("b", 1.001, -0.01, "inpainted"),
+        ("c", 1.1, 0.2, "generated"),
+    ):
+        crystal = lisi.replace(lattice=lisi.lattice * scale)
+        columns = {"candidate": name, "final": pack(crystal), "e_d": e_d, "stage": stage, "space_group": "Pm-3m"}
+        rows.append({**cobaltate["rows"][0], **common, **columns, "space_group_number": 221})
+    rows.append({**cobaltate["rows"][5], "candidate": "d"})
+    ResultStore(folder).append("task", rows)
+    (folder / "config.yaml").write_text(yaml.safe_dump(make_config().model_dump(mode="json")))
+    return folder
+
+
+# --- help ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", list(commands()), ids=lambda path: " ".join(path) or "hostguide")
+def test_every_command_has_help(path):
+    result = CliRunner().invoke(app, [*path, "--help"])
+    assert result.exit_code == 0
+    assert "Usage: " in result.output
+    assert "--help" in result.output
+
+
+def test_every_command_and_option_says_what_it_is_for():
+    def check(command):
+        assert command.help
+        for parameter in command.params:
+            if isinstance(parameter, click.Option) and parameter.name not in ("help", "seed"):
+                assert parameter.help, f"{command.name} --{parameter.name}"
+        for child in getattr(command, "commands", {}).values():
+            check(child)
+
+    check(typer.main.get_command(app))
+
+
+def test_the_commands_are_those_documented():
+    expected = {"search", "results", "plot", "inpaint", "validate", "train", "reference"}
+    assert {path[0] for path in commands() if path} == expected
+
+
+def test_the_installed_program_starts_fast_and_from_anywhere(tmp_path):
+    program = Path(sys.executable).parent / "hostguide"
+    done = subprocess.run([program, "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0
+    assert "inpaint" in done.stdout
+    assert not done.stderr
+    code = "import sys; import search.cli; assert not {'torch', 'ray', 'pymatgen', 'pandas'} & set(sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+# --- errors -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["search", "validate", "train"])
+def test_a_missing_configuration_is_an_error_of_one_line(call, command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call(command, "nowhere.yaml")
+    assert code == 2
+    assert err.startswith("hostguide: nowhere.yaml does not exist")
+    assert err.count("\n") == 1
+    assert not out
+    assert not list(tmp_path.iterdir())  # nothing was begun
+
+
+@pytest.mark.parametrize("command", ["search", "validate"])
+def test_a_bad_configuration_is_told_field_by_field(call, command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("bad.yaml").write_text("name: bad\nseed: -1\ncompositions: {system: Li-Si}\nrelaxation: {fmaxx: 1}\n")
+    code, _, err = call(command, "bad.yaml")
+    assert code == 2
+    assert "bad.yaml:\n  seed: " in err
+    assert "\n  relaxation.fmaxx: unknown field" in err
+    assert "Traceback" not in err
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.yaml"]
+
+
+@pytest.mark.parametrize(("text", "word"), [("steps: many\n", "steps"), ("- 1\n", "dictionary"), ("a: [\n", "line 2")])
+def test_a_bad_training_file_is_named(call, tmp_path, text, word):
+    path = tmp_path / "train.yaml"
+    path.write_text(text)
+    code, _, err = call("train", path)
+    assert code == 2
+    assert err.startswith(f"hostguide: {path}: ")
+    assert word in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nonsense"], "No such command"),
+        (["search"], "Missing argument"),
+        (["results", "x", "--top", "0"], "--top"),
+        (["inpaint", "x.cif", "--guest", "Li"], "--count"),
+        (["inpaint", "x.cif", "--guest", "Li", "--count", "many"], "--count"),
+        (["inpaint", "x.cif", "--guest", "Li", "--count", "1", "--samples", "0"], "--samples"),
+        (["results", "nowhere", "--stage", "relaxed"], "generated or inpainted, got 'relaxed'"),
+        (["results", "nowhere"], "nowhere holds no results"),
+        (["plot", "nowhere"], "nowhere holds no results"),
+        (["reference", "show", "Li-Xx"], "unknown element 'Xx'"),
+        (["reference", "build", "nowhere.parquet", "out.parquet"], "nowhere.parquet does not exist"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_mistakes_exit_with_two_and_say_what_is_wrong(call, arguments, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = call(*arguments)
+    assert code == 2
+    assert words in err
+    assert "Traceback" not in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_person_who_interrupts_sees_no_traceback(call, monkeypatch):
+    def interrupted(system):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("search.tables.reference_table", interrupted)
+    code, _, err = call("reference", "show", "Li-Si")
+    assert code == 130
+    assert "Traceback" not in err
+
+
+def test_a_full_disk_is_no_traceback(call, monkeypatch):
+    def full(system):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("search.tables.reference_table", full)
+    code, _, err = call("reference", "show", "Li-Si")
+    assert code == 2
+    assert "No space left on device" in err
+
+
+# --- validate and reference ---------------------------------------------------------------------------------------
+
+
+def test_validate_says_what_a_search_will_do(call):
+    code, out, err = call("validate", LI_SI)
+    assert code == 0, err
+    assert "li-si: Li-Si, seed 0" in out
+    assert "cells of 3 to 10 atoms:" in out
+    for word in ("Li2Si ", "Li3Si ", "Li9Si ", "V0", "guests: Li", "lattices: cP", "network evaluations a batch"):
+        assert word in out
+    assert "LiSi " not in out  # more Li than Si
+    assert "reference: Materials Project phases" in out
+    assert "on the hull: " in out
+    assert "estimated time on one core: " in out
+
+
+def test_reference_show_lists_phases(call):
+    code, out, _ = call("reference", "show", "Li-Si")
+    assert code == 0
+    for formula in ("Li15Si4", "Li21Si5", "Li2Si"):
+        assert formula in out
+
+
+# --- results ------------------------------------------------------------------------------------------------------
+
+
+def test_results_shows_distinct_crystals_and_writes_them(call, run):
+    code, out, _ = call("results", run)
+    assert code == 0
+    assert f"CIFs of these 2 crystals: {run / 'best'}" in out
+    names = sorted(path.name for path in (run / "best").iterdir())
+    assert names == ["001_LiSi_Pm-3m_-20meV_a.cif", "002_LiSi_Pm-3m_+200meV_c.cif"]
+    assert "-20.0" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--all"], ["a", "b", "c"]),
+        (["--top", "1"], ["a"]),
+        (["--stage", "inpainted"], ["b"]),
+        (["--formula", "LiSi", "--all", "--top", "2"], ["a", "b"]),
+    ],
+    ids=" ".join,
+)
+def test_results_can_be_narrowed(call, run, tmp_path, options, expected):
+    code, _, _ = call("results", run, *options, "--cif", tmp_path / "cifs")
+    assert code == 0
+    assert [path.stem.split("_")[-1] for path in sorted((tmp_path / "cifs").iterdir())] == expected
+    assert not (run / "best").exists()
+
+
+def test_results_that_match_nothing_say_so(call, run):
+    code, out, _ = call("results", run, "--formula", "Li9Si")
+    assert (code, out) == (0, "No relaxed crystal matches.\n")
+
+
+def test_plot_draws_hull_and_best_crystal(call, run):
+    code, out, err = call("plot", run)
+    assert code == 0, err
+    assert out.split() == [str(run / "plots" / name) for name in ("hull.png", "best.png")]
+    for path in out.split():
+        assert Path(path).read_bytes().startswith(b"\x89PNG")
+
+
+# --- inpaint ------------------------------------------------------------------------------------------------------
+
+
+def test_inpaint_fills_a_host(call, host_file, tiny_weights, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call(
+        "inpaint", host_file, "--guest", "Li", "--count", 1, "--samples", 4, "--weights", tiny_weights
+    )
+    assert code == 0, err
+    assert "placing 1 Li, 4 times" in out
+    paths = sorted(Path("CoO2-Li1").iterdir())
+    assert paths
+    for path in paths:
+        structure = Structure.from_file(path)
+        assert structure.composition.as_dict() == {"Li": 1, "Co": 1, "O": 2}
+        assert path.name in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--guest", "Li", "--count", "1", "--guest", "Li", "--count", "2"], "Li was given more than once"),
+        (["--guest", "Li", "--guest", "Na", "--count", "1"], "--guest was given 2 times and --count 1 times"),
+        (["--guest", "Xx", "--count", "1"], "'Xx' is not an element"),
+        (["--guest", "Li", "--count", "0"], "count of Li must be at least 1, got 0"),
+        (["--guest", "Li", "--count", "1", "--weights", "nowhere.safetensors"], "nowhere.safetensors does not exist"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_inpaint_refuses_what_it_cannot_do(call, host_file, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = call("inpaint", host_file, *arguments)
+    assert code == 2
+    assert words in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_inpaint_refuses_a_missing_file_and_partial_occupancy(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = call("inpaint", "nowhere.cif", "--guest", "Li", "--count", 1)
+    assert (code, err) == (2, "hostguide: nowhere.cif does not exist\n")
+    Structure(Lattice.cubic(4.2), [{"K": 0.5, "Na": 0.5}, "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]]).to("half.cif")
+    code, _, err = call("inpaint", "half.cif", "--guest", "Li", "--count", 1)
+    assert code == 2
+    assert "partially occupied" in err
+    assert "Order the structure first" in err

@@ -1,0 +1,242 @@
+"""The shape of the project: which part knows which, what is shipped, and whether the documents tell the truth."""
+
+import ast
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import typer
+import yaml
+
+from search.cli import app
+from search.config import SearchConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("model", "actors", "search")
+SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+DOCUMENTS = [
+    path
+    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
+    if path.is_file()
+]
+TEXT = {".py", ".md", ".yaml", ".yml", ".toml", ".txt", ".cfg", ".sh", ""}
+
+
+def imports(path):
+    """Full names of the modules that a file imports, wherever in the file it does so."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module
+
+
+def roots(path):
+    return {name.split(".")[0] for name in imports(path)}
+
+
+def name_of(path):
+    return str(path.relative_to(ROOT))
+
+
+def project_files():
+    """Files under version control or about to be."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return [path for line in listed.stdout.splitlines() if (path := ROOT / line).is_file()]
+
+
+# --- imports ------------------------------------------------------------------------------------------------------
+
+
+def test_the_packages_are_flat_and_found():
+    assert {path.parent.name for path in SOURCES} == set(PACKAGES)
+    assert len(SOURCES) > 30
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_imports_go_one_way(path):
+    forbidden = {"model": {"actors", "search", "ray"}, "actors": {"search"}, "search": set()}[path.parent.name]
+    assert not roots(path) & forbidden
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_ray_is_imported_at_the_edge_only(path):
+    if path.parent.name != "actors" and name_of(path) != "search/driver.py":
+        assert "ray" not in roots(path)
+
+
+@pytest.mark.parametrize("path", [*SOURCES, *sorted((ROOT / "tests").glob("*.py"))], ids=name_of)
+def test_names_are_imported_from_their_modules(path):
+    """`from model.sampler import ...`, never `import model`."""
+    plain = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Import)]
+    assert not {alias.name.split(".")[0] for node in plain for alias in node.names} & set(PACKAGES)
+
+
+def test_the_direction_is_seen_where_it_is_broken(tmp_path):
+    path = tmp_path / "bad.py"
+    path.write_text("def f():\n    import ray\n    from search.config import load_config\n")
+    assert roots(path) == {"ray", "search"}
+
+
+# --- what is shipped ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel of a copy of the working tree."""
+    if importlib.util.find_spec("setuptools") is None:
+        pytest.skip("setuptools is not installed, and nothing is downloaded here")
+    source, out = tmp_path_factory.mktemp("source") / "hostguide", tmp_path_factory.mktemp("wheel")
+    source.mkdir()
+    for name in (*PACKAGES, "tests"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    command = [sys.executable, "-m", "pip", "wheel", source, "--no-deps", "--no-build-isolation", "--quiet", "-w", out]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    (path,) = out.glob("hostguide-*.whl")
+    return path
+
+
+def test_the_wheel_holds_the_program_and_its_data(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        entry = archive.read(next(name for name in names if name.endswith("entry_points.txt"))).decode()
+    assert {name_of(path) for path in SOURCES} <= names
+    assert {name_of(path) for path in (ROOT / "model" / "data").iterdir()} <= names
+    assert {"model/data/small.safetensors", "model/data/small.yaml"} <= names
+    assert any(re.fullmatch(r"model/data/reference-.*\.parquet", name) for name in names)
+    assert "hostguide = search.cli:main" in entry
+
+
+def test_the_wheel_holds_nothing_else(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        folders = {name.split("/")[0] for name in archive.namelist()}
+    assert {folder for folder in folders if not folder.endswith(".dist-info")} == set(PACKAGES)
+    assert wheel.stat().st_size < 20e6
+
+
+# --- what the documents say ---------------------------------------------------------------------------------------
+
+
+def test_the_readme_and_the_checks_run_the_same_tests():
+    run = (ROOT / ".ci" / "run").read_text()
+    readme = (ROOT / "README.md").read_text()
+    assert re.search(r"^make test$", run, re.MULTILINE)
+    assert re.search(r"^\s+make test\b", readme, re.MULTILINE)
+    for target in re.findall(r"^\s+make (\S+)", readme, re.MULTILINE):
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def invocations(text):
+    """Words after each `hostguide` that begins a command: in a code block, after a path, or at the start of `code`."""
+    blocks = re.findall(r"^ {4,}(?:\$ )?(?:\S*/)?hostguide (.+?)\\?$", text, re.MULTILINE)
+    fenced = re.findall(
+        r"^(?:\$ )?(?:\S*/)?hostguide (.+?)\\?$",
+        "\n".join(re.findall(r"```.*?\n(.*?)```", text, re.DOTALL)),
+        re.MULTILINE,
+    )
+    inline = re.findall(r"`(?:\S*/)?hostguide ([^`]+)`", text)
+    return [line.split() for line in (*blocks, *fenced, *inline)]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_documented_commands_and_options_exist(path):
+    for words in invocations(path.read_text(encoding="utf-8")):
+        command, rest = typer.main.get_command(app), list(words)
+        while hasattr(command, "commands") and rest and not rest[0].startswith("-"):
+            assert rest[0] in command.commands, f"hostguide {' '.join(words)}"
+            command = command.commands[rest.pop(0)]
+        options = {name for parameter in command.params for name in parameter.opts} | {"--help"}
+        assert {word for word in rest if word.startswith("--")} <= options, f"hostguide {' '.join(words)}"
+
+
+def test_commands_are_found_in_documents():
+    text = (
+        "    .venv/bin/hostguide plot x\n`hostguide results R --top 3` and\n```\n$ hostguide train y\n```\nhostguide is"
+    )
+    assert invocations(text) == [["plot", "x"], ["train", "y"], ["results", "R", "--top", "3"]]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_files_that_documents_link_to_exist(path):
+    text = path.read_text(encoding="utf-8")
+    if "FIGURE-TBD" in text:
+        pytest.skip("pictures and figures are still to come")
+    for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", text):
+        assert (path.parent / target).exists(), target
+
+
+def test_every_field_of_a_search_is_explained_and_no_other():
+    text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    known = set(fields(SearchConfig))
+    assert not {name for name in known if not re.search(rf"`(?:\w+\.)*{name}`", text)}
+    explained = {
+        name.split(".")[-1]
+        for cell in re.findall(r"^\| (`[^|]+`) \|", text, re.MULTILINE)
+        for name in re.findall(r"`([\w.]+)`", cell)
+    }
+    assert not explained - known - set(SearchConfig.model_fields)
+
+
+def fields(group):
+    """Names of all fields that hold a value, of a settings class and of the settings in it."""
+    if hasattr(group, "__dataclass_fields__"):
+        yield from group.__dataclass_fields__
+        return
+    for name, field in group.model_fields.items():
+        kinds = getattr(field.annotation, "__args__", None) or (field.annotation,)
+        groups = [kind for kind in kinds if hasattr(kind, "model_fields") or hasattr(kind, "__dataclass_fields__")]
+        for kind in groups:
+            yield from fields(kind)
+        if not groups:
+            yield name
+
+
+# --- the cluster --------------------------------------------------------------------------------------------------
+
+
+def test_the_cluster_file_is_what_ray_expects():
+    path = ROOT / "cluster.yaml"
+    if not path.is_file():
+        pytest.skip("there is no cluster.yaml")
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    validate_config(prepare_config(config))
+    assert config["available_node_types"][config["head_node_type"]]["resources"] == {"CPU": 0}
+
+
+def test_a_cluster_installs_the_ray_that_is_tested():
+    path = ROOT / "cluster.yaml"
+    if not path.is_file():
+        pytest.skip("there is no cluster.yaml")
+    (pinned,) = re.findall(r"^ray(?:\[.*\])?==(\S+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    assert set(re.findall(r"ray\[default\]==([\d.]+)", path.read_text(encoding="utf-8"))) == {pinned}
+
+
+# --- the files ----------------------------------------------------------------------------------------------------
+
+
+def test_no_file_names_a_place_on_one_machine():
+    place = "/" + "work" + "/"
+    for path in project_files():
+        if path.suffix in TEXT:
+            assert not re.search(rf"(?<![\w.]){place}", path.read_text(encoding="utf-8")), name_of(path)
+
+
+def test_no_file_is_large():
+    for path in project_files():
+        assert path.stat().st_size < 20e6, name_of(path)
