@@ -42,7 +42,7 @@ class RelaxSettings(Settings):
     max_steps: int = Field(500, ge=0)  # as ASE counts them
     cell: Literal["full", "fixed"] = "full"  # relax lattice and atoms, or the atoms only
     pressure: float = 0.0  # GPa, external
-    max_seconds: float = Field(600.0, gt=0)  # wall time of a crystal in its batch, whatever the others need
+    max_seconds: float = Field(600.0, ge=0)  # wall time of a crystal in its batch, whatever the others need
     max_volume_change: float = Field(3.0, gt=1)  # factor by which the volume may grow or shrink
     max_energy_rise: float = Field(5.0, gt=0)  # eV/atom from the start, beyond which the potential is not believed
     max_energy_fall: float = Field(100.0, gt=0)  # the same, downwards

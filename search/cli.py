@@ -22,6 +22,8 @@ reference_app = typer.Typer(
     help="The competing phases that decomposition energies are measured against.", no_args_is_help=True
 )
 app.add_typer(reference_app, name="reference")
+benchmark_app = typer.Typer(help="Measure how good the score model and its samplers are.", no_args_is_help=True)
+app.add_typer(benchmark_app, name="benchmark")
 console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
 INTERRUPTED = 130
 
@@ -199,6 +201,29 @@ def reference_build(
             raise ValueError(f"{path} does not exist")
     build_reference_table(energies, out, structures_parquet=structures, relaxed_parquet=relaxed)
     console.print(f"{len(load_table(out))} phases in {out} ({out.stat().st_size / 1e6:.1f} MB)")
+
+
+@benchmark_app.command("reconstruct")
+def benchmark_reconstruct(
+    data: Annotated[
+        Path, typer.Option(help="Parquet of crystals with the columns split and guest, see docs/training.md")
+    ],
+    split: Annotated[str, typer.Option(help="Split whose crystals are taken")] = "test",
+    guest: Annotated[str | None, typer.Option(help="Only this guest element")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many crystals a guest element")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Attempts a crystal")] = 4,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    rank: Annotated[bool, typer.Option(help="Rank the attempts by CHGNet after relaxing the guests")] = True,
+    weights: Annotated[Path | None, typer.Option(help="Score model; the packaged one when left out")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Where the figures go")] = None,
+) -> None:
+    """Take all guests out of known crystals, put them back, and count how often the crystal returns."""
+    from search.reconstruct_command import run_benchmark
+
+    run_benchmark(
+        console, data, split=split, guest=guest, limit=limit, samples=samples, seed=seed, rank=rank, weights=weights,
+        json_file=json_file,
+    )  # fmt: skip
 
 
 def _show_results(

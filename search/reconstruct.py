@@ -123,8 +123,11 @@ def reconstruct(
 
 
 def match(made: Crystal, case: Case) -> float | None:
-    """RMSE in Å per guest if the crystal matches the original, else None."""
-    matcher = StructureMatcher(stol=STOL, ltol=LTOL)
+    """RMSE in Å per guest if the crystal matches the original, else None.
+
+    Both have the same cell; it is not reduced, because pymatgen's reduction averages atoms up to 0.25 Å apart.
+    """
+    matcher = StructureMatcher(stol=STOL, ltol=LTOL, primitive_cell=False)
     found = matcher.get_rms_dist(case.crystal.to_pymatgen(), made.to_pymatgen())
     if found is None:
         return None
