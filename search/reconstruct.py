@@ -125,10 +125,13 @@ def reconstruct(
 def match(made: Crystal, case: Case) -> float | None:
     """RMSE in Å per guest if the crystal matches the original, else None.
 
-    Both have the same cell; it is not reduced, because pymatgen's reduction averages atoms up to 0.25 Å apart.
+    The papers' matcher decides. The error is measured in the cell as it is, because the matcher's reduction to
+    primitive cells averages over atoms that are up to 0.25 Å out of place.
     """
-    matcher = StructureMatcher(stol=STOL, ltol=LTOL, primitive_cell=False)
-    found = matcher.get_rms_dist(case.crystal.to_pymatgen(), made.to_pymatgen())
+    original, structure = case.crystal.to_pymatgen(), made.to_pymatgen()
+    if not StructureMatcher(stol=STOL, ltol=LTOL).fit(original, structure):
+        return None
+    found = StructureMatcher(stol=STOL, ltol=LTOL, primitive_cell=False).get_rms_dist(original, structure)
     if found is None:
         return None
     size, n = case.crystal.volume / len(made), len(made)
