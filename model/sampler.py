@@ -62,10 +62,10 @@ class HeunSettings(Settings):
     kind: Literal["heun"] = "heun"
     steps: int = Field(16, ge=1)
     sigma_min: float = Field(0.01, gt=0)  # Å
-    sigma_max: float = Field(5.0, gt=0)  # Å
-    rho: float = Field(5.0, gt=0)  # curvature of the schedule
+    sigma_max: float = Field(3.0, gt=0)  # Å
+    rho: float = Field(3.0, gt=0)  # curvature of the schedule
     churn: float = Field(0.3, ge=0)  # relative rise of sigma before a step
-    churn_between: tuple[float, float] = (0.3, 3.0)  # Å, where churn acts
+    churn_between: tuple[float, float] = (0.1, 3.0)  # Å, where churn acts
 
     _ordered = model_validator(mode="after")(_sigmas_ordered)
 
