@@ -154,7 +154,7 @@ class Driver:
         stored = self.store.tasks()
         while not stop.is_set():
             self._plan(stored)
-            if len(self.open) == self.config.policy.rounds and not any(self.open.values()):
+            if self.finished:
                 break
             self._dispatch()
             ready = wait_any(self.pools, 0.5)
@@ -162,9 +162,14 @@ class Driver:
                 for outcome in pool.collect(ready):
                     self._receive(step, outcome)
             self.report(self.progress)
-        self.progress.message = "stopped" if stop.is_set() else "finished"
+        self.progress.message = "finished" if self.finished else "stopped"
         self.report(self.progress)
-        return Outcome(not stop.is_set(), self.progress.done, time.monotonic() - self.progress.began)
+        return Outcome(self.finished, self.progress.done, time.monotonic() - self.progress.began)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all rounds are planned and stored."""
+        return len(self.open) == self.config.policy.rounds and not any(self.open.values())
 
     def close(self) -> None:
         """End all actors."""

@@ -10,12 +10,17 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pandas as pd
 import yaml
+from ase.data import chemical_symbols
+from ase.data.colors import jmol_colors
 from ase.visualize.plot import plot_atoms
 from matplotlib.axes import Axes
 from pymatgen.core import Composition
+from pymatgen.io.ase import AseAtomsAdaptor
+from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
 from model.crystal import Crystal
 from model.stability import Stability
+from model.symmetry import EXACT, refine
 from search.config import SearchConfig
 from search.prepare import load_reference
 from search.results import load_results, required
@@ -51,13 +56,14 @@ def _hull(frame: pd.DataFrame, config: SearchConfig, path: Path) -> Path:
     )
     x, y, _ = zip(*stable, strict=True)
     axes.plot(x, y, "s-", color="0.25", label="reference hull", zorder=3)
-    for at, energy, name in stable:
-        axes.annotate(name, (at, energy), textcoords="offset points", xytext=(0, -12), ha="center", fontsize=8)
+    for index, (at, energy, name) in enumerate(stable):
+        below = -14 - 12 * (index % 2)  # neighbours on two lines
+        axes.annotate(name, (at, energy), textcoords="offset points", xytext=(0, below), ha="center", fontsize=8)
     for stage, colour in (("generated", "tab:blue"), ("inpainted", "tab:orange")):
         _points(
             axes, frame[(frame["status"] == "relaxed") & (frame["stage"] == stage)], stability, other, stage, colour
         )
-    axes.set(xlabel=f"fraction of {other}", ylabel="formation energy (eV/atom)", ylim=(min(y) * 1.25 - 0.02, 0.15))
+    axes.set(xlabel=f"fraction of {other}", ylabel="formation energy (eV/atom)", ylim=(min(y) * 1.15 - 0.02, 0.1))
     axes.legend(frameon=False)
     figure.savefig(path, dpi=160)
     plt.close(figure)
@@ -78,11 +84,20 @@ def _elements(stability: Stability, composition: Composition) -> float:
 
 
 def draw_crystal(crystal: Crystal, title: str, path: Path) -> Path:
-    """Draw two by two cells of a crystal, seen from the side."""
-    figure, axes = plt.subplots(figsize=(5, 5), layout="constrained")
-    plot_atoms(crystal.wrapped().to_ase().repeat((2, 2, 1)), axes, radii=0.5, rotation="-75x,20y,0z")
+    """Draw the conventional cell, repeated to about 10 Å, with the elements' colours named."""
+    refined = refine(crystal)
+    structure = (refined.parent if refined else crystal).to_pymatgen()
+    atoms = AseAtomsAdaptor.get_atoms(
+        SpacegroupAnalyzer(structure, symprec=EXACT).get_conventional_standard_structure()
+    )
+    atoms = atoms.repeat([max(1, round(10 / length)) for length in atoms.cell.lengths()])
+    figure, axes = plt.subplots(figsize=(5, 5))
+    plot_atoms(atoms, axes, radii=0.6, rotation="-80x,15y,5z")
+    for number in sorted(set(atoms.numbers)):
+        axes.scatter([], [], s=120, color=jmol_colors[number], edgecolor="black", label=chemical_symbols[number])
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     axes.set_axis_off()
     axes.set_title(title)
-    figure.savefig(path, dpi=160)
+    figure.savefig(path, dpi=160, bbox_inches="tight")
     plt.close(figure)
     return path

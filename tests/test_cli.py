@@ -85,7 +85,7 @@ def test_every_command_and_option_says_what_it_is_for():
 
 
 def test_the_commands_are_those_documented():
-    expected = {"search", "results", "plot", "inpaint", "validate", "train", "reference"}
+    expected = {"search", "results", "plot", "inpaint", "validate", "train", "reference", "benchmark"}
     assert {path[0] for path in commands() if path} == expected
 
 
@@ -188,7 +188,7 @@ def test_validate_says_what_a_search_will_do(call):
     code, out, err = call("validate", LI_SI)
     assert code == 0, err
     assert "li-si: Li-Si, seed 0" in out
-    assert "cells of 3 to 10 atoms:" in out
+    assert "cells of 3 to 12 atoms:" in out
     for word in ("Li2Si ", "Li3Si ", "Li9Si ", "V0", "guests: Li", "lattices: cP", "network evaluations a batch"):
         assert word in out
     assert "LiSi " not in out  # more Li than Si

@@ -1,5 +1,6 @@
 """The driver against the single-process pipeline, killed at random moments, stopped, and run twice at once."""
 
+import fcntl
 import random
 import signal
 import subprocess
@@ -36,9 +37,9 @@ CONFIG = {
 }
 
 
-def start(folder: Path) -> subprocess.Popen:
+def start(folder: Path, **changes: object) -> subprocess.Popen:
     config = folder / "tiny.yaml"
-    config.write_text(yaml.safe_dump(CONFIG))
+    config.write_text(yaml.safe_dump({**CONFIG, **changes}))
     command = [sys.executable, "-m", "search.cli", "search", str(config), "--run", str(folder / "run")]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
@@ -107,22 +108,26 @@ def test_killed_again_and_again_it_ends_as_if_undisturbed(tmp_path, undisturbed)
     assert_same_results(tmp_path, undisturbed)
 
 
-def test_ctrl_c_says_how_to_resume_and_a_second_driver_is_refused(tmp_path, undisturbed):
-    first = start(tmp_path)
-    wait_for_parts(first, tmp_path, 1)
-    second = start(tmp_path)
-    output, _ = second.communicate(timeout=120)
-    assert second.returncode == 2
-    assert "another process is running a search in" in output
-    first.send_signal(signal.SIGINT)
-    output, _ = first.communicate(timeout=60)
-    if first.returncode == 0:
-        pytest.skip("the search was over before the signal came")
-    assert first.returncode == 130, output
+def test_ctrl_c_keeps_what_is_stored_and_says_how_to_resume(tmp_path):
+    process = start(tmp_path, policy={**CONFIG["policy"], "rounds": 200})
+    wait_for_parts(process, tmp_path, 1)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
     assert "Resume with: hostguide search" in output
-    process = start(tmp_path)
-    process.communicate(timeout=300)
-    assert_same_results(tmp_path, undisturbed)
+    stored = load_results(tmp_path / "run", structures=False)
+    assert 0 < len(stored) < 400 and f"{len(stored)} candidates are stored" in output
+
+
+def test_a_second_driver_in_the_same_folder_is_refused(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    with (run / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        process = start(tmp_path)
+        output, _ = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "another process is running a search in" in output
 
 
 def test_another_configuration_in_the_same_folder_is_refused(tmp_path):
