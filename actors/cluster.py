@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import ray
@@ -34,22 +35,34 @@ def connected(address: str) -> Iterator[Capacity]:
         os.environ.setdefault(name, "1")
     # Ray announces a future default here; nothing in this project depends on it.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if address == "local":
-        # Sockets live below this folder and their paths may have 107 characters at most.
-        folder = tempfile.mkdtemp(prefix="hg-", dir="/tmp")
-        ray.init(
-            address="local",
-            num_cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            _temp_dir=folder,
-        )
-    else:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    try:
+    with ExitStack() as stack:
+        stack.callback(ray.shutdown)
+        if address == "local":
+            _start_private(stack.enter_context(_short_folder()))
+        else:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         resources = ray.cluster_resources()
         yield Capacity(cpus=int(resources.get("CPU", 0)), gpus=int(resources.get("GPU", 0)))
+
+
+def _start_private(folder: str) -> None:
+    """Ray for this process alone. It listens on all interfaces, behind the token that Ray keeps in the home folder."""
+    ray.init(
+        address="local",
+        num_cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        include_dashboard=False,
+        object_store_memory=OBJECT_STORE_BYTES,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        _temp_dir=folder,
+    )
+
+
+@contextmanager
+def _short_folder() -> Iterator[str]:
+    """A temporary folder for Ray's sockets, whose paths may have 107 characters at most."""
+    folder = tempfile.mkdtemp(prefix="hg-", dir="/tmp")
+    try:
+        yield folder
     finally:
-        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)  # Ray's last writers may still be at it

@@ -192,6 +192,8 @@ def reference_build(
         Path | None,
         typer.Option(help="Parquet of relaxed energies (material_id, energy_per_atom) that replace single points"),
     ] = None,
+    potential: Annotated[str, typer.Option(help="What computed the energies")] = "CHGNet 0.3.0",
+    name: Annotated[str, typer.Option(help="Name of the table, stored with every result")] = "own phases",
 ) -> None:
     """Build a reference table for hulls from phases with energies."""
     from model.reference import build_reference_table, load_table
@@ -199,7 +201,9 @@ def reference_build(
     for path in (energies, structures, relaxed):
         if path is not None and not path.is_file():
             raise ValueError(f"{path} does not exist")
-    build_reference_table(energies, out, structures_parquet=structures, relaxed_parquet=relaxed)
+    build_reference_table(
+        energies, out, structures_parquet=structures, relaxed_parquet=relaxed, potential=potential, name=name
+    )
     console.print(f"{len(load_table(out))} phases in {out} ({out.stat().st_size / 1e6:.1f} MB)")
 
 
