@@ -36,9 +36,10 @@ def connected(address: str) -> Iterator[Capacity]:
     # Ray announces a future default here; nothing in this project depends on it.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     with ExitStack() as stack:
+        folder = stack.enter_context(_short_folder())
         stack.callback(ray.shutdown)
         if address == "local":
-            _start_private(stack.enter_context(_short_folder()))
+            _start_private(folder)
         else:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         resources = ray.cluster_resources()

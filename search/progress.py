@@ -72,6 +72,8 @@ def panel(progress: Progress, run: Path) -> Group:
     best = Table("formula", "best E_d meV/atom", "space group", box=None)
     for formula, (e_d, group) in sorted(progress.best.items(), key=lambda item: item[1][0])[:SHOWN_FORMULAS]:
         best.add_row(formula, f"{1e3 * e_d:+.1f}", group)
+    bar = Table.grid()
+    bar.add_row(ProgressBar(total=progress.expected, completed=progress.done, width=60))
     left = "" if progress.seconds_left is None else f", about {_clock(progress.seconds_left)} left"
     reasons = ", ".join(f"{n} {reason}" for reason, n in progress.reasons.most_common(5))
     return Group(
@@ -79,7 +81,7 @@ def panel(progress: Progress, run: Path) -> Group:
             f"{progress.message}, round {progress.round + 1}: {progress.done} of {progress.expected} candidates, "
             f"{_clock(time.monotonic() - progress.began)}{left}; Ctrl-C stops, {run} keeps everything"
         ),
-        ProgressBar(total=progress.expected, completed=progress.done, width=60),
+        bar,
         funnel,
         Text(f"not relaxed: {reasons}" if reasons else ""),
         best,
