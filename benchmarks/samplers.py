@@ -23,8 +23,8 @@ SAMPLERS = {
     "heun 16 (default)": HeunSettings(),
     "heun 20": HeunSettings(steps=20),
     "heun 16, from 5 Å": HeunSettings(sigma_max=5.0, rho=5.0, churn_between=(0.3, 3.0)),
-    "predictor-corrector of configs/li-si.yaml": PredictorCorrectorSettings(
-        steps=40, correctors=1, snr=0.2, resamples=2, jump=10, sigma_min=0.01, sigma_max=5.0
+    "predictor-corrector, T 60, M 1, r 2, j 10": PredictorCorrectorSettings(
+        steps=60, correctors=1, snr=0.2, resamples=2, jump=10, sigma_min=0.01, sigma_max=5.0
     ),
 }
 

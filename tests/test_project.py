@@ -173,8 +173,6 @@ def test_commands_are_found_in_documents():
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
 def test_files_that_documents_link_to_exist(path):
     text = path.read_text(encoding="utf-8")
-    if "FIGURE-TBD" in text:
-        pytest.skip("pictures and figures are still to come")
     for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", text):
         assert (path.parent / target).exists(), target
 
