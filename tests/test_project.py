@@ -159,7 +159,9 @@ def test_documented_commands_and_options_exist(path):
         while hasattr(command, "commands") and rest and not rest[0].startswith("-"):
             assert rest[0] in command.commands, f"hostguide {' '.join(words)}"
             command = command.commands[rest.pop(0)]
-        options = {name for parameter in command.params for name in parameter.opts} | {"--help"}
+        options = {name for parameter in command.params for name in [*parameter.opts, *parameter.secondary_opts]} | {
+            "--help"
+        }
         assert {word for word in rest if word.startswith("--")} <= options, f"hostguide {' '.join(words)}"
 
 
