@@ -80,6 +80,10 @@ def load_network(path: Path = DEFAULT_WEIGHTS, *, device: str = "cpu") -> ScoreN
 
 def weights_version(path: Path = DEFAULT_WEIGHTS) -> str:
     """Name and content hash of a weights file, for the results."""
+    if not path.exists():
+        raise ValueError(
+            f"score model: {path} does not exist; models.weights names a .safetensors of `hostguide train`"
+        )
     return f"{path.stem}-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}"
 
 

@@ -119,7 +119,7 @@ def load_materials_project(elements: Collection[str], *, api_key: str | None = N
     try:
         from mp_api.client import MPRester
     except ImportError as error:
-        raise ImportError("the Materials Project needs the package mp-api: pip install hostguide[mp]") from error
+        raise ImportError("the Materials Project needs the package mp-api: pip install mp-api") from error
     key = api_key or os.environ.get("MP_API_KEY")
     if not key:
         raise ValueError("no Materials Project key: set MP_API_KEY (https://next-gen.materialsproject.org/api)")

@@ -113,8 +113,9 @@ def run_search(
     with ExitStack() as stack:
         stack.enter_context(_locked(run))
         same_search(run, config, reference)
+        record = manifest(config, reference)
         save_yaml(config.model_dump(mode="json"), run / "config.yaml")
-        write_json(run / "run.json", manifest(config, reference))
+        write_json(run / "run.json", record)
         capacity = stack.enter_context(connected(config.resources.address))
         stop = stack.enter_context(_signals())
         driver = Driver(config, run, reference, capacity, report)

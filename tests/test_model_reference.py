@@ -215,7 +215,7 @@ def test_a_missing_element_is_named():
 
 def test_the_materials_project_needs_its_client_and_a_key(monkeypatch):
     monkeypatch.setitem(sys.modules, "mp_api.client", None)
-    with pytest.raises(ImportError, match=r"hostguide\[mp\]"):
+    with pytest.raises(ImportError, match=r"mp-api"):
         load_materials_project(["Li"])
     monkeypatch.setitem(sys.modules, "mp_api", type(sys)("mp_api"))
     fake = type(sys)("mp_api.client")
