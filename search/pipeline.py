@@ -42,7 +42,6 @@ def task_rows(
     for index, plan in enumerate(task.plans):
         row = {
             **_origin(task, index, plan),
-            "n_atoms": len(plan.blank.crystal),
             "evaluations": generated.evaluations,
             "score_model": generated.score_model,
             **judged_by,

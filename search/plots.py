@@ -9,7 +9,6 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pandas as pd
-import yaml
 from ase.data import chemical_symbols
 from ase.data.colors import jmol_colors
 from ase.visualize.plot import plot_atoms
@@ -21,7 +20,7 @@ from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 from model.crystal import Crystal
 from model.stability import Stability
 from model.symmetry import EXACT, refine
-from search.config import SearchConfig
+from search.config import SearchConfig, load_config
 from search.prepare import load_reference
 from search.results import load_results, required
 from search.tables import rank
@@ -34,7 +33,7 @@ def plot_run(run: Path, out: Path) -> list[Path]:
         ValueError: the run has no relaxed crystal.
     """
     frame = load_results(run, structures=False)
-    config = SearchConfig.model_validate(yaml.safe_load((run / "config.yaml").read_text()))
+    config = load_config(run / "config.yaml")
     best = rank(frame, top=1)
     if best.empty:
         raise ValueError(f"{run} holds no relaxed crystal yet")

@@ -43,7 +43,12 @@ class PolicySettings(Settings):
     @property
     def candidates(self) -> int:
         """The most that a search can make; the first rounds have no frameworks to inpaint."""
-        return self.rounds * self.generated + max(0, self.rounds - self.lookahead - 1) * self.inpainted
+        return self.rounds * self.generated + self.all_inpainted
+
+    @property
+    def all_inpainted(self) -> int:
+        """Those of `candidates` that are inpainted."""
+        return max(0, self.rounds - self.lookahead - 1) * self.inpainted
 
 
 @dataclass

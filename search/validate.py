@@ -20,7 +20,7 @@ from search.campaign import Campaign, Task
 from search.config import SearchConfig
 from search.prepare import describe_reference, load_reference, volume_estimate
 
-TYPICAL_STEPS = 60  # of a relaxation, from searches in Li-Si and Zn-P-S
+TYPICAL_STEPS = 60  # of a relaxation; an assumption on the safe side, L-BFGS in Li-Si needs about 15
 
 
 def describe(config: SearchConfig) -> Iterator[str]:
@@ -79,7 +79,7 @@ def _estimate(config: SearchConfig, reference: Reference) -> float:
     network, potential = _seconds_per_evaluation(config, task)
     policy = config.policy
     generated = policy.rounds * policy.generated / policy.batch
-    inpainted = policy.rounds * policy.inpainted / policy.batch
+    inpainted = policy.all_inpainted / policy.batch
     sampling = generated * evaluations(config.generation, inpainting=False)
     sampling += inpainted * evaluations(config.inpainting, inpainting=True)
     return sampling * network + (generated + inpainted) * min(TYPICAL_STEPS, config.relaxation.max_steps) * potential
