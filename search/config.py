@@ -14,13 +14,13 @@ from model.composition import CellFormula, from_formulas, from_system, parse_sys
 from model.framework import DEFAULT_LADDER
 from model.lattice import BRAVAIS, LatticeRanges
 from model.relax import RelaxSettings
-from model.sampler import HeunSettings, PredictorCorrectorSettings
+from model.sampler import AncestralSettings, HeunSettings, PredictorCorrectorSettings
 from model.screen import ScreenSettings
 from model.settings import Settings
 from search.policy import PolicySettings
 
-Sampler = Annotated[PredictorCorrectorSettings | HeunSettings, Field(discriminator="kind")]
-SAMPLERS = {"predictor-corrector": PredictorCorrectorSettings, "heun": HeunSettings}
+Sampler = Annotated[PredictorCorrectorSettings | HeunSettings | AncestralSettings, Field(discriminator="kind")]
+SAMPLERS = {"predictor-corrector": PredictorCorrectorSettings, "heun": HeunSettings, "ancestral": AncestralSettings}
 
 
 class Compositions(Settings):
@@ -223,8 +223,8 @@ _IN_PLAIN_WORDS = {
     "dict_type": _GROUP,
     "model_type": _GROUP,
     "model_attributes_type": _GROUP,
-    "union_tag_not_found": f"kind must be given, {' or '.join(SAMPLERS)}",
-    "union_tag_invalid": f"kind must be {' or '.join(SAMPLERS)}",
+    "union_tag_not_found": f"kind must be given: {', '.join(SAMPLERS)}",
+    "union_tag_invalid": f"kind must be one of {', '.join(SAMPLERS)}",
 }
 
 

@@ -11,7 +11,7 @@ from pymatgen.core import Element, Structure
 
 from model.crystal import Crystal
 from model.relax import Relaxation
-from model.sampler import Blank, HeunSettings, SamplerSettings
+from model.sampler import AncestralSettings, Blank, SamplerSettings
 from model.stages import Generator, Rejected, Relaxer, usable
 from model.symmetry import space_group
 
@@ -84,7 +84,7 @@ def fill(
     Args:
         blanks: from `make_blanks`.
         generator, relaxer: they know the models.
-        sampler: few-step Heun when left out.
+        sampler: the few-step ancestral one when left out.
         free_guests_only: keep the host's atoms fixed while relaxing; the relaxer's settings decide about the cell.
         batch: crystals at a time.
         report: called with a stage (placed or relaxed) and a number of crystals.
@@ -96,7 +96,7 @@ def fill(
     dropped: list[str] = []
     for start in range(0, len(blanks), batch):
         some = blanks[start : start + batch]
-        crystals = generator.generate(some, sampler or HeunSettings()).crystals
+        crystals = generator.generate(some, sampler or AncestralSettings()).crystals
         report("placed", len(some))
         free = [blank.guest for blank in some] if free_guests_only else None
         for blank, outcome in zip(some, relaxer.relax(crystals, free), strict=True):

@@ -121,8 +121,8 @@ def test_an_unknown_field_is_named_beside_those_there_are(content, where, known)
         (with_section(reference={"path": "x.json"}), ["reference", "no meaning with kind: packaged", "change kind"]),
         (with_section(reference={"kind": "web"}), ["reference.kind", "'packaged', 'table', 'file' or 'mp'", "'web'"]),
         # samplers
-        (with_section(generation={"kind": "euler"}), ["generation", "predictor-corrector or heun", "'euler'"]),
-        (with_section(generation={"steps": 9}), ["generation", "kind must be given", "predictor-corrector or heun"]),
+        (with_section(generation={"kind": "euler"}), ["generation", "predictor-corrector, heun, ancestral", "'euler'"]),
+        (with_section(generation={"steps": 9}), ["generation", "kind must be given", "predictor-corrector, heun"]),
         (with_section(generation="heun"), ["generation", "group of fields", "'heun'"]),
         (with_section(generation={"kind": "heun", "steps": 0}), ["generation.steps", "given: 0"]),
         (
