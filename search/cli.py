@@ -11,6 +11,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from search.dft_command import dft_app
+
 app = typer.Typer(
     name="hostguide",
     help="Find where guest atoms sit in a host crystal, and which crystals of a chemical system are stable.",
@@ -24,6 +26,7 @@ reference_app = typer.Typer(
 app.add_typer(reference_app, name="reference")
 benchmark_app = typer.Typer(help="Measure how good the score model and its samplers are.", no_args_is_help=True)
 app.add_typer(benchmark_app, name="benchmark")
+app.add_typer(dft_app, name="dft")
 console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
 INTERRUPTED = 130
 
