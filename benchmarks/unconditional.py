@@ -34,7 +34,7 @@ SAMPLERS = {
     "heun 16": HeunSettings(),
     "ancestral 39, temperature 1": AncestralSettings(temperature=1.0),
     "ancestral 39, temperature 0.7": AncestralSettings(temperature=0.7),
-    "ancestral 39, temperature 0.4": AncestralSettings(),
+    "ancestral 39, temperature 0.5": AncestralSettings(),
 }
 
 

@@ -79,7 +79,7 @@ class AncestralSettings(Settings):
 
     kind: Literal["ancestral"] = "ancestral"
     steps: int = Field(39, ge=1)
-    temperature: float = Field(0.4, gt=0)
+    temperature: float = Field(0.5, gt=0)
     sigma_min: float = Field(0.01, gt=0)  # Å
     sigma_max: float = Field(3.0, gt=0)  # Å
     rho: float = Field(3.0, gt=0)  # curvature of the schedule

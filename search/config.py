@@ -155,8 +155,8 @@ class SearchConfig(Settings):
     seed: int = Field(0, ge=0)
     compositions: Compositions
     lattices: Lattices = Lattices()
-    generation: Sampler = PredictorCorrectorSettings()
-    inpainting: Sampler = PredictorCorrectorSettings()
+    generation: Sampler = AncestralSettings(temperature=0.7)  # warmer than hosts are filled: more kinds of crystals
+    inpainting: Sampler = AncestralSettings()
     screening: ScreenSettings = ScreenSettings()
     relaxation: RelaxSettings = RelaxSettings()
     frameworks: FrameworkSettings = FrameworkSettings()

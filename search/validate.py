@@ -13,7 +13,7 @@ from model.composition import CellFormula
 from model.crystal import Crystal
 from model.potential import CHGNetPotential
 from model.reference import Reference
-from model.sampler import Blank, PredictorCorrectorSettings, SamplerSettings, jump_schedule
+from model.sampler import AncestralSettings, Blank, HeunSettings, SamplerSettings, jump_schedule
 from model.stability import Stability
 from model.stages import Generator
 from search.campaign import Campaign, Task
@@ -66,7 +66,9 @@ def _by_formula(cells: Sequence[CellFormula]) -> dict[str, list[CellFormula]]:
 
 def evaluations(settings: SamplerSettings, *, inpainting: bool) -> int:
     """Network evaluations that a sampler spends on one batch."""
-    if not isinstance(settings, PredictorCorrectorSettings):
+    if isinstance(settings, AncestralSettings):
+        return settings.steps
+    if isinstance(settings, HeunSettings):
         return 2 * settings.steps - 1
     moves = jump_schedule(settings.steps, jump=settings.jump, resamples=settings.resamples if inpainting else 1)
     return sum(1 + (settings.correctors if low > 0 else 0) for high, low in moves if low < high)

@@ -240,7 +240,7 @@ def test_every_given_value_arrives():
     assert config.lattices.bravais == ("cF", "hR")
     assert config.lattices.volume_per_atom == 14.5
     assert (config.generation.kind, config.generation.steps) == ("heun", 7)
-    assert config.inpainting.kind == "predictor-corrector"
+    assert config.inpainting.kind == "ancestral"
     assert (config.relaxation.optimizer, config.relaxation.fmax) == ("lbfgs", 0.02)
     assert config.screening.min_distance == 1.3
     assert (config.policy.lookahead, config.policy.feedback) == (0, False)
