@@ -6,14 +6,18 @@ generalised forces (eV/Å) are the negative gradient in these coordinates, so th
 ``volume/n`` times the stress. A relaxation has converged when the longest of all n + 3 rows is shorter than ``fmax``,
 as in ASE and in ``chgnet.StructOptimizer``.
 
+What may not change (the volume, the shape, the cell, atoms, the space group) is projected out of these forces, so that
+the optimizers never see it.
+
 All crystals of a batch step together, each with its own state; those that finish leave and others take their place.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -27,11 +31,14 @@ from model.chgnet_network import undirected_bonds
 from model.crystal import Crystal
 from model.optimizers import OPTIMIZERS, Fire, Lbfgs, longest_row
 from model.potential import BatchEvaluation, Potential, broken_cells, select
+from model.projection import Projector, symmetric_start
 from model.settings import Settings
 
 REASONS = (
     "converged", "step_limit", "wall_time", "volume_runaway", "energy_runaway", "fused_atoms", "nan", "no_atoms",
+    "not_started",
 )  # fmt: skip
+Cell = Literal["full", "hydrostatic", "fixed_volume", "fixed"]
 
 
 class RelaxSettings(Settings):
@@ -40,8 +47,10 @@ class RelaxSettings(Settings):
     optimizer: Literal["fire", "lbfgs"] = "fire"  # ASE's FIRE, as the papers use it, or the faster L-BFGS
     fmax: float = Field(0.1, gt=0)  # eV/Å, longest row of forces and scaled stress at convergence
     max_steps: int = Field(500, ge=0)  # as ASE counts them
-    cell: Literal["full", "fixed"] = "full"  # relax lattice and atoms, or the atoms only
-    pressure: float = 0.0  # GPa, external
+    cell: Cell = "full"  # all of the lattice relaxes, its size only, its shape only, or nothing of it
+    pressure: float = Field(0.0, allow_inf_nan=False)  # GPa, external
+    keep_symmetry: bool = False  # hold every crystal on the space group that it has at the start
+    symprec: float = Field(0.01, gt=0)  # Å, tolerance of that space group
     max_seconds: float = Field(600.0, ge=0)  # wall time of a crystal in its batch, whatever the others need
     max_volume_change: float = Field(3.0, gt=1)  # factor by which the volume may grow or shrink
     max_energy_rise: float = Field(5.0, gt=0)  # eV/atom from the start, beyond which the potential is not believed
@@ -54,7 +63,7 @@ class Relaxation:
     """One relaxed crystal. Where the potential failed (reasons nan, fused_atoms), ``final`` may be ``initial`` again.
 
     Attributes:
-        initial, final: before and after.
+        initial, final: before and after; with ``keep_symmetry`` the initial crystal has been moved onto its group.
         energy_initial, energy_final: eV/atom of exactly these two crystals.
         forces_final: (n, 3) eV/Å at ``final``, atoms that were held fixed included.
         max_force_initial, max_force: eV/Å, longest row of forces and scaled stress; fixed atoms do not count.
@@ -81,9 +90,15 @@ class Relaxation:
     seconds: float = 0.0
 
 
+def usable(outcome: Relaxation) -> bool:
+    """Whether the final structure and its energy mean something, converged or not."""
+    return outcome.reason in ("converged", "step_limit", "wall_time")
+
+
 def relax(
     crystals: Sequence[Crystal], potential: Potential, settings: RelaxSettings | None = None, *,
-    free: Sequence[np.ndarray | None] | None = None, batch_size: int = 16,
+    free: Sequence[np.ndarray | None] | None = None, batch_size: int = 16, max_seconds: float = math.inf,
+    report: Callable[[int, Relaxation], None] = lambda index, result: None,
 ) -> list[Relaxation]:  # fmt: skip
     """Relax crystals in the order given; a crystal that fails has a reason instead of raising.
 
@@ -94,23 +109,44 @@ def relax(
         free: per crystal a boolean (n,) of the atoms that may move, or None for all. Fixed atoms keep their
             fractional coordinates.
         batch_size: crystals that step together.
+        max_seconds: wall time for all of them; then those that run end with ``wall_time``, and those that wait with
+            ``not_started``.
+        report: called with the index and the result of each crystal as soon as it is done.
     """
     settings = settings or RelaxSettings()
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     masks = [_free_mask(crystal, mask) for crystal, mask in zip(crystals, free or [None] * len(crystals), strict=True)]
-    results: dict[int, Relaxation] = {}
+    job = _Job(list(crystals), masks, potential, settings, time.perf_counter() + max_seconds, report)
     waiting = iter(range(len(crystals)))
     running: _Running | None = None
     while True:
         room = batch_size - (len(running.steps) if running else 0)
-        fresh = _next_filled(waiting, room, crystals, results)
+        fresh = _next_filled(waiting, room, job)
         if fresh:
-            entering = _enter(fresh, crystals, masks, potential.device, settings)
+            entering = _enter(fresh, job)
             running = entering if running is None else _join(running, entering)
         if running is None or not len(running.steps):
-            return [results[i] for i in range(len(crystals))]
-        running = _advance(running, crystals, potential, settings, results)
+            return [job.results[i] for i in range(len(crystals))]
+        running = _advance(running, job)
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """What a call of `relax` was given, and what has come of it; lists and dictionaries are by index of the crystal."""
+
+    crystals: list[Crystal]
+    masks: list[np.ndarray]
+    potential: Potential
+    settings: RelaxSettings
+    deadline: float
+    tell: Callable[[int, Relaxation], None]
+    projectors: dict[int, Projector] = field(default_factory=dict)
+    results: dict[int, Relaxation] = field(default_factory=dict)
+
+    def finish(self, index: int, result: Relaxation) -> None:
+        self.results[index] = result
+        self.tell(index, result)
 
 
 def _free_mask(crystal: Crystal, mask: np.ndarray | None) -> np.ndarray:
@@ -122,16 +158,16 @@ def _free_mask(crystal: Crystal, mask: np.ndarray | None) -> np.ndarray:
     return mask
 
 
-def _next_filled(
-    waiting: Iterator[int], room: int, crystals: Sequence[Crystal], results: dict[int, Relaxation]
-) -> list[int]:
-    """The next crystals with atoms; those without get their result at once."""
+def _next_filled(waiting: Iterator[int], room: int, job: _Job) -> list[int]:
+    """The next crystals that can start; the others get their result at once."""
     filled: list[int] = []
     while len(filled) < room and (i := next(waiting, None)) is not None:
-        if len(crystals[i]):
-            filled.append(i)
+        if not len(job.crystals[i]):
+            job.finish(i, _stillborn(job.crystals[i], "no_atoms"))
+        elif time.perf_counter() > job.deadline:
+            job.finish(i, _stillborn(job.crystals[i], "not_started"))
         else:
-            results[i] = _stillborn(crystals[i], "no_atoms")
+            filled.append(i)
     return filled
 
 
@@ -211,17 +247,22 @@ def _join(a: State, b: State) -> State:
     return replace(a, **{f.name: cat(getattr(a, f.name), getattr(b, f.name)) for f in fields(a)})
 
 
-def _enter(
-    indices: list[int], crystals: Sequence[Crystal], masks: Sequence[np.ndarray], device: torch.device,
-    settings: RelaxSettings,
-) -> _Running:  # fmt: skip
+def _enter(indices: list[int], job: _Job) -> _Running:
     """Crystals before their first step."""
-    chosen = [crystals[i] for i in indices]
-    cell_moves = settings.cell == "full"
+    device, settings = job.potential.device, job.settings
+    if settings.keep_symmetry:
+        for i in indices:
+            symmetric, projector = symmetric_start(
+                job.crystals[i], job.masks[i], symprec=settings.symprec, device=device
+            )
+            if projector is not None:
+                job.crystals[i], job.projectors[i] = symmetric, projector
+    chosen = [job.crystals[i] for i in indices]
+    cell_moves = settings.cell != "fixed"
     zero = np.zeros((3, 3))
     rows = np.concatenate([part for crystal in chosen for part in (crystal.cartesian, zero)])
     is_atom = np.concatenate([np.arange(len(crystal) + 3) < len(crystal) for crystal in chosen])
-    moves = np.concatenate([part for i in indices for part in (masks[i], [cell_moves] * 3)])
+    moves = np.concatenate([part for i in indices for part in (job.masks[i], [cell_moves] * 3)])
     numbers = np.concatenate([part for crystal in chosen for part in (crystal.numbers, [0, 0, 0])])
     nan = torch.full((len(chosen),), torch.nan, dtype=torch.float64, device=device)
     return _Running(
@@ -240,15 +281,16 @@ def _enter(
     )
 
 
-def _advance(
-    running: _Running, crystals: Sequence[Crystal], potential: Potential, settings: RelaxSettings,
-    results: dict[int, Relaxation],
-) -> _Running:  # fmt: skip
+def _advance(running: _Running, job: _Job) -> _Running:
     """Evaluate all, hand out the results of those that are done, move the others one step."""
+    settings = job.settings
     deformation = running.deformation()
     batch = running.batch(deformation)
-    evaluation = potential.compute(batch)
+    evaluation = job.potential.compute(batch)
     forces = generalised_forces(running, batch, evaluation, deformation, settings)
+    for place, index in enumerate(running.index.tolist() if job.projectors else ()):
+        if index in job.projectors:
+            _project_(forces, running.owner == place, running.row_is_atom, job.projectors[index])
     force = longest_row(forces, running.owner, len(batch))
     fresh = running.steps == 0
     running = replace(
@@ -256,10 +298,10 @@ def _advance(
         energy_initial=torch.where(fresh, evaluation.energy, running.energy_initial),
         force_initial=torch.where(fresh, force, running.force_initial),
     )
-    reasons = _reasons(running, batch, evaluation, force, settings)
+    reasons = _reasons(running, batch, evaluation, force, job)
     for i, reason in enumerate(reasons):
         if reason:
-            _report(i, reason, running, batch, evaluation, force, crystals, results)
+            _report(i, reason, running, batch, evaluation, force, job)
     stay = torch.tensor([not reason for reason in reasons], device=batch.counts.device)
     rows = stay[running.owner]
     enthalpy = (evaluation.energy * batch.counts + settings.pressure * GPa * _volume(batch.lattice))[stay]
@@ -278,13 +320,29 @@ def generalised_forces(
     """(R, 3) eV/Å: forces in the undeformed cell, then the force on n log F, as ``ase.filters.FrechetCellFilter``."""
     rows = torch.zeros_like(running.row_position)
     rows[running.row_is_atom] = torch.einsum("ni,nij->nj", evaluation.forces, deformation[batch.owner])
-    if settings.cell == "full":
+    if settings.cell != "fixed":
         pressure = settings.pressure * GPa * torch.eye(3, dtype=rows.dtype, device=rows.device)
         virial = -_volume(batch.lattice)[:, None, None] * (evaluation.stress + pressure)
+        if settings.cell == "hydrostatic":
+            virial = _isotropic(virial)
         logarithm = running.row_position[~running.row_is_atom].view(-1, 3, 3) / batch.counts[:, None, None]
         force = _frechet(logarithm.mT, virial @ torch.linalg.inv_ex(deformation.mT).inverse)
+        if settings.cell == "fixed_volume":
+            force = force - _isotropic(force)
         rows[~running.row_is_atom] = (force / batch.counts[:, None, None]).view(-1, 3)
     return rows * running.row_moves[:, None]
+
+
+def _isotropic(tensors: Tensor) -> Tensor:
+    """(B, 3, 3) a third of each trace times the identity."""
+    third = tensors.diagonal(dim1=-2, dim2=-1).mean(-1)
+    return third[:, None, None] * torch.eye(3, dtype=tensors.dtype, device=tensors.device)
+
+
+def _project_(forces: Tensor, mine: Tensor, is_atom: Tensor, projector: Projector) -> None:
+    """Put one crystal's rows of ``forces`` (R, 3) onto those that keep its space group."""
+    forces[mine & is_atom] = projector.atoms(forces[mine & is_atom])
+    forces[mine & ~is_atom] = projector.cell(forces[mine & ~is_atom])
 
 
 def _frechet(matrix: Tensor, direction: Tensor) -> Tensor:
@@ -308,10 +366,9 @@ def _volume(lattice: Tensor) -> Tensor:
     return torch.linalg.det(lattice).abs()
 
 
-def _reasons(
-    running: _Running, batch: Batch, evaluation: BatchEvaluation, force: Tensor, settings: RelaxSettings
-) -> list[str]:
+def _reasons(running: _Running, batch: Batch, evaluation: BatchEvaluation, force: Tensor, job: _Job) -> list[str]:
     """Per crystal, why it is done, or an empty string."""
+    settings, now = job.settings, time.perf_counter()
     failed = torch.tensor([bool(problem) for problem in evaluation.problems], device=force.device)
     growth = _volume(batch.lattice) / _volume(running.origin)
     rise = evaluation.energy - running.energy_initial
@@ -322,19 +379,18 @@ def _reasons(
         "energy_runaway": (rise > settings.max_energy_rise) | (rise < -settings.max_energy_fall),
         "converged": force < settings.fmax,
         "step_limit": running.steps >= settings.max_steps,
-        "wall_time": time.perf_counter() - running.entered > settings.max_seconds,
+        "wall_time": (now - running.entered > settings.max_seconds) | (now > job.deadline),
     }
     columns = zip(*(test.tolist() for test in tests.values()), strict=True)
     return [next((name for name, hit in zip(tests, row, strict=True) if hit), "") for row in columns]
 
 
 def _report(
-    i: int, reason: str, running: _Running, batch: Batch, evaluation: BatchEvaluation, force: Tensor,
-    crystals: Sequence[Crystal], results: dict[int, Relaxation],
-) -> None:  # fmt: skip
+    i: int, reason: str, running: _Running, batch: Batch, evaluation: BatchEvaluation, force: Tensor, job: _Job
+) -> None:
     """Write the result of crystal i of the batch."""
     index = int(running.index[i])
-    initial = crystals[index]
+    initial = job.crystals[index]
     seconds = time.perf_counter() - float(running.entered[i])
     before, force_before = float(running.energy_initial[i]), float(running.force_initial[i])
     steps = int(running.steps[i])
@@ -342,15 +398,17 @@ def _report(
     forces = evaluation.forces[atoms].cpu().numpy()
     if reason == "nan" or evaluation.problems[i]:
         forces = np.full_like(forces, np.nan)
-        results[index] = Relaxation(
+        failed = Relaxation(
             initial, initial, before, before, forces, force_before, force_before, float("nan"), steps, False, reason,
             evaluation.problems[i], seconds,
         )  # fmt: skip
+        job.finish(index, failed)
         return
     lattice, positions = batch.lattice[i].cpu().numpy(), batch.positions[atoms].cpu().numpy()
     final = initial if steps == 0 else initial.replace(lattice=lattice, fractional=positions @ np.linalg.inv(lattice))
     pressure = -float(evaluation.stress[i].diagonal().mean()) / GPa
-    results[index] = Relaxation(
+    done = Relaxation(
         initial, final, before, float(evaluation.energy[i]), forces, force_before, float(force[i]), pressure, steps,
         reason == "converged", reason, "", seconds,
     )  # fmt: skip
+    job.finish(index, done)

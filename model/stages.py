@@ -18,7 +18,7 @@ from model.distinct import DistinctCrystals
 from model.framework import Framework, choose_guest, extract_frameworks
 from model.potential import CHGNetPotential
 from model.reference import Reference
-from model.relax import Relaxation, RelaxSettings, relax
+from model.relax import Relaxation, RelaxSettings, relax, usable
 from model.sampler import Blank, SamplerSettings, sample
 from model.screen import ScreenSettings, screen
 from model.stability import Decomposition, Stability
@@ -74,11 +74,6 @@ class Judged:
     guests: list[str]
     duplicate_of: int | None
     seconds: float
-
-
-def usable(outcome: Relaxation) -> bool:
-    """Whether the final structure and its energy mean something, converged or not."""
-    return outcome.reason in ("converged", "step_limit", "wall_time")
 
 
 class Generator:

@@ -98,6 +98,25 @@ def refine(crystal: Crystal, symprec: float = SYMPREC, angle_tolerance: float = 
     return Refined(primitive, parent, group, _displacement(crystal, parent), _strain(crystal, parent))
 
 
+def operations(crystal: Crystal) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The operations of a crystal's space group (within `EXACT`), lattice translations of its primitive cell included.
+
+    Returns:
+        for each its rotation (3, 3) of Cartesian rows, and (n,) the atom that each atom is carried to.
+    """
+    dataset = _dataset(crystal, EXACT, -1.0)
+    if dataset is None:
+        return []
+    inverse = np.linalg.inv(crystal.lattice)
+    found = []
+    for rotation, translation in zip(dataset.rotations, dataset.translations, strict=True):
+        step = (crystal.fractional @ rotation.T + translation)[:, None] - crystal.fractional[None]
+        target = _pairing(np.square((step - np.round(step)) @ crystal.lattice).sum(-1), crystal.numbers)
+        if target is not None:
+            found.append((inverse @ rotation.T @ crystal.lattice, target))
+    return found
+
+
 def _cell(crystal: Crystal) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return crystal.lattice, crystal.fractional, crystal.numbers
 

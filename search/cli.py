@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -29,6 +30,10 @@ app.add_typer(benchmark_app, name="benchmark")
 app.add_typer(dft_app, name="dft")
 console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
 INTERRUPTED = 130
+PotentialName = Literal["chgnet-0.3.0", "chgnet-r2scan"]
+OptimizerName = Literal["fire", "lbfgs"]
+CellName = Literal["full", "hydrostatic", "fixed_volume", "fixed"]
+DeviceName = Literal["auto", "cpu", "cuda"]
 
 
 @app.command()
@@ -133,6 +138,72 @@ def inpaint(
         console, host, guests, samples=samples, seed=seed, fix_host=fix_host, weights=weights, out=folder,
         supercell=supercell,
     )  # fmt: skip
+
+
+@app.command(name="relax")
+def relax_command(
+    files: Annotated[list[Path], typer.Argument(help="CIF, POSCAR or extended XYZ files, with one or many crystals")],
+    out: Annotated[Path, typer.Option(help="Folder for CIFs and summary.csv, or one .extxyz file")] = Path("relaxed"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that are already there")] = False,
+    potential: Annotated[PotentialName, typer.Option(help="GGA+U (0.3.0) or r2SCAN weights")] = "chgnet-0.3.0",
+    optimizer: Annotated[OptimizerName, typer.Option(help="lbfgs is faster, fire is what the papers use")] = "lbfgs",
+    fmax: Annotated[float, typer.Option(help="Converged below this force and scaled stress, eV/Å")] = 0.05,
+    steps: Annotated[int, typer.Option(min=0, help="At most so many steps a crystal")] = 500,
+    cell: Annotated[
+        CellName | None,
+        typer.Option(help="What of the cell may change; full when left out, fixed with --free", show_default=False),
+    ] = None,
+    pressure: Annotated[float, typer.Option(help="External pressure, GPa")] = 0.0,
+    free: Annotated[
+        list[str] | None, typer.Option(help="Only this element moves; may be given several times", show_default=False)
+    ] = None,
+    keep_symmetry: Annotated[
+        bool, typer.Option("--keep-symmetry", help="Hold each crystal on the space group it has at the start")
+    ] = False,
+    symprec: Annotated[float, typer.Option(help="Tolerance of that space group, Å")] = 0.01,
+    batch: Annotated[int, typer.Option(min=1, help="Crystals that relax together; raise it on a GPU")] = 16,
+    minutes: Annotated[float | None, typer.Option(min=0, help="Stop after this time", show_default=False)] = None,
+    device: Annotated[DeviceName, typer.Option(help="Where to compute")] = "cpu",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads")] = 1,
+) -> None:
+    """Relax crystals; exits with 1 if one of them did not converge."""
+    from model.relax import RelaxSettings
+    from search.relax_command import relax_files
+
+    if fmax <= 0 or symprec <= 0:
+        raise ValueError(f"--fmax and --symprec must be above 0, got {fmax} and {symprec}")
+    settings = RelaxSettings(
+        optimizer=optimizer, fmax=fmax, max_steps=steps, cell=cell or ("fixed" if free else "full"), pressure=pressure,
+        keep_symmetry=keep_symmetry, symprec=symprec,
+    )  # fmt: skip
+    seconds = math.inf if minutes is None else 60 * minutes
+    fine = relax_files(
+        console, files, settings, potential=potential, free=free or (), out=out, overwrite=overwrite, batch=batch,
+        max_seconds=seconds, device=device, threads=threads,
+    )  # fmt: skip
+    if not fine:
+        raise typer.Exit(1)
+
+
+@app.command(name="evaluate")
+def evaluate_command(
+    files: Annotated[list[Path], typer.Argument(help="CIF, POSCAR or extended XYZ files, with one or many crystals")],
+    out: Annotated[
+        Path | None, typer.Option(help="File for the results: .csv, or .extxyz with forces and stress")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that are already there")] = False,
+    potential: Annotated[PotentialName, typer.Option(help="GGA+U (0.3.0) or r2SCAN weights")] = "chgnet-0.3.0",
+    device: Annotated[DeviceName, typer.Option(help="Where to compute")] = "cpu",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads")] = 1,
+) -> None:
+    """Energy, forces, stress and moments of crystals as they are; exits with 1 if one has no answer."""
+    from search.relax_command import evaluate_files
+
+    fine = evaluate_files(
+        console, files, potential=potential, out=out, overwrite=overwrite, device=device, threads=threads
+    )
+    if not fine:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -131,7 +131,10 @@ def test_an_unknown_field_is_named_beside_those_there_are(content, where, known)
         ),
         # relaxation
         (with_section(relaxation={"optimizer": "bfgs"}), ["relaxation.optimizer", "'fire' or 'lbfgs'", "'bfgs'"]),
-        (with_section(relaxation={"cell": "all"}), ["relaxation.cell", "'full' or 'fixed'", "'all'"]),
+        (
+            with_section(relaxation={"cell": "all"}),
+            ["relaxation.cell", "'full', 'hydrostatic', 'fixed_volume' or 'fixed'", "'all'"],
+        ),
         (with_section(relaxation={"fmax": 0}), ["relaxation.fmax", "greater than 0", "0"]),
         (with_section(relaxation={"fmax": "tight"}), ["relaxation.fmax", "number", "'tight'"]),
         (with_section(relaxation={"fmax": float("nan")}), ["relaxation.fmax", "finite", "nan"]),

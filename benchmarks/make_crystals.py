@@ -1,0 +1,122 @@
+"""Make the crystals of the relaxation benchmarks as a search makes them: with the packaged score model.
+
+    python benchmarks/make_crystals.py ../shared/data --out benchmarks/generated.extxyz
+
+Twelve families of crystals: Li-Si and Zn-P-S in random cells, guests in MnO2 hosts, and Na, Mg and Ca put back
+into hosts from the test split of the training data, which the packaged model has never seen. A crystal that the search
+would not relax (too close atoms, for example) is left out and another one made. The file holds, per crystal,
+its family, and per atom whether it was placed.
+
+Hosts: Materials Project 2025.02.12 (A. Jain et al., APL Materials 1, 011002 (2013)), CC BY 4.0.
+"""
+
+# ruff: noqa: E402
+from __future__ import annotations
+
+import os
+
+for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[variable] = "1"  # before anything below loads a thread pool
+
+import argparse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pandas as pd
+import torch
+from ase import Atoms
+from pymatgen.core import Element, Structure
+
+from model.composition import CellFormula
+from model.crystal import Crystal
+from model.dataset import read_crystals
+from model.lattice import BRAVAIS, sample_lattice
+from model.reference import packaged_reference, volume_per_atom
+from model.sampler import Blank, HeunSettings
+from model.screen import screen
+from model.stages import Generator
+
+CELLS = ("Li8Si2", "Li10Si4", "Li13Si4", "Zn2P2S6", "Zn3P2S8", "Zn4P4S12")
+HOSTS = (("beta", (1, 1, 2), "Mg", 2), ("delta", (2, 1, 1), "Li", 2), ("gamma", (2, 2, 1), "Zn", 4))
+PUT_BACK = (("mp-1105143", "Na"), ("mp-1029378", "Mg"), ("mp-1045787", "Ca"))
+Maker = Callable[[int], Blank]
+
+
+def new_cell(name: str) -> Maker:
+    cell = CellFormula.parse(name)
+    volume = volume_per_atom(packaged_reference(), cell.reduced) * cell.n_atoms
+
+    def make(seed: int) -> Blank:
+        rng = np.random.default_rng(seed)
+        lattice = sample_lattice(BRAVAIS[seed % len(BRAVAIS)], volume, rng)
+        crystal = Crystal(lattice, np.zeros((cell.n_atoms, 3)), cell.numbers)
+        return Blank(crystal, np.ones(cell.n_atoms, dtype=bool), seed)
+
+    return make
+
+
+def filled(host: Crystal, guest: str, count: int) -> Maker:
+    whole = host.join(Crystal(host.lattice, np.zeros((count, 3)), [Element(guest).Z] * count))
+    return lambda seed: Blank(whole, np.arange(len(whole)) >= len(host), seed)
+
+
+def families(data: Path) -> Iterator[tuple[str, Maker]]:
+    for name in CELLS:
+        yield name, new_cell(name)
+    for phase, repeats, guest, count in HOSTS:
+        (path,) = (data / "hosts").glob(f"MnOOH-{phase}-*.cif")
+        host = Structure.from_file(path)
+        host.remove_species(["H"])
+        yield f"{guest} in {phase}-MnO2", filled(Crystal.from_pymatgen(host * repeats), guest, count)
+    table = pd.read_parquet(data / "mp_structures.parquet").set_index("material_id")
+    for identity, guest in PUT_BACK:
+        row = table.loc[[identity]]
+        assert row["split"].item() == "test"
+        (crystal,) = read_crystals(row)
+        out = crystal.numbers == Element(guest).Z
+        yield f"{guest} in {identity}", filled(crystal.select(~out), guest, int(out.sum()))
+
+
+def worth_relaxing(make: Maker, generator: Generator, count: int, first_seed: int) -> Iterator[tuple[Crystal, Blank]]:
+    """The first so many crystals that a search would relax."""
+    found = 0
+    for start in range(first_seed, first_seed + 20 * count, 4):
+        blanks = [make(seed) for seed in range(start, start + 4)]
+        for crystal, blank in zip(generator.generate(blanks, HeunSettings()).crystals, blanks, strict=True):
+            if found < count and screen(crystal) is None:
+                found += 1
+                yield crystal, blank
+        if found == count:
+            return
+
+
+def to_atoms(crystal: Crystal, blank: Blank, family: str) -> Atoms:
+    atoms = crystal.to_ase()
+    atoms.info = {"family": family, "seed": blank.seed}
+    atoms.arrays["placed"] = blank.guest
+    return atoms
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("data", type=Path, help="folder with mp_structures.parquet and hosts/")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/generated.extxyz"))
+    parser.add_argument("--count", type=int, default=100)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+
+    generator = Generator()
+    made: list[Atoms] = []
+    every = list(families(args.data))
+    for place, (family, make) in enumerate(every):
+        count = args.count // len(every) + (place < args.count % len(every))
+        some = [to_atoms(*pair, family) for pair in worth_relaxing(make, generator, count, 1000 * place)]
+        print(f"{family}: {len(some)} crystals of {len(some[0]) if some else 0} atoms", flush=True)
+        made += some
+        ase.io.write(args.out, made, columns=["symbols", "positions", "placed"])
+
+
+if __name__ == "__main__":
+    main()
