@@ -66,6 +66,8 @@ def search(
             soft_wrap=True,
         )
         raise typer.Exit(INTERRUPTED)
+    if outcome.reason:
+        console.print(f"Enough: {outcome.reason}.")
     console.print(f"Finished: {outcome.candidates} candidates in {outcome.seconds / 60:.1f} minutes.")
     _show_results(folder, top=15, cif=folder / "best")
 

@@ -41,7 +41,7 @@ def describe(config: SearchConfig) -> Iterator[str]:
     policy = config.policy
     yield (
         f"{policy.rounds} rounds of {policy.generated} new and up to {policy.inpainted} inpainted crystals: "
-        f"at most {policy.candidates} candidates"
+        f"at most {config.candidates} candidates"
     )
     for name, sampler in (("generation", config.generation), ("inpainting", config.inpainting)):
         calls = evaluations(sampler, inpainting=name == "inpainting")
@@ -81,7 +81,7 @@ def _estimate(config: SearchConfig, reference: Reference) -> float:
     network, potential = _seconds_per_evaluation(config, task)
     policy = config.policy
     generated = policy.rounds * policy.generated / policy.batch
-    inpainted = policy.all_inpainted / policy.batch
+    inpainted = config.extra_inpainted / policy.batch
     sampling = generated * evaluations(config.generation, inpainting=False)
     sampling += inpainted * evaluations(config.inpainting, inpainting=True)
     return sampling * network + (generated + inpainted) * min(TYPICAL_STEPS, config.relaxation.max_steps) * potential

@@ -255,7 +255,7 @@ def test_physics_is_all_but_resources_and_the_length_of_the_search(make_config):
     assert "rounds" not in physics["policy"]
     expected = set(SearchConfig.model_fields) - {"resources"}
     assert set(physics) == expected
-    assert set(physics["policy"]) == set(make_config().policy.model_dump()) - {"rounds"}
+    assert set(physics["policy"]) == set(make_config().policy.model_dump()) - {"rounds", "stop"}
 
 
 def test_the_digest_ignores_the_order_of_keys_the_resources_and_the_rounds(make_config):
