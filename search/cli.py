@@ -111,6 +111,25 @@ def export(
 
 
 @app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Folder of a run")],
+    out: Annotated[Path | None, typer.Option(help="HTML file; RUN/report.html when left out")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Serve it on this machine while the search runs")] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="With --watch; 0 takes any that is free")] = 8365,
+) -> None:
+    """One HTML page about a run: hull, progress, symmetry, the best crystals in 3D. It needs no network."""
+    from search.report import build_report, serve
+
+    if watch:
+        server = serve(run, port)
+        console.print(f"http://127.0.0.1:{server.server_port}/  (Ctrl-C ends it)")
+        server.serve_forever()
+    path = out or run / "report.html"
+    path.write_text(build_report(run), encoding="utf-8")
+    console.print(str(path), soft_wrap=True)
+
+
+@app.command()
 def plot(
     run: Annotated[Path, typer.Argument(help="Folder of a run")],
     out: Annotated[Path | None, typer.Option(help="Folder of the pictures; RUN/plots when left out")] = None,

@@ -1,0 +1,167 @@
+"""One HTML page about a run, with everything in it: figures, the best crystals, and their structures in 3D."""
+
+from __future__ import annotations
+
+import json
+import threading
+from datetime import datetime, timezone
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from plotly.offline import get_plotlyjs
+from pymatgen.io.cif import CifWriter
+
+from model.crystal import Crystal
+from model.framework import choose_guest
+from model.stability import Stability
+from model.symmetry import EXACT, refine
+from search import figures
+from search.config import SearchConfig, load_config
+from search.prepare import load_reference
+from search.results import load_results, required
+from search.tables import crystal_name, rank
+
+VIEWER = Path(__file__).parent / "vendor" / "3Dmol-min.js"
+SHOWN = 50  # crystals in the table
+OPENED = 1000  # crystals of lowest E_d that a click on a point opens
+
+
+def build_report(run: Path, *, live: bool = False) -> str:
+    """The page. With ``live`` it asks its server for news.
+
+    Raises:
+        ValueError: the run holds no relaxed crystal.
+    """
+    frame, config = load_results(run, structures=False), load_config(run / "config.yaml")
+    if figures.relaxed(frame).empty:
+        raise ValueError(f"{run} holds no relaxed crystal yet")
+    stability = Stability(load_reference(config), config.compositions.elements)
+    best = rank(frame, top=SHOWN)
+    opened = pd.concat([best, figures.relaxed(frame).head(OPENED)]).drop_duplicates("candidate")
+    drawn = {
+        "hull": figures.hull(frame, stability),
+        "progress": figures.progress(frame),
+        "symmetry": figures.symmetry(frame),
+        "changes": figures.changes(frame),
+        "funnel": figures.funnel(frame),
+    }
+    environment = Environment(
+        loader=PackageLoader("search", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    return environment.get_template("report.html.jinja").render(
+        name=config.name,
+        system="-".join(config.compositions.elements),
+        facts=_facts(frame, config),
+        best=[_table_row(row) for row in best.to_dict("records")],
+        figures={name: _safe(figure.to_json()) for name, figure in drawn.items() if figure is not None},
+        crystals=_safe(json.dumps({row["candidate"]: _crystal(row, config) for row in opened.to_dict("records")})),
+        plotly=get_plotlyjs(),
+        viewer=VIEWER.read_text(),
+        made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        version=version("hostguide"),
+        live=live,
+    )
+
+
+def _safe(text: str) -> str:
+    """JSON that may stand in a script element."""
+    return text.replace("</", "<\\/")
+
+
+def _facts(frame: pd.DataFrame, config: SearchConfig) -> list[tuple[str, str]]:
+    good = figures.relaxed(frame)
+    seconds = frame[["seconds_generate", "seconds_relax", "seconds_refine"]].sum().sum()
+    best = good.iloc[0]
+    return [
+        ("lowest E_d", f"{1e3 * best['e_d']:+.1f} meV/atom ({best['formula']})"),
+        ("candidates", f"{len(frame):,}"),
+        ("relaxed", f"{len(good):,}"),
+        ("compositions", f"{frame['formula'].nunique()}"),
+        ("CPU time", f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"),
+        ("energies", config.models.potential),
+    ]
+
+
+def _table_row(row: dict[Any, Any]) -> dict[str, Any]:
+    host = row["framework_space_group"]
+    return {
+        "candidate": row["candidate"],
+        "formula": row["formula"],
+        "atoms": row["n_atoms"],
+        "space_group": row["space_group"] if isinstance(row["space_group"], str) else "P1",
+        "e_d": f"{1e3 * row['e_d']:+.1f}",
+        "products": " + ".join(f"{share:.2f} {name}" for name, share in row["products"].items()),
+        "volume": f"{row['volume_per_atom']:.1f}",
+        "lineage": f"host {host} of {row['parent']}" if isinstance(row["parent"], str) else "generated",
+    }
+
+
+def _crystal(row: dict[Any, Any], config: SearchConfig) -> dict[str, Any]:
+    """What the page needs to show a crystal and to offer it as CIF."""
+    crystal: Crystal = required(row["final"])
+    refined = refine(crystal)
+    shown = refined.parent if refined else crystal
+    guests = choose_guest(crystal, config.frameworks.guests) if len(set(crystal.symbols)) > 1 else []
+    facts = _table_row(row)
+    return {
+        "name": crystal_name(row),
+        "title": f"{facts['formula']} · {facts['space_group']} · {facts['e_d']} meV/atom",
+        "lattice": shown.lattice.round(5).tolist(),
+        "symbols": shown.symbols,
+        "fractional": shown.wrapped().fractional.round(5).tolist(),
+        "guests": guests,
+        "cif": str(CifWriter(shown.to_pymatgen(), symprec=EXACT if refined else None)),
+    }
+
+
+def serve(run: Path, port: int) -> ThreadingHTTPServer:
+    """A server of the report on this machine only; every request sees the run as it is then.
+
+    ``/`` is the page, ``/version`` changes when results were added. The caller runs `serve_forever`.
+    """
+    return ThreadingHTTPServer(("127.0.0.1", port), partial(_Handler, run, _Cache(run)))
+
+
+class _Cache:
+    """The page, made again when the run has new parts."""
+
+    def __init__(self, run: Path) -> None:
+        self.run, self.lock = run, threading.Lock()
+        self.of, self.text = "", ""
+
+    def version(self) -> str:
+        return str(sum(1 for _ in (self.run / "candidates").glob("*.parquet")))
+
+    def page(self) -> str:
+        with self.lock:
+            if self.of != (now := self.version()):
+                try:
+                    self.of, self.text = now, build_report(self.run, live=True)
+                except ValueError as error:
+                    return f'<meta http-equiv="refresh" content="10"><p>{error}. This page looks again every 10 s.</p>'
+            return self.text
+
+
+class _Handler(BaseHTTPRequestHandler):
+    def __init__(self, run: Path, cache: _Cache, *rest: Any) -> None:
+        self.run, self.cache = run, cache
+        super().__init__(*rest)
+
+    def do_GET(self) -> None:
+        if self.path not in ("/", "/version"):
+            self.send_error(404)
+            return
+        body = (self.cache.page() if self.path == "/" else self.cache.version()).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html; charset=utf-8" if self.path == "/" else "text/plain")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
