@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from model.batch import Batch
-
-IMAGES = torch.tensor(list(itertools.product((-2, -1, 0, 1, 2), repeat=3)), dtype=torch.float64)
 
 
 def exponential_levels(low: float, high: float, steps: int) -> np.ndarray:
@@ -27,9 +25,7 @@ def wrapped_displacement(noised: Tensor, clean: Tensor, sigma: Tensor, lattice: 
     """Mean displacement from a noised position back to the periodic images of its clean one.
 
     The images are weighted by the probability that Gaussian noise started from them, so that this is
-    ``sigma² ∇ log p(noised | clean)`` of the wrapped normal distribution, exactly, up to images further than
-    two cells away. Those matter once sigma exceeds about 3/4 of the smallest distance between faces of the cell:
-    the true target is then next to nothing, this one a shortened step to the nearest image.
+    ``sigma² ∇ log p(noised | clean)`` of the wrapped normal distribution; images further than 4.5 sigma are left out.
 
     Args:
         noised, clean: (N, 3) Cartesian in Å.
@@ -40,7 +36,9 @@ def wrapped_displacement(noised: Tensor, clean: Tensor, sigma: Tensor, lattice: 
     Returns:
         (N, 3) in Å.
     """
-    vectors = _to_images(noised, clean, lattice, owner)
+    heights = 1 / torch.linalg.inv(lattice).norm(dim=1)  # (B, 3) distances between opposite faces
+    reach = torch.ceil(4.5 * sigma[:, None] / heights).amax(dim=0).clamp_min(2)
+    vectors = _to_images(noised, clean, lattice, owner, reach=reach.int().tolist())
     weights = torch.softmax(-vectors.square().sum(-1) / (2 * sigma[owner, None].square()), dim=-1)
     return (weights[:, :, None] * vectors).sum(dim=1)
 
@@ -52,11 +50,13 @@ def minimum_image_displacement(noised: Tensor, clean: Tensor, lattice: Tensor, o
     return vectors[torch.arange(len(vectors), device=vectors.device), nearest]
 
 
-def _to_images(noised: Tensor, clean: Tensor, lattice: Tensor, owner: Tensor) -> Tensor:
-    """(N, 125, 3) vectors in Å from each noised position to the images of its clean one."""
+def _to_images(
+    noised: Tensor, clean: Tensor, lattice: Tensor, owner: Tensor, *, reach: Sequence[int] = (2, 2, 2)
+) -> Tensor:
+    """(N, K, 3) vectors in Å from each noised position to the images of its clean one, ``reach`` cells to each side."""
     difference = torch.einsum("ni,nij->nj", clean - noised, torch.linalg.inv(lattice)[owner])
     difference = difference - torch.round(difference)
-    images = IMAGES.to(difference)
+    images = torch.cartesian_prod(*(torch.arange(-n, n + 1) for n in reach)).to(difference)
     return torch.einsum("nki,nij->nkj", difference[:, None] + images, lattice[owner])
 
 

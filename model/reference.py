@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 PACKAGED = Path(__file__).parent / "data" / "reference-chgnet-0.3.0.parquet"
 PACKAGED_RELAXED = PACKAGED.with_name("relaxed-chgnet-0.3.0.parquet")  # what `relax_reference` gave for PACKAGED
 CREDIT = "Materials Project (A. Jain et al., APL Materials 1, 011002 (2013)), CC BY 4.0"
+MP_THERMO = {"MP2020-corrected PBE": "GGA_GGA+U", "r2SCAN": "R2SCAN"}  # as the Materials Project names them
 COLUMNS = ("material_id", "formula", "energy_per_atom", "volume_per_atom", "relaxed")
 
 
@@ -109,13 +110,22 @@ def load_entries(path: str | Path, *, potential: str, allow_pickle: bool = False
     return Reference(Path(path).name, potential, _version_of(data), frame_of_entries(_entries_of(data, path)))
 
 
-def load_materials_project(elements: Collection[str], *, api_key: str | None = None) -> Reference:
-    """Fetch GGA/GGA+U entries with MP2020 corrections of one chemical system from the Materials Project.
+def load_materials_project(
+    elements: Collection[str], *, potential: str = "MP2020-corrected PBE", api_key: str | None = None
+) -> Reference:
+    """Fetch the entries of one chemical system from the Materials Project.
+
+    Args:
+        elements: of the system.
+        potential: ``MP2020-corrected PBE`` (GGA/GGA+U with MP2020 corrections) or ``r2SCAN``.
+        api_key: MP_API_KEY of the environment when left out.
 
     Raises:
         ImportError: the extra is not installed.
-        ValueError: there is no API key.
+        ValueError: there is no API key, or the Materials Project has no such energies.
     """
+    if potential not in MP_THERMO:
+        raise ValueError(f"the Materials Project has {' and '.join(MP_THERMO)} energies, not {potential}")
     try:
         from mp_api.client import MPRester
     except ImportError as error:
@@ -124,11 +134,11 @@ def load_materials_project(elements: Collection[str], *, api_key: str | None = N
     if not key:
         raise ValueError("no Materials Project key: set MP_API_KEY (https://next-gen.materialsproject.org/api)")
     with MPRester(key) as client:
-        criteria = {"thermo_types": ["GGA_GGA+U"]}
+        criteria = {"thermo_types": [MP_THERMO[potential]]}
         entries = client.get_entries_in_chemsys(sorted(elements), additional_criteria=criteria)
         version = client.get_database_version()
     frame = frame_of_entries(entry.as_dict() for entry in entries)
-    return Reference("Materials Project", "MP2020-corrected PBE", version, frame)
+    return Reference("Materials Project", potential, version, frame)
 
 
 def frame_of_entries(entries: Iterable[Mapping[str, Any]]) -> pd.DataFrame:

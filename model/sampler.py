@@ -70,7 +70,24 @@ class HeunSettings(Settings):
     _ordered = model_validator(mode="after")(_sigmas_ordered)
 
 
-SamplerSettings = PredictorCorrectorSettings | HeunSettings
+class AncestralSettings(Settings):
+    """Few-step ancestral sampler at low temperature; hosts stay exactly where they are. One evaluation a step.
+
+    A temperature T of one samples the learnt distribution. Below one the score is divided by it: fewer rare
+    arrangements, more of the likely ones. A Gaussian comes out with T/(2 − T) of its variance.
+    """
+
+    kind: Literal["ancestral"] = "ancestral"
+    steps: int = Field(39, ge=1)
+    temperature: float = Field(0.5, gt=0)
+    sigma_min: float = Field(0.01, gt=0)  # Å
+    sigma_max: float = Field(3.0, gt=0)  # Å
+    rho: float = Field(3.0, gt=0)  # curvature of the schedule
+
+    _ordered = model_validator(mode="after")(_sigmas_ordered)
+
+
+SamplerSettings = PredictorCorrectorSettings | HeunSettings | AncestralSettings
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,6 +205,18 @@ def heun(denoiser: Denoiser, batch: Batch, guest: Tensor, settings: HeunSettings
     return batch
 
 
+def ancestral(denoiser: Denoiser, batch: Batch, guest: Tensor, settings: AncestralSettings, noise: Noise) -> Batch:
+    """Walk down the levels as `predictor_corrector` does, guests only, with the score divided by the temperature.
+
+    With temperature one this samples the learnt distribution of the guests given their host.
+    """
+    levels = [*power_levels(settings.sigma_min, settings.sigma_max, settings.steps, rho=settings.rho), 0.0]
+    batch = _start(batch, guest, noise)
+    for high, low in pairwise(levels):
+        batch = _predict(denoiser, batch, high, low, guest, noise, temperature=settings.temperature)
+    return batch
+
+
 def _slope(denoiser: Denoiser, batch: Batch, sigma: float, guest: Tensor) -> Tensor:
     return -denoiser(batch, _level(batch, sigma), guest) / sigma
 
@@ -217,7 +246,7 @@ def predictor_corrector(
         if stop > start:
             batch = _move(batch, (levels[stop] ** 2 - levels[start] ** 2) ** 0.5 * noise.normal(), everything)
             continue
-        batch = _predict(denoiser, batch, levels[start], levels[stop], noise)
+        batch = _predict(denoiser, batch, levels[start], levels[stop], everything, noise)
         for _ in range(settings.correctors if levels[stop] > 0 else 0):
             batch = _correct(denoiser, batch, levels[stop], settings, noise)
         noised_host = host.positions + levels[stop] * noise.normal()
@@ -242,13 +271,14 @@ def jump_schedule(steps: int, *, jump: int, resamples: int) -> Iterator[tuple[in
                 level += 1
 
 
-def _predict(denoiser: Denoiser, batch: Batch, high: float, low: float, noise: Noise) -> Batch:
-    """Ancestral step from sigma ``high`` to ``low`` (CHGGen, eq. 4)."""
-    everything = torch.ones_like(batch.owner, dtype=torch.bool)
-    displacement = denoiser(batch, _level(batch, high), everything)
+def _predict(
+    denoiser: Denoiser, batch: Batch, high: float, low: float, where: Tensor, noise: Noise, temperature: float = 1.0
+) -> Batch:
+    """Ancestral step of the atoms in ``where`` from sigma ``high`` to ``low`` (CHGGen, eq. 4)."""
+    displacement = denoiser(batch, _level(batch, high), where) / temperature
     drift = (1 - (low / high) ** 2) * displacement
     spread = low * (1 - (low / high) ** 2) ** 0.5
-    return _move(batch, drift + spread * noise.normal(), everything)
+    return _move(batch, drift + spread * noise.normal(), where)
 
 
 def _correct(
@@ -273,5 +303,5 @@ def _correct(
 
 _SAMPLERS = cast(
     dict[str, Callable[[Denoiser, Batch, Tensor, SamplerSettings, Noise], Batch]],
-    {"heun": heun, "predictor-corrector": predictor_corrector},
+    {"ancestral": ancestral, "heun": heun, "predictor-corrector": predictor_corrector},
 )

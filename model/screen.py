@@ -83,8 +83,12 @@ def _screen_distances(crystal: Crystal, settings: ScreenSettings) -> str | None:
 def _overlap(
     numbers: np.ndarray, first: np.ndarray, second: np.ndarray, distance: np.ndarray, settings: ScreenSettings
 ) -> bool:
-    z_first, z_second = numbers[first], numbers[second]
+    return bool((distance < closest_allowed(numbers[first], numbers[second], settings)).any())
+
+
+def closest_allowed(z_first: np.ndarray, z_second: np.ndarray, settings: ScreenSettings) -> np.ndarray:
+    """Distances in Å below which atoms of these atomic numbers overlap; the two arrays are broadcast."""
     hydrogen = (z_first == 1) | (z_second == 1)
     limit = np.where(hydrogen, settings.min_distance_hydrogen, settings.min_distance)
     bond = settings.covalent_fraction * (covalent_radii[z_first] + covalent_radii[z_second])
-    return bool((distance < np.maximum(limit, bond)).any())
+    return np.maximum(limit, bond)

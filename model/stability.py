@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from copy import copy
 from dataclasses import dataclass
 
 from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
@@ -29,7 +30,7 @@ class Decomposition:
 
 
 class Stability:
-    """The hull of one chemical system, made once; candidates never become part of it."""
+    """The hull of one chemical system, made once; candidates join a copy at most, see `extended`."""
 
     def __init__(self, reference: Reference, chemical_system: str | Collection[str]) -> None:
         """Build the hull.
@@ -58,6 +59,15 @@ class Stability:
             material_ids={formula: material_id for formula, _, material_id in products},
         )
 
+    def extended(self, found: Mapping[str, float]) -> Stability:
+        """A hull with further phases (reduced formula -> eV/atom, same potential); this one stays as it is."""
+        if not found:
+            return self
+        other = copy(self)
+        other._names = {**self._names, **{_entry(formula, e, formula): formula for formula, e in found.items()}}
+        other.diagram, other._known = PhaseDiagram(list(other._names)), {}
+        return other
+
     def hull_energy(self, composition: Composition | str) -> float:
         """Energy of the hull in eV/atom."""
         return self._hull(Composition(composition).reduced_composition)[0]
@@ -83,7 +93,10 @@ def _entries(reference: Reference, elements: Collection[str]) -> dict[Entry, str
     phases = reference.of_system(elements).sort_values("energy_per_atom").drop_duplicates("formula")
     entries: dict[Entry, str] = {}
     for row in phases.itertuples():
-        composition = Composition(str(row.formula))
-        energy = float(row.energy_per_atom) * composition.num_atoms
-        entries[PDEntry(composition, energy, attribute=row.material_id)] = str(row.material_id)
+        entries[_entry(str(row.formula), float(row.energy_per_atom), row.material_id)] = str(row.material_id)
     return entries
+
+
+def _entry(formula: str, energy_per_atom: float, identity: object) -> PDEntry:
+    composition = Composition(formula)
+    return PDEntry(composition, energy_per_atom * composition.num_atoms, attribute=identity)

@@ -6,7 +6,7 @@ Each takes what the one before returned and is all that an actor has to wrap.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,7 +62,8 @@ class Judged:
     Attributes:
         space_group: at the paper's tolerance, 0.1 Å and 10°; None when spglib finds none.
         decomposition: E_d and products.
-        frameworks: symmetric hosts without the guests; empty for inpainted crystals.
+        e_d_found: eV/atom, E_d against the hull of the reference and of what the search had found.
+        frameworks: symmetric hosts without the guests, if they were asked for.
         guests: elements that were taken out.
         duplicate_of: index in the batch of an earlier crystal that relaxed to the same structure.
         seconds: wall time.
@@ -70,6 +71,7 @@ class Judged:
 
     space_group: SpaceGroup | None
     decomposition: Decomposition
+    e_d_found: float
     frameworks: list[Framework]
     guests: list[str]
     duplicate_of: int | None
@@ -138,29 +140,46 @@ class Symmetrizer:
         self.stability = Stability(reference, elements)
         self.guests, self.ladder, self.screening = guests, ladder, screening
 
-    def judge(self, relaxed: Sequence[Relaxation | Rejected], frameworks: bool) -> list[Judged | None]:
-        """One verdict a crystal, in order; None where there is no relaxed structure."""
+    def judge(
+        self,
+        relaxed: Sequence[Relaxation | Rejected],
+        take_out: Sequence[Sequence[str] | None],
+        found: Mapping[str, float] | None = None,
+    ) -> list[Judged | None]:
+        """One verdict a crystal, in order; None where there is no relaxed structure.
+
+        Args:
+            relaxed: crystals that were made together.
+            take_out: a crystal's guests, to be taken out for frameworks; none are named where they are to be chosen;
+                None where no frameworks are wanted.
+            found: reduced formula -> energy (eV/atom) of phases that join the second hull.
+        """
         distinct, places = DistinctCrystals(), []
         verdicts: list[Judged | None] = []
-        guests = self._guests(relaxed) if frameworks else []
-        for index, outcome in enumerate(relaxed):
+        chosen = self._guests(relaxed) if any(names is not None for names in take_out) else []
+        hull = self.stability.extended(found or {})
+        for index, (outcome, names) in enumerate(zip(relaxed, take_out, strict=True)):
             if isinstance(outcome, Rejected) or not usable(outcome):
                 verdicts.append(None)
                 continue
             places.append(index)
             known = distinct.add(outcome.final)
-            verdicts.append(self._judge(outcome, None if known is None else places[known], guests))
+            guests = [] if names is None else list(names) or chosen
+            verdicts.append(self._judge(outcome, None if known is None else places[known], guests, hull))
         return verdicts
 
-    def _judge(self, outcome: Relaxation, duplicate_of: int | None, guests: Sequence[str]) -> Judged:
+    def _judge(self, outcome: Relaxation, duplicate_of: int | None, guests: Sequence[str], hull: Stability) -> Judged:
         began = time.monotonic()
         crystal = outcome.final
         present = set(crystal.symbols)
         out = [element for element in guests if element in present]
         wanted = duplicate_of is None and 0 < len(out) < len(present)
-        found = extract_frameworks(crystal, out, self.ladder, screening=self.screening) if wanted else []
+        frameworks = extract_frameworks(crystal, out, self.ladder, screening=self.screening) if wanted else []
         decomposition = self.stability.decomposition(crystal.composition, outcome.energy_final)
-        return Judged(space_group(crystal), decomposition, found, out, duplicate_of, time.monotonic() - began)
+        e_d_found = hull.decomposition(crystal.composition, outcome.energy_final).e_d
+        return Judged(
+            space_group(crystal), decomposition, e_d_found, frameworks, out, duplicate_of, time.monotonic() - began
+        )
 
     def _guests(self, relaxed: Sequence[Relaxation | Rejected]) -> list[str]:
         """The elements to take out: those asked for, or the one whose surroundings vary most in this batch."""

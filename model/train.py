@@ -45,7 +45,8 @@ class TrainConfig(Settings):
     atoms_per_batch: int = 288
     crystals_per_batch: int | None = Field(default=None, ge=1)  # if given, takes the place of atoms_per_batch
     learning_rate: float = 3e-3  # after the warm-up
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "constant", "trapezoid"] = "cosine"
+    decay: int = Field(default=0, ge=0)  # trapezoid: steps at the end over which the rate falls to zero
     warmup: int = 500  # steps
     clip: float = 1.0  # norm of the gradient
     average: float = 0.999  # decay of the moving average of the weights, a step
@@ -55,11 +56,13 @@ class TrainConfig(Settings):
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
-    """Linear warm-up, then half a cosine down to zero, or constant."""
+    """Linear warm-up, then half a cosine down to zero, or constant, or constant and a linear fall to zero."""
     if step < config.warmup:
         return config.learning_rate * (step + 1) / config.warmup
     if config.schedule == "constant":
         return config.learning_rate
+    if config.schedule == "trapezoid":
+        return config.learning_rate * min(1.0, (config.steps - step) / max(1, config.decay))
     progress = (step - config.warmup) / max(1, config.steps - config.warmup)
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
@@ -174,15 +177,16 @@ class Trainer:
 
     def _resume(self) -> None:
         state_file, config_file = self.folder / "resume.safetensors", self.folder / "config.yaml"
-        if config_file.exists() and state_file.exists() and _read_config(config_file) != self.config:
+        if not state_file.exists():
+            save_yaml(self.config.model_dump(mode="json"), config_file)
+            return
+        tensors = load_file(state_file, device=self.device)
+        self.step = int(tensors.pop("step"))
+        if not same_until(self.step, _read_config(config_file), self.config):
             raise ValueError(
                 f"{self.folder} holds a run with another configuration; choose another folder or remove it"
             )
         save_yaml(self.config.model_dump(mode="json"), config_file)
-        if not state_file.exists():
-            return
-        tensors = load_file(state_file, device=self.device)
-        self.step = int(tensors.pop("step"))
         self.network.load_state_dict(_under(tensors, "weights/"))
         self.average = _under(tensors, "average/")
         state: dict[int, dict[str, Tensor]] = {}
@@ -195,6 +199,13 @@ class Trainer:
     def _log(self, record: dict[str, Any]) -> None:
         with (self.folder / "log.jsonl").open("a") as file:
             file.write(json.dumps(record) + "\n")
+
+
+def same_until(step: int, one: TrainConfig, other: TrainConfig) -> bool:
+    """Whether two configurations train alike up to ``step``: a trapezoid may be lengthened before its rate falls."""
+    if one.schedule == "trapezoid" and step <= min(c.steps - c.decay for c in (one, other)):
+        other = other.model_copy(update={"steps": one.steps, "decay": one.decay})
+    return one == other
 
 
 def _read_config(path: Path) -> TrainConfig:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -20,9 +20,9 @@ from model.composition import CellFormula
 from model.crystal import Crystal
 from model.lattice import sample_lattice
 from model.sampler import Blank, SamplerSettings
-from search.config import SearchConfig
-from search.policy import KnownFramework, composition_ledger, framework_ledger
-from search.results import required
+from search.config import HOST_METHODS, NEW_METHODS, SearchConfig
+from search.frameworks import FrameworkPool, Guests, KnownFramework, fillings, frameworks_from_files
+from search.policy import Arm, Book, Novelty, bar, choose, host_class, reward, stop_reason, work
 
 GENERATED, INPAINTED = "generated", "inpainted"
 Rows = Sequence[Mapping[str, Any]]
@@ -43,18 +43,43 @@ class Task:
     Attributes:
         identity: name of the task and of its part in the results; depends only on configuration, seed and results.
         stage: ``generated`` or ``inpainted``.
+        method: name of the generator.
+        found: reduced formula -> energy (eV/atom) of the phases below the reference hull that the search had found.
+        volume_change: relative change of volume beyond which a filled framework becomes one again.
     """
 
     identity: str
     round: int
     stage: str
+    method: str
     plans: tuple[Plan, ...]
     sampler: SamplerSettings
+    found: Mapping[str, float]
+    volume_change: float
 
     @property
     def blanks(self) -> list[Blank]:
         """What the generator is given."""
         return [plan.blank for plan in self.plans]
+
+
+class Findings:
+    """What stored candidates say when read in the order of their names: what is new, and which frameworks there are."""
+
+    def __init__(self, pool: FrameworkPool) -> None:
+        self.novelty, self.pool = Novelty(), pool
+        self.names: list[str] = []
+
+    def extends(self, rows: Rows) -> bool:
+        """Whether ``rows`` begin with those that were read already."""
+        return [row["candidate"] for row in rows[: len(self.names)]] == self.names
+
+    def read(self, rows: Rows) -> None:
+        """Read those that are new."""
+        for row in rows[len(self.names) :]:
+            self.novelty.add(row)
+            self.pool.add(row)
+            self.names.append(row["candidate"])
 
 
 class Campaign:
@@ -63,12 +88,17 @@ class Campaign:
     Args:
         config: the search.
         volume: estimate of the volume per atom (Å³) of a cell formula, for compositions without results.
+
+    Raises:
+        ValueError: a file of ``frameworks.files`` cannot be read.
     """
 
     def __init__(self, config: SearchConfig, volume: Callable[[CellFormula], float]) -> None:
         self.config, self.volume = config, volume
         self.cells = {str(cell): cell for cell in config.compositions.expand()}
         self.digest = digest(config)
+        self.files = frameworks_from_files(config.frameworks.files)
+        self._findings: Findings | None = None  # of the rows last planned from: saves reading them again
 
     def plan(self, number: int, rows: Iterable[Mapping[str, Any]], pending: Iterable[Task] = ()) -> list[Task]:
         """Tasks of one round.
@@ -78,70 +108,166 @@ class Campaign:
             rows: results of the rounds that it may know of, see `known_rounds`.
             pending: tasks of the rounds in between; they count as spent on their arms, without a result yet.
         """
-        ordered = sorted(rows, key=lambda row: row["candidate"])
-        waiting = [plan.origin for task in pending for plan in task.plans]
-        explore = self._explore(number, ordered, waiting)
-        exploit = self._exploit(number, ordered, waiting)
-        return [
-            *self._tasks(number, GENERATED, explore, self.config.generation),
-            *self._tasks(number, INPAINTED, exploit, self.config.inpainting),
-        ]
+        return _Round(self, number, rows, pending).tasks()
 
     def known_rounds(self, number: int) -> range:
         """Rounds whose results round ``number`` is planned from."""
         return range(max(0, number - self.config.policy.lookahead))
 
-    def _explore(self, number: int, rows: Rows, waiting: Rows) -> list[Plan]:
-        ledger = composition_ledger(list(self.cells), rows, waiting, self.config.policy)
-        volumes = best_volumes(rows)
-        turns = Counter(row["cell_formula"] for row in [*rows, *waiting] if not row.get("framework"))
-        plans = []
-        for index in range(self.config.policy.generated):
-            name = str(ledger.pick(1))
-            seed = self._seed(number, GENERATED, index)
-            plans.append(self._new_crystal(self.cells[name], turns[name], volumes, seed))
-            turns[name] += 1
-        return plans
+    def stop_reason(self, number: int, rows: Iterable[Mapping[str, Any]]) -> str | None:
+        """Why round ``number`` need not be planned; None if it should be."""
+        return stop_reason(list(rows), number, self.config.policy)
 
-    def _new_crystal(self, cell: CellFormula, turn: int, volumes: Mapping[str, float], seed: int) -> Plan:
-        """A random lattice of the next Bravais type for this cell, at N·V0."""
+    def findings(self, ordered: Rows) -> Findings:
+        """What rows in the order of their names say."""
+        if self._findings is None or not self._findings.extends(ordered):
+            self._findings = Findings(FrameworkPool(self.config.frameworks.volume_change, self.files))
+        self._findings.read(ordered)
+        return self._findings
+
+    def seed(self, number: int, what: str, index: int) -> int:
+        """Of everything random: one of 2⁶² for each purpose."""
+        text = f"{self.digest}/{number}/{what}/{index}"
+        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 2
+
+
+class _Round:
+    """One round while it is planned."""
+
+    def __init__(
+        self, campaign: Campaign, number: int, rows: Iterable[Mapping[str, Any]], pending: Iterable[Task]
+    ) -> None:
+        self.campaign, self.config, self.number = campaign, campaign.config, number
+        self.policy = self.config.policy
+        self.rows = sorted(rows, key=lambda row: row["candidate"])
+        self.findings = campaign.findings(self.rows)
+        self.frameworks = self.findings.pool.known
+        self.bar = bar(self.rows, self.findings.novelty, self.policy)
+        self.volumes, self.found = best_volumes(self.rows), phases_below(self.rows)
+        self.arms, self.lattices = Book(self.policy), Book(self.policy)
+        for row in self.rows:
+            self._record(row, self._reward(row), work(row, self.policy))
+        for task in pending:
+            for plan in task.plans:
+                self._record({**plan.origin, "generator": task.method}, None, None)
+
+    def tasks(self) -> list[Task]:
+        """All tasks of the round."""
+        explore, exploit = list(self._exploring()), list(self._exploiting())
+        inpainted = self.policy.inpainted if exploit else 0
+        if self.policy.feedback:
+            picks = self._choose([*explore, *exploit], self.policy.generated + inpainted, "arms")
+        else:
+            picks = self._choose(explore, self.policy.generated, "new")
+            picks += self._choose(exploit, inpainted, "hosts")
+        plans: dict[str, list[Plan]] = {method: [] for method in (*NEW_METHODS, *HOST_METHODS)}
+        numbers = {GENERATED: count(), INPAINTED: count()}
+        for arm, candidates in picks:
+            stage = INPAINTED if arm.host else GENERATED
+            for _ in range(candidates):
+                seed = self.campaign.seed(self.number, stage, next(numbers[stage]))
+                plans[arm.method].append(self._filled(arm, seed) if arm.host else self._new_crystal(arm, seed))
+        return list(self._batches(plans))
+
+    def _exploring(self) -> Iterator[Arm]:
+        cells = sorted(self.campaign.cells, key=lambda cell: self.campaign.seed(0, cell, 0))
+        for method in self.config.generators:
+            if method in NEW_METHODS:
+                yield from (Arm(method, cell) for cell in cells)
+
+    def _exploiting(self) -> Iterator[Arm]:
+        if not self.policy.inpainted:
+            return
+        methods = [method for method in self.config.generators if method in HOST_METHODS]
+        elements = self.config.frameworks.guests or self.config.compositions.elements
+        for name, framework in self._best_frameworks():
+            quality = host_class(framework.parent_e_d, self.bar)
+            for guests in fillings(framework, self.campaign.cells.values(), elements, self.config.frameworks.sweep):
+                cell = str(CellFormula.parse(_join(framework.host, guests).composition.formula))
+                for method in methods:
+                    yield Arm(method, cell, name, quality, _text(guests))
+
+    def _best_frameworks(self) -> list[tuple[str, KnownFramework]]:
+        """Those that compete: from files, then by the E_d of the best crystal that had them."""
+
+        def rank(item: tuple[str, KnownFramework]) -> float:
+            return -math.inf if item[1].parent_e_d is None else item[1].parent_e_d
+
+        return sorted(self.frameworks.items(), key=rank)[: self.policy.pool]
+
+    def _choose(self, arms: Sequence[Arm], slots: int, purpose: str) -> list[tuple[Arm, int]]:
+        def rng(pick: int) -> np.random.Generator:
+            return np.random.default_rng(self.campaign.seed(self.number, purpose, pick))
+
+        return choose(arms, self.arms, slots, rng, self.policy.samples)
+
+    def _reward(self, row: Mapping[str, Any]) -> float:
+        return reward(row["e_d"], once=self.findings.novelty.once(row["candidate"]), bar=self.bar)
+
+    def _record(self, row: Mapping[str, Any], value: float | None, spent: float | None) -> None:
+        """Count a candidate for its arm, and a new crystal for its lattice too."""
+        framework = self.frameworks.get(row.get("framework") or "")
+        quality = 0 if framework is None else host_class(framework.parent_e_d, self.bar)
+        arm = Arm(row["generator"], row["cell_formula"], row.get("framework") or "", quality)
+        self.arms.record(arm, value, spent)
+        if framework is None and row.get("lattice_system"):
+            lattice = Arm(row["lattice_system"], row["cell_formula"])
+            self.lattices.record(lattice, value)
+
+    def _new_crystal(self, arm: Arm, seed: int) -> Plan:
+        """A random lattice at N·V0."""
+        cell, settings = self.campaign.cells[arm.cell], self.config.lattices
+        bravais = self._bravais(arm.cell, seed)
+        per_atom = self.volumes.get(cell.reduced) or settings.volume_per_atom or self.campaign.volume(cell)
         rng = np.random.default_rng(seed)
-        order = np.random.default_rng(self._seed(0, str(cell), 0)).permutation(self.config.lattices.bravais)
-        bravais = str(order[turn % len(order)])
-        per_atom = volumes.get(cell.reduced) or self.config.lattices.volume_per_atom or self.volume(cell)
-        lattice = sample_lattice(bravais, per_atom * cell.n_atoms, rng, self.config.lattices.ranges)
+        lattice = sample_lattice(bravais, per_atom * cell.n_atoms, rng, settings.ranges)
         crystal = Crystal(lattice, np.zeros((cell.n_atoms, 3)), cell.numbers)
-        origin = {"cell_formula": str(cell), "lattice_system": bravais}
+        origin = {"cell_formula": arm.cell, "lattice_system": bravais}
         return Plan(Blank(crystal, np.ones(cell.n_atoms, dtype=bool), seed), origin)
 
-    def _exploit(self, number: int, rows: Rows, waiting: Rows) -> list[Plan]:
-        policy = self.config.policy
-        ledger, known = framework_ledger(rows, waiting, policy)
-        plans: list[Plan] = []
-        while known and len(plans) < policy.inpainted:
-            key = str(ledger.pick(policy.samples))
-            for _ in range(min(policy.samples, policy.inpainted - len(plans))):
-                plans.append(_filled(known[key], self._seed(number, INPAINTED, len(plans))))
-        return plans
+    def _bravais(self, cell: str, seed: int) -> str:
+        """The type of lattice that pays most in this cell; the types take turns until results are in."""
+        order = np.random.default_rng(self.campaign.seed(0, cell, 1)).permutation(self.config.lattices.bravais)
+        arms = [Arm(str(name), cell) for name in order]
+        return choose(arms, self.lattices, 1, lambda _: np.random.default_rng([seed, 1]), 1)[0][0].method
 
-    def _tasks(self, number: int, stage: str, plans: Sequence[Plan], sampler: SamplerSettings) -> list[Task]:
+    def _filled(self, arm: Arm, seed: int) -> Plan:
+        """A framework's host with guests to be placed."""
+        framework = self.frameworks[arm.host]
+        record, parent, host = framework.record, framework.parent, framework.host
+        guests = _guests(arm.guests)
+        crystal = _join(host, guests)
+        origin = {
+            "cell_formula": arm.cell,
+            "lattice_system": parent["lattice_system"],
+            "parent": parent["candidate"],
+            "framework": arm.host,
+            "framework_space_group": record["space_group"],
+            "framework_symprec": record["symprec"],
+            "framework_displacement": record["displacement"],
+            "guests": sorted(element for element, _ in guests),
+        }
+        return Plan(Blank(crystal, np.arange(len(crystal)) >= len(host), seed), origin)
+
+    def _batches(self, plans: Mapping[str, Sequence[Plan]]) -> Iterator[Task]:
         """Batches of crystals of similar size, the largest first because they take longest."""
-        ordered = sorted(plans, key=lambda plan: -len(plan.blank.crystal))
-        size = self.config.policy.batch
-        return [
-            Task(
-                f"{number:05d}-{stage[:3]}-{start // size:03d}-{self.digest}",
-                number,
-                stage,
-                tuple(ordered[start : start + size]),
-                sampler,
-            )
-            for start in range(0, len(ordered), size)
-        ]
-
-    def _seed(self, number: int, stage: str, index: int) -> int:
-        text = f"{self.digest}/{number}/{stage}/{index}"
-        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 2
+        numbers = {GENERATED: count(), INPAINTED: count()}
+        for method, some in plans.items():
+            stage = GENERATED if method in NEW_METHODS else INPAINTED
+            ordered = sorted(some, key=lambda plan: -len(plan.blank.crystal))
+            for start in range(0, len(ordered), self.policy.batch):
+                identity = f"{self.number:05d}-{stage[:3]}-{next(numbers[stage]):03d}-{self.campaign.digest}"
+                batch = tuple(ordered[start : start + self.policy.batch])
+                yield Task(
+                    identity,
+                    self.number,
+                    stage,
+                    method,
+                    batch,
+                    self.config.sampler(method),
+                    self.found,
+                    self.config.frameworks.volume_change,
+                )
 
 
 def digest(config: SearchConfig) -> str:
@@ -158,20 +284,24 @@ def best_volumes(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     return {formula: volume for formula, (_, volume) in best.items()}
 
 
-def _filled(framework: KnownFramework, seed: int) -> Plan:
-    """The framework's host with its guests to be placed."""
-    record, parent = framework.record, framework.parent
-    host = required(record["host"])
-    counts = CellFormula.from_counts(record["guests"])
-    crystal = host.join(Crystal(host.lattice, np.zeros((counts.n_atoms, 3)), counts.numbers))
-    origin = {
-        "cell_formula": str(CellFormula.parse(crystal.composition.formula)),
-        "lattice_system": parent["lattice_system"],
-        "parent": parent["candidate"],
-        "framework": record["framework"],
-        "framework_space_group": record["space_group"],
-        "framework_symprec": record["symprec"],
-        "framework_displacement": record["displacement"],
-        "guests": sorted(record["guests"]),
-    }
-    return Plan(Blank(crystal, np.arange(len(crystal)) >= len(host), seed), origin)
+def phases_below(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Lowest energy (eV/atom) of each reduced formula that relaxed below the reference hull."""
+    energies: dict[str, float] = {}
+    for row in rows:
+        if row["status"] == "relaxed" and row["e_d"] < 0:
+            energies[row["formula"]] = min(row["energy"], energies.get(row["formula"], math.inf))
+    return dict(sorted(energies.items()))
+
+
+def _join(host: Crystal, guests: Guests) -> Crystal:
+    """The host with its guests, which have no place yet, behind it."""
+    numbers = CellFormula(guests).numbers
+    return host.join(Crystal(host.lattice, np.zeros((len(numbers), 3)), numbers))
+
+
+def _text(guests: Guests) -> str:
+    return " ".join(f"{element}{number}" for element, number in guests)
+
+
+def _guests(text: str) -> Guests:
+    return CellFormula.parse(text).counts

@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
+from search.dft_command import dft_app
+
 app = typer.Typer(
     name="hostguide",
     help="Find where guest atoms sit in a host crystal, and which crystals of a chemical system are stable.",
@@ -25,6 +27,7 @@ reference_app = typer.Typer(
 app.add_typer(reference_app, name="reference")
 benchmark_app = typer.Typer(help="Measure how good the score model and its samplers are.", no_args_is_help=True)
 app.add_typer(benchmark_app, name="benchmark")
+app.add_typer(dft_app, name="dft")
 console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
 INTERRUPTED = 130
 PotentialName = Literal["chgnet-0.3.0", "chgnet-r2scan"]
@@ -63,6 +66,8 @@ def search(
             soft_wrap=True,
         )
         raise typer.Exit(INTERRUPTED)
+    if outcome.reason:
+        console.print(f"Enough: {outcome.reason}.")
     console.print(f"Finished: {outcome.candidates} candidates in {outcome.seconds / 60:.1f} minutes.")
     _show_results(folder, top=15, cif=folder / "best")
 
@@ -85,6 +90,27 @@ def results(
 
 
 @app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a run")],
+    out: Annotated[Path, typer.Option(help="Folder of the files")],
+    kind: Annotated[str, typer.Option("--format", help="cif, poscar, res, extxyz, ase-db or optimade-json")] = "cif",
+    e_d_below: Annotated[float | None, typer.Option("--e-d-below", help="Largest E_d in eV/atom")] = None,
+    top: Annotated[int, typer.Option(min=1, help="How many crystals at most")] = 1_000_000,
+    formula: Annotated[str | None, typer.Option(help="Only this reduced formula")] = None,
+    distinct: Annotated[bool, typer.Option("--distinct/--all", help="Equal crystals once, or all of them")] = True,
+) -> None:
+    """Write the crystals of a run, those of lowest E_d first, for other tools."""
+    from search.export import export as write_files
+    from search.results import load_results
+    from search.tables import rank
+
+    frame = load_results(run, structures=False)
+    best = rank(frame, top=top, formula=formula, distinct=distinct, e_d_below=e_d_below)
+    paths = write_files(best, kind, out)
+    console.print(f"{len(best)} crystals in {paths[0] if len(paths) == 1 else out}", soft_wrap=True)
+
+
+@app.command()
 def plot(
     run: Annotated[Path, typer.Argument(help="Folder of a run")],
     out: Annotated[Path | None, typer.Option(help="Folder of the pictures; RUN/plots when left out")] = None,
@@ -99,8 +125,9 @@ def plot(
 @app.command()
 def inpaint(
     host: Annotated[Path, typer.Argument(help="Host crystal: CIF, POSCAR or anything pymatgen reads")],
-    guest: Annotated[list[str], typer.Option(help="Guest element; may be given several times")],
-    count: Annotated[list[int], typer.Option(help="Atoms of each guest in the cell of the file, in the same order")],
+    guest: Annotated[list[str] | None, typer.Option(help="Guest element; may be given several times")] = None,
+    count: Annotated[list[int] | None, typer.Option(help="Atoms of each guest in the cell, in the same order")] = None,
+    supercell: Annotated[tuple[int, int, int], typer.Option(help="Cells along a, b and c to work in")] = (1, 1, 1),
     samples: Annotated[int, typer.Option(min=1, help="Arrangements to try")] = 8,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     fix_host: Annotated[
@@ -111,9 +138,10 @@ def inpaint(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the CIFs; <host>-<guests> when left out")] = None,
 ) -> None:
-    """Put guest atoms into one host, relax and rank by energy."""
-    from search.inpaint_command import inpaint_host
+    """Put guest atoms into one host, relax and rank by energy. Without guests: order its partially occupied sites."""
+    from search.inpaint_command import inpaint_host, order_host
 
+    guest, count = guest or [], count or []
     if len(guest) != len(count):
         raise ValueError(
             f"--guest was given {len(guest)} times and --count {len(count)} times; each guest needs its count"
@@ -123,9 +151,16 @@ def inpaint(
         raise ValueError(
             f"--guest {', '.join(repeated)} was given more than once; give each guest once, with its count"
         )
+    if not guest:
+        folder = out or Path(f"{host.stem}-ordered")
+        order_host(console, host, samples=samples, seed=seed, fix_host=fix_host, out=folder, supercell=supercell)
+        return
     guests = dict(zip(guest, count, strict=True))
     folder = out or Path(f"{host.stem}-{''.join(f'{element}{n}' for element, n in guests.items())}")
-    inpaint_host(console, host, guests, samples=samples, seed=seed, fix_host=fix_host, weights=weights, out=folder)
+    inpaint_host(
+        console, host, guests, samples=samples, seed=seed, fix_host=fix_host, weights=weights, out=folder,
+        supercell=supercell,
+    )  # fmt: skip
 
 
 @app.command(name="relax")

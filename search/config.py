@@ -14,13 +14,16 @@ from model.composition import CellFormula, from_formulas, from_system, parse_sys
 from model.framework import DEFAULT_LADDER
 from model.lattice import BRAVAIS, LatticeRanges
 from model.relax import RelaxSettings
-from model.sampler import HeunSettings, PredictorCorrectorSettings
+from model.sampler import AncestralSettings, HeunSettings, PredictorCorrectorSettings, SamplerSettings
 from model.screen import ScreenSettings
 from model.settings import Settings
 from search.policy import PolicySettings
 
-Sampler = Annotated[PredictorCorrectorSettings | HeunSettings, Field(discriminator="kind")]
-SAMPLERS = {"predictor-corrector": PredictorCorrectorSettings, "heun": HeunSettings}
+Sampler = Annotated[PredictorCorrectorSettings | HeunSettings | AncestralSettings, Field(discriminator="kind")]
+SAMPLERS = {"predictor-corrector": PredictorCorrectorSettings, "heun": HeunSettings, "ancestral": AncestralSettings}
+NEW_METHODS = ("diffusion",)  # new crystals in empty cells
+HOST_METHODS = ("inpainting",)  # guests into frameworks
+Method = Literal["diffusion", "inpainting"]
 
 
 class Compositions(Settings):
@@ -92,6 +95,9 @@ class FrameworkSettings(Settings):
 
     guests: tuple[str, ...] | None = None  # chosen by the spread of local environments when left out
     ladder: tuple[tuple[float, float], ...] = DEFAULT_LADDER  # (symprec Å, angle degrees)
+    files: tuple[str, ...] = ()  # hosts that are there from the start: crystal files, or folders of them
+    sweep: int = Field(1, ge=0)  # atoms of a guest more or fewer than a framework was found with
+    volume_change: float = Field(0.05, gt=0)  # relative; a filled framework that moved further is filled again
 
     @field_validator("guests")
     @classmethod
@@ -155,8 +161,9 @@ class SearchConfig(Settings):
     seed: int = Field(0, ge=0)
     compositions: Compositions
     lattices: Lattices = Lattices()
-    generation: Sampler = PredictorCorrectorSettings()
-    inpainting: Sampler = PredictorCorrectorSettings()
+    generators: tuple[Method, ...] = Field(("diffusion", "inpainting"), min_length=1)  # that compete
+    generation: Sampler = AncestralSettings(temperature=0.7)  # warmer than hosts are filled: more kinds of crystals
+    inpainting: Sampler = AncestralSettings()
     screening: ScreenSettings = ScreenSettings()
     relaxation: RelaxSettings = RelaxSettings()
     frameworks: FrameworkSettings = FrameworkSettings()
@@ -164,6 +171,15 @@ class SearchConfig(Settings):
     policy: PolicySettings = PolicySettings()
     models: ModelSettings = ModelSettings()
     resources: Resources = Resources()
+
+    @model_validator(mode="after")
+    def _something_to_begin_with(self) -> SearchConfig:
+        if not set(self.generators) & set(NEW_METHODS) and not self.frameworks.files:
+            raise ValueError(
+                f"generators: {', '.join(self.generators)} need frameworks; add one of {', '.join(NEW_METHODS)}, "
+                "or give hosts in frameworks.files"
+            )
+        return self
 
     @model_validator(mode="after")
     def _guests_occur(self) -> SearchConfig:
@@ -183,7 +199,24 @@ class SearchConfig(Settings):
 
     def physics(self) -> dict[str, Any]:
         """Everything that decides results: all but resources and the length of the search."""
-        return self.model_dump(mode="json", exclude={"resources": True, "policy": {"rounds": True}})
+        return self.model_dump(mode="json", exclude={"resources": True, "policy": {"rounds": True, "stop": True}})
+
+    @property
+    def candidates(self) -> int:
+        """The most that a search can make; rounds without frameworks have no inpainted ones."""
+        return self.policy.rounds * self.policy.generated + self.extra_inpainted
+
+    @property
+    def extra_inpainted(self) -> int:
+        """Those of `candidates` that are planned once there are frameworks."""
+        if not set(self.generators) & set(HOST_METHODS):
+            return 0
+        without = 0 if self.frameworks.files else self.policy.lookahead + 1
+        return max(0, self.policy.rounds - without) * self.policy.inpainted
+
+    def sampler(self, method: str) -> SamplerSettings:
+        """Settings of a method's sampler."""
+        return self.inpainting if method in HOST_METHODS else self.generation
 
 
 def load_config(path: str | Path) -> SearchConfig:
@@ -223,8 +256,8 @@ _IN_PLAIN_WORDS = {
     "dict_type": _GROUP,
     "model_type": _GROUP,
     "model_attributes_type": _GROUP,
-    "union_tag_not_found": f"kind must be given, {' or '.join(SAMPLERS)}",
-    "union_tag_invalid": f"kind must be {' or '.join(SAMPLERS)}",
+    "union_tag_not_found": f"kind must be given: {', '.join(SAMPLERS)}",
+    "union_tag_invalid": f"kind must be one of {', '.join(SAMPLERS)}",
 }
 
 

@@ -24,9 +24,9 @@ from actors.pool import Done, Failed, Pool, wait_any
 from actors.workers import GeneratorActor, RelaxerActor, SymmetrizerActor
 from model.checkpoint import save_yaml
 from model.reference import Reference
-from search.campaign import GENERATED, Campaign, Task
+from search.campaign import Campaign, Task
 from search.config import SearchConfig
-from search.pipeline import failed_rows, task_rows
+from search.pipeline import failed_rows, take_out, task_rows
 from search.prepare import describe_reference, manifest, same_search, volume_estimate
 from search.results import ResultStore, write_json
 
@@ -92,6 +92,7 @@ class Outcome:
     finished: bool
     candidates: int
     seconds: float
+    reason: str | None = None  # why it ended before all rounds were done
 
 
 def run_search(
@@ -138,7 +139,9 @@ class Driver:
         self.store = ResultStore(run)
         self.campaign = Campaign(config, lambda cell: volume_estimate(config, reference, cell))
         self.judged_by = {"potential": config.models.potential, "reference": describe_reference(reference)}
-        self.progress = Progress(expected=config.policy.candidates)
+        self.progress = Progress(expected=config.candidates)
+        self.rounds = config.policy.rounds  # fewer once there is reason to stop
+        self.enough: str | None = None  # that reason
         self.rows: dict[int, list[dict[str, Any]]] = {}  # round -> rows of its stored tasks
         self.tasks: dict[int, list[Task]] = {}  # round -> its plan
         self.open: dict[int, set[str]] = {}  # round -> tasks not stored yet
@@ -165,12 +168,12 @@ class Driver:
             self.report(self.progress)
         self.progress.message = "finished" if self.finished else "stopped"
         self.report(self.progress)
-        return Outcome(self.finished, self.progress.done, time.monotonic() - self.progress.began)
+        return Outcome(self.finished, self.progress.done, time.monotonic() - self.progress.began, self.enough)
 
     @property
     def finished(self) -> bool:
         """Whether all rounds are planned and stored."""
-        return len(self.open) == self.config.policy.rounds and not any(self.open.values())
+        return len(self.open) == self.rounds and not any(self.open.values())
 
     def close(self) -> None:
         """End all actors."""
@@ -180,9 +183,13 @@ class Driver:
     def _plan(self, stored: set[str]) -> None:
         """Open every round whose predecessors are complete; take over the tasks that are stored already."""
         number = len(self.open)
-        while number < self.config.policy.rounds and not any(self.open[k] for k in self.campaign.known_rounds(number)):
+        while number < self.rounds and not any(self.open[k] for k in self.campaign.known_rounds(number)):
             known = self.campaign.known_rounds(number)
             rows = [row for k in known for row in self.rows[k]]
+            self.enough = self.campaign.stop_reason(number, rows) or self._out_of_time()
+            if self.enough:
+                self.rounds = number
+                break
             pending = [task for k in range(len(known), number) for task in self.tasks[k]]
             tasks = self.tasks[number] = self.campaign.plan(number, rows, pending)
             self.open[number], self.rows[number] = {task.identity for task in tasks}, []
@@ -194,6 +201,12 @@ class Driver:
                     self._enqueue(Job(task))
             self.progress.round = number
             number += 1
+
+    def _out_of_time(self) -> str | None:
+        hours = self.config.policy.stop.hours
+        if hours is None or time.monotonic() - self.progress.began < 3600 * hours:
+            return None
+        return f"{hours:g} hours have passed"
 
     def _enqueue(self, job: Job) -> None:
         heapq.heappush(self.queues[job.step], (job.task.round, next(self._order), job))
@@ -209,7 +222,7 @@ class Driver:
             return job.task.blanks, job.task.sampler
         if job.step == 1:
             return (job.outcomes[0].crystals,)
-        return job.outcomes[1], job.task.stage == GENERATED
+        return job.outcomes[1], take_out(job.task, job.outcomes[1]), job.task.found
 
     def _receive(self, step: int, outcome: Done | Failed) -> None:
         job: Job = outcome.job

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from ase.data import chemical_symbols
 from pymatgen.io.cif import CifWriter
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from model.crystal import Crystal
+from model.ordering import Disordered
 from model.relax import RelaxSettings
 from model.screen import ScreenSettings
 from model.stages import Generator, Relaxer
-from search.inpaint import Filled, fill, make_blanks, read_host
+from search.inpaint import Filled, fill, fill_sites, make_blanks, read_structure
+
+SECONDS_BETWEEN_LINES = 10.0
 
 
 def inpaint_host(
@@ -27,6 +34,7 @@ def inpaint_host(
     fix_host: bool,
     weights: Path | None,
     out: Path,
+    supercell: Sequence[int] = (1, 1, 1),
 ) -> None:
     """Put guests into the host of a file and write what comes out, lowest energy first.
 
@@ -34,20 +42,100 @@ def inpaint_host(
         ValueError: bad input, or not one arrangement survived.
     """
     torch.set_num_threads(1)
-    host = read_host(host_file)
+    structure = read_structure(host_file) * _checked(supercell)
+    host = Crystal.from_pymatgen(structure)
     blanks = make_blanks(host, guests, samples=samples, seed=seed)
     console.print(
         f"{host.formula} with {len(host)} atoms; "
         f"placing {', '.join(f'{n} {element}' for element, n in guests.items())}, {samples} times"
     )
-    relaxation = RelaxSettings(cell="fixed" if fix_host else "full")
-    relaxer = Relaxer("chgnet-0.3.0", relaxation, ScreenSettings())
+    relaxer = _relaxer(fix_host)
     generator = Generator(str(weights) if weights else None)
+    with _progress(console, samples) as report:
+        filled, dropped = fill(blanks, generator, relaxer, free_guests_only=fix_host, report=report)
+    _show(console, filled, dropped, out)
+
+
+def order_host(
+    console: Console,
+    host_file: Path,
+    *,
+    samples: int,
+    seed: int,
+    fix_host: bool,
+    out: Path,
+    supercell: Sequence[int] = (1, 1, 1),
+) -> None:
+    """Order the partially occupied sites of a file's crystal and write the best arrangements.
+
+    Raises:
+        ValueError: bad input, or not one arrangement survived.
+    """
+    torch.set_num_threads(1)
+    structure = read_structure(host_file) * _checked(supercell)
+    if structure.is_ordered:
+        raise ValueError(f"every site of {host_file} is full: say what to put in with --guest and --count")
+    disordered = Disordered.from_pymatgen(structure)
+    console.print(_what_is_ordered(disordered))
+    with _progress(console, samples) as report:
+        filled, dropped = fill_sites(
+            disordered, _relaxer(fix_host), samples=samples, seed=seed, free_guests_only=fix_host, report=report
+        )
+    _show(console, filled, dropped, out)
+
+
+def _checked(supercell: Sequence[int]) -> list[int]:
+    if min(supercell) < 1:
+        raise ValueError(f"--supercell needs three numbers of at least 1, got {' '.join(map(str, supercell))}")
+    return list(supercell)
+
+
+def _what_is_ordered(disordered: Disordered) -> str:
+    atoms = {chemical_symbols[z]: n for z, n in disordered.counts().items()}
+    rounded = [
+        f"{n} {element} for {disordered.occupancy[element]:.2f}"
+        for element, n in atoms.items()
+        if abs(disordered.occupancy[element] - n) > 0.05
+    ]
+    text = (
+        f"{disordered.free.sum()} partially occupied sites; {disordered.arrangements():,} arrangements of "
+        f"{''.join(f'{element}{n}' for element, n in atoms.items())}, symmetry and overlaps aside"
+    )
+    return text + (f". Counts are rounded ({', '.join(rounded)}): a --supercell comes closer" if rounded else "")
+
+
+def _relaxer(fix_host: bool) -> Relaxer:
+    return Relaxer("chgnet-0.3.0", RelaxSettings(cell="fixed" if fix_host else "full"), ScreenSettings())
+
+
+@contextmanager
+def _progress(console: Console, samples: int) -> Iterator[Callable[[str, int], None]]:
+    """Bars on a terminal, lines elsewhere."""
+    if not console.is_terminal:
+        yield _lines(console, samples)
+        return
     with Progress(console=console, transient=True) as bar:
         tasks = {stage: bar.add_task(stage, total=samples) for stage in ("placed", "relaxed")}
-        filled, dropped = fill(
-            blanks, generator, relaxer, free_guests_only=fix_host, report=lambda stage, n: bar.advance(tasks[stage], n)
-        )
+        yield lambda stage, n: bar.advance(tasks[stage], n)
+
+
+def _lines(console: Console, samples: int) -> Callable[[str, int], None]:
+    began = last = time.monotonic()
+    done = {"placed": 0, "relaxed": 0}
+
+    def report(stage: str, n: int) -> None:
+        nonlocal last
+        done[stage] += n
+        if time.monotonic() - last < SECONDS_BETWEEN_LINES and done["relaxed"] < samples:
+            return
+        last = time.monotonic()
+        console.print(f"[{last - began:.0f} s] {done['placed']} of {samples} placed, {done['relaxed']} relaxed")
+
+    return report
+
+
+def _show(console: Console, filled: list[Filled], dropped: list[str], out: Path) -> None:
+    """Table and files."""
     if not filled:
         raise ValueError(
             f"no arrangement survived screening and relaxation ({', '.join(sorted(set(dropped)))}); "

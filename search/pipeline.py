@@ -25,8 +25,26 @@ def run_task(
     """All stages of one task, one after the other."""
     generated = generator.generate(task.blanks, task.sampler)
     relaxed = relaxer.relax(generated.crystals)
-    judged = symmetrizer.judge(relaxed, task.stage == GENERATED)
+    judged = symmetrizer.judge(relaxed, take_out(task, relaxed), task.found)
     return task_rows(task, generated, relaxed, judged, judged_by=judged_by)
+
+
+def take_out(task: Task, relaxed: Sequence[Relaxation | Rejected]) -> list[Sequence[str] | None]:
+    """Which guests the symmetrizer takes out of each crystal of a task; None where no frameworks are wanted.
+
+    New crystals give frameworks. A filled framework gives one again when its volume moved further than
+    ``task.volume_change``: the host relaxed with its guests is not the one that they were put into.
+    """
+    if task.stage == GENERATED:
+        return [() for _ in relaxed]
+    return [
+        plan.origin["guests"] if _volume_moved(outcome) > task.volume_change else None
+        for plan, outcome in zip(task.plans, relaxed, strict=True)
+    ]
+
+
+def _volume_moved(outcome: Relaxation | Rejected) -> float:
+    return 0.0 if isinstance(outcome, Rejected) else abs(outcome.final.volume / outcome.initial.volume - 1)
 
 
 def task_rows(
@@ -72,6 +90,7 @@ def _origin(task: Task, index: int, plan: Plan) -> dict[str, Any]:
         "task": task.identity,
         "round": task.round,
         "stage": task.stage,
+        "generator": task.method,
         "formula": plan.blank.crystal.formula,
         "n_atoms": len(plan.blank.crystal),
         "sampler": task.sampler.model_dump_json(),
@@ -116,6 +135,7 @@ def _judged(task: Task, candidate: str, verdict: Judged) -> dict[str, Any]:
         "angle_tolerance": group.angle if group else None,
         "duplicate_of": None if verdict.duplicate_of is None else _candidate(task, verdict.duplicate_of),
         "e_d": verdict.decomposition.e_d,
+        "e_d_found": verdict.e_d_found,
         "products": verdict.decomposition.products,
         "frameworks": [_framework(f"{candidate}-f{i}", found) for i, found in enumerate(verdict.frameworks)],
         **({"guests": verdict.guests} if task.stage == GENERATED else {}),

@@ -98,7 +98,7 @@ def same_search(run: Path, config: SearchConfig, reference: Reference) -> None:
         raise ValueError(
             f"{run} holds a search with another configuration ({'; '.join(changed[:5])}). "
             "Choose another folder with --run, or restore the configuration. "
-            "Only resources and policy.rounds may change."
+            "Only resources, policy.rounds and policy.stop may change."
         )
 
 

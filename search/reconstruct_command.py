@@ -14,7 +14,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from model.potential import CHGNetPotential
-from model.sampler import HeunSettings
+from model.sampler import AncestralSettings
 from model.stages import Generator
 from search.reconstruct import load_cases, reconstruct, summarise
 
@@ -36,7 +36,7 @@ def run_benchmark(
     torch.set_num_threads(1)
     cases = load_cases(data, split=split, guest=guest, limit=limit)
     generator = Generator(str(weights) if weights else None)
-    sampler = HeunSettings()
+    sampler = AncestralSettings()
     with Progress(console=console, transient=True) as bar:
         progress = bar.add_task("crystals", total=len(cases))
         attempts = reconstruct(

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from model.crystal import Crystal
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 
 CRYSTAL = pa.struct(
     [
@@ -46,6 +46,7 @@ SCHEMA = pa.schema(
         ("task", pa.string()),
         ("round", pa.int32()),
         ("stage", pa.string()),  # generated | inpainted
+        ("generator", pa.string()),  # method that placed the atoms
         ("status", pa.string()),  # relaxed | unconverged | rejected | failed
         ("reason", pa.string()),  # why it is not `relaxed`; else empty
         ("detail", pa.string()),  # the error's own words, if there was one
@@ -78,6 +79,7 @@ SCHEMA = pa.schema(
         ("angle_tolerance", pa.float64()),  # degrees
         ("duplicate_of", pa.string()),  # earlier candidate of the same task with the same relaxed structure
         ("e_d", pa.float64()),  # eV/atom, decomposition energy; negative below the hull
+        ("e_d_found", pa.float64()),  # eV/atom, the same against the hull with what the search had found by then
         ("products", pa.map_(pa.string(), pa.float64())),  # reduced formula -> fraction of atoms
         ("reference", pa.string()),
         ("potential", pa.string()),

@@ -13,7 +13,7 @@ from model.composition import CellFormula
 from model.crystal import Crystal
 from model.potential import CHGNetPotential
 from model.reference import Reference
-from model.sampler import Blank, PredictorCorrectorSettings, SamplerSettings, jump_schedule
+from model.sampler import AncestralSettings, Blank, HeunSettings, SamplerSettings, jump_schedule
 from model.stability import Stability
 from model.stages import Generator
 from search.campaign import Campaign, Task
@@ -41,7 +41,7 @@ def describe(config: SearchConfig) -> Iterator[str]:
     policy = config.policy
     yield (
         f"{policy.rounds} rounds of {policy.generated} new and up to {policy.inpainted} inpainted crystals: "
-        f"at most {policy.candidates} candidates"
+        f"at most {config.candidates} candidates"
     )
     for name, sampler in (("generation", config.generation), ("inpainting", config.inpainting)):
         calls = evaluations(sampler, inpainting=name == "inpainting")
@@ -66,7 +66,9 @@ def _by_formula(cells: Sequence[CellFormula]) -> dict[str, list[CellFormula]]:
 
 def evaluations(settings: SamplerSettings, *, inpainting: bool) -> int:
     """Network evaluations that a sampler spends on one batch."""
-    if not isinstance(settings, PredictorCorrectorSettings):
+    if isinstance(settings, AncestralSettings):
+        return settings.steps
+    if isinstance(settings, HeunSettings):
         return 2 * settings.steps - 1
     moves = jump_schedule(settings.steps, jump=settings.jump, resamples=settings.resamples if inpainting else 1)
     return sum(1 + (settings.correctors if low > 0 else 0) for high, low in moves if low < high)
@@ -79,7 +81,7 @@ def _estimate(config: SearchConfig, reference: Reference) -> float:
     network, potential = _seconds_per_evaluation(config, task)
     policy = config.policy
     generated = policy.rounds * policy.generated / policy.batch
-    inpainted = policy.all_inpainted / policy.batch
+    inpainted = config.extra_inpainted / policy.batch
     sampling = generated * evaluations(config.generation, inpainting=False)
     sampling += inpainted * evaluations(config.inpainting, inpainting=True)
     return sampling * network + (generated + inpainted) * min(TYPICAL_STEPS, config.relaxation.max_steps) * potential

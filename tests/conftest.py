@@ -98,7 +98,7 @@ def cobaltate(make_config, licoo2, rattle, relaxation) -> dict[str, Any]:
     symmetrizer = Symmetrizer(
         packaged_reference(), config.compositions.elements, ["Li"], config.frameworks.ladder, ScreenSettings()
     )
-    judged = symmetrizer.judge(outcomes, True)
+    judged = symmetrizer.judge(outcomes, [[]] * len(outcomes))
     generated = Generated(crystals, 31, 0.5, "test-00000000")
     rows = task_rows(
         task, generated, outcomes, judged, judged_by={"potential": "chgnet-0.3.0", "reference": "packaged"}

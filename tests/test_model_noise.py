@@ -63,9 +63,9 @@ def test_target_at_small_noise_is_the_nearest_image(pair: tuple[Batch, Batch]) -
 
 
 def test_target_vanishes_when_noise_fills_the_cell(pair: tuple[Batch, Batch]) -> None:
-    sizes = [displacement(pair, sigma).norm(dim=-1).max().item() for sigma in (0.5, 1.0, 1.5, 2.0)]
+    sizes = [displacement(pair, sigma).norm(dim=-1).max().item() for sigma in (0.5, 1.0, 1.5, 5.0)]
     assert sizes == sorted(sizes, reverse=True)
-    assert sizes[-1] < 0.1 * sizes[0]
+    assert sizes[-1] < 0.01 * sizes[0]
 
 
 def test_target_does_not_depend_on_whole_cells(pair: tuple[Batch, Batch]) -> None:

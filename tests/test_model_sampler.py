@@ -9,7 +9,7 @@ from torch import Tensor
 
 from model.batch import Batch
 from model.crystal import Crystal
-from model.sampler import Blank, HeunSettings, PredictorCorrectorSettings, jump_schedule, sample
+from model.sampler import AncestralSettings, Blank, HeunSettings, PredictorCorrectorSettings, jump_schedule, sample
 from model.symmetry import space_group
 
 EDGE = 5.0  # Å, cubic cell
@@ -19,6 +19,7 @@ HOST_AT = 1.4  # Å, where the tests put the host
 COUNT = 200
 
 HEUN = HeunSettings(steps=24, sigma_min=0.01, sigma_max=5.0, churn=0.2)
+ANCESTRAL = AncestralSettings(steps=60, temperature=1.0)
 PAPER = PredictorCorrectorSettings(steps=60, correctors=3, snr=0.25, resamples=3, jump=5, sigma_min=0.02, sigma_max=3.0)
 
 
@@ -69,7 +70,7 @@ def assert_normal(values: np.ndarray, centre: float, spread: float) -> None:
     assert abs(offsets.var() / spread**2 - 1) < 4 * np.sqrt(2 / offsets.size)
 
 
-@pytest.mark.parametrize("settings", [HEUN, PAPER], ids=lambda s: s.kind)
+@pytest.mark.parametrize("settings", [HEUN, ANCESTRAL, PAPER], ids=lambda s: s.kind)
 def test_unconditional_samples_follow_the_gaussian(settings):
     crystals = sample(exact_displacement, blanks((True, True)), settings, dtype=torch.float64).crystals
     cartesian = np.stack([crystal.cartesian for crystal in crystals])
@@ -77,12 +78,19 @@ def test_unconditional_samples_follow_the_gaussian(settings):
     assert_normal(cartesian[:, 1] - cartesian[:, 0], OFFSET, GUEST_SPREAD)
 
 
-@pytest.mark.parametrize("settings", [HEUN, PAPER], ids=lambda s: s.kind)
+@pytest.mark.parametrize("settings", [HEUN, ANCESTRAL, PAPER], ids=lambda s: s.kind)
 def test_inpainted_guests_follow_the_exact_conditional_and_hosts_stay(settings):
     crystals = sample(exact_displacement, blanks((False, True)), settings, dtype=torch.float64).crystals
     cartesian = np.stack([crystal.cartesian for crystal in crystals])
     np.testing.assert_allclose(cartesian[:, 0], HOST_AT, atol=1e-12)
     assert_normal(cartesian[:, 1], HOST_AT + OFFSET, GUEST_SPREAD)
+
+
+def test_low_temperature_narrows_a_gaussian_by_the_closed_form():
+    settings = AncestralSettings(steps=200, temperature=0.5, sigma_max=5.0)
+    crystals = sample(exact_displacement, blanks((False, True)), settings, dtype=torch.float64).crystals
+    narrowed = GUEST_SPREAD * (0.5 / (2 - 0.5)) ** 0.5
+    assert_normal(np.stack([crystal.cartesian[1] for crystal in crystals]), HOST_AT + OFFSET, narrowed)
 
 
 def test_one_jump_schedule_by_hand():
@@ -118,12 +126,13 @@ def test_without_resampling_the_schedule_goes_straight_down():
 def test_evaluations_are_counted():
     some = blanks((False, True))[:2]
     assert sample(exact_displacement, some, HEUN).evaluations == 2 * HEUN.steps - 1
+    assert sample(exact_displacement, some, ANCESTRAL).evaluations == ANCESTRAL.steps
     moves = list(jump_schedule(PAPER.steps, jump=PAPER.jump, resamples=PAPER.resamples))
     backward = sum(low < high for high, low in moves)
     assert sample(exact_displacement, some, PAPER).evaluations == backward * (1 + PAPER.correctors) - PAPER.correctors
 
 
-@pytest.mark.parametrize("settings", [HEUN, PAPER], ids=lambda s: s.kind)
+@pytest.mark.parametrize("settings", [HEUN, ANCESTRAL, PAPER], ids=lambda s: s.kind)
 def test_a_crystal_does_not_depend_on_what_shares_its_batch(settings):
     many = blanks((False, True))[:6]
     together = sample(exact_displacement, many, settings, dtype=torch.float64).crystals

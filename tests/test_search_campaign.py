@@ -7,7 +7,7 @@ from model.composition import CellFormula
 from model.lattice import BRAVAIS
 from search.campaign import GENERATED, INPAINTED, Campaign, best_volumes
 from search.pipeline import failed_rows
-from search.results import SCHEMA, ResultStore, required
+from search.results import SCHEMA, ResultStore, pack, required
 
 V0 = 16.0  # Å³/atom
 
@@ -21,8 +21,11 @@ def pretended(tasks, **columns):
     rows = []
     for task in tasks:
         for row, plan in zip(failed_rows(task, "", "", judged_by={}), task.plans, strict=True):
-            e_d = float(np.random.default_rng(plan.blank.seed).normal(scale=0.1))
-            rows.append({**row, "status": "relaxed", "e_d": e_d, "volume_per_atom": V0, **columns})
+            rng = np.random.default_rng(plan.blank.seed)
+            crystal = plan.blank.crystal.replace(fractional=rng.random((len(plan.blank.crystal), 3)))
+            energies = {"e_d": float(rng.normal(scale=0.1)), "energy": -3.0}
+            made = {"status": "relaxed", "final": pack(crystal), "volume_per_atom": V0, "steps": 9, "evaluations": 31}
+            rows.append({**row, **made, **energies, **columns})
     return rows
 
 
@@ -39,6 +42,10 @@ def assert_same_tasks(some, others):
             assert a.blank.seed == b.blank.seed
             assert a.blank.crystal.identity == b.blank.crystal.identity  # to the bit
             assert np.array_equal(a.blank.guest, b.blank.guest)
+
+
+def without_feedback(config):
+    return config.model_copy(update={"policy": config.policy.model_copy(update={"feedback": False})})
 
 
 def walk(campaign, rounds, *, lookahead):
@@ -223,20 +230,23 @@ def test_fourteen_turns_visit_all_lattices(make_config):
 
 
 def test_turns_go_on_over_rounds_results_and_tasks_under_way(make_config):
-    config = make_config(compositions={"cells": [{"Li": 1, "Si": 1}]}, policy={"generated": 2})
+    policy = {"generated": 2, "feedback": False}
+    config = make_config(compositions={"cells": [{"Li": 1, "Si": 1}]}, policy=policy)
     rounds = walk(campaign_of(config), 7, lookahead=1)
     systems = [plan.origin["lattice_system"] for tasks in rounds for task in tasks for plan in task.plans]
     assert sorted(systems) == sorted(BRAVAIS)
 
 
 def test_inpainted_crystals_take_no_lattices_turn(make_config):
-    config = make_config(compositions={"cells": [{"Li": 1, "Si": 1}]}, policy={"generated": 1})
+    policy = {"generated": 1, "feedback": False}
+    config = make_config(compositions={"cells": [{"Li": 1, "Si": 1}]}, policy=policy)
     campaign, rows, systems = campaign_of(config), [], []
     for number in range(14):
         (task,) = campaign.plan(number, rows)
         systems.append(task.plans[0].origin["lattice_system"])
         (row,) = pretended([task])
-        rows += [row, *({**row, "candidate": f"{row['candidate']}{i}", "framework": "f"} for i in range(6))]
+        child = {**row, "stage": INPAINTED, "generator": "inpainting", "framework": "f"}
+        rows += [row, *({**child, "candidate": f"{row['candidate']}{i}"} for i in range(6))]
     assert sorted(systems) == sorted(BRAVAIS)
 
 
@@ -245,6 +255,24 @@ def test_compositions_begin_with_different_lattices(make_config):
     first = [plan.origin["lattice_system"] for task in campaign.plan(0, []) for plan in task.plans]
     assert len(first) == len(campaign.cells) == 28
     assert len(set(first)) > 7
+
+
+def test_lattices_that_pay_are_taken_more_often(make_config):
+    policy = {"generated": 40, "floor": 0, "strength": 1}
+    config = make_config(
+        compositions={"cells": [{"Li": 4, "Si": 4}]}, lattices={"bravais": ["cP", "hP"]}, policy=policy
+    )
+    campaign = campaign_of(config)
+    rows = pretended(campaign.plan(0, []))
+    for row in rows:
+        row["e_d"] = 0.0 if row["lattice_system"] == "hP" else 0.9
+    systems = Counter(
+        plan.origin["lattice_system"]
+        for task in campaign.plan(1, rows)
+        for plan in task.plans
+        if not plan.origin.get("parent")
+    )
+    assert systems["hP"] > 3 * systems["cP"]
 
 
 def test_only_lattices_that_were_asked_for(make_config):
@@ -262,7 +290,7 @@ def test_without_frameworks_nothing_is_inpainted(make_config):
 
 
 def test_inpainting_keeps_the_host_and_adds_the_guests_asked_for(cobaltate):
-    config = cobaltate["config"]
+    config = without_feedback(cobaltate["config"])
     plans = [
         plan
         for task in campaign_of(config).plan(1, cobaltate["rows"])
@@ -270,7 +298,7 @@ def test_inpainting_keeps_the_host_and_adds_the_guests_asked_for(cobaltate):
         for plan in task.plans
     ]
     records = {record["framework"]: (record, row) for row in cobaltate["rows"] for record in row["frameworks"] or ()}
-    assert len(plans) == config.policy.inpainted
+    assert len(plans) == config.policy.inpainted == 4
     for plan in plans:
         record, parent = records[plan.origin["framework"]]
         host, crystal = required(record["host"]), plan.blank.crystal

@@ -121,8 +121,8 @@ def test_an_unknown_field_is_named_beside_those_there_are(content, where, known)
         (with_section(reference={"path": "x.json"}), ["reference", "no meaning with kind: packaged", "change kind"]),
         (with_section(reference={"kind": "web"}), ["reference.kind", "'packaged', 'table', 'file' or 'mp'", "'web'"]),
         # samplers
-        (with_section(generation={"kind": "euler"}), ["generation", "predictor-corrector or heun", "'euler'"]),
-        (with_section(generation={"steps": 9}), ["generation", "kind must be given", "predictor-corrector or heun"]),
+        (with_section(generation={"kind": "euler"}), ["generation", "predictor-corrector, heun, ancestral", "'euler'"]),
+        (with_section(generation={"steps": 9}), ["generation", "kind must be given", "predictor-corrector, heun"]),
         (with_section(generation="heun"), ["generation", "group of fields", "'heun'"]),
         (with_section(generation={"kind": "heun", "steps": 0}), ["generation.steps", "given: 0"]),
         (
@@ -243,7 +243,7 @@ def test_every_given_value_arrives():
     assert config.lattices.bravais == ("cF", "hR")
     assert config.lattices.volume_per_atom == 14.5
     assert (config.generation.kind, config.generation.steps) == ("heun", 7)
-    assert config.inpainting.kind == "predictor-corrector"
+    assert config.inpainting.kind == "ancestral"
     assert (config.relaxation.optimizer, config.relaxation.fmax) == ("lbfgs", 0.02)
     assert config.screening.min_distance == 1.3
     assert (config.policy.lookahead, config.policy.feedback) == (0, False)
@@ -255,7 +255,7 @@ def test_physics_is_all_but_resources_and_the_length_of_the_search(make_config):
     assert "rounds" not in physics["policy"]
     expected = set(SearchConfig.model_fields) - {"resources"}
     assert set(physics) == expected
-    assert set(physics["policy"]) == set(make_config().policy.model_dump()) - {"rounds"}
+    assert set(physics["policy"]) == set(make_config().policy.model_dump()) - {"rounds", "stop"}
 
 
 def test_the_digest_ignores_the_order_of_keys_the_resources_and_the_rounds(make_config):

@@ -11,7 +11,7 @@ from model.sampler import HeunSettings
 from model.screen import ScreenSettings
 from model.stages import Generated, Generator, Rejected, Relaxer
 from search.inpaint import fill, make_blanks, read_host
-from search.inpaint_command import inpaint_host
+from search.inpaint_command import inpaint_host, order_host
 
 SHORT = HeunSettings(steps=4)
 
@@ -116,6 +116,14 @@ def test_impossible_guests_are_refused(host, guests, samples, words):
         make_blanks(host, guests, samples=samples, seed=0)
 
 
+def test_more_guests_than_there_is_room_for_are_refused(host):
+    with pytest.raises(ValueError, match=r"500 guests do not fit into CoO2: .* 32 Å³ holds 3 atoms and has room"):
+        make_blanks(host, {"Li": 500}, samples=1, seed=0)
+    make_blanks(host, {"Li": 3}, samples=1, seed=0)  # dense, but relaxation may make room
+    with pytest.raises(ValueError, match="room for 0 such guests"):
+        make_blanks(host.replace(lattice=host.lattice * 0.3), {"Cs": 1}, samples=1, seed=0)
+
+
 # --- filling ------------------------------------------------------------------------------------------------------
 
 
@@ -215,3 +223,46 @@ def test_a_host_without_room_is_told(tmp_path, tiny_weights):
     with pytest.raises(ValueError, match=r"no arrangement survived .*too_close.*fewer guests or more --samples"):
         inpainted(path, tiny_weights, tmp_path / "out", samples=2)
     assert not (tmp_path / "out").exists()
+
+
+# --- partially occupied sites -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def half_filled(tmp_path, licoo2):
+    """Layered LiCoO2 with every second Li missing, in a doubled cell."""
+    structure = licoo2.to_pymatgen() * [2, 1, 1]
+    structure.replace_species({"Li": {"Li": 0.5}})
+    path = tmp_path / "half.cif"
+    structure.to(path)
+    return path
+
+
+def ordered(path, out, **options):
+    console = Console(width=160)
+    with console.capture() as capture:
+        order_host(console, path, samples=4, seed=0, out=out, **{"fix_host": True, **options})
+    return capture.get()
+
+
+def test_partially_occupied_sites_are_ordered(half_filled, tmp_path):
+    text = ordered(half_filled, tmp_path / "out")
+    assert "2 partially occupied sites; 2 arrangements of Li1O4Co2" in text
+    (path,) = (tmp_path / "out").glob("*.cif")  # the two arrangements are one by symmetry
+    assert Counter(site.specie.symbol for site in Structure.from_file(path)) == {"Li": 1, "Co": 2, "O": 4}
+
+
+def test_a_larger_cell_has_more_arrangements(half_filled, tmp_path):
+    text = ordered(half_filled, tmp_path / "out", supercell=(1, 2, 1))
+    assert "4 partially occupied sites; 6 arrangements of Li2O8Co4" in text
+    energies = [float(path.stem.split("_")[-1].removesuffix("meV")) for path in sorted((tmp_path / "out").iterdir())]
+    assert len(energies) > 1
+    assert energies == sorted(energies)
+    assert energies[0] == 0
+
+
+def test_a_full_host_and_a_strange_supercell_are_told(half_filled, host_file, tmp_path):
+    with pytest.raises(ValueError, match=r"every site of .*CoO2\.cif is full.*--guest and --count"):
+        ordered(host_file, tmp_path / "out")
+    with pytest.raises(ValueError, match=r"three numbers of at least 1, got 1 0 1"):
+        ordered(half_filled, tmp_path / "out", supercell=(1, 0, 1))

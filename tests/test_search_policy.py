@@ -1,252 +1,287 @@
-import math
-from itertools import pairwise
+from collections import Counter
 
 import numpy as np
 import pytest
 
 from model.crystal import Crystal
-from model.framework import Framework, extract_frameworks
-from model.symmetry import SpaceGroup
-from search.pipeline import _framework
-from search.policy import HOPELESS, Ledger, PolicySettings, composition_ledger, framework_ledger
+from search.policy import (
+    COMPARED,
+    FIXED_WORK,
+    START_RATE,
+    Arm,
+    Book,
+    Novelty,
+    PolicySettings,
+    bar,
+    choose,
+    host_class,
+    reward,
+    stop_reason,
+    work,
+)
+from search.results import pack
 
 CELLS = ["LiSi", "Li2Si", "Li3Si", "Li4Si", "LiSi2"]
+NEW = [Arm("diffusion", cell) for cell in CELLS]
 
 
-def composition_row(cell, e_d):
-    return {"cell_formula": cell, "e_d": e_d}
+def streams(seed=0):
+    return lambda pick: np.random.default_rng([seed, pick])
 
 
-def generated(candidate, e_d, *records):
-    return {"candidate": candidate, "e_d": e_d, "framework": None, "frameworks": list(records)}
+def book(settings=None, **records):
+    """A book in which each cell (keyword) has the rewards listed."""
+    made = Book(settings or PolicySettings())
+    for cell, rewards in records.items():
+        for value in rewards:
+            made.record(Arm("diffusion", cell), value, 300.0)
+    return made
 
 
-def inpainted(candidate, e_d, framework):
-    return {"candidate": candidate, "e_d": e_d, "framework": framework, "frameworks": None}
+def candidate(name, e_d, edge=3.0, **columns):
+    crystal = Crystal(np.eye(3) * edge, [[0, 0, 0], [0.5, 0.5, 0.5]], [3, 14])
+    return {
+        "candidate": name, "e_d": e_d, "duplicate_of": None, "final": pack(crystal), "space_group_number": 221,
+        "n_atoms": 2, "steps": 9, "evaluations": 31, "status": "relaxed", "formula": "LiSi", "round": 0,
+        "seconds_generate": 1.0, "seconds_relax": 2.0, "seconds_refine": None, **columns,
+    }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def layered(licoo2, rattle):
-    """One record each of the R-3m CoO2 host, found in two differently distorted crystals."""
-    records = []
-    for seed in range(2):
-        found = extract_frameworks(rattle(licoo2, width=0.02, seed=seed), ["Li"])
-        host = next(framework for framework in found if framework.space_group.number == 166)
-        records.append(_framework(f"layered-{seed}", host))
-    return records
+def told(rows):
+    novelty = Novelty()
+    for row in rows:
+        novelty.add(row)
+    return novelty
 
 
-def cubic(identity, edge, guests=None):
-    host = Crystal(np.eye(3) * edge, [[0, 0, 0]], [14])
-    group = SpaceGroup(221, "Pm-3m", 0.1, 10.0)
-    return _framework(identity, Framework(host, guests or {"Li": 1}, group, 0.0, 0.0, 1))
+# --- what an arm is thought to bring ------------------------------------------------------------------------------
 
 
-# --- the value ----------------------------------------------------------------------------------------------------
+def test_without_relatives_the_beta_distribution_is_that_of_a_coin():
+    # Posterior of n tries with r rewards under Beta(s·p, s·(1 − p)); all levels hold the same tries, so p is known.
+    settings = PolicySettings(strength=2.0)
+    made = book(settings, LiSi=[1.0, 0.0, 0.5])
+    everything = (2 * START_RATE + 1.5) / 5
+    method = region = (2 * everything + 1.5) / 5
+    cell = (2 * (2 * region + 1.5) / 5 + 1.5) / 5
+
+    def odds(rate):
+        return rate / (1 - rate)
+
+    prior = odds(method) * odds(cell) / odds(everything)
+    prior /= 1 + prior
+    assert made.beta(NEW[0]) == pytest.approx((2 * prior + 1.5, 2 * (1 - prior) + 1.5))
 
 
-@pytest.mark.parametrize(("factor", "expected"), [(0.99, "proven"), (1.01, "promising")])
-def test_the_value_is_the_best_e_d_less_the_bonus(factor, expected):
-    # proven: E = −0.1, n = 9; promising: E = 0, n = 0; n_all = 9. Equal values −0.1 − c·sqrt(ln 10/10) = −c·sqrt(ln 10)
-    # at c = 0.1/(sqrt(ln 10)·(1 − 1/sqrt(10))).
-    c = 0.1 / (math.sqrt(math.log(10)) * (1 - 1 / math.sqrt(10)))
-    ledger = Ledger(PolicySettings(exploration=factor * c))
-    ledger.add("promising", best=0.0)
-    for e_d in [0.3, -0.1, *[None] * 7]:
-        ledger.record("proven", e_d)
-    assert ledger.pick(1) == expected
+def test_nothing_known_is_the_start_rate_everywhere():
+    made = Book(PolicySettings(strength=4.0))
+    for arm in [*NEW, Arm("inpainting", "LiSi", "f", 1)]:
+        assert made.beta(arm) == pytest.approx((4 * START_RATE, 4 * (1 - START_RATE)))
 
 
-def test_the_lowest_e_d_counts_not_the_last_or_the_mean():
-    ledger = Ledger(PolicySettings(exploration=0))
-    for e_d in (0.02, 0.9, 0.9):
-        ledger.record("a", e_d)
-    for e_d in (0.03, 0.03, 0.03):
-        ledger.record("b", e_d)
-    assert ledger.arms["a"].best == 0.02
-    assert ledger.pick(1) == "a"
+def test_an_untried_arm_is_judged_by_its_method_and_by_its_composition():
+    made = Book(PolicySettings())
+    for _ in range(20):
+        made.record(Arm("diffusion", "LiSi"), 1.0)
+        made.record(Arm("random", "LiSi"), 0.0)
+        made.record(Arm("diffusion", "Li4Si"), 0.0)
+        made.record(Arm("random", "Li4Si"), 0.0)
+
+    def expected(*arm):
+        a, b = made.beta(Arm(*arm))
+        return a / (a + b)
+
+    assert expected("diffusion", "Li2Si2") > expected("random", "Li2Si2")  # method
+    assert expected("diffusion", "Li2Si2") > expected("diffusion", "Li8Si2")  # composition
+    assert expected("diffusion", "Li2Si2") < expected("diffusion", "LiSi")  # itself counts most
 
 
-def test_without_exploration_the_best_arm_takes_all():
-    ledger = Ledger(PolicySettings(exploration=0))
-    for key, e_d in (("a", 0.2), ("b", -0.1), ("c", 0.0)):
-        ledger.record(key, e_d)
-    assert [ledger.pick(3) for _ in range(4)] == ["b"] * 4
-    assert ledger.arms["b"].spent == 1 + 12
+def test_what_is_under_way_lowers_the_arm_and_nothing_else():
+    made = book(LiSi=[1.0, 1.0], Li4Si=[1.0, 1.0])
+    before = [made.beta(arm) for arm in NEW]
+    made.record(NEW[0], None)
+    after = [made.beta(arm) for arm in NEW]
+    assert after[0] == pytest.approx((before[0][0], before[0][1] + 1))
+    assert after[1:] == before[1:]
 
 
-def test_much_exploration_spreads_over_all_arms():
-    ledger = Ledger(PolicySettings(exploration=100))
-    for key, e_d in (("a", 0.2), ("b", -0.1), ("c", 0.0)):
-        ledger.record(key, e_d)
-    assert sorted(ledger.pick(1) for _ in range(6)) == ["a", "a", "b", "b", "c", "c"]
+def test_rewards_never_exceed_tries_so_the_distribution_is_proper():
+    made = book(LiSi=[1.0] * 50)
+    a, b = made.beta(NEW[0])
+    assert a > 0 < b
 
 
-def test_a_hopeless_arm_is_as_good_as_one_without_any_energy():
-    ledger = Ledger(PolicySettings(exploration=0))
-    ledger.record("worse", HOPELESS + 5)
-    ledger.record("failed", None)
-    assert ledger.pick(1) == "failed"  # equal values: the name decides
-    ledger.record("bad", HOPELESS - 0.01)
-    assert ledger.pick(1) == "bad"
+def test_expected_work_follows_size_and_what_the_method_needed():
+    made = Book(PolicySettings())
+    for _ in range(500):
+        made.record(Arm("diffusion", "Li3Si"), 0.0, FIXED_WORK + 4 * 20)
+    assert made.work(Arm("diffusion", "Li3Si")) == pytest.approx(FIXED_WORK + 4 * 20, rel=0.01)
+    assert made.work(Arm("diffusion", "Li6Si2")) == pytest.approx(FIXED_WORK + 8 * 20, rel=0.01)
 
 
-def test_a_pick_counts_at_once():
-    ledger = Ledger(PolicySettings())
-    ledger.add("a")
-    ledger.add("b")
-    first, second = ledger.pick(1), ledger.pick(1)
-    assert {first, second} == {"a", "b"}
-    assert [arm.spent for arm in ledger.arms.values()] == [1, 1]
+def test_the_work_of_a_candidate_is_counted_not_timed():
+    settings = PolicySettings(evaluation_cost=0.5)
+    row = candidate("a", 0.1)
+    assert work(row, settings) == FIXED_WORK + 2 * (10 + 0.5 * 31)
+    assert work({**row, "steps": None, "evaluations": None}, settings) == FIXED_WORK
+    assert work({**row, "seconds_relax": 1e6}, settings) == work(row, settings)
 
 
-@pytest.mark.parametrize("feedback", [True, False])
-def test_the_order_in_which_arms_became_known_decides_nothing(feedback):
-    picks = []
-    for names in (CELLS, CELLS[::-1]):
-        ledger = Ledger(PolicySettings(feedback=feedback))
-        for name in names:
-            ledger.add(name)
-        ledger.record("Li2Si", -0.2)
-        picks.append([ledger.pick(1) for _ in range(30)])
+# --- picks --------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_numbers_give_the_same_picks():
+    picks = [choose(NEW, book(LiSi=[1, 0], Li3Si=[0]), 20, streams(), 1) for _ in range(2)]
     assert picks[0] == picks[1]
+    assert picks[0] != choose(NEW, book(LiSi=[1, 0], Li3Si=[0]), 20, streams(1), 1)
 
 
-# --- compositions -------------------------------------------------------------------------------------------------
+def test_most_goes_where_rewards_are():
+    made = book(LiSi=[1.0] * 30, **{cell: [0.0] * 30 for cell in CELLS[1:]})
+    picks = Counter(arm.cell for arm, _ in choose(NEW, made, 30, streams(), 1))
+    assert picks["LiSi"] > 20
 
 
-def test_every_composition_is_tried_before_any_twice():
-    ledger = composition_ledger(CELLS, [], [], PolicySettings())
-    assert sorted(ledger.pick(1) for _ in CELLS) == sorted(CELLS)
-    assert sorted(ledger.pick(1) for _ in CELLS) == sorted(CELLS)  # alike as long as nothing is known
+def test_the_floor_reaches_every_arm_however_bad():
+    made = book(PolicySettings(floor=0.5), LiSi=[1.0] * 99, **{cell: [0.0] * 99 for cell in CELLS[1:]})
+    picks = Counter(arm.cell for arm, _ in choose(NEW, made, 40, streams(), 1))
+    assert set(picks) == set(CELLS)
+    without = book(PolicySettings(floor=0), LiSi=[1.0] * 99, **{cell: [0.0] * 99 for cell in CELLS[1:]})
+    assert {arm.cell for arm, _ in choose(NEW, without, 20, streams(), 1)} == {"LiSi"}
 
 
-def test_an_untried_composition_comes_before_the_best_known():
-    rows = [composition_row(cell, -5.0) for cell in CELLS[1:]]
-    assert composition_ledger(CELLS, rows, [], PolicySettings()).pick(1) == CELLS[0]
+def test_of_equal_rewards_the_cheaper_goes_first():
+    settings = PolicySettings(floor=0, strength=1)
+    made = Book(settings)
+    for _ in range(200):
+        made.record(Arm("cheap", "LiSi"), 0.5, 200.0)
+        made.record(Arm("dear", "LiSi"), 0.5, 2000.0)
+    picks = choose([Arm("dear", "LiSi"), Arm("cheap", "LiSi")], made, 10, streams(), 1)
+    assert {arm.method for arm, _ in picks} == {"cheap"}
 
 
-def test_a_composition_that_only_failed_is_no_longer_untried():
-    rows = [composition_row(cell, None) for cell in CELLS[:-1]] + [composition_row(CELLS[-1], 0.1)]
-    ledger = composition_ledger(CELLS, rows, [], PolicySettings(exploration=0))
-    assert ledger.pick(1) == CELLS[-1]
-    assert all(arm.spent >= 1 for arm in ledger.arms.values())
+def test_before_results_every_composition_is_tried_before_any_twice():
+    made = Book(PolicySettings())
+    picks = [arm.cell for arm, _ in choose(NEW, made, 10, streams(), 1)]
+    assert sorted(picks[:5]) == sorted(picks[5:]) == sorted(CELLS)
 
 
-def test_without_feedback_energies_decide_nothing():
-    rows = [composition_row("Li2Si", -3.0), composition_row("LiSi", 0.9)]
-    ledger = composition_ledger(CELLS, rows, [], PolicySettings(feedback=False))
-    for _ in range(4 * len(CELLS) - len(rows)):
-        ledger.pick(1)
-    assert {arm.spent for arm in ledger.arms.values()} == {4}
+@pytest.mark.parametrize("feedback", [False, True])
+def test_methods_share_evenly_until_or_unless_results_speak(feedback):
+    arms = [Arm(method, cell) for method in ("diffusion", "random", "exchange") for cell in CELLS]
+    made = Book(PolicySettings(feedback=feedback))
+    if not feedback:
+        for cell in CELLS:
+            made.record(Arm("random", cell), 1.0)
+    picks = Counter(arm.method for arm, _ in choose(arms, made, 30, streams(), 1))
+    assert picks == {"diffusion": 10, "random": 10, "exchange": 10}
 
 
-def test_waiting_candidates_count_as_spent():
-    waiting = [{"cell_formula": cell} for cell in CELLS[:3]]
-    ledger = composition_ledger(CELLS, [], waiting, PolicySettings())
-    assert {ledger.pick(1), ledger.pick(1)} == set(CELLS[3:])
-    assert {arm.spent for arm in ledger.arms.values()} == {1}
+def test_a_framework_gets_several_samples_and_new_crystals_one():
+    arms = [Arm("diffusion", "LiSi"), Arm("inpainting", "LiSi", "f", 1)]
+    picks = choose(arms, Book(PolicySettings()), 8, streams(), 3)
+    assert sum(count for _, count in picks) == 8
+    assert {(arm.host, count) for arm, count in picks[:4]} == {("", 1), ("f", 3)}
 
 
-def test_inpainted_cells_outside_the_search_are_left_aside():
-    rows = [composition_row("Li8Si3", -9.0), composition_row("LiSi", 0.0)]
-    assert set(composition_ledger(CELLS, rows, rows, PolicySettings()).arms) == set(CELLS)
+def test_many_frameworks_of_one_cell_do_not_crowd_out_the_rest():
+    hosts = [Arm("inpainting", "LiSi", f"f{i}", 1) for i in range(500)]
+    made = Book(PolicySettings(floor=0))
+    for arm in (*NEW, *hosts[:5]):
+        made.record(arm, 0.2, 300.0)
+    picks = Counter(arm.method for arm, _ in choose([*NEW, *hosts], made, 60, streams(), 1))
+    assert picks["diffusion"] > 30
 
 
-def test_the_order_of_rows_decides_no_composition():
-    rng = np.random.default_rng(0)
-    rows = [
-        composition_row(CELLS[i], float(e)) for i, e in zip(rng.integers(5, size=40), rng.normal(size=40), strict=True)
-    ]
-    picks = []
-    for order in (range(40), rng.permutation(40)):
-        ledger = composition_ledger(CELLS, [rows[i] for i in order], [], PolicySettings())
-        picks.append([ledger.pick(1) for _ in range(50)])
-    assert picks[0] == picks[1]
+def test_among_the_frameworks_of_a_cell_the_better_class_and_the_better_children_win():
+    settings = PolicySettings(floor=0, strength=2)
+    made = Book(settings)
+    for i in range(30):
+        made.record(Arm("inpainting", "LiSi", f"good{i}", 1), 0.8, 300.0)
+        made.record(Arm("inpainting", "LiSi", f"bad{i}", 4), 0.0, 300.0)
+    untried = [Arm("inpainting", "LiSi", "better", 1), Arm("inpainting", "LiSi", "worse", 4)]
+    picks = Counter(arm.host for arm, _ in choose(untried, made, 10, streams(), 1))
+    assert picks["better"] > picks["worse"]
 
 
-def test_more_is_spent_where_e_d_is_low():
-    rows = [composition_row(cell, 0.01 * index) for index, cell in enumerate(CELLS)]
-    ledger = composition_ledger(CELLS, rows, [], PolicySettings())
-    for _ in range(60):
-        ledger.pick(1)
-    spent = [ledger.arms[cell].spent for cell in CELLS]
-    assert all(better > worse for better, worse in pairwise(spent))
-    assert min(spent) > 1
+def test_no_arms_no_picks():
+    assert choose([], Book(PolicySettings()), 5, streams(), 1) == []
 
 
-# --- frameworks ---------------------------------------------------------------------------------------------------
+# --- what is found ------------------------------------------------------------------------------------------------
 
 
-def test_without_frameworks_there_is_nothing_to_pick():
-    ledger, known = framework_ledger([generated("a", 0.1)], [], PolicySettings())
-    assert not ledger.arms
-    assert not known
+def test_a_crystal_seen_again_is_neither_new_nor_seen_once():
+    novelty = told([candidate("a", 0.0), candidate("b", 0.01, edge=3.02), candidate("c", 0.02, edge=3.8)])
+    assert [novelty.new(name) for name in "abc"] == [True, False, True]
+    assert [novelty.once(name) for name in "abc"] == [False, False, True]
 
 
-def test_a_framework_starts_with_its_parents_e_d():
-    rows = [generated("a", 0.3, cubic("f", 3.0)), generated("b", -0.1, cubic("g", 4.0))]
-    ledger, known = framework_ledger(rows, [], PolicySettings(exploration=0))
-    assert {key: (arm.best, arm.spent) for key, arm in ledger.arms.items()} == {"f": (0.3, 0), "g": (-0.1, 0)}
-    assert ledger.pick(3) == "g"
-    assert known["g"].parent["candidate"] == "b"
-    assert known["g"].record["framework"] == "g"
+def test_a_repeat_within_a_task_counts_as_seen_again():
+    repeat = candidate("b", None, duplicate_of="a", final=None, status="rejected")
+    novelty = told([candidate("a", 0.0), repeat])
+    assert not novelty.once("a") and not novelty.once("b")
 
 
-def test_a_framework_is_then_judged_by_its_children():
-    rows = [
-        generated("a", -0.5, cubic("f", 3.0)),
-        generated("b", 0.0, cubic("g", 4.0)),
-        inpainted("c", 0.2, "f"),
-        inpainted("d", 0.1, "f"),
-    ]
-    ledger, _ = framework_ledger(rows, [], PolicySettings(exploration=0))
-    assert (ledger.arms["f"].best, ledger.arms["f"].spent) == (0.1, 2)
-    assert ledger.pick(1) == "g"
+def test_poor_crystals_are_not_compared_and_count_as_new():
+    novelty = told([candidate(name, COMPARED + 0.1) for name in "ab"])
+    assert novelty.new("a") and novelty.new("b")
 
 
-def test_a_framework_whose_children_all_failed_is_hopeless():
-    rows = [generated("a", -0.5, cubic("f", 3.0)), generated("b", 0.9, cubic("g", 4.0)), inpainted("c", None, "f")]
-    ledger, _ = framework_ledger(rows, [], PolicySettings(exploration=0))
-    assert math.isinf(ledger.arms["f"].best)
-    assert ledger.pick(1) == "g"
+@pytest.mark.parametrize(
+    ("e_d", "once", "expected"),
+    [(-0.3, True, 1), (0.0, True, 1), (0.05, True, 0.75), (0.1, True, 0.5), (0.11, True, 0), (0.0, False, 0)],
+)
+def test_the_reward_is_one_on_the_hull_and_half_at_the_bar(e_d, once, expected):
+    assert reward(e_d, once=once, bar=0.1) == pytest.approx(expected)
 
 
-def test_waiting_children_count_but_do_not_judge():
-    rows = [generated("a", -0.5, cubic("f", 3.0))]
-    waiting = [{"cell_formula": "LiSi", "framework": "f"}] * 3 + [{"cell_formula": "LiSi"}]
-    ledger, _ = framework_ledger(rows, waiting, PolicySettings())
-    assert (ledger.arms["f"].best, ledger.arms["f"].spent) == (-0.5, 3)
+def test_what_has_no_energy_has_no_reward():
+    assert reward(None, once=True, bar=0.1) == 0
 
 
-def test_one_framework_found_twice_is_one_arm(layered):
-    first, second = layered
-    assert first["host"] != second["host"]
-    rows = [generated("a", 0.3, first), generated("b", -0.2, second)]
-    ledger, known = framework_ledger(rows, [], PolicySettings())
-    assert list(known) == list(ledger.arms) == ["layered-0"]
-    assert known["layered-0"].parent["candidate"] == "a"
+def test_the_bar_is_the_window_or_the_best_tenth():
+    settings = PolicySettings(window=0.05, quantile=0.1)
+    far = [candidate(f"{i:02d}", 0.5 + 0.1 * i) for i in range(11)]
+    assert bar(far, told(far), settings) == pytest.approx(0.6)
+    near = [candidate(f"{i:02d}", 0.35 - 0.1 * i, edge=3 + i) for i in range(5)]
+    assert bar(near, told(near), settings) == 0.05
+    assert bar([], told([]), settings) == 0.05
 
 
-def test_the_same_host_with_other_guests_or_another_group_is_another_arm(layered):
-    first, second = layered
-    more = {**second, "framework": "more", "guests": {"Li": 2}}
-    other = {**second, "framework": "other", "space_group_number": 12}
-    _, known = framework_ledger([generated("a", 0.3, first, more, other)], [], PolicySettings())
-    assert list(known) == ["layered-0", "more", "other"]
+def test_frameworks_are_classed_by_the_best_crystal_that_had_them():
+    assert [host_class(e_d, 0.05) for e_d in (-0.1, 0.05, 0.06, 0.15, 0.9, None)] == [1, 1, 2, 3, 4, 5]
 
 
-def test_without_feedback_frameworks_take_turns():
-    rows = [generated("a", -0.5, cubic("f", 3.0)), generated("b", 0.9, cubic("g", 4.0)), inpainted("c", -2.0, "f")]
-    ledger, _ = framework_ledger(rows, [], PolicySettings(feedback=False))
-    assert [ledger.pick(3) for _ in range(4)] == ["g", "f", "g", "f"]
+# --- the end ------------------------------------------------------------------------------------------------------
 
 
-def test_the_order_of_children_decides_nothing():
-    parents = [generated("a", 0.1, cubic("f", 3.0)), generated("b", 0.2, cubic("g", 4.0))]
-    children = [inpainted(f"c{i}", e_d, "fg"[i % 2]) for i, e_d in enumerate([0.3, None, -0.1, 0.0, 0.2])]
-    picks = []
-    for some in (children, children[::-1]):
-        ledger, _ = framework_ledger([*parents, *some], [], PolicySettings())
-        picks.append([ledger.pick(2) for _ in range(10)])
-    assert picks[0] == picks[1]
+@pytest.mark.parametrize(
+    ("stop", "expected"),
+    [
+        ({}, None),
+        ({"target": 0.005}, None),
+        ({"target": 0.01}, "target is reached: E_d 0.0100"),
+        ({"candidates": 4}, None),
+        ({"candidates": 3}, "3 candidates are stored"),
+        ({"cpu_seconds": 10}, None),
+        ({"cpu_seconds": 9}, "9 CPU seconds are spent"),
+        ({"patience": 4}, None),
+        ({"patience": 3}, "has fallen for 3 rounds"),
+    ],
+)
+def test_a_search_ends_when_there_is_reason(stop, expected):
+    rows = [candidate("a", 0.03), candidate("b", 0.01, round=1), candidate("c", 0.0095, round=2)]
+    rows[2]["status"] = "unconverged"
+    reason = stop_reason(rows, 5, PolicySettings(lookahead=0, stop=stop))
+    assert (reason is None) if expected is None else (expected in str(reason))
+
+
+def test_nothing_is_over_before_it_began():
+    settings = PolicySettings(stop={"patience": 1, "target": -1, "candidates": 1, "cpu_seconds": 1})
+    assert stop_reason([], 9, settings) is None
+
+
+def test_a_fall_by_less_than_a_milli_electron_volt_is_no_improvement():
+    rows = [candidate("a", 0.03), candidate("b", 0.0295, round=6)]
+    assert stop_reason(rows, 7, PolicySettings(lookahead=0, stop={"patience": 5})) is not None

@@ -12,6 +12,7 @@ from search.pipeline import failed_rows
 from search.results import (
     CRYSTAL,
     SCHEMA,
+    SCHEMA_VERSION,
     TIMINGS,
     ResultStore,
     load_results,
@@ -149,14 +150,16 @@ def test_another_schema_version_is_refused(tmp_path, cobaltate, metadata):
     table = pa.Table.from_pylist(cobaltate["rows"], schema=SCHEMA).replace_schema_metadata(metadata)
     pq.write_table(table, folder / "old.parquet")
     found = metadata.get("schema_version", "none")
-    with pytest.raises(ValueError, match=rf"old\.parquet has results schema version {found}.*reads 1.*new folder"):
+    with pytest.raises(
+        ValueError, match=rf"old\.parquet has results schema version {found}.*reads {SCHEMA_VERSION}.*new folder"
+    ):
         load_results(tmp_path)
 
 
 def test_a_part_carries_the_schema_and_its_version(run):
     stored = pq.read_schema(run / "candidates" / "00000-gen-000-test.parquet")
     assert stored.equals(SCHEMA)
-    assert stored.metadata[b"schema_version"] == b"1"
+    assert stored.metadata[b"schema_version"] == SCHEMA_VERSION.encode()
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path):

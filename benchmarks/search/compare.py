@@ -1,0 +1,353 @@
+"""Search one chemical system in several ways for the same CPU time, and count what each finds.
+
+python benchmarks/search/compare.py --system Li-Si --seeds 3 --seconds 300 --json li-si.json
+    [--formulas ZnP2S6 Zn2P2S7] [--max-atoms 12] [--guests Zn] [--volume 24] [--contenders papers full ...]
+    [--phases structures.parquet]
+
+Every contender has the same potential, reference, score model, samplers, screening and relaxation, one process, one
+thread, and the same CPU seconds (of everything: planning, sampling, relaxation, symmetry). Only what is done with them
+differs:
+
+    random       random sensible crystals with symmetry and minimum distances, relaxed (AIRSS)
+    exchange     ion exchange from known prototypes
+    diffusion    unconditional diffusion
+    papers       unconditional diffusion, frameworks, three inpaintings each, no feedback (CHGGen)
+    off          all generators, equal shares
+    on           all generators but symmetric inpainting, budget given by the policy
+    full         all generators, budget given by the policy: what `hostguide search` does
+
+Runs are kept in a folder beside the JSON and continued where they stopped, so a longer --seconds goes on from a
+shorter one. --phases names a file with the columns of `hostguide benchmark reconstruct`; known phases of the system
+are then looked for among the results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from pymatgen.analysis.structure_matcher import StructureMatcher
+from pymatgen.core import Composition
+
+from model.composition import parse_system
+from model.crystal import Crystal
+from model.dataset import read_crystals
+from model.distinct import DistinctCrystals
+from model.stages import Generator, Relaxer, Symmetrizer
+from search.campaign import Campaign
+from search.config import HOST_METHODS, NEW_METHODS, SearchConfig, check_config
+from search.pipeline import run_task
+from search.prepare import describe_reference, load_reference, volume_estimate
+from search.results import ResultStore, required
+
+WINDOW = 0.05  # eV/atom
+LOW_SYMMETRY = {"Li-Si": (1, 2, 6)}  # groups that the paper does not count as symmetric; P1 and P-1 elsewhere
+PRESENT = (*NEW_METHODS, *HOST_METHODS)
+CONTENDERS: dict[str, tuple[tuple[str, ...], bool]] = {
+    "random": (("random",), False),
+    "exchange": (("exchange",), False),
+    "diffusion": (("diffusion",), False),
+    "papers": (("diffusion", "inpainting"), False),
+    "off": (PRESENT, False),
+    "on": (tuple(method for method in PRESENT if method != "symmetric"), True),
+    "full": (PRESENT, True),
+}
+SINGLE = ("random", "exchange", "diffusion")
+
+
+def main() -> None:
+    """Run all contenders and write the table and the figures."""
+    arguments = _arguments()
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    folder = arguments.json.with_suffix("")
+    phases = known_phases(arguments.phases, arguments.system, arguments.max_atoms) if arguments.phases else {}
+    outcomes: dict[str, list[dict[str, Any]]] = {name: [] for name in arguments.contenders}
+    for seed in range(arguments.seeds):
+        for name in arguments.contenders:
+            config = configuration(name, seed, arguments)
+            run = Run(config, folder / f"{name}-{seed}")
+            run.search(arguments.seconds)
+            outcomes[name].append(assess(run.within(arguments.seconds), phases, arguments.system))
+            print(f"{name} seed {seed}: {_line(outcomes[name][-1])}", flush=True)
+    figures = {
+        "system": arguments.system,
+        "seconds": arguments.seconds,
+        "seeds": arguments.seeds,
+        "phases": {name: crystal.formula for name, crystal in phases.items()},
+        "contenders": outcomes,
+        "summary": summarise(outcomes),
+    }
+    arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+    print(table(outcomes))
+    print(json.dumps(figures["summary"], indent=2))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--system", required=True, help="elements joined by hyphens")
+    parser.add_argument("--formulas", nargs="*", default=[], help="only these reduced formulas")
+    parser.add_argument("--max-atoms", type=int, default=12)
+    parser.add_argument("--guests", nargs="*", default=[])
+    parser.add_argument("--volume", type=float, help="Å³/atom; estimated from known phases when left out")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=300, help="CPU seconds a contender and seed")
+    parser.add_argument("--contenders", nargs="*", default=list(CONTENDERS), choices=list(CONTENDERS))
+    parser.add_argument("--phases", type=Path, help="Parquet of known crystals; their rediscovery is timed")
+    parser.add_argument("--json", type=Path, required=True)
+    arguments = parser.parse_args()
+    elements = "-".join(sorted(parse_system(arguments.system)))
+    arguments.system = elements
+    return arguments
+
+
+def configuration(name: str, seed: int, arguments: argparse.Namespace) -> SearchConfig:
+    """The search of one contender."""
+    methods, feedback = CONTENDERS[name]
+    compositions: dict[str, Any] = {"max_atoms": arguments.max_atoms}
+    compositions |= {"formulas": arguments.formulas} if arguments.formulas else {"system": arguments.system}
+    hosts = bool(set(methods) & set(HOST_METHODS))
+    content = {
+        "name": name,
+        "seed": seed,
+        "compositions": compositions,
+        "generators": methods,
+        "lattices": {"volume_per_atom": arguments.volume},
+        "generation": {"kind": "heun"},
+        "inpainting": {"kind": "heun"},
+        "relaxation": {"optimizer": "lbfgs", "fmax": 0.05, "max_steps": 200},
+        "frameworks": {"guests": arguments.guests or None, **({"sweep": 0} if name == "papers" else {})},
+        "policy": {
+            "rounds": 10**6,
+            "generated": 16 if hosts else 32,
+            "inpainted": 16 if hosts else 0,
+            "lookahead": 0,
+            "feedback": feedback,
+        },
+    }
+    return check_config(content, source=name)
+
+
+class Run:
+    """One contender with one seed, kept in a folder: its results, and the CPU seconds of each of its tasks."""
+
+    def __init__(self, config: SearchConfig, folder: Path) -> None:
+        self.config, self.folder = config, folder
+        self.store = ResultStore(folder)
+        self.clock = folder / "seconds.json"
+        self.seconds: dict[str, float] = json.loads(self.clock.read_text()) if self.clock.exists() else {}
+        self.rows: list[dict[str, Any]] = []
+        self.ends: list[float] = []  # CPU seconds when each row's task was done
+
+    def search(self, budget: float) -> None:
+        """Search until the CPU seconds are spent."""
+        reference = load_reference(self.config)
+        campaign = Campaign(self.config, lambda cell: volume_estimate(self.config, reference, cell))
+        stages = _stages(self.config, reference)
+        judged_by = {"potential": self.config.models.potential, "reference": describe_reference(reference)}
+        spent, number = 0.0, 0
+        while spent < budget:
+            began = time.process_time()
+            tasks = campaign.plan(number, self.rows)
+            planning = (time.process_time() - began) / len(tasks)
+            for task in tasks:
+                if spent >= budget:
+                    break
+                if task.identity not in self.seconds:
+                    began = time.process_time()
+                    self.store.append(task.identity, run_task(task, *stages, judged_by=judged_by))
+                    self.seconds[task.identity] = planning + time.process_time() - began
+                    self.clock.write_text(json.dumps(self.seconds))
+                spent += self.seconds[task.identity]
+                rows = self.store.rows([task.identity])
+                self.rows += rows
+                self.ends += [spent] * len(rows)
+            number += 1
+
+    def within(self, budget: float) -> list[tuple[float, dict[str, Any]]]:
+        """CPU seconds and row of every candidate that was ready in time."""
+        return [(end, row) for end, row in zip(self.ends, self.rows, strict=True) if end <= budget]
+
+
+_LOADED: dict[str, Any] = {}
+
+
+def _stages(config: SearchConfig, reference: Any) -> tuple[Generator, Relaxer, Symmetrizer]:
+    """Generator, relaxer and symmetrizer; networks are read once."""
+    if not _LOADED:
+        _LOADED["generator"] = Generator(config.models.weights, "cpu")
+        _LOADED["relaxer"] = Relaxer(config.models.potential, config.relaxation, config.screening)
+    symmetrizer = Symmetrizer(
+        reference, config.compositions.elements, config.frameworks.guests, config.frameworks.ladder, config.screening
+    )
+    return _LOADED["generator"], _LOADED["relaxer"], symmetrizer
+
+
+# --- what was found -----------------------------------------------------------------------------------------------
+
+
+def known_phases(path: Path, system: str, max_atoms: int) -> dict[str, Crystal]:
+    """Phases of exactly this system within 30 meV/atom of the hull that fit the atom budget, by identifier."""
+    frame = pd.read_parquet(path)
+    frame = frame[(frame["n_atoms"] <= max_atoms) & (frame["e_above_hull"] < 0.03)]
+    elements = set(system.split("-"))
+    frame = frame[[{str(e) for e in Composition(formula).elements} == elements for formula in frame["formula"]]]
+    return dict(zip(frame["material_id"].astype(str), read_crystals(frame), strict=True))
+
+
+def assess(found: Sequence[tuple[float, dict[str, Any]]], phases: dict[str, Crystal], system: str) -> dict[str, Any]:
+    """Figures of one run."""
+    relaxed = [(at, row) for at, row in found if row["status"] == "relaxed"]
+    best = list(_improvements(relaxed))
+    distinct = list(_new_below(relaxed))
+    return {
+        "candidates": len(found),
+        "relaxed": len(relaxed),
+        "seconds": found[-1][0] if found else 0.0,
+        "best_e_d": best[-1][1] if best else None,
+        "seconds_to_best": best[-1][0] if best else None,
+        "best_curve": best,
+        "distinct": len(distinct),
+        "distinct_curve": [(at, number) for number, at in enumerate(distinct, start=1)],
+        "best_by_formula": _best_by_formula(relaxed),
+        "median_e_d": float(np.median([row["e_d"] for _, row in relaxed])) if relaxed else None,
+        "symmetric": _symmetric(relaxed, LOW_SYMMETRY.get(system, (1, 2))),
+        "generators": _shares(found),
+        "rediscovered": rediscovered(relaxed, phases),
+    }
+
+
+def _improvements(relaxed: Sequence[tuple[float, dict[str, Any]]]) -> Iterator[tuple[float, float]]:
+    best = np.inf
+    for at, row in relaxed:
+        if row["e_d"] < best - 1e-3:
+            best = row["e_d"]
+            yield at, best
+
+
+def _new_below(relaxed: Sequence[tuple[float, dict[str, Any]]]) -> Iterator[float]:
+    """CPU seconds of every crystal below the window that the matcher finds new."""
+    known = DistinctCrystals()
+    for at, row in relaxed:
+        if row["e_d"] < WINDOW and known.add(required(row["final"])) is None:
+            yield at
+
+
+def _best_by_formula(relaxed: Sequence[tuple[float, dict[str, Any]]]) -> dict[str, float]:
+    best: dict[str, float] = {}
+    for _, row in relaxed:
+        best[row["formula"]] = min(row["e_d"], best.get(row["formula"], np.inf))
+    return dict(sorted(best.items(), key=lambda item: item[1]))
+
+
+def _symmetric(relaxed: Sequence[tuple[float, dict[str, Any]]], low: Sequence[int]) -> dict[str, float]:
+    """Share of relaxed crystals above the low groups, by generator."""
+    flags: dict[str, list[bool]] = {}
+    for _, row in relaxed:
+        flags.setdefault(row["generator"], []).append((row["space_group_number"] or 1) not in low)
+    return {method: float(np.mean(some)) for method, some in sorted(flags.items())}
+
+
+def _shares(found: Sequence[tuple[float, dict[str, Any]]]) -> dict[str, int]:
+    counts = pd.Series([row["generator"] for _, row in found]).value_counts()
+    return {str(method): int(number) for method, number in counts.items()}
+
+
+def rediscovered(
+    relaxed: Sequence[tuple[float, dict[str, Any]]], phases: dict[str, Crystal]
+) -> dict[str, dict[str, Any]]:
+    """Known phases that came up: identifier -> CPU seconds, E_d and space group of the first crystal that matches."""
+    matcher = StructureMatcher()
+    found: dict[str, dict[str, Any]] = {}
+    structures = {name: crystal.to_pymatgen() for name, crystal in phases.items()}
+    for at, row in relaxed:
+        for name, phase in structures.items():
+            if name in found or phases[name].formula != row["formula"] or row["e_d"] > 2 * WINDOW:
+                continue
+            if matcher.fit(phase, required(row["final"]).to_pymatgen()):
+                about = {"formula": row["formula"], "e_d": row["e_d"], "space_group": row["space_group"]}
+                found[name] = {"seconds": at, **about}
+    return found
+
+
+def summarise(outcomes: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Ratios of the full search to the others, medians over the seeds; None where a contender did not take part."""
+    return {
+        "distinct_vs_best_single": _ratio(outcomes, "full", SINGLE),
+        "distinct_vs_papers": _ratio(outcomes, "full", ("papers",)),
+        "distinct_vs_random": _ratio(outcomes, "full", ("random",)),
+        "distinct_vs_off": _ratio(outcomes, "full", ("off",)),
+        "seconds_to_best_off_vs_full": _times(outcomes),
+    }
+
+
+def _ratio(outcomes: dict[str, list[dict[str, Any]]], name: str, others: Sequence[str]) -> float | None:
+    """Median over seeds of distinct crystals of ``name`` over those of the best of the others."""
+    rivals = [outcomes[other] for other in others if outcomes.get(other)]
+    if not outcomes.get(name) or not rivals:
+        return None
+    ratios = [
+        one["distinct"] / max(1, *(rival[seed]["distinct"] for rival in rivals), 1)
+        for seed, one in enumerate(outcomes[name])
+    ]
+    return float(np.median(ratios))
+
+
+def _times(outcomes: dict[str, list[dict[str, Any]]]) -> float | None:
+    """How much longer equal shares need to come as low as both of them come; the whole time where they do not."""
+    if not outcomes.get("full") or not outcomes.get("off"):
+        return None
+    ratios = []
+    for full, off in zip(outcomes["full"], outcomes["off"], strict=True):
+        goal = off["best_e_d"] if full["best_e_d"] is None else full["best_e_d"]
+        ratios.append(_reached(off, goal) / _reached(full, goal))
+    return float(np.median(ratios))
+
+
+def _reached(outcome: dict[str, Any], goal: float) -> float:
+    return next((at for at, best in outcome["best_curve"] if best <= goal + 1e-3), outcome["seconds"])
+
+
+def _line(figures: dict[str, Any]) -> str:
+    best = "-" if figures["best_e_d"] is None else f"{1e3 * figures['best_e_d']:.1f}"
+    return (
+        f"{figures['candidates']} candidates, {figures['distinct']} distinct below {1e3 * WINDOW:.0f} meV/atom, "
+        f"best {best} meV/atom, {len(figures['rediscovered'])} known phases"
+    )
+
+
+def table(outcomes: dict[str, list[dict[str, Any]]]) -> str:
+    """Medians over the seeds, spread in brackets, as Markdown."""
+    columns = {
+        "candidates": ("candidates", 1, 0),
+        "relaxed": ("relaxed", 1, 0),
+        f"distinct, E_d < {1e3 * WINDOW:.0f} meV/atom": ("distinct", 1, 0),
+        "best E_d, meV/atom": ("best_e_d", 1e3, 1),
+        "CPU s to best": ("seconds_to_best", 1, 0),
+        "median E_d, meV/atom": ("median_e_d", 1e3, 0),
+    }
+    lines = ["| | " + " | ".join([*columns, "known phases"]) + " |", "|---|" + "---|" * (len(columns) + 1)]
+    for name, runs in outcomes.items():
+        cells = [_cell([run[key] for run in runs], scale, digits) for key, scale, digits in columns.values()]
+        cells.append(_cell([len(run["rediscovered"]) for run in runs], 1, 0))
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(values: Sequence[float | None], scale: float, digits: int) -> str:
+    known = [scale * value for value in values if value is not None]
+    if not known:
+        return "-"
+    spread = "" if len(known) == 1 else f" ({min(known):.{digits}f} to {max(known):.{digits}f})"
+    return f"{np.median(known):.{digits}f}{spread}"
+
+
+if __name__ == "__main__":
+    main()

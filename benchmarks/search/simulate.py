@@ -1,0 +1,152 @@
+"""Try policy settings without a potential: outcomes are drawn from recorded runs, or from a made-up world.
+
+python benchmarks/search/simulate.py [RUN ...] [--set floor=0.3 --set strength=8 ...] [--repeats 20] [--work 300000]
+
+With run folders every arm (generator, cell) gives one of the outcomes that some run recorded for it, drawn with
+replacement. Without, each of 30 made-up cells has 80 crystals, and each of five generators reaches them with its own
+probabilities. A framework counts as its cell. Printed: distinct crystals below the window for the same work, by every
+generator alone, by equal shares and by the policy, and by the policy with each changed setting.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from model.distinct import DistinctCrystals
+from search.policy import Arm, Book, PolicySettings, choose, reward, work
+from search.results import load_results, required
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one candidate of an arm comes to."""
+
+    identity: int  # of the crystal
+    e_d: float | None
+    steps: int | None
+    evaluations: int
+    n_atoms: int
+
+
+World = dict[Arm, list[Result]]
+
+
+def recorded(runs: Sequence[str]) -> World:
+    """Outcomes of all arms of which the runs hold at least eight."""
+    frames = [load_results(run, structures=False) for run in runs]
+    frame = pd.concat(frames, ignore_index=True)
+    distinct = DistinctCrystals()
+    world: World = defaultdict(list)
+    for row in frame.to_dict("records"):
+        known = pd.notna(row["e_d"])
+        identity = -1
+        if known:
+            known_as = distinct.add(required(row["final"]))
+            identity = distinct._seen - 1 if known_as is None else known_as
+        steps = None if pd.isna(row["steps"]) else int(row["steps"])
+        evaluations = 0 if pd.isna(row["evaluations"]) else int(row["evaluations"])
+        outcome = Result(identity, row["e_d"] if known else None, steps, evaluations, int(row["n_atoms"]))
+        world[Arm(row["generator"], row["cell_formula"])].append(outcome)
+    return {arm: outcomes for arm, outcomes in world.items() if len(outcomes) >= 8}
+
+
+def made_up(seed: int) -> World:
+    """30 cells of a binary system; five generators that reach their crystals with unequal luck."""
+    rng = np.random.default_rng(seed)
+    world: World = {}
+    heat = {"diffusion": 0.06, "random": 0.12, "exchange": 0.03, "inpainting": 0.04, "symmetric": 0.05}
+    steps = {"diffusion": 25, "random": 45, "exchange": 30, "inpainting": 15, "symmetric": 15}
+    cells = [(li, si) for n in range(3, 13) for si in range(1, n) if (li := n - si) > si][:30]
+    for number, (li, si) in enumerate(cells):
+        floor = abs(rng.normal(0, 0.04))
+        energies = floor + np.cumsum(rng.exponential(0.4 / (li + si) ** 2, size=80))
+        for method, temperature in heat.items():
+            luck = rng.normal(0, 1.5, size=80) - (energies - floor) / (temperature * rng.uniform(0.5, 2))
+            if method == "exchange":
+                luck[rng.permutation(80)[: 80 - rng.integers(0, 6)]] = -np.inf
+            failing = rng.uniform(0.1, 0.4) if np.isfinite(luck).any() else 1.0
+            chances = np.where(np.isfinite(luck), np.exp(luck - luck.max()), 0.0) if failing < 1 else np.ones(80)
+            drawn = rng.choice(80, size=400, p=chances / chances.sum())
+            evaluations = 0 if method in ("random", "exchange") else 31
+            world[Arm(method, f"Li{li}Si{si}")] = [
+                Result(-1, None, None, evaluations, li + si)
+                if rng.random() < failing
+                else Result(100 * number + k, float(energies[k]), int(rng.poisson(steps[method])), evaluations, li + si)
+                for k in drawn
+            ]
+    return world
+
+
+def simulate(world: World, settings: PolicySettings, budget: float, seed: int) -> tuple[int, float, int]:
+    """Search until the work is spent: distinct crystals below the window, the lowest E_d, work until it was found."""
+    arms, rows, found = sorted(world, key=str), [], Counter()
+    spent, best, when = 0.0, np.inf, 0.0
+    low: set[int] = set()
+    rng = np.random.default_rng(seed)
+    while spent < budget:
+        first = {row["identity"]: row["e_d"] for row in rows if row["e_d"] is not None}
+        limit = max(settings.window, float(np.quantile(list(first.values()), settings.quantile))) if first else 0.1
+        book = Book(settings)
+        for row in rows:
+            book.record(row["arm"], reward(row["e_d"], once=found[row["identity"]] == 1, bar=limit), row["work"])
+        slots = settings.generated + settings.inpainted
+        for arm, _ in choose(arms, book, slots, lambda _: rng, 1):
+            outcome = world[arm][rng.integers(len(world[arm]))]
+            row: dict[str, Any] = {"arm": arm, **vars(outcome)}
+            row["work"] = work(row, settings)
+            spent += row["work"]
+            rows.append(row)
+            if outcome.e_d is not None and spent < budget:
+                found[outcome.identity] += 1
+                if outcome.e_d < settings.window:
+                    low.add(outcome.identity)
+                if outcome.e_d < best - 1e-3:
+                    best, when = outcome.e_d, spent
+    return len(low), best, int(when)
+
+
+def contenders(world: World, changes: Sequence[str]) -> dict[str, tuple[World, PolicySettings]]:
+    """Each generator alone, equal shares, the policy, and the policy with changes."""
+    plain = PolicySettings(generated=32, inpainted=32)
+    even = plain.model_copy(update={"feedback": False})
+    methods = sorted({arm.method for arm in world})
+    single = {m: ({arm: o for arm, o in world.items() if arm.method == m}, even) for m in methods}
+    varied = {}
+    for change in changes:
+        updates = dict(pair.split("=") for pair in change.split(","))
+        varied[change] = (world, PolicySettings.model_validate({**plain.model_dump(), **updates}))
+    return {**single, "equal shares": (world, even), "policy": (world, plain), **varied}
+
+
+def main() -> None:
+    """Simulate all and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="*")
+    parser.add_argument("--set", action="append", default=[], help="settings to try, for example floor=0.3,strength=8")
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--work", type=float, default=500_000)
+    arguments = parser.parse_args()
+    worlds = [recorded(arguments.runs)] if arguments.runs else [made_up(seed) for seed in range(3)]
+    for name in contenders(worlds[0], arguments.set):
+        scores = [
+            simulate(*contenders(world, arguments.set)[name], arguments.work, seed)
+            for world in worlds
+            for seed in range(arguments.repeats)
+        ]
+        distinct, best, when = np.array(scores).T
+        print(
+            f"{name:<40} distinct {np.median(distinct):6.1f} ({distinct.min():.0f}-{distinct.max():.0f})"
+            f"   best {1e3 * np.mean(best):6.1f} meV/atom after {np.median(when):8.0f}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""The frameworks of a campaign: each distinct one once, where it came from, and what may be put into it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from model.composition import CellFormula
+from model.crystal import Crystal
+from model.distinct import DistinctCrystals, DistinctSettings
+from model.symmetry import SYMPREC, space_group
+from search.inpaint import read_host
+from search.results import pack, required
+
+Guests = tuple[tuple[str, int], ...]  # element and count, sorted by element
+
+
+@dataclass(eq=False)
+class KnownFramework:
+    """A framework of the pool.
+
+    Attributes:
+        record: as stored with the first crystal in which it was found, see `search.results.FRAMEWORK`.
+        parent: columns of that crystal; a framework from a file has none.
+        guests: fillings with which it was found.
+        parent_e_d: eV/atom, the lowest E_d of all crystals in which it was found; None if there is none.
+    """
+
+    record: Mapping[str, Any]
+    parent: Mapping[str, Any]
+    guests: list[Guests] = field(default_factory=list)
+    parent_e_d: float | None = None
+
+    @cached_property
+    def host(self) -> Crystal:
+        """The crystal to fill."""
+        return required(self.record["host"])
+
+    def seen(self, guests: Mapping[str, int], e_d: float | None) -> None:
+        """Note one more crystal that has this framework."""
+        found = tuple(sorted((element, int(count)) for element, count in guests.items()))
+        if found and found not in self.guests:
+            self.guests.append(found)
+        if e_d is not None:
+            self.parent_e_d = e_d if self.parent_e_d is None else min(self.parent_e_d, e_d)
+
+
+class FrameworkPool:
+    """Distinct frameworks in the order in which they were found.
+
+    Two frameworks are the same when their cells hold as many atoms, their space groups agree, their volumes differ by
+    less than ``volume_change`` and the matcher maps one onto the other. The first one found stands for all.
+    """
+
+    def __init__(self, volume_change: float, files: Sequence[KnownFramework] = ()) -> None:
+        self.known: dict[str, KnownFramework] = {}
+        self._settings = DistinctSettings(same_space_group=True, volume_tolerance=volume_change)
+        self._distinct: dict[str, DistinctCrystals] = {}
+        self._names: dict[str, list[str]] = {}
+        for framework in files:
+            self._add(framework.record, framework.parent)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Take over the frameworks of one stored candidate."""
+        for record in row["frameworks"] or ():
+            self._add(record, row)
+
+    def _add(self, record: Mapping[str, Any], parent: Mapping[str, Any]) -> None:
+        host = required(record["host"])
+        key = str(CellFormula.parse(host.composition.formula))
+        names = self._names.setdefault(key, [])
+        distinct = self._distinct.setdefault(key, DistinctCrystals(self._settings))
+        same = distinct.add(host, record["space_group_number"])
+        names.append(record["framework"] if same is None else names[same])
+        if same is None:
+            self.known[record["framework"]] = KnownFramework(record, parent)
+        self.known[names[-1]].seen(dict(record["guests"]), parent.get("e_d"))
+
+
+def fillings(
+    framework: KnownFramework, cells: Iterable[CellFormula], elements: Sequence[str], sweep: int
+) -> Iterator[Guests]:
+    """What may be put into a framework: as it was found, then what else leads to a cell that is searched.
+
+    Args:
+        framework: the host.
+        cells: cells that are searched.
+        elements: guest elements; fillings with others are not thought of.
+        sweep: how many more or fewer atoms of one guest than were found; a framework from a file, of which nothing
+            was found, takes every filling that leads to one of the cells.
+    """
+    yield from framework.guests
+    host = CellFormula.parse(framework.host.composition.formula).as_dict
+    for cell in cells:
+        guests = _rest(cell.as_dict, host)
+        if guests is None or guests in framework.guests or not {element for element, _ in guests} <= set(elements):
+            continue
+        if not framework.guests or any(_distance(guests, found) <= sweep for found in framework.guests):
+            yield guests
+
+
+def _rest(cell: Mapping[str, int], host: Mapping[str, int]) -> Guests | None:
+    """What a cell holds beyond its host; None when the host does not fit or nothing is left."""
+    rest = {element: count - host.get(element, 0) for element, count in cell.items()}
+    if min(rest.values()) < 0 or any(element not in cell for element in host) or not any(rest.values()):
+        return None
+    return tuple(sorted((element, count) for element, count in rest.items() if count))
+
+
+def _distance(some: Guests, others: Guests) -> int:
+    """Atoms that one filling has more or fewer than another."""
+    a, b = dict(some), dict(others)
+    return sum(abs(a.get(element, 0) - b.get(element, 0)) for element in {*a, *b})
+
+
+def frameworks_from_files(paths: Iterable[str | Path]) -> list[KnownFramework]:
+    """Hosts from files, or from all files of a folder, in their primitive cells.
+
+    Raises:
+        ValueError: a file cannot be read, or a folder holds none.
+    """
+    return [_from_file(path) for path in _files(paths)]
+
+
+def _files(paths: Iterable[str | Path]) -> Iterator[Path]:
+    for path in map(Path, paths):
+        if not path.is_dir():
+            yield path
+            continue
+        inside = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
+        if not inside:
+            raise ValueError(f"frameworks.files: the folder {path} is empty; put hosts (CIF, POSCAR) into it")
+        yield from inside
+
+
+def _from_file(path: Path) -> KnownFramework:
+    host = Crystal.from_pymatgen(read_host(path).to_pymatgen().get_primitive_structure())
+    group = space_group(host)
+    record = {
+        "framework": f"file-{path.stem}-{host.identity[:8]}",
+        "host": pack(host),
+        "guests": {},
+        "space_group": group.symbol if group else "P1",
+        "space_group_number": group.number if group else 1,
+        "symprec": SYMPREC,
+        "angle_tolerance": group.angle if group else None,
+        "displacement": 0.0,
+    }
+    return KnownFramework(record, {"candidate": None, "lattice_system": None, "e_d": None})

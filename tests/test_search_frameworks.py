@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+from pymatgen.io.cif import CifWriter
+
+from model.composition import CellFormula, from_system
+from model.crystal import Crystal
+from model.framework import Framework, extract_frameworks
+from model.symmetry import SpaceGroup
+from search.frameworks import FrameworkPool, KnownFramework, fillings, frameworks_from_files
+from search.pipeline import _framework
+
+
+@pytest.fixture(scope="module")
+def layered(licoo2, rattle):
+    """One record each of the R-3m CoO2 host, found in two differently distorted crystals."""
+    records = []
+    for seed in range(2):
+        found = extract_frameworks(rattle(licoo2, width=0.02, seed=seed), ["Li"])
+        host = next(framework for framework in found if framework.space_group.number == 166)
+        records.append(_framework(f"layered-{seed}", host))
+    return records
+
+
+def cubic(identity, edge, guests=None):
+    host = Crystal(np.eye(3) * edge, [[0, 0, 0]], [14])
+    group = SpaceGroup(221, "Pm-3m", 0.1, 10.0)
+    return _framework(identity, Framework(host, guests or {"Li": 1}, group, 0.0, 0.0, 1))
+
+
+def row(candidate, e_d, *records):
+    return {"candidate": candidate, "e_d": e_d, "lattice_system": "cP", "frameworks": list(records) or None}
+
+
+def pool_of(*rows, volume_change=0.05):
+    pool = FrameworkPool(volume_change)
+    for one in rows:
+        pool.add(one)
+    return pool
+
+
+def test_a_crystal_without_frameworks_adds_none():
+    assert not pool_of(row("a", 0.1)).known
+
+
+def test_a_framework_found_twice_is_one_and_keeps_its_best_parent(layered):
+    first, second = layered
+    assert first["host"] != second["host"]
+    pool = pool_of(row("a", 0.3, first), row("b", -0.2, second))
+    assert list(pool.known) == ["layered-0"]
+    assert pool.known["layered-0"].parent["candidate"] == "a"
+    assert pool.known["layered-0"].parent_e_d == -0.2
+
+
+def test_another_space_group_is_another_framework(layered):
+    first, second = layered
+    other = {**second, "framework": "other", "space_group_number": 12}
+    assert list(pool_of(row("a", 0.3, first, other)).known) == ["layered-0", "other"]
+
+
+def test_one_host_found_with_two_fillings_knows_both(layered):
+    first, second = layered
+    pool = pool_of(row("a", 0.3, first), row("b", 0.1, {**second, "guests": {"Li": 2}}))
+    assert pool.known["layered-0"].guests == [(("Li", 1),), (("Li", 2),)]
+
+
+@pytest.mark.parametrize(("edge", "names"), [(3.02, ["f"]), (3.1, ["f", "g"])])
+def test_a_host_that_grew_further_than_the_limit_is_another(edge, names):
+    assert list(pool_of(row("a", 0.1, cubic("f", 3.0)), row("b", 0.1, cubic("g", edge))).known) == names
+
+
+def test_maps_read_from_disk_as_pairs_are_understood():
+    record = {**cubic("f", 3.0), "guests": [("Li", 1)]}
+    assert pool_of(row("a", 0.1, record)).known["f"].guests == [(("Li", 1),)]
+
+
+# --- fillings -----------------------------------------------------------------------------------------------------
+
+
+def found(guests):
+    return KnownFramework(cubic("f", 3.0), {}, guests=[tuple(guests.items())] if guests else [])
+
+
+@pytest.mark.parametrize(("sweep", "counts"), [(0, [2]), (1, [2, 1, 3]), (9, [2, 1, 3, 4])])
+def test_guest_counts_are_swept_round_what_was_found(sweep, counts):
+    cells = from_system("Li-Si", max_atoms=5)
+    assert [dict(one)["Li"] for one in fillings(found({"Li": 2}), cells, ["Li"], sweep)] == counts
+
+
+def test_only_cells_that_are_searched_and_only_guests_are_thought_of():
+    cells = [CellFormula.parse(formula) for formula in ("Li3Si", "LiNaSi", "Li2Si2", "Si", "LiNa")]
+    assert list(fillings(found({"Li": 2}), cells, ["Li"], 1)) == [(("Li", 2),), (("Li", 3),)]
+    assert (("Li", 1), ("Na", 1)) in fillings(found({"Li": 1}), cells, ["Li", "Na"], 1)
+
+
+def test_a_host_from_a_file_takes_every_filling_that_is_searched():
+    cells = from_system("Li-Na-Si", max_atoms=4)
+    several = list(fillings(found({}), cells, ["Li", "Na"], 0))
+    assert [dict(guests) for guests in several] == [
+        {"Li": 1, "Na": 1},
+        {"Li": 1, "Na": 2},
+        {"Li": 2, "Na": 1},
+    ]
+
+
+# --- files --------------------------------------------------------------------------------------------------------
+
+
+def test_hosts_come_from_files_and_folders_in_their_primitive_cells(tmp_path, licoo2):
+    host = licoo2.select(np.array(licoo2.symbols) != "Li").to_pymatgen()
+    CifWriter(host.make_supercell([2, 1, 1], in_place=False)).write_file(tmp_path / "coo2.cif")
+    (from_folder,) = frameworks_from_files([tmp_path])
+    (from_file,) = frameworks_from_files([tmp_path / "coo2.cif"])
+    assert from_folder.record == from_file.record
+    assert len(from_folder.host) == 3
+    assert from_folder.record["space_group_number"] == 166
+    assert from_folder.parent_e_d is None and from_folder.guests == []
+
+
+def test_a_folder_without_hosts_and_a_missing_file_are_errors(tmp_path):
+    with pytest.raises(ValueError, match="is empty"):
+        frameworks_from_files([tmp_path])
+    with pytest.raises(ValueError, match=r"gone\.cif does not exist"):
+        frameworks_from_files([tmp_path / "gone.cif"])
