@@ -5,7 +5,6 @@ The numbers are those of ``chgnet.model.CHGNet`` (B. Deng et al., Nat. Mach. Int
 * A first linear layer on concatenated features is split into one product per kind of feature, taken before atoms and
   bonds are gathered: ``W [a_i, b_ij, a_j] = W₁ a_i + W₂ b_ij + W₃ a_j``.
 * Bond features begin as a linear map of 31 radial functions, so all layers read them by one merged matrix.
-* The rows of a linear layer before a layer norm are centred once; the norm then needs no mean.
 * Geometry and radial functions are float64 in any precision: it costs nothing and makes float32 forces ten times
   more exact than the package's.
 * Energy is differentiated with respect to the bond vectors only; forces and virial follow by sums (`bond_gradient`).
@@ -16,7 +15,6 @@ ordered angle ``P + p`` is the unordered pair p with its two bonds exchanged. No
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +30,19 @@ WIDTH = 64  # features per atom, bond and angle in every published CHGNet
 
 
 @dataclass(frozen=True, eq=False)
+class Pairs:
+    """E pairs in both directions: ``here`` (2E,) is where a message goes to, ``there`` (2E,) where it comes from."""
+
+    here: Tensor
+    there: Tensor
+
+    @classmethod
+    def both(cls, i: Tensor, j: Tensor) -> Pairs:
+        """Pairs i, j (E,) and then j, i."""
+        return cls(torch.cat([i, j]), torch.cat([j, i]))
+
+
+@dataclass(frozen=True, eq=False)
 class Graph:
     """Bonds and angles of a batch; the S bonds of the bond graph (shorter than its cutoff) come first.
 
@@ -39,7 +50,8 @@ class Graph:
         vector: per bond, (U, 3) float64, Å, from center to the neighbour's image.
         center, neighbor: per bond, (U,) atoms.
         short: S, number of bonds that take part in angles.
-        first, second: per unordered angle, (P,) bonds < S; ``apex`` (P,) the atom that they share.
+        bonds: center and neighbour of every bond in both directions.
+        angles: per unordered angle its two bonds < S in both orders; ``apex`` (P,) the atom that they share.
         sign: per unordered angle, (P,) -1 where one of the bonds points towards the apex, else +1.
         owner: per atom, (N,) crystal.
         numbers: per atom, (N,) atomic number.
@@ -50,23 +62,13 @@ class Graph:
     center: Tensor
     neighbor: Tensor
     short: int
-    first: Tensor
-    second: Tensor
+    bonds: Pairs
+    angles: Pairs
     apex: Tensor
     sign: Tensor
     owner: Tensor
     numbers: Tensor
     crystals: int
-
-    @property
-    def bond_ends(self) -> Tensor:
-        """(2U,) atom that each directed bond's message goes to."""
-        return torch.cat([self.center, self.neighbor])
-
-    @property
-    def angle_ends(self) -> Tensor:
-        """(2P,) bond that each ordered angle's message goes to."""
-        return torch.cat([self.first, self.second])
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,8 +112,9 @@ def build_graph(bonds: Bonds, batch: Batch, cutoff: float) -> Graph:
     sign = 1.0 - 2.0 * ((a < short) ^ (b < short)).to(vector.dtype)
     wrap = max(short, 1)
     return Graph(
-        vector, center, neighbor, short, a % wrap, b % wrap, apex, sign, batch.owner, batch.numbers, len(batch)
-    )
+        vector, center, neighbor, short, Pairs.both(center, neighbor), Pairs.both(a % wrap, b % wrap), apex, sign,
+        batch.owner, batch.numbers, len(batch),
+    )  # fmt: skip
 
 
 def _pairs(center: Tensor, atoms: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -137,8 +140,8 @@ def angle_counts(bonds: Bonds, atoms: int, cutoff: float) -> Tensor:
 class Gate:
     """A gated MLP from its first linear layer's output on: ``silu(norm(core)) * sigmoid(norm(gate))``.
 
-    Index 0 is the core, 1 the gate. ``matrix`` (2, 64, 64) and ``bias`` (2, 64) are the second linear layer, centred,
-    or None where the MLP has one layer only. ``scale`` and ``offset`` (2, 1, 64) belong to the layer norms.
+    Index 0 is the core, 1 the gate. ``matrix`` (2, 64, 64) and ``bias`` (2, 64) are the second linear layer, or None
+    where the MLP has one layer only. ``scale`` and ``offset`` (2, 64) belong to the layer norms.
     """
 
     matrix: Tensor | None
@@ -148,87 +151,141 @@ class Gate:
     epsilon: float
 
 
-class _PairMessages(torch.autograd.Function):
-    """`pair_messages` with its derivative.
+class _Messages(torch.autograd.Function):
+    """`messages` with its derivative.
 
     Written out by hand because the pairs are nearly all the work: autograd would keep and pass over twice as much.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, left: Tensor, right: Tensor, shared: Tensor, own: Tensor | None, matrix: Tensor | None,
-        i: Tensor, j: Tensor, gate: Gate,
+        ctx: Any, left: Tensor, right: Tensor, shared: Tensor, own: Tensor | None, weight: Tensor | None,
+        matrix: Tensor | None, pairs: Pairs, gate: Gate, size: int | None,
     ) -> Tensor:  # fmt: skip
-        rows = left.new_empty(2, len(i), 2 * WIDTH)
-        for side, (here, there) in enumerate(((i, j), (j, i))):
-            torch.index_select(left, 0, here, out=rows[side])
-            rows[side].add_(right.index_select(0, there)).add_(shared)
-            if own is not None and matrix is not None:
-                rows[side].addmm_(own[side], matrix)
-        hidden = _second_layer(rows.view(-1, 2 * WIDTH), gate)  # (2, E, 64) with E = 2 len(i)
-        inverse = torch.rsqrt(torch.linalg.vector_norm(hidden, dim=-1, keepdim=True).square_() / WIDTH + gate.epsilon)
-        normed = hidden.mul_(inverse)
-        core, opening = torch.addcmul(gate.offset, normed, gate.scale).unbind(0)
-        opening.sigmoid_()
+        rows = left.index_select(0, pairs.here).add_(right.index_select(0, pairs.there))
+        rows.view(2, -1, 2 * WIDTH).add_(shared)
+        if own is not None and matrix is not None:
+            rows.addmm_(own, matrix)
+        hidden = _second_layer(rows, gate)
+        norms = [
+            torch.native_layer_norm(hidden[k], (WIDTH,), gate.scale[k], gate.offset[k], gate.epsilon) for k in (0, 1)
+        ]
+        core, opening = norms[0][0], norms[1][0].sigmoid_()
         active = nn.functional.silu(core)
-        ctx.save_for_backward(rows, normed, inverse, core, active, opening, i, j)
-        ctx.gate, ctx.size, ctx.matrix = gate, len(left), None if own is None else matrix
-        return (active * opening).view(2, -1, WIDTH)
+        result = active * opening
+        ctx.save_for_backward(rows, *hidden, *norms[0], *norms[1][1:], opening, active, weight)
+        ctx.gate, ctx.pairs, ctx.atoms, ctx.matrix, ctx.size = gate, pairs, len(left), matrix, size
+        if weight is not None:
+            result.view(2, -1, WIDTH).mul_(weight)
+        return result if size is None else result.new_zeros(size, WIDTH).index_add_(0, pairs.here, result)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        rows, normed, inverse, core, active, opening, i, j = ctx.saved_tensors
-        grad = grad.reshape(-1, WIDTH)
-        back = torch.empty_like(normed)
-        torch.ops.aten.silu_backward.grad_input(torch.mul(grad, opening, out=back[0]), core, grad_input=back[0])
-        torch.ops.aten.sigmoid_backward.grad_input(torch.mul(grad, active, out=back[1]), opening, grad_input=back[1])
-        back *= ctx.gate.scale
-        back.addcmul_(normed, (back * normed).mean(-1, keepdim=True), value=-1).mul_(inverse)
-        back = _second_layer_back(back, rows.view(-1, 2 * WIDTH), ctx.gate).view_as(rows)
+        rows, *hidden, core, mean, inverse, gate_mean, gate_inverse, opening, active, weight = ctx.saved_tensors
+        gate, pairs = ctx.gate, ctx.pairs
+        grad = grad if ctx.size is None else grad.index_select(0, pairs.here)
+        of_weight = None
+        if weight is not None:
+            of_weight = (grad * active).mul_(opening).view(2, -1, WIDTH).sum(0)
+            grad = (grad.view(2, -1, WIDTH) * weight).view(-1, WIDTH)
+        aten = torch.ops.aten
+        back = [grad * opening, grad * active]
+        aten.silu_backward.grad_input(back[0], core, grad_input=back[0])
+        aten.sigmoid_backward.grad_input(back[1], opening, grad_input=back[1])
+        of_rows = torch.empty_like(rows)
+        for k, (center, spread) in enumerate(((mean, inverse), (gate_mean, gate_inverse))):
+            through, _, _ = aten.native_layer_norm_backward(
+                back[k], hidden[k], (WIDTH,), center, spread, gate.scale[k], gate.offset[k], (True, False, False)
+            )
+            half = of_rows[:, WIDTH * k : WIDTH * (k + 1)]
+            half.copy_(through) if gate.matrix is None else torch.mm(through, gate.matrix[k].T, out=half)
+        if gate.matrix is not None:
+            aten.silu_backward.grad_input(of_rows, rows, grad_input=of_rows)
         left = right = None
         if ctx.needs_input_grad[0]:  # not in the first layer, whose atoms are constants
-            left, right = back.new_zeros(2, ctx.size, 2 * WIDTH)
-            left.index_add_(0, i, back[0]).index_add_(0, j, back[1])
-            right.index_add_(0, j, back[0]).index_add_(0, i, back[1])
-        own = None if ctx.matrix is None else back @ ctx.matrix.T
-        return left, right, back[0] + back[1], own, None, None, None, None
+            left, right = of_rows.new_zeros(2, ctx.atoms, 2 * WIDTH)
+            left.index_add_(0, pairs.here, of_rows)
+            right.index_add_(0, pairs.there, of_rows)
+        own = of_rows @ ctx.matrix.T if ctx.needs_input_grad[3] else None
+        return left, right, of_rows.view(2, -1, 2 * WIDTH).sum(0), own, of_weight, None, None, None, None
 
 
-def _second_layer(rows: Tensor, gate: Gate) -> Tensor:
+def _second_layer(rows: Tensor, gate: Gate) -> list[Tensor]:
+    """Core and gate (2E, 64) before their norms."""
     if gate.matrix is None or gate.bias is None:
-        return rows.view(-1, 2, WIDTH).transpose(0, 1).contiguous()
-    rows = nn.functional.silu(rows)
-    out = rows.new_empty(2, len(rows), WIDTH)
-    for i in range(2):
-        torch.addmm(gate.bias[i], rows[:, WIDTH * i : WIDTH * (i + 1)], gate.matrix[i], out=out[i])
-    return out
+        return [half.contiguous() for half in rows.split(WIDTH, -1)]
+    halves = nn.functional.silu(rows).split(WIDTH, -1)
+    return [torch.addmm(gate.bias[k], halves[k], gate.matrix[k]) for k in (0, 1)]
 
 
-def _second_layer_back(back: Tensor, rows: Tensor, gate: Gate) -> Tensor:
-    if gate.matrix is None:
-        return back.transpose(0, 1).reshape(rows.shape)
-    out = torch.empty_like(rows)
-    for i in range(2):
-        torch.mm(back[i], gate.matrix[i].T, out=out[:, WIDTH * i : WIDTH * (i + 1)])
-    return torch.ops.aten.silu_backward.grad_input(out, rows, grad_input=out)
-
-
-def pair_messages(
-    left: Tensor, right: Tensor, shared: Tensor, i: Tensor, j: Tensor, gate: Gate, *,
-    own: Tensor | None = None, matrix: Tensor | None = None,
+def messages(
+    left: Tensor, right: Tensor, shared: Tensor, pairs: Pairs, gate: Gate, *, own: Tensor | None = None,
+    matrix: Tensor | None = None, weight: Tensor | None = None, size: int | None = None,
 ) -> Tensor:  # fmt: skip
-    """(2, E, 64) messages of pairs i, j (E,) in both directions: ``gate(left[i] + right[j] + shared + own @ matrix)``.
+    """(2E, 64) messages of pairs in both directions.
+
+    They are ``weight * gate(left[here] + right[there] + shared + own @ matrix)``.
 
     Args:
         left, right: (n, 128) first linear layer of the features at either end, core beside gate.
         shared: (E, 128) what the pair itself adds in both directions.
-        i, j: (E,) rows of ``left`` and ``right``; they change places in the second direction.
+        pairs: the rows of ``left`` and ``right``.
         gate: the rest of the gated MLP.
-        own, matrix: (2, E, 64) features of each direction, if they differ, and their part (64, 128) of the layer.
+        own, matrix: (2E, 64) features of each direction, if they differ, and their part (64, 128) of the layer.
+        weight: (E, 64), the same in both directions.
+        size: sum the messages at ``here`` into so many rows (size, 64).
     """
-    messages: Tensor = _PairMessages.apply(left, right, shared, own, matrix, i, j, gate)
-    return messages
+    result: Tensor = _Messages.apply(left, right, shared, own, weight, matrix, pairs, gate, size)
+    return result
+
+
+class _Radial(torch.autograd.Function):
+    """Smoothed radial Bessel functions (U, 31) of lengths (U,), their derivative in closed form."""
+
+    @staticmethod
+    def forward(ctx: Any, length: Tensor, basis: RadialBasis) -> Tensor:
+        value, slope = basis.value_and_slope(length)
+        ctx.save_for_backward(slope)
+        return value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (slope,) = ctx.saved_tensors
+        return (grad * slope).sum(-1), None
+
+
+class RadialBasis:
+    """``u(r) √(2/c) sin(nπr/c) / r`` with the polynomial envelope u (J. Gasteiger et al., ICLR 2020, eqs. 7 and 8).
+
+    In float32 (phases up to 31π, cancelling powers) it would cause nearly all the noise in forces.
+    """
+
+    def __init__(self, module: Any) -> None:
+        self.frequencies = module.frequencies.double() * module.inv_cutoff  # nπ/c with trained n
+        self.norm, self.inverse = module.norm_const, module.inv_cutoff
+        self.power = module.smooth_cutoff.p
+
+    def __call__(self, length: Tensor) -> Tensor:
+        """(U, 31) float64 from lengths (U,) in Å."""
+        value: Tensor = _Radial.apply(length, self)
+        return value
+
+    def value_and_slope(self, length: Tensor) -> tuple[Tensor, Tensor]:
+        """(U, 31) functions and their derivatives with respect to the length."""
+        x, p = length * self.inverse, self.power
+        power = x ** (p - 1)
+        a, b, c = -(p + 1) * (p + 2) / 2, p * (p + 2), -p * (p + 1) / 2
+        inside = x < 1
+        envelope = (1 + power * x * (a + x * (b + x * c))) * inside
+        bend = power * (a * p + x * (b * (p + 1) + x * (c * (p + 2)))) * self.inverse * inside
+        factor = self.norm * envelope / length
+        fall = self.norm * bend / length - factor / length
+        phase = length[:, None] * self.frequencies
+        wave = torch.sin(phase)
+        slope = torch.cos(phase).mul_(self.frequencies).mul_(factor[:, None]).addcmul_(wave, fall[:, None])
+        return wave * factor[:, None], slope
 
 
 @dataclass(frozen=True, eq=False)
@@ -267,7 +324,6 @@ class CHGNetNetwork:
 
     def __init__(self, model: Any, *, device: str | torch.device, dtype: torch.dtype) -> None:
         _check_shape(model)
-        radial = copy.deepcopy(model.bond_basis_expansion).to(device=device, dtype=torch.float64).requires_grad_(False)
         model = model.to(device=device, dtype=dtype).requires_grad_(False).eval()
         self.dtype = dtype
         self.atom_cutoff = float(model.graph_converter.atom_graph_cutoff)
@@ -275,8 +331,8 @@ class CHGNetNetwork:
         self.elements = model.atom_embedding.embedding.num_embeddings
         self.embedding = model.atom_embedding.embedding.weight
         self.reference = model.composition_model.fc.weight[0].double()  # (elements,) eV
-        # In float32 the radial basis (phases up to 31π, cancelling powers) would cause nearly all the noise in forces.
-        self.radial, self.radial_short = radial.rbf_expansion_ag, radial.rbf_expansion_bg
+        radial = model.bond_basis_expansion
+        self.radial, self.radial_short = RadialBasis(radial.rbf_expansion_ag), RadialBasis(radial.rbf_expansion_bg)
         self.frequencies = model.angle_basis_expansion.fourier_expansion.frequencies
         self.atom_layers = [_atom_layer(layer) for layer in model.atom_conv_layers]
         self.bond_layers = [_angle_layer(layer) for layer in model.bond_conv_layers]
@@ -312,15 +368,18 @@ class CHGNetNetwork:
         start = short_basis @ self.bond_embedding  # (S, 64)
         bonds = start
         short_weight = self.radial_short(length[: graph.short]).to(self.dtype) @ self.weight_short
-        pair_weight = torch.stack([short_weight.index_select(0, k) for k in (graph.second, graph.first)])  # (2, P, 64)
-        angles = self._angle_features(vector, length, graph)  # (1, P, 64), from the first update on (2, P, 64)
+        first, second = graph.angles.here.chunk(2)
+        half = (len(first), WIDTH)
+        pair_weight = short_weight.index_select(0, first) * short_weight.index_select(0, second)  # (P, 64)
+        angles = self._angle_features(vector, length, graph)  # (P, 64), from the first update on (2P, 64)
         magmoms = atoms[:, 0]
         for i, (layer, following) in enumerate(zip(self.bond_layers, self.atom_layers[1:], strict=True)):
-            message = _angle_messages(atoms, bonds, angles, graph, layer) * pair_weight
-            total = torch.zeros_like(bonds).index_add(0, graph.angle_ends, message.view(-1, WIDTH))
-            bonds = bonds + (total * short_weight) @ layer.output
+            assert layer.output is not None
+            total = _angle_messages(atoms, bonds, angles, graph, layer, weight=pair_weight, size=graph.short)
+            bonds = bonds + total @ layer.output
             if i < len(self.angle_layers):
-                angles = angles + _angle_messages(atoms, bonds, angles, graph, self.angle_layers[i])
+                update = _angle_messages(atoms, bonds, angles, graph, self.angle_layers[i])
+                angles = (update.view(2, *half) + angles.view(1 if i == 0 else 2, *half)).view(-1, WIDTH)
             else:
                 magmoms = (atoms @ self.site_wise.weight[0] + self.site_wise.bias).abs()
             change = (bonds - start) @ following.from_bond
@@ -331,31 +390,32 @@ class CHGNetNetwork:
 
     def _angle_features(self, vector: Tensor, length: Tensor, graph: Graph) -> Tensor:
         unit = vector[: graph.short] / length[: graph.short, None]
-        cosine = graph.sign * (unit.index_select(0, graph.first) * unit.index_select(0, graph.second)).sum(-1)
+        first, second = graph.angles.here.chunk(2)
+        cosine = graph.sign * (unit.index_select(0, first) * unit.index_select(0, second)).sum(-1)
         angle = torch.acos(cosine * (1 - 1e-6)).to(self.dtype)  # the factor is the package's: acos stays smooth
         wave = angle[:, None] * self.frequencies
         constant = wave.new_full((len(wave), 1), math.sqrt(0.5))
         basis = torch.cat([constant, torch.sin(wave), torch.cos(wave)], dim=-1) / math.sqrt(math.pi)  # (P, 31)
-        return (basis @ self.angle_embedding)[None]
+        return basis @ self.angle_embedding
 
 
 def _atom_convolution(atoms: Tensor, bond_term: Tensor, weight: Tensor, graph: Graph, layer: AtomLayer) -> Tensor:
     """New atom features (N, 64); ``bond_term`` (U, 128) is the bonds' part of the first linear layer."""
     left, right = torch.addmm(layer.bias, atoms, layer.from_center), atoms @ layer.from_neighbor
-    message = pair_messages(left, right, bond_term, graph.center, graph.neighbor, layer.gate) * weight
-    total = torch.zeros_like(atoms).index_add(0, graph.bond_ends, message.view(-1, WIDTH))
+    total = messages(left, right, bond_term, graph.bonds, layer.gate, weight=weight, size=len(atoms))
     return atoms + total @ layer.output
 
 
-def _angle_messages(atoms: Tensor, bonds: Tensor, angles: Tensor, graph: Graph, layer: AngleLayer) -> Tensor:
-    """(2, P, 64) what every ordered angle says, before any weight."""
+def _angle_messages(
+    atoms: Tensor, bonds: Tensor, angles: Tensor, graph: Graph, layer: AngleLayer, **sums: Any
+) -> Tensor:
+    """(2P, 64) what every ordered angle says, or (S, 64) what every bond hears; ``sums`` as in `messages`."""
     left, right = bonds @ layer.from_first, bonds @ layer.from_second
     shared = torch.addmm(layer.bias, atoms, layer.from_atom).index_select(0, graph.apex)
-    if len(angles) == 2:
-        own, matrix = angles, layer.from_angle
-        return pair_messages(left, right, shared, graph.first, graph.second, layer.gate, own=own, matrix=matrix)
-    shared = shared.addmm(angles[0], layer.from_angle)  # at first both directions see the same angle
-    return pair_messages(left, right, shared, graph.first, graph.second, layer.gate)
+    if len(angles) == 2 * len(shared):
+        return messages(left, right, shared, graph.angles, layer.gate, own=angles, matrix=layer.from_angle, **sums)
+    shared = shared.addmm(angles, layer.from_angle)  # at first both directions see the same angle
+    return messages(left, right, shared, graph.angles, layer.gate, **sums)
 
 
 def _check_shape(model: Any) -> None:
@@ -369,20 +429,15 @@ def _check_shape(model: Any) -> None:
         raise ValueError(f"this CHGNet has another shape than 0.3.0 and r2SCAN: {wrong}, expected {expected}")
 
 
-def _centred(matrix: Tensor) -> Tensor:
-    """Remove the mean over outputs (last axis), which the layer norm that follows would remove anyway."""
-    return matrix - matrix.mean(-1, keepdim=True)
-
-
 def _gate(block: Any) -> Gate:
     norms = (block.bn1, block.bn2)
     last = [mlp.layers[-1] for mlp in (block.mlp_core, block.mlp_gate)]
     deep = len(block.mlp_core.layers) > 2
     return Gate(
-        matrix=torch.stack([_centred(layer.weight.T) for layer in last]) if deep else None,
-        bias=torch.stack([_centred(layer.bias) for layer in last]) if deep else None,
-        scale=torch.stack([norm.weight for norm in norms])[:, None],
-        offset=torch.stack([norm.bias for norm in norms])[:, None],
+        matrix=torch.stack([layer.weight.T for layer in last]) if deep else None,
+        bias=torch.stack([layer.bias for layer in last]) if deep else None,
+        scale=torch.stack([norm.weight for norm in norms]),
+        offset=torch.stack([norm.bias for norm in norms]),
         epsilon=norms[0].eps,
     )
 
@@ -390,10 +445,8 @@ def _gate(block: Any) -> Gate:
 def _first_layer(block: Any) -> tuple[list[Tensor], Tensor]:
     """First linear layer of core and gate side by side: one (64, 128) matrix per input feature, and the bias (128,)."""
     first = [next(m for m in mlp.layers if isinstance(m, nn.Linear)) for mlp in (block.mlp_core, block.mlp_gate)]
-    deep = len(block.mlp_core.layers) > 2
-    matrices = [layer.weight.T if deep else _centred(layer.weight.T) for layer in first]
-    biases = [layer.bias if deep else _centred(layer.bias) for layer in first]
-    return [part.contiguous() for part in torch.cat(matrices, dim=1).split(WIDTH)], torch.cat(biases)
+    matrix = torch.cat([layer.weight.T for layer in first], dim=1)
+    return [part.contiguous() for part in matrix.split(WIDTH)], torch.cat([layer.bias for layer in first])
 
 
 def _atom_layer(layer: Any) -> AtomLayer:

@@ -1,0 +1,163 @@
+"""One evaluation of CHGNet (energy, forces, stress, moments): ours against the package, cost against size, and memory.
+
+    python benchmarks/evaluate.py --json evaluate.json
+
+Times are CPU seconds of this process on one thread, best of several, ours and the package's in turn; other work on
+the machine disturbs them less than wall time. Crystals come from generated.extxyz; larger ones are supercells of those
+of 20 atoms. ``growth`` is the peak memory of a fresh process above what it held with the model loaded and one small
+crystal evaluated (Linux).
+"""
+
+# ruff: noqa: E402
+from __future__ import annotations
+
+import os
+
+for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[variable] = "1"  # before anything below loads a thread pool
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import numpy as np
+import torch
+from chgnet.model import CHGNet
+
+from model.crystal import Crystal
+from model.potential import CHGNetPotential
+
+GENERATED = Path(__file__).with_name("generated.extxyz")
+REPEATS = {20: (1, 1, 1), 40: (2, 1, 1), 100: (5, 1, 1), 200: (5, 2, 1), 500: (5, 5, 1)}
+
+
+def generated(family: str | None = None) -> list[Crystal]:
+    frames = ase.io.read(GENERATED, ":")
+    return [Crystal.from_ase(atoms) for atoms in frames if family in (None, atoms.info["family"])]
+
+
+def repeated(crystal: Crystal, repeats: tuple[int, int, int]) -> Crystal:
+    return Crystal.from_ase(crystal.to_ase() * repeats)
+
+
+def cpu_seconds(jobs: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """Least CPU seconds of each job, all jobs in turn in every repeat."""
+    best = dict.fromkeys(jobs, np.inf)
+    for repeat in range(repeats + 1):
+        for name, job in jobs.items():
+            start = time.process_time()
+            job()
+            if repeat:  # the first round warms up
+                best[name] = min(best[name], time.process_time() - start)
+    return best
+
+
+def against_package(limit: int, repeats: int) -> dict[str, Any]:
+    """Crystals of 20 atoms one by one and as a batch."""
+    model = CHGNet.load(use_device="cpu", verbose=False)
+    model.graph_converter.set_isolated_atom_response("ignore")
+    ours = CHGNetPotential()
+    crystals = [crystal for crystal in generated() if len(crystal) == 20][::2][:limit]
+    rows = []
+    for crystal in crystals:
+        structure = crystal.to_pymatgen()
+        jobs = {
+            "package": lambda s=structure: model.predict_structure(s, task="efsm"),
+            "ours": lambda c=crystal: ours.evaluate([c]),
+        }
+        rows.append({"formula": crystal.formula, **cpu_seconds(jobs, repeats)})
+    batch = cpu_seconds({"ours": lambda: ours.evaluate(crystals)}, repeats)["ours"] / len(crystals)
+    package = np.array([row["package"] for row in rows])
+    return {
+        "crystals": rows,
+        "ms_package": 1e3 * package.mean(),
+        "ms_ours": 1e3 * np.mean([row["ours"] for row in rows]),
+        "ms_ours_in_batch": 1e3 * batch,
+        "speedup": float(package.mean() / np.mean([row["ours"] for row in rows])),
+        "speedup_in_batch": float(package.mean() / batch),
+    }
+
+
+def against_size(repeats: int) -> dict[str, dict[int, float]]:
+    """Milliseconds per atom against atoms in the crystal."""
+    ours = CHGNetPotential()
+    found = {}
+    for family in ("Zn4P4S12", "Na in mp-1105143"):
+        crystal = generated(family)[0]
+        sizes = {str(size): repeated(crystal, times) for size, times in REPEATS.items()}
+        jobs = {size: lambda c=larger: ours.evaluate([c]) for size, larger in sizes.items()}
+        found[family] = {int(n): 1e3 * t / int(n) for n, t in cpu_seconds(jobs, repeats).items()}
+    return found
+
+
+def hard(kind: str) -> list[Crystal]:
+    """Inputs that could take much memory."""
+    if kind == "100 crystals":
+        return generated()
+    if kind == "500 atoms":
+        return [repeated(generated("Na in mp-1105143")[0], (5, 5, 1))]
+    if kind == "needle cells":
+        return [Crystal(np.diag([0.8, 0.9, 120.0 + i]), [[0, 0, 0], [0, 0, 0.5]], [3, 14]) for i in range(64)]
+    if kind == "2000 tiny cells":
+        return [Crystal(np.eye(3) * (2.2 + 1e-4 * i), [[0, 0, 0]], [3]) for i in range(2000)]
+    if kind == "dense crystal":  # 60 atoms in a third of their volume
+        rng = np.random.default_rng(0)
+        return [Crystal(np.eye(3) * 5.5, rng.random((60, 3)), [14] * 60)]
+    assert kind == "64 of 100 atoms"
+    return [repeated(generated("Zn4P4S12")[0], (5, 1, 1))] * 64
+
+
+HARD = ("100 crystals", "500 atoms", "needle cells", "2000 tiny cells", "dense crystal", "64 of 100 atoms")
+
+
+def growth(kind: str) -> float:
+    """MB that evaluating hard inputs adds to the peak memory of this process."""
+    ours, crystals = CHGNetPotential(), hard(kind)
+    ours.evaluate(generated()[:1])
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of loading
+    before = peak_mb()
+    ours.evaluate(crystals)
+    return peak_mb() - before
+
+
+def peak_mb() -> float:
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return float(line.split()[1]) / 1024
+
+
+def memory() -> dict[str, float]:
+    command = [sys.executable, __file__, "--growth"]
+    return {kind: float(subprocess.check_output([*command, kind], text=True).split()[-1]) for kind in HARD}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--limit", type=int, default=8, help="crystals compared with the package")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--growth", choices=HARD, help="print the memory that one hard input takes, and no more")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(1)
+    if args.growth:
+        print(growth(args.growth))
+        return
+    package, sizes, peak = against_package(args.limit, args.repeats), against_size(args.repeats), memory()
+    summary = {key: value for key, value in package.items() if key != "crystals"}
+    summary |= {"ms_per_atom": sizes, "peak_growth_mb": peak}
+    print(json.dumps(summary, indent=1))
+    if args.json:
+        host = {"host": platform.processor() or platform.machine(), "torch": torch.__version__}
+        args.json.write_text(json.dumps({"summary": summary, **host, "crystals": package["crystals"]}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
