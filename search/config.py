@@ -18,11 +18,13 @@ from model.sampler import AncestralSettings, HeunSettings, PredictorCorrectorSet
 from model.screen import ScreenSettings
 from model.settings import Settings
 from search.policy import PolicySettings
+from search.tuning import PARTS, Tuning, check_ranges
 
 Sampler = Annotated[PredictorCorrectorSettings | HeunSettings | AncestralSettings, Field(discriminator="kind")]
 SAMPLERS = {"predictor-corrector": PredictorCorrectorSettings, "heun": HeunSettings, "ancestral": AncestralSettings}
 NEW_METHODS = ("diffusion",)  # new crystals in empty cells
 HOST_METHODS = ("inpainting",)  # guests into frameworks
+TUNED = ("diffusion", "inpainting")  # use the samplers of `generation` and `inpainting`
 Method = Literal["diffusion", "inpainting"]
 
 
@@ -169,6 +171,7 @@ class SearchConfig(Settings):
     frameworks: FrameworkSettings = FrameworkSettings()
     reference: ReferenceSettings = ReferenceSettings()
     policy: PolicySettings = PolicySettings()
+    tuning: Tuning = Tuning()
     models: ModelSettings = ModelSettings()
     resources: Resources = Resources()
 
@@ -179,6 +182,12 @@ class SearchConfig(Settings):
                 f"generators: {', '.join(self.generators)} need frameworks; add one of {', '.join(NEW_METHODS)}, "
                 "or give hosts in frameworks.files"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _tunable(self) -> SearchConfig:
+        for part in PARTS:
+            check_ranges(getattr(self, part), getattr(self.tuning, part), part)
         return self
 
     @model_validator(mode="after")
