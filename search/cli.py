@@ -90,6 +90,27 @@ def results(
 
 
 @app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a run")],
+    out: Annotated[Path, typer.Option(help="Folder of the files")],
+    kind: Annotated[str, typer.Option("--format", help="cif, poscar, res, extxyz, ase-db or optimade-json")] = "cif",
+    e_d_below: Annotated[float | None, typer.Option("--e-d-below", help="Largest E_d in eV/atom")] = None,
+    top: Annotated[int, typer.Option(min=1, help="How many crystals at most")] = 1_000_000,
+    formula: Annotated[str | None, typer.Option(help="Only this reduced formula")] = None,
+    distinct: Annotated[bool, typer.Option("--distinct/--all", help="Equal crystals once, or all of them")] = True,
+) -> None:
+    """Write the crystals of a run, those of lowest E_d first, for other tools."""
+    from search.export import export as write_files
+    from search.results import load_results
+    from search.tables import rank
+
+    frame = load_results(run, structures=False)
+    best = rank(frame, top=top, formula=formula, distinct=distinct, e_d_below=e_d_below)
+    paths = write_files(best, kind, out)
+    console.print(f"{len(best)} crystals in {paths[0] if len(paths) == 1 else out}", soft_wrap=True)
+
+
+@app.command()
 def plot(
     run: Annotated[Path, typer.Argument(help="Folder of a run")],
     out: Annotated[Path | None, typer.Option(help="Folder of the pictures; RUN/plots when left out")] = None,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from pymatgen.core import Composition
@@ -19,14 +21,17 @@ from search.results import required
 
 
 def rank(
-    frame: pd.DataFrame, *, top: int, formula: str | None = None, stage: str | None = None, distinct: bool = True
-) -> pd.DataFrame:
-    """The ``top`` relaxed candidates of lowest E_d; of equal crystals only the best if ``distinct``."""
+    frame: pd.DataFrame, *, top: int, formula: str | None = None, stage: str | None = None, distinct: bool = True,
+    e_d_below: float | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """The ``top`` relaxed candidates of lowest E_d (eV/atom); of equal crystals only the best if ``distinct``."""
     chosen = frame[(frame["status"] == "relaxed") & frame["e_d"].notna()]
     if formula is not None:
         chosen = chosen[chosen["formula"] == Composition(formula).reduced_formula]
     if stage is not None:
         chosen = chosen[chosen["stage"] == stage]
+    if e_d_below is not None:
+        chosen = chosen[chosen["e_d"] <= e_d_below]
     if not distinct:
         return chosen.head(top)
     known, keep = DistinctCrystals(DistinctSettings(same_space_group=True)), []
@@ -70,6 +75,12 @@ def write_cif(crystal: Crystal, path: Path) -> None:
     CifWriter(structure, symprec=EXACT if refined else None).write_file(path)
 
 
+def crystal_name(row: Mapping[str, Any]) -> str:
+    """File name that tells formula, space group, E_d and candidate."""
+    group = _text(row["space_group"]).replace("/", "_") or "P1"
+    return f"{row['formula']}_{group}_{1e3 * row['e_d']:+.0f}meV_{row['candidate']}"
+
+
 def write_cifs(best: pd.DataFrame, folder: Path) -> list[Path]:
     """Write one CIF a row, with symmetry where there is any; the name tells rank, formula, space group and E_d."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -77,9 +88,7 @@ def write_cifs(best: pd.DataFrame, folder: Path) -> list[Path]:
         old.unlink()
     paths = []
     for position, row in enumerate(best.to_dict("records"), start=1):
-        group = _text(row["space_group"])
-        name = f"{row['formula']}_{group.replace('/', '_') or 'P1'}_{1e3 * row['e_d']:+.0f}meV_{row['candidate']}"
-        path = folder / f"{position:03d}_{name}.cif"
+        path = folder / f"{position:03d}_{crystal_name(row)}.cif"
         write_cif(required(row["final"]), path)
         paths.append(path)
     return paths
