@@ -304,8 +304,14 @@ def tuner(config: SearchConfig, rows: Rows, bar: float) -> Tuner:
 
 
 def digest(config: SearchConfig) -> str:
-    """8 hexadecimal digits of everything in the configuration that decides results."""
-    return hashlib.blake2b(json.dumps(config.physics(), sort_keys=True).encode(), digest_size=4).hexdigest()
+    """8 hexadecimal digits of everything in the configuration that decides results, hosts in files included."""
+    deciding = [config.physics(), *sorted(hosts(config))]
+    return hashlib.blake2b(json.dumps(deciding, sort_keys=True).encode(), digest_size=4).hexdigest()
+
+
+def hosts(config: SearchConfig) -> list[str]:
+    """Names of the hosts in files, which tell what they hold."""
+    return [str(framework.record["framework"]) for framework in frameworks_from_files(config.frameworks.files)]
 
 
 def best_volumes(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
