@@ -102,14 +102,23 @@ class Relaxer:
         self.relaxation, self.screening = relaxation, screening
 
     def relax(
-        self, crystals: Sequence[Crystal], free: Sequence[np.ndarray] | None = None
+        self,
+        crystals: Sequence[Crystal],
+        free: Sequence[np.ndarray] | None = None,
+        settings: RelaxSettings | None = None,
     ) -> list[Relaxation | Rejected]:
-        """One outcome a crystal, in order; ``free`` are masks (n,) of the atoms that may move, all when left out."""
+        """One outcome a crystal, in order.
+
+        Args:
+            crystals: as made.
+            free: masks (n,) of the atoms that may move, all when left out.
+            settings: in place of the relaxer's own.
+        """
         verdicts = self._screen(crystals)
         places = [index for index, verdict in enumerate(verdicts) if verdict is None]
         masks = None if free is None else [free[index] for index in places]
         accepted = [crystals[index] for index in places]
-        relaxed = iter(relax(accepted, self.potential, self.relaxation, free=masks) if accepted else [])
+        relaxed = iter(relax(accepted, self.potential, settings or self.relaxation, free=masks) if accepted else [])
         return [next(relaxed) if verdict is None else verdict for verdict in verdicts]
 
     def _screen(self, crystals: Sequence[Crystal]) -> list[Rejected | None]:

@@ -19,10 +19,24 @@ import numpy as np
 from model.composition import CellFormula
 from model.crystal import Crystal
 from model.lattice import sample_lattice
+from model.relax import RelaxSettings
 from model.sampler import Blank, SamplerSettings
-from search.config import HOST_METHODS, NEW_METHODS, SearchConfig
+from search.config import HOST_METHODS, NEW_METHODS, TUNED, SearchConfig
 from search.frameworks import FrameworkPool, Guests, KnownFramework, fillings, frameworks_from_files
-from search.policy import Arm, Book, Novelty, bar, choose, host_class, reward, stop_reason, work
+from search.policy import (
+    Arm,
+    Book,
+    Novelty,
+    PolicySettings,
+    bar,
+    choose,
+    host_class,
+    reward,
+    stop_reason,
+    work,
+    work_an_atom,
+)
+from search.tuning import PARTS, Tuner
 
 GENERATED, INPAINTED = "generated", "inpainted"
 Rows = Sequence[Mapping[str, Any]]
@@ -44,6 +58,7 @@ class Task:
         identity: name of the task and of its part in the results; depends only on configuration, seed and results.
         stage: ``generated`` or ``inpainted``.
         method: name of the generator.
+        relaxation: settings of the relaxation.
         found: reduced formula -> energy (eV/atom) of the phases below the reference hull that the search had found.
         volume_change: relative change of volume beyond which a filled framework becomes one again.
     """
@@ -54,6 +69,7 @@ class Task:
     method: str
     plans: tuple[Plan, ...]
     sampler: SamplerSettings
+    relaxation: RelaxSettings
     found: Mapping[str, float]
     volume_change: float
 
@@ -144,15 +160,21 @@ class _Round:
         self.frameworks = self.findings.pool.known
         self.bar = bar(self.rows, self.findings.novelty, self.policy)
         self.volumes, self.found = best_volumes(self.rows), phases_below(self.rows)
+        self.tuner = tuner(self.config, self.rows, self.bar)
         self.arms, self.lattices = Book(self.policy), Book(self.policy)
         for row in self.rows:
             self._record(row, self._reward(row), work(row, self.policy))
         for task in pending:
+            self.tuner.under_way(_PARTS[task.stage], task.sampler)
+            self.tuner.under_way("relaxation", task.relaxation)
             for plan in task.plans:
                 self._record({**plan.origin, "generator": task.method}, None, None)
 
     def tasks(self) -> list[Task]:
         """All tasks of the round."""
+        policy = self.tuner.next("samples", self.campaign.seed(self.number, "samples", 0))
+        assert isinstance(policy, PolicySettings)
+        self.samples = policy.samples
         explore, exploit = list(self._exploring()), list(self._exploiting())
         inpainted = self.policy.inpainted if exploit else 0
         if self.policy.feedback:
@@ -199,7 +221,7 @@ class _Round:
         def rng(pick: int) -> np.random.Generator:
             return np.random.default_rng(self.campaign.seed(self.number, purpose, pick))
 
-        return choose(arms, self.arms, slots, rng, self.policy.samples)
+        return choose(arms, self.arms, slots, rng, self.samples)
 
     def _reward(self, row: Mapping[str, Any]) -> float:
         return reward(row["e_d"], once=self.findings.novelty.once(row["candidate"]), bar=self.bar)
@@ -239,6 +261,7 @@ class _Round:
         crystal = _join(host, guests)
         origin = {
             "cell_formula": arm.cell,
+            "samples": self.samples,
             "lattice_system": parent["lattice_system"],
             "parent": parent["candidate"],
             "framework": arm.host,
@@ -258,21 +281,37 @@ class _Round:
             for start in range(0, len(ordered), self.policy.batch):
                 identity = f"{self.number:05d}-{stage[:3]}-{next(numbers[stage]):03d}-{self.campaign.digest}"
                 batch = tuple(ordered[start : start + self.policy.batch])
-                yield Task(
-                    identity,
-                    self.number,
-                    stage,
-                    method,
-                    batch,
-                    self.config.sampler(method),
-                    self.found,
-                    self.config.frameworks.volume_change,
-                )
+                sampler, relaxation = self._settings(method, stage, identity)
+                change = self.config.frameworks.volume_change
+                yield Task(identity, self.number, stage, method, batch, sampler, relaxation, self.found, change)
+
+    def _settings(self, method: str, stage: str, identity: str) -> tuple[SamplerSettings, RelaxSettings]:
+        """Settings of a batch, tuned where that is asked for."""
+        sampler: Any = self.config.sampler(method)
+        if method in TUNED:
+            sampler = self.tuner.next(_PARTS[stage], self.campaign.seed(self.number, f"sampler {identity}", 0))
+        relaxation: Any = self.tuner.next("relaxation", self.campaign.seed(self.number, f"relaxation {identity}", 0))
+        return sampler, relaxation
+
+
+_PARTS = {GENERATED: "generation", INPAINTED: "inpainting"}  # of the configuration, with a stage's sampler
+
+
+def tuner(config: SearchConfig, rows: Rows, bar: float) -> Tuner:
+    """What the results (in the order of their names) say of the settings that the configuration tunes."""
+    groups: dict[str, Any] = {part: getattr(config, part) for part in PARTS} | {"samples": config.policy}
+    return Tuner(config.tuning, groups, rows, bar, lambda row: work_an_atom(row, config.policy))
 
 
 def digest(config: SearchConfig) -> str:
-    """8 hexadecimal digits of everything in the configuration that decides results."""
-    return hashlib.blake2b(json.dumps(config.physics(), sort_keys=True).encode(), digest_size=4).hexdigest()
+    """8 hexadecimal digits of everything in the configuration that decides results, hosts in files included."""
+    deciding = [config.physics(), *sorted(hosts(config))]
+    return hashlib.blake2b(json.dumps(deciding, sort_keys=True).encode(), digest_size=4).hexdigest()
+
+
+def hosts(config: SearchConfig) -> list[str]:
+    """Names of the hosts in files, which tell what they hold."""
+    return [str(framework.record["framework"]) for framework in frameworks_from_files(config.frameworks.files)]
 
 
 def best_volumes(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:

@@ -259,6 +259,24 @@ def validate(config: Annotated[Path, typer.Argument(help="YAML file of a search"
 
 
 @app.command()
+def tune(
+    config: Annotated[Path, typer.Argument(help="YAML file of a search")],
+    trials: Annotated[int, typer.Option(min=1, help="Batches of each kind to try")] = 40,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the batches; runs/tune-<name> when left out. One that exists goes on."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Configuration to write; <config>-tuned.yaml when left out")] = None,
+) -> None:
+    """Find good settings of the samplers for one system; writes a configuration."""
+    from search.config import load_config
+    from search.tune_command import tune as tuned
+
+    folder = run or Path("runs") / f"tune-{load_config(config).name}"
+    tuned(console, config, trials=trials, run=folder, out=out or config.with_name(f"{config.stem}-tuned.yaml"))
+
+
+@app.command()
 def train(
     config: Annotated[Path, typer.Argument(help="YAML file, for example configs/train/small.yaml")],
     out: Annotated[

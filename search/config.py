@@ -18,11 +18,13 @@ from model.sampler import AncestralSettings, HeunSettings, PredictorCorrectorSet
 from model.screen import ScreenSettings
 from model.settings import Settings
 from search.policy import PolicySettings
+from search.tuning import PARTS, Tuning, check_ranges
 
 Sampler = Annotated[PredictorCorrectorSettings | HeunSettings | AncestralSettings, Field(discriminator="kind")]
 SAMPLERS = {"predictor-corrector": PredictorCorrectorSettings, "heun": HeunSettings, "ancestral": AncestralSettings}
 NEW_METHODS = ("diffusion",)  # new crystals in empty cells
 HOST_METHODS = ("inpainting",)  # guests into frameworks
+TUNED = ("diffusion", "inpainting")  # use the samplers of `generation` and `inpainting`
 Method = Literal["diffusion", "inpainting"]
 
 
@@ -169,6 +171,7 @@ class SearchConfig(Settings):
     frameworks: FrameworkSettings = FrameworkSettings()
     reference: ReferenceSettings = ReferenceSettings()
     policy: PolicySettings = PolicySettings()
+    tuning: Tuning = Tuning()
     models: ModelSettings = ModelSettings()
     resources: Resources = Resources()
 
@@ -179,6 +182,12 @@ class SearchConfig(Settings):
                 f"generators: {', '.join(self.generators)} need frameworks; add one of {', '.join(NEW_METHODS)}, "
                 "or give hosts in frameworks.files"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _tunable(self) -> SearchConfig:
+        for part in PARTS:
+            check_ranges(getattr(self, part), getattr(self.tuning, part), part)
         return self
 
     @model_validator(mode="after")
@@ -198,8 +207,12 @@ class SearchConfig(Settings):
         return self
 
     def physics(self) -> dict[str, Any]:
-        """Everything that decides results: all but resources and the length of the search."""
-        return self.model_dump(mode="json", exclude={"resources": True, "policy": {"rounds": True, "stop": True}})
+        """Everything that decides results: all but resources and the length of the search.
+
+        Of hosts in files it is not their place that counts but what they hold, see `search.campaign.digest`.
+        """
+        exclude: Any = {"resources": True, "policy": {"rounds", "stop"}, "frameworks": {"files"}}
+        return self.model_dump(mode="json", exclude=exclude)
 
     @property
     def candidates(self) -> int:
@@ -220,7 +233,7 @@ class SearchConfig(Settings):
 
 
 def load_config(path: str | Path) -> SearchConfig:
-    """Read and check a YAML file.
+    """Read and check a YAML file; paths of hosts are taken from the file's own folder.
 
     Raises:
         ValueError: with one line a problem: the field, the value and what would be right.
@@ -234,7 +247,9 @@ def load_config(path: str | Path) -> SearchConfig:
         raise ValueError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold a mapping of fields, found {type(content).__name__}")
-    return check_config(content, source=str(path))
+    config = check_config(content, source=str(path))
+    files = tuple(str((path.parent / name).resolve()) for name in config.frameworks.files)
+    return config.model_copy(update={"frameworks": config.frameworks.model_copy(update={"files": files})})
 
 
 def check_config(content: dict[str, Any], *, source: str) -> SearchConfig:

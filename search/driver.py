@@ -221,7 +221,7 @@ class Driver:
         if job.step == 0:
             return job.task.blanks, job.task.sampler
         if job.step == 1:
-            return (job.outcomes[0].crystals,)
+            return job.outcomes[0].crystals, None, job.task.relaxation
         return job.outcomes[1], take_out(job.task, job.outcomes[1]), job.task.found
 
     def _receive(self, step: int, outcome: Done | Failed) -> None:

@@ -2,16 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from model.framework import Framework
+from model.reference import Reference
 from model.relax import Relaxation
 from model.stages import Generated, Generator, Judged, Rejected, Relaxer, Symmetrizer, usable
-from search.campaign import GENERATED, Plan, Task
-from search.results import SCHEMA, pack
+from search.campaign import GENERATED, Campaign, Plan, Task
+from search.config import SearchConfig
+from search.prepare import describe_reference, volume_estimate
+from search.results import SCHEMA, ResultStore, pack
 
 EMPTY_ROW: dict[str, Any] = dict.fromkeys(SCHEMA.names)
+
+
+class Stages(NamedTuple):
+    """What a task goes through."""
+
+    generator: Generator
+    relaxer: Relaxer
+    symmetrizer: Symmetrizer
+
+
+def load_stages(config: SearchConfig, reference: Reference, *, device: str = "cpu") -> Stages:
+    """The stages of a search, networks loaded."""
+    models = config.models
+    return Stages(
+        Generator(models.weights, device),
+        Relaxer(models.potential, config.relaxation, config.screening),
+        Symmetrizer(
+            reference,
+            config.compositions.elements,
+            config.frameworks.guests,
+            config.frameworks.ladder,
+            config.screening,
+        ),
+    )
+
+
+def search_here(
+    config: SearchConfig, reference: Reference, store: ResultStore, stages: Stages
+) -> Iterator[list[dict[str, Any]]]:
+    """A search in this process, task after task; tasks that are stored are taken over. Yields the rows of each."""
+    campaign = Campaign(config, lambda cell: volume_estimate(config, reference, cell))
+    judged_by = {"potential": config.models.potential, "reference": describe_reference(reference)}
+    stored, tasks = store.tasks(), dict[int, list[Task]]()
+    rows: dict[int, list[dict[str, Any]]] = {}
+    for number in range(config.policy.rounds):
+        known = campaign.known_rounds(number)
+        before = [row for k in known for row in rows[k]]
+        if campaign.stop_reason(number, before):
+            return
+        pending = [task for k in range(len(known), number) for task in tasks[k]]
+        tasks[number], rows[number] = campaign.plan(number, before, pending), []
+        for task in tasks[number]:
+            if task.identity not in stored:
+                store.append(task.identity, run_task(task, *stages, judged_by=judged_by))
+            made = store.rows([task.identity])
+            rows[number] += made
+            yield made
 
 
 def run_task(
@@ -24,7 +74,7 @@ def run_task(
 ) -> list[dict[str, Any]]:
     """All stages of one task, one after the other."""
     generated = generator.generate(task.blanks, task.sampler)
-    relaxed = relaxer.relax(generated.crystals)
+    relaxed = relaxer.relax(generated.crystals, None, task.relaxation)
     judged = symmetrizer.judge(relaxed, take_out(task, relaxed), task.found)
     return task_rows(task, generated, relaxed, judged, judged_by=judged_by)
 
@@ -94,6 +144,7 @@ def _origin(task: Task, index: int, plan: Plan) -> dict[str, Any]:
         "formula": plan.blank.crystal.formula,
         "n_atoms": len(plan.blank.crystal),
         "sampler": task.sampler.model_dump_json(),
+        "relaxation": task.relaxation.model_dump_json(),
         "seed": plan.blank.seed,
     }
 

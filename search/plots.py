@@ -24,6 +24,8 @@ from search.config import SearchConfig, load_config
 from search.prepare import load_reference
 from search.results import load_results, required
 from search.tables import rank
+from search.tune_command import plot_tuning
+from search.tuning import Tuning
 
 
 def plot_run(run: Path, out: Path) -> list[Path]:
@@ -41,6 +43,8 @@ def plot_run(run: Path, out: Path) -> list[Path]:
     row = best.iloc[0]
     title = f"{row['formula']}, {row['space_group']}, E_d {1e3 * row['e_d']:+.0f} meV/atom"
     paths = [draw_crystal(required(row["final"]), title, out / "best.png")]
+    if config.tuning != Tuning():
+        paths += plot_tuning(config, run, out)
     binary = len(config.compositions.elements) == 2
     return [_hull(frame, config, out / "hull.png"), *paths] if binary else paths
 

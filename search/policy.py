@@ -302,6 +302,11 @@ def work(row: Mapping[str, Any], settings: PolicySettings) -> float:
     return float(FIXED_WORK + row["n_atoms"] * (relaxing + settings.evaluation_cost * (row["evaluations"] or 0)))
 
 
+def work_an_atom(row: Mapping[str, Any], settings: PolicySettings) -> float:
+    """The part of a candidate's work that grows with its size, over its atoms."""
+    return (work(row, settings) - FIXED_WORK) / float(row["n_atoms"])
+
+
 def host_class(parent_e_d: float | None, bar: float) -> int:
     """How good the best crystal is in which a framework was found: below the bar, twice, four times it, or worse.
 

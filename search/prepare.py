@@ -18,7 +18,7 @@ from model.reference import (
     packaged_reference,
     volume_per_atom,
 )
-from search.campaign import digest
+from search.campaign import digest, hosts
 from search.config import SearchConfig, load_config
 
 # Energies that may be compared: CHGNet 0.3.0 was trained on MP2020-corrected GGA/GGA+U energies, its r2SCAN
@@ -27,7 +27,7 @@ COMPARABLE = {
     "chgnet-0.3.0": ("CHGNet 0.3.0", "MP2020-corrected PBE"),
     "chgnet-r2scan": ("CHGNet r2scan", "r2SCAN"),
 }
-JUDGES = ("reference", "potential", "score_model")
+JUDGES = ("reference", "potential", "score_model", "hosts")
 PACKAGES = ("hostguide", "torch", "e3nn", "chgnet", "pymatgen", "spglib", "ray", "numpy")
 
 
@@ -73,6 +73,7 @@ def manifest(config: SearchConfig, reference: Reference) -> dict[str, Any]:
     return {
         "search": config.name,
         "digest": digest(config),
+        "hosts": hosts(config),
         "reference": describe_reference(reference),
         "potential": config.models.potential,
         "score_model": weights_version(weights),
@@ -93,7 +94,7 @@ def same_search(run: Path, config: SearchConfig, reference: Reference) -> None:
     changed = _differences(before, config.physics())
     if (run / "run.json").exists():
         old, new = json.loads((run / "run.json").read_text()), manifest(config, reference)
-        changed += _differences({key: old[key] for key in JUDGES}, {key: new[key] for key in JUDGES})
+        changed += _differences({key: old.get(key) for key in JUDGES}, {key: new[key] for key in JUDGES})
     if changed:
         raise ValueError(
             f"{run} holds a search with another configuration ({'; '.join(changed[:5])}). "

@@ -62,6 +62,8 @@ SCHEMA = pa.schema(
         ("framework_displacement", pa.float64()),  # Å
         ("guests", pa.list_(pa.string())),
         ("sampler", pa.string()),  # settings as JSON
+        ("relaxation", pa.string()),  # settings as JSON
+        ("samples", pa.int32()),  # candidates that this pick of a framework was given
         ("evaluations", pa.int32()),  # of the network, shared by the batch
         ("seed", pa.int64()),
         ("initial", CRYSTAL),  # as generated

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pymatgen.core import Lattice, Structure
 
-from search.campaign import digest
+from search.campaign import Campaign, digest
 from search.config import SearchConfig, check_config, load_config
 from search.prepare import load_reference, manifest, same_search
 from search.results import write_json
@@ -311,3 +312,48 @@ def test_a_folder_goes_on_with_the_same_search_only(make_config, tmp_path):
         same_search(tmp_path, make_config(relaxation={"fmax": 0.05}), reference)
     with pytest.raises(ValueError, match=r"reference: was 'Materials Project.*is 'mine"):
         same_search(tmp_path, config, replace(reference, name="mine"))
+
+
+# --- hosts in files -----------------------------------------------------------------------------------------------
+
+
+def with_host(folder, edge):
+    """A configuration in ``folder`` that names a host beside it."""
+    lattice = Lattice.cubic(edge)
+    Structure(lattice, ["Ti", "S", "S"], [[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5]]).to(str(folder / "host.cif"))
+    content = {
+        "name": "hosts",
+        "compositions": {"cells": [{"Li": 1, "Ti": 1, "S": 2}]},
+        "frameworks": {"files": ["host.cif"], "guests": ["Li"]},
+        "generators": ["inpainting"],
+    }
+    (folder / "hosts.yaml").write_text(yaml.safe_dump(content))
+    return load_config(folder / "hosts.yaml")
+
+
+def test_hosts_are_looked_for_beside_the_configuration(tmp_path):
+    config = with_host(tmp_path, 4.0)
+    assert config.frameworks.files == (str(tmp_path / "host.cif"),)
+    (task,) = Campaign(config, lambda cell: 16.0).plan(0, [])[:1]
+    assert {plan.origin["cell_formula"] for plan in task.plans} == {"LiS2Ti"}
+    assert {plan.origin["parent"] for plan in task.plans} == {None}
+
+
+def test_what_a_host_holds_decides_results_and_not_where_it_lies(tmp_path):
+    folders = [tmp_path / name for name in "abc"]
+    for folder in folders:
+        folder.mkdir()
+    same, moved, other = (with_host(folder, edge) for folder, edge in zip(folders, (4.0, 4.0, 4.1), strict=True))
+    assert digest(same) == digest(moved) != digest(other)
+
+
+def test_a_missing_host_is_an_error_before_any_work(tmp_path):
+    config = with_host(tmp_path, 4.0)
+    (tmp_path / "host.cif").unlink()
+    with pytest.raises(ValueError, match=r"host\.cif does not exist"):
+        Campaign(config, lambda cell: 16.0)
+
+
+def test_generators_that_need_frameworks_need_something_to_begin_with(make_config):
+    with pytest.raises(ValueError, match=r"inpainting need frameworks; add one of diffusion"):
+        make_config(generators=["inpainting"])

@@ -40,11 +40,11 @@ from model.composition import parse_system
 from model.crystal import Crystal
 from model.dataset import read_crystals
 from model.distinct import DistinctCrystals
-from model.stages import Generator, Relaxer, Symmetrizer
-from search.campaign import Campaign
+from model.reference import Reference
+from model.stages import Symmetrizer
 from search.config import HOST_METHODS, NEW_METHODS, SearchConfig, check_config
-from search.pipeline import run_task
-from search.prepare import describe_reference, load_reference, volume_estimate
+from search.pipeline import Stages, load_stages, search_here
+from search.prepare import load_reference
 from search.results import ResultStore, required
 
 WINDOW = 0.05  # eV/atom
@@ -120,8 +120,6 @@ def configuration(name: str, seed: int, arguments: argparse.Namespace) -> Search
         "compositions": compositions,
         "generators": methods,
         "lattices": {"volume_per_atom": arguments.volume},
-        "generation": {"kind": "heun"},
-        "inpainting": {"kind": "heun"},
         "relaxation": {"optimizer": "lbfgs", "fmax": 0.05, "max_steps": 200},
         "frameworks": {"guests": arguments.guests or None, **({"sweep": 0} if name == "papers" else {})},
         "policy": {
@@ -149,45 +147,35 @@ class Run:
     def search(self, budget: float) -> None:
         """Search until the CPU seconds are spent."""
         reference = load_reference(self.config)
-        campaign = Campaign(self.config, lambda cell: volume_estimate(self.config, reference, cell))
-        stages = _stages(self.config, reference)
-        judged_by = {"potential": self.config.models.potential, "reference": describe_reference(reference)}
-        spent, number = 0.0, 0
-        while spent < budget:
+        spent, began = 0.0, time.process_time()
+        for rows in search_here(self.config, reference, self.store, _stages(self.config, reference)):
+            task = rows[0]["task"]
+            if task not in self.seconds:
+                self.seconds[task] = time.process_time() - began
+                self.clock.write_text(json.dumps(self.seconds))
+            spent += self.seconds[task]
+            self.rows += rows
+            self.ends += [spent] * len(rows)
+            if spent >= budget:
+                return
             began = time.process_time()
-            tasks = campaign.plan(number, self.rows)
-            planning = (time.process_time() - began) / len(tasks)
-            for task in tasks:
-                if spent >= budget:
-                    break
-                if task.identity not in self.seconds:
-                    began = time.process_time()
-                    self.store.append(task.identity, run_task(task, *stages, judged_by=judged_by))
-                    self.seconds[task.identity] = planning + time.process_time() - began
-                    self.clock.write_text(json.dumps(self.seconds))
-                spent += self.seconds[task.identity]
-                rows = self.store.rows([task.identity])
-                self.rows += rows
-                self.ends += [spent] * len(rows)
-            number += 1
 
     def within(self, budget: float) -> list[tuple[float, dict[str, Any]]]:
         """CPU seconds and row of every candidate that was ready in time."""
         return [(end, row) for end, row in zip(self.ends, self.rows, strict=True) if end <= budget]
 
 
-_LOADED: dict[str, Any] = {}
+_LOADED: dict[str, Stages] = {}
 
 
-def _stages(config: SearchConfig, reference: Any) -> tuple[Generator, Relaxer, Symmetrizer]:
-    """Generator, relaxer and symmetrizer; networks are read once."""
-    if not _LOADED:
-        _LOADED["generator"] = Generator(config.models.weights, "cpu")
-        _LOADED["relaxer"] = Relaxer(config.models.potential, config.relaxation, config.screening)
-    symmetrizer = Symmetrizer(
+def _stages(config: SearchConfig, reference: Reference) -> Stages:
+    """The stages; networks are read once for all contenders."""
+    stages = load_stages(config, reference) if not _LOADED else _LOADED["first"]
+    _LOADED.setdefault("first", stages)
+    own = Symmetrizer(
         reference, config.compositions.elements, config.frameworks.guests, config.frameworks.ladder, config.screening
     )
-    return _LOADED["generator"], _LOADED["relaxer"], symmetrizer
+    return stages._replace(symmetrizer=own)
 
 
 # --- what was found -----------------------------------------------------------------------------------------------
