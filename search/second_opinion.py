@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from search.tables import rank
 
 FILE = "second_opinion.parquet"
 SCHEMA_VERSION = "1"
+FIRST = "chgnet-0.3.0"
 PACKAGED_R2SCAN = PACKAGED.with_name("reference-chgnet-r2scan.parquet")
 TOLERANCE = 0.03  # eV/atom, the error that CHGNet's authors give
 SCHEMA = pa.schema(
@@ -33,7 +35,8 @@ SCHEMA = pa.schema(
         ("candidate", pa.string()),
         ("formula", pa.string()),  # reduced
         ("space_group", pa.string()),
-        ("e_d_first", pa.float64()),  # eV/atom, in the run
+        ("e_d_run", pa.float64()),  # eV/atom, as the run has it
+        ("e_d_first", pa.float64()),  # eV/atom, CHGNet 0.3.0 against the phases that both potentials know
         ("energy", pa.float64()),  # eV/atom, r2SCAN
         ("e_d", pa.float64()),  # eV/atom, r2SCAN
         ("products", pa.map_(pa.string(), pa.float64())),
@@ -41,6 +44,7 @@ SCHEMA = pa.schema(
         ("disagrees", pa.bool_()),  # whether the difference exceeds the tolerance
         ("max_force", pa.float64()),  # eV/Å, of the r2SCAN model at this geometry
         ("reference", pa.string()),
+        ("missing", pa.list_(pa.string())),  # stable phases that have no r2SCAN energy
     ],
     metadata={"schema_version": SCHEMA_VERSION},
 )
@@ -51,7 +55,7 @@ def packaged_r2scan() -> Reference:
     return load_table(PACKAGED_R2SCAN)
 
 
-def uncovered(reference: Reference, elements: Collection[str]) -> list[str]:
+def missing_phases(reference: Reference, elements: Collection[str]) -> list[str]:
     """Formulas on the CHGNet 0.3.0 hull of a system that a reference knows nothing of."""
     first = Stability(packaged_reference(), elements)
     stable = {entry.composition.reduced_formula for entry in first.diagram.stable_entries}
@@ -63,30 +67,36 @@ def second_opinions(
 ) -> list[dict[str, Any]]:
     """Rows of `SCHEMA` for ranked candidates, in their order.
 
+    Both potentials are compared on the phases that both know: a stable phase without an r2SCAN energy is left out of
+    both hulls, and named.
+
     Args:
-        frame: candidates as `search.tables.rank` gives them.
-        reference: competing phases, computed with the same potential.
+        frame: candidates as `search.tables.rank` gives them, of a search with CHGNet 0.3.0.
+        reference: competing phases, computed with ``potential``.
         potential: CHGNet's r2SCAN model.
         tolerance: eV/atom beyond which the two potentials disagree.
 
     Raises:
-        ValueError: the reference is another potential's, or lacks phases that are stable with CHGNet 0.3.0.
+        ValueError: the reference is another potential's or lacks an element, or the candidates are not of CHGNet 0.3.0.
     """
     if reference.potential != f"{potential.name} {potential.version}":
         raise ValueError(
             f"a reference of {reference.potential} cannot judge energies of {potential.name} {potential.version}"
         )
+    others = sorted(set(frame["potential"]) - {FIRST})
+    if others:
+        raise ValueError(f"a second opinion needs candidates of {FIRST}, these are of {', '.join(others)}")
     crystals = [required(final) for final in frame["final"]]
     elements = {symbol for crystal in crystals for symbol in crystal.symbols}
-    missing = uncovered(reference, elements)
-    if missing:
-        raise ValueError(
-            f"{reference.name} lacks {', '.join(missing[:5])}{' and others' * (len(missing) > 5)}, stable phases of "
-            f"{'-'.join(sorted(elements))}: give a file that has their structures with --structures"
-        )
-    stability = Stability(reference, elements)
+    first = packaged_reference().of_system(elements)
+    first = first[first["formula"].isin(reference.of_system(elements)["formula"])]
+    hulls = (
+        Stability(replace(packaged_reference(), phases=first), elements),
+        Stability(reference, elements),
+    )
+    missing = missing_phases(reference, elements)
     return [
-        _row(row, crystal, evaluation, stability, tolerance)
+        _row(row, crystal, evaluation, hulls, tolerance) | {"missing": missing}
         for row, crystal, evaluation in zip(
             frame.to_dict("records"), crystals, potential.evaluate(crystals), strict=True
         )
@@ -94,22 +104,24 @@ def second_opinions(
 
 
 def _row(
-    row: dict[Any, Any], crystal: Crystal, evaluation: Evaluation, stability: Stability, tolerance: float
+    row: dict[Any, Any], crystal: Crystal, evaluation: Evaluation, hulls: tuple[Stability, Stability], tolerance: float
 ) -> dict[str, Any]:
-    decomposition = stability.decomposition(crystal.composition, evaluation.energy)
-    difference = decomposition.e_d - row["e_d"]
+    first = hulls[0].decomposition(crystal.composition, row["energy"])
+    second = hulls[1].decomposition(crystal.composition, evaluation.energy)
+    difference = second.e_d - first.e_d
     return {
         "candidate": row["candidate"],
         "formula": row["formula"],
         "space_group": row["space_group"],
-        "e_d_first": row["e_d"],
+        "e_d_run": row["e_d"],
+        "e_d_first": first.e_d,
         "energy": evaluation.energy,
-        "e_d": decomposition.e_d,
-        "products": list(decomposition.products.items()),
+        "e_d": second.e_d,
+        "products": list(second.products.items()),
         "difference": difference,
         "disagrees": bool(abs(difference) > tolerance),
         "max_force": float(np.linalg.norm(evaluation.forces, axis=1).max()),
-        "reference": f"{stability.reference.name} ({stability.reference.potential})",
+        "reference": f"{hulls[1].reference.name} ({hulls[1].reference.potential})",
     }
 
 

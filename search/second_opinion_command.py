@@ -28,6 +28,12 @@ def give_second_opinion(console: Console, run: Path, *, top: int, structures: Pa
     console.print(_table(rows))
     disagree = sum(row["disagrees"] for row in rows)
     console.print(f"{disagree} of {len(rows)} differ by more than {1e3 * tolerance:.0f} meV/atom.")
+    if rows[0]["missing"]:
+        console.print(
+            f"No r2SCAN energy is known of {', '.join(rows[0]['missing'])}: left out of both hulls, so E_d may be too "
+            "low. Both columns are on the same phases and compare with each other.",
+            soft_wrap=True,
+        )
     console.print(f"Stored in {run / FILE}", soft_wrap=True)
 
 

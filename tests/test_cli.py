@@ -85,7 +85,18 @@ def test_every_command_and_option_says_what_it_is_for():
 
 
 def test_the_commands_are_those_documented():
-    expected = {"search", "results", "plot", "inpaint", "validate", "train", "reference", "benchmark", "dft"}
+    expected = {
+        "search",
+        "results",
+        "plot",
+        "inpaint",
+        "validate",
+        "train",
+        "reference",
+        "benchmark",
+        "dft",
+        "second-opinion",
+    }
     assert {path[0] for path in commands() if path} == expected
 
 
