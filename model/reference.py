@@ -29,6 +29,7 @@ from model.crystal import Crystal
 from model.lattice import cell_vectors
 
 if TYPE_CHECKING:
+    from model.potential import Potential
     from model.relax import Relaxation
 
 PACKAGED = Path(__file__).parent / "data" / "reference-chgnet-0.3.0.parquet"
@@ -246,17 +247,47 @@ def relax_reference(
     frame = _with_system(pd.read_parquet(structures_parquet, filters=[("e_above_hull", "<=", within)]))
     wanted = {part for system in systems for part in _subsystems(parse_system(system))}
     frame = frame[frame["system"].isin(wanted)]
-    crystals = [
-        Crystal(cell_vectors(row.cell[:3], row.cell[3:]), row.frac_coords, row.atomic_numbers)
-        for row in frame.itertuples()
-    ]
     rows = [
         (material_id, result.energy_final, result.final.volume / len(result.final))
-        for material_id, result in zip(frame["material_id"], relax(crystals), strict=True)
+        for material_id, result in zip(frame["material_id"], relax(_crystals(frame)), strict=True)
         if result.converged
     ]
     pd.DataFrame(rows, columns=["material_id", "energy_per_atom", "volume_per_atom"]).to_parquet(out, index=False)
     return Path(out)
+
+
+def score_reference(
+    structures_parquet: str | Path, elements: Collection[str], potential: Potential, *, within: float = 0.05
+) -> Reference:
+    """A reference of single points: the phases of one system with another potential's energies.
+
+    Args:
+        structures_parquet: material_id, formula, cell, frac_coords, atomic_numbers and e_above_hull.
+        elements: of the system.
+        potential: gives the energies.
+        within: eV/atom above the hull of the file's own energies; a phase further above is unlikely to be on the
+            other potential's hull.
+
+    Raises:
+        ValueError: the file has no phase of the system.
+    """
+    frame = _with_system(pd.read_parquet(structures_parquet, filters=[("e_above_hull", "<=", within)]))
+    frame = frame[frame["system"].isin(_subsystems(elements))].reset_index(drop=True)
+    if frame.empty:
+        raise ValueError(f"{structures_parquet} has no phase of {'-'.join(sorted(elements))} near the hull")
+    crystals = _crystals(frame)
+    frame["energy_per_atom"] = [one.energy for one in potential.evaluate(crystals)]
+    frame["volume_per_atom"] = [crystal.volume / len(crystal) for crystal in crystals]
+    phases = frame.assign(relaxed=False).dropna(subset=["energy_per_atom"])[[*COLUMNS, "system"]]
+    name = f"single points of {Path(structures_parquet).name}"
+    return Reference(name, f"{potential.name} {potential.version}", "", phases.reset_index(drop=True))
+
+
+def _crystals(frame: pd.DataFrame) -> list[Crystal]:
+    return [
+        Crystal(cell_vectors(row.cell[:3], row.cell[3:]), row.frac_coords, row.atomic_numbers)
+        for row in frame.itertuples()
+    ]
 
 
 def _replace_relaxed(frame: pd.DataFrame, relaxed: pd.DataFrame) -> pd.DataFrame:

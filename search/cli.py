@@ -248,6 +248,21 @@ def evaluate_command(
         raise typer.Exit(1)
 
 
+@app.command("second-opinion")
+def second_opinion(
+    run: Annotated[Path, typer.Argument(help="Folder of a run")],
+    top: Annotated[int, typer.Option(min=1, help="How many crystals to judge again")] = 20,
+    structures: Annotated[
+        Path | None, typer.Option(help="Parquet of structures to compute competing phases from; packaged table if not")
+    ] = None,
+    tolerance: Annotated[float, typer.Option(help="Difference in eV/atom beyond which the potentials disagree")] = 0.03,
+) -> None:
+    """Judge the best crystals of a run again, with CHGNet's r2SCAN model."""
+    from search.second_opinion_command import give_second_opinion
+
+    give_second_opinion(console, run, top=top, structures=structures, tolerance=tolerance)
+
+
 @app.command()
 def validate(config: Annotated[Path, typer.Argument(help="YAML file of a search")]) -> None:
     """Say what a search will do and roughly how long it takes, without doing it."""
