@@ -49,10 +49,9 @@ def _line(rows: pd.DataFrame, stability: Stability, elements: list[str]) -> go.F
     other = elements[-1]
     stable = sorted((_fraction(name, other), _formation(stability, name), name) for name in _stable(stability))
     x, y, names = zip(*stable, strict=True)
-    places = [("bottom left", "bottom right", "top right")[index % 3] for index in range(len(names))]
     figure = go.Figure(
         go.Scatter(
-            x=x, y=y, text=names, mode="lines+markers+text", textposition=places, name="reference hull",
+            x=x, y=y, text=names, mode="lines+markers", name="reference hull",
             marker={"symbol": "square", "size": 8}, line={"color": REFERENCE},
             hovertemplate="%{text}<extra>known</extra>",
         )
@@ -64,8 +63,14 @@ def _line(rows: pd.DataFrame, stability: Stability, elements: list[str]) -> go.F
             y=[_formation(stability, formula) + e_d for formula, e_d in zip(some["formula"], some["e_d"], strict=True)],
             mode="markers", name=stage, marker={"color": colour, "size": 7, "opacity": 0.65}, **_hover(some),
         )  # fmt: skip
+    for index, (at, energy, name) in enumerate(stable):
+        inside = 0 < at < 1
+        figure.add_annotation(
+            x=at, y=energy, text=name, ax=0, ay=18 + 16 * (index % 3) if inside else -16, arrowwidth=0.7, arrowhead=0,
+            arrowcolor=REFERENCE, standoff=4, showarrow=inside, yshift=0 if inside else 12,
+        )  # fmt: skip
     figure.update_xaxes(title=f"fraction of {other}", range=[-0.03, 1.03])
-    figure.update_yaxes(title="formation energy (eV/atom)", range=[min(y) * 1.2 - 0.03, 0.15])
+    figure.update_yaxes(title="formation energy (eV/atom)", range=[min(y) * 1.35 - 0.03, 0.15])
     return figure
 
 
