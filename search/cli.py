@@ -6,6 +6,7 @@ import math
 import sys
 import time
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,7 +17,6 @@ from search.dft_command import dft_app
 
 app = typer.Typer(
     name="hostguide",
-    help="Find where guest atoms sit in a host crystal, and which crystals of a chemical system are stable.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -34,6 +34,21 @@ PotentialName = Literal["chgnet-0.3.0", "chgnet-r2scan"]
 OptimizerName = Literal["fire", "lbfgs"]
 CellName = Literal["full", "hydrostatic", "fixed_volume", "fixed"]
 DeviceName = Literal["auto", "cpu", "cuda"]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        console.print(version("hostguide"))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Show the version and end", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Find where guest atoms sit in a host crystal, and which crystals of a chemical system are stable."""
 
 
 @app.command()

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import click
@@ -82,6 +83,11 @@ def test_every_command_and_option_says_what_it_is_for():
             check(child)
 
     check(typer.main.get_command(app))
+
+
+def test_the_version_is_that_of_the_package(call):
+    code, out, _ = call("--version")
+    assert (code, out.strip()) == (0, version("hostguide"))
 
 
 def test_the_readme_names_every_command():
