@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 from ase.data import atomic_numbers
 from pymatgen.analysis.structure_matcher import StructureMatcher
@@ -61,7 +63,7 @@ class DistinctCrystals:
         new = _Known(crystal, space_group, index)
         known = self._known.setdefault(crystal.formula, [])
         for old in known:
-            if self._alike(old, new) and self._matcher.fit(old.structure, new.structure):
+            if self._alike(old, new) and self._matcher.fit(old.reduced, new.reduced, skip_structure_reduction=True):
                 return old.index
         known.append(new)
         return None
@@ -81,7 +83,12 @@ class _Known:
         self.space_group, self.index = space_group, index
         self.volume = crystal.volume / len(crystal)
         self.fingerprint = distance_fingerprint(crystal)
-        self.structure: Structure = crystal.to_pymatgen()
+        self.crystal = crystal
+
+    @cached_property
+    def reduced(self) -> Structure:
+        """The primitive cell that the matcher compares; found once, not once a comparison."""
+        return self.crystal.to_pymatgen().get_reduced_structure("niggli").get_primitive_structure()
 
 
 def neighbour_distances(crystal: Crystal, count: int = NEIGHBOURS) -> np.ndarray:

@@ -19,13 +19,14 @@ import numpy as np
 from pydantic import Field
 
 from model.composition import CellFormula
-from model.distinct import DistinctCrystals
+from model.distinct import DistinctCrystals, DistinctSettings
 from model.settings import Settings
 from search.results import TIMINGS, required
 
 Rows = Sequence[Mapping[str, Any]]
 Node = tuple[str, ...]
 COMPARED = 0.3  # eV/atom; crystals above are so many and so little worth that they are not compared with each other
+RELAXED = DistinctSettings(volume_tolerance=0.05, distance_tolerance=0.2)  # the same minimum is reached to 0.1 Å
 EVERYTHING: Node = ()
 START_RATE = 0.2  # reward of a candidate before anything is known
 START_WORK = 30.0  # steps of the potential that a candidate takes before anything is known
@@ -256,7 +257,7 @@ class Novelty:
     def __init__(self) -> None:
         self.seen: Counter[str] = Counter()  # by the name of the first candidate that was this crystal
         self._first: dict[str, str] = {}
-        self._distinct = DistinctCrystals()
+        self._distinct = DistinctCrystals(RELAXED)
         self._compared: list[str] = []
 
     def add(self, row: Mapping[str, Any]) -> None:
