@@ -23,7 +23,7 @@ import torch
 from model.crystal import Crystal
 from model.lattice import cell_vectors
 from model.potential import CHGNetPotential
-from model.reference import COLUMNS, CREDIT
+from model.reference import COLUMNS
 
 GUESTS = {"Li", "Na", "Mg", "Zn"}
 MAIN = {"H", "B", "C", "N", "O", "F", "Al", "Si", "P", "S", "Cl", "Ge", "Se", "Br", "Sn", "Sb", "Te", "I"}
@@ -66,7 +66,7 @@ def main() -> None:
         "name": "Materials Project phases, CHGNet r2scan",
         "potential": "CHGNet r2scan",
         "version": "2025.02.12",
-        "source": CREDIT,
+        "source": "Materials Project (A. Jain et al., APL Materials 1, 011002 (2013)), CC BY 4.0",
         "made": "single points of CHGNet's r2SCAN model at the database's geometry, of phases near the CHGNet 0.3.0 "
         "hull; no corrections; scope in docs/reference.md",
         "units": "energy_per_atom eV, volume_per_atom Å³",

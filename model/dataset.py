@@ -12,6 +12,7 @@ import pandas as pd
 from pymatgen.core import Element, Lattice
 
 from model.crystal import Crystal
+from model.parquet import read_columns
 from model.settings import Settings
 
 GUESTS = ("Li", "Na", "K", "Mg", "Ca", "Zn", "Al")
@@ -60,10 +61,10 @@ class CrystalTable:
 
 def load_table(config: DataConfig) -> CrystalTable:
     """Read crystals of one split; raises ValueError when none is left."""
-    path = Path(config.path)
+    path, columns = Path(config.path), ["split", "n_atoms", "e_above_hull", "cell", "atomic_numbers", "frac_coords"]
     if not path.exists():
         raise ValueError(f"data.path: {path} does not exist; see docs/training.md for where training data come from")
-    frame = pd.read_parquet(path)
+    frame = read_columns(path, columns, see="docs/training.md")
     keep = (
         (frame["split"] == config.split)
         & frame["n_atoms"].between(2, config.max_atoms)

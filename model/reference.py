@@ -11,7 +11,7 @@ import json
 import os
 import pickle
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
@@ -24,18 +24,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pymatgen.core import Composition
 
-from model.composition import parse_system
-from model.crystal import Crystal
-from model.lattice import cell_vectors
+from model.dataset import read_crystals
+from model.parquet import read_columns
 
 if TYPE_CHECKING:
     from model.potential import Potential
-    from model.relax import Relaxation
 
 PACKAGED = Path(__file__).parent / "data" / "reference-chgnet-0.3.0.parquet"
-PACKAGED_RELAXED = PACKAGED.with_name("relaxed-chgnet-0.3.0.parquet")  # what `relax_reference` gave for PACKAGED
-CREDIT = "Materials Project (A. Jain et al., APL Materials 1, 011002 (2013)), CC BY 4.0"
+PACKAGED_RELAXED = PACKAGED.with_name("relaxed-chgnet-0.3.0.parquet")  # what `model.relaxed_phases` gave for PACKAGED
 MP_THERMO = {"MP2020-corrected PBE": "GGA_GGA+U", "r2SCAN": "R2SCAN"}  # as the Materials Project names them
+SEE = "docs/reference.md"
 COLUMNS = ("material_id", "formula", "energy_per_atom", "volume_per_atom", "relaxed")
 
 
@@ -93,7 +91,7 @@ def load_table(path: str | Path) -> Reference:
     if missing:
         raise ValueError(f"{path} is no reference table: its metadata lacks {', '.join(sorted(missing))}")
     frame = table.to_pandas()
-    return Reference(about["name"], about["potential"], about["version"], _with_system(frame))
+    return Reference(about["name"], about["potential"], about["version"], with_system(frame))
 
 
 def load_entries(path: str | Path, *, potential: str, allow_pickle: bool = False) -> Reference:
@@ -147,7 +145,7 @@ def frame_of_entries(entries: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     rows = [_row_of_entry(entry) for entry in entries]
     if not rows:
         raise ValueError("there are no entries: give at least the elements' phases")
-    return _with_system(pd.DataFrame(rows, columns=list(COLUMNS)))
+    return with_system(pd.DataFrame(rows, columns=list(COLUMNS)))
 
 
 def volume_per_atom(reference: Reference, composition: Composition | str) -> float:
@@ -181,11 +179,12 @@ def build_reference_table(
     out: str | Path,
     *,
     structures_parquet: str | Path | None = None,
-    relaxed_parquet: str | Path | None = None,
+    relaxed_parquet: Sequence[str | Path] = (),
     within: float = 0.1,
-    name: str = "Materials Project phases, CHGNet 0.3.0",
-    potential: str = "CHGNet 0.3.0",
-    version: str = "2025.02.12",
+    name: str,
+    potential: str,
+    version: str,
+    source: str,
 ) -> Path:
     """Write the table of reference phases: of each formula the lowest phase, if it lies near the hull.
 
@@ -196,26 +195,32 @@ def build_reference_table(
         energies_parquet: material_id, formula, energy_per_atom and e_above_hull (eV/atom) of all phases.
         out: the table to write.
         structures_parquet: material_id, n_atoms and cell (a, b, c, α, β, γ), for volumes.
-        relaxed_parquet: material_id and energy_per_atom of relaxed phases, and volume_per_atom if known; these
-            replace the single-point values before the lowest phase is picked.
+        relaxed_parquet: files with material_id and energy_per_atom of relaxed phases, and volume_per_atom if known;
+            these replace the single-point values before the lowest phase is picked, the first file that knows a phase
+            goes.
         within: eV/atom above the hull.
         name: of the reference.
         potential: that computed all the energies.
         version: of the database.
+        source: whom to credit for the phases, and under which licence.
+
+    Raises:
+        ValueError: a file lacks a column.
     """
-    frame = pd.read_parquet(energies_parquet, columns=["material_id", "formula", "energy_per_atom", "e_above_hull"])
+    frame = read_columns(energies_parquet, ["material_id", "formula", "energy_per_atom", "e_above_hull"], see=SEE)
     frame = frame[frame["e_above_hull"] <= within].assign(relaxed=False)
     frame["volume_per_atom"] = frame["material_id"].map(_volumes(structures_parquet)).astype(float).round(3)
-    if relaxed_parquet is not None:
-        frame = _replace_relaxed(frame, pd.read_parquet(relaxed_parquet))
+    if relaxed_parquet:
+        columns, volume = ["material_id", "energy_per_atom"], ["volume_per_atom"]
+        tables = [read_columns(path, columns, optional=volume, see=SEE) for path in relaxed_parquet]
+        frame = _replace_relaxed(frame, pd.concat(tables).drop_duplicates("material_id"))
     frame = frame.sort_values(["energy_per_atom", "material_id"]).drop_duplicates("formula").sort_values("formula")
     about = {
         "name": name,
         "potential": potential,
         "version": version,
-        "source": CREDIT,
-        "made": f"lowest phase of each formula within {within} eV/atom of the hull; single points at the database's "
-        f"geometry except where `relaxed`; energies hold the MP2020 corrections (never correct twice)",
+        "source": source,
+        "made": f"lowest phase of each formula within {within} eV/atom of the hull; single points unless `relaxed`",
         "units": "energy_per_atom eV, volume_per_atom Å³",
     }
     table = pa.Table.from_pandas(frame[list(COLUMNS)], preserve_index=False)
@@ -224,36 +229,9 @@ def build_reference_table(
     return Path(out)
 
 
-def relax_reference(
-    structures_parquet: str | Path,
-    out: str | Path,
-    *,
-    systems: Iterable[str],
-    relax: Callable[[list[Crystal]], list[Relaxation]],
-    within: float = 0.03,
-) -> Path:
-    """Relax the phases near the hull of these systems and write them for `build_reference_table`.
-
-    Candidates are relaxed; against single points their E_d would look a few meV/atom too low.
-
-    Args:
-        structures_parquet: material_id, formula, cell, frac_coords, atomic_numbers and e_above_hull.
-        out: material_id, energy_per_atom and volume_per_atom of the phases whose relaxation converged.
-        systems: for example ``["Li-Si"]``; their sub-systems are included.
-        relax: for example ``lambda crystals: model.relax.relax(crystals, potential)``.
-        within: eV/atom above the hull of single points. For the 89 relaxed phases that are shipped, relaxation
-            lowered the energy by 0.007 on average and by 0.044 at most.
-    """
-    frame = _with_system(pd.read_parquet(structures_parquet, filters=[("e_above_hull", "<=", within)]))
-    wanted = {part for system in systems for part in _subsystems(parse_system(system))}
-    frame = frame[frame["system"].isin(wanted)]
-    rows = [
-        (material_id, result.energy_final, result.final.volume / len(result.final))
-        for material_id, result in zip(frame["material_id"], relax(_crystals(frame)), strict=True)
-        if result.converged
-    ]
-    pd.DataFrame(rows, columns=["material_id", "energy_per_atom", "volume_per_atom"]).to_parquet(out, index=False)
-    return Path(out)
+def of_systems(phases: pd.DataFrame, systems: Iterable[Collection[str]]) -> np.ndarray:
+    """(len(phases),) bool, which phases belong to one of these chemical systems or their sub-systems."""
+    return phases["system"].isin([part for system in systems for part in _subsystems(system)]).to_numpy()
 
 
 def score_reference(
@@ -271,23 +249,16 @@ def score_reference(
     Raises:
         ValueError: the file has no phase of the system.
     """
-    frame = _with_system(pd.read_parquet(structures_parquet, filters=[("e_above_hull", "<=", within)]))
+    frame = with_system(pd.read_parquet(structures_parquet, filters=[("e_above_hull", "<=", within)]))
     frame = frame[frame["system"].isin(_subsystems(elements))].reset_index(drop=True)
     if frame.empty:
         raise ValueError(f"{structures_parquet} has no phase of {'-'.join(sorted(elements))} near the hull")
-    crystals = _crystals(frame)
+    crystals = read_crystals(frame)
     frame["energy_per_atom"] = [one.energy for one in potential.evaluate(crystals)]
     frame["volume_per_atom"] = [crystal.volume / len(crystal) for crystal in crystals]
     phases = frame.assign(relaxed=False).dropna(subset=["energy_per_atom"])[[*COLUMNS, "system"]]
     name = f"single points of {Path(structures_parquet).name}"
     return Reference(name, f"{potential.name} {potential.version}", "", phases.reset_index(drop=True))
-
-
-def _crystals(frame: pd.DataFrame) -> list[Crystal]:
-    return [
-        Crystal(cell_vectors(row.cell[:3], row.cell[3:]), row.frac_coords, row.atomic_numbers)
-        for row in frame.itertuples()
-    ]
 
 
 def _replace_relaxed(frame: pd.DataFrame, relaxed: pd.DataFrame) -> pd.DataFrame:
@@ -304,7 +275,7 @@ def _volumes(structures_parquet: str | Path | None) -> dict[str, float]:
     """Å³/atom of each material whose cell is known."""
     if structures_parquet is None:
         return {}
-    frame = pd.read_parquet(structures_parquet, columns=["material_id", "n_atoms", "cell"])
+    frame = read_columns(structures_parquet, ["material_id", "n_atoms", "cell"], see=SEE)
     cells = np.stack(frame["cell"].to_numpy()).astype(float)
     cosines = np.cos(np.radians(cells[:, 3:]))
     shape = np.sqrt(1 - np.square(cosines).sum(1) + 2 * cosines.prod(1))
@@ -316,7 +287,8 @@ def _subsystems(elements: Iterable[str]) -> list[str]:
     return ["-".join(part) for size in range(1, len(names) + 1) for part in combinations(names, size)]
 
 
-def _with_system(frame: pd.DataFrame) -> pd.DataFrame:
+def with_system(frame: pd.DataFrame) -> pd.DataFrame:
+    """Phases with the column ``system``: the elements of ``formula`` in alphabetical order, joined by hyphens."""
     systems = {formula: "-".join(sorted(set(re.findall("[A-Z][a-z]?", formula)))) for formula in set(frame["formula"])}
     return frame.assign(system=frame["formula"].map(systems)).reset_index(drop=True)
 

@@ -362,22 +362,49 @@ def reference_build(
     out: Annotated[Path, typer.Argument(help="Reference table to write (.parquet)")],
     structures: Annotated[Path | None, typer.Option(help="Parquet of structures, for volumes")] = None,
     relaxed: Annotated[
-        Path | None,
-        typer.Option(help="Parquet of relaxed energies (material_id, energy_per_atom) that replace single points"),
+        list[Path] | None,
+        typer.Option(
+            help="Parquet of relaxed energies (material_id, energy_per_atom) that replace single points; "
+            "may be given several times, the first that knows a phase goes"
+        ),
     ] = None,
     potential: Annotated[str, typer.Option(help="What computed the energies")] = "CHGNet 0.3.0",
     name: Annotated[str, typer.Option(help="Name of the table, stored with every result")] = "own phases",
+    source: Annotated[
+        str, typer.Option(help="Whom to credit for the phases, and their licence; stored in the table")
+    ] = "own phases",
+    version: Annotated[str, typer.Option(help="Version of the phases' database; stored in the table")] = "unknown",
 ) -> None:
     """Build a reference table for hulls from phases with energies."""
     from model.reference import build_reference_table, load_table
 
-    for path in (energies, structures, relaxed):
-        if path is not None and not path.is_file():
-            raise ValueError(f"{path} does not exist")
     build_reference_table(
-        energies, out, structures_parquet=structures, relaxed_parquet=relaxed, potential=potential, name=name
-    )
+        energies, out, structures_parquet=structures, relaxed_parquet=relaxed or (), potential=potential, name=name,
+        source=source, version=version,
+    )  # fmt: skip
     console.print(f"{len(load_table(out))} phases in {out} ({out.stat().st_size / 1e6:.1f} MB)")
+
+
+@reference_app.command("relax")
+def reference_relax(
+    structures: Annotated[Path, typer.Option(help="Parquet of phases with structures; docs/reference.md says how")],
+    out: Annotated[Path, typer.Option(help="Folder of the results; one that exists is continued")],
+    within: Annotated[float, typer.Option(min=0, help="eV/atom above the hull")] = 0.02,
+    first: Annotated[str, typer.Option(help="Chemical systems to begin with, for example Li-Si,Zn-P-S")] = "",
+    max_atoms: Annotated[int, typer.Option(min=1, help="Leave out larger cells")] = 250,
+    potential: Annotated[PotentialName, typer.Option(help="GGA+U (0.3.0) or r2SCAN weights")] = "chgnet-0.3.0",
+    fmax: Annotated[float, typer.Option(help="Converged below this force and scaled stress, eV/Å")] = 0.05,
+    share: Annotated[str, typer.Option(help="k/n: do the k-th of n shares, one process each")] = "1/1",
+    minutes: Annotated[float | None, typer.Option(min=0, help="Stop after this time", show_default=False)] = None,
+) -> None:
+    """Relax all phases near the hull, in parts: stop it any time, the same command goes on."""
+    from search.reference_command import relax_reference
+
+    seconds = math.inf if minutes is None else 60 * minutes
+    relax_reference(
+        console, structures, out, within=within, first=first, max_atoms=max_atoms, potential=potential, fmax=fmax,
+        share=share, max_seconds=seconds,
+    )  # fmt: skip
 
 
 @benchmark_app.command("reconstruct")

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Element
 
 from model.crystal import Crystal
 from model.dataset import read_crystals
+from model.parquet import read_columns
 from model.potential import Potential
 from model.relax import RelaxSettings, relax
 from model.sampler import Blank, SamplerSettings
@@ -72,9 +72,8 @@ def load_cases(path: Path, *, split: str, guest: str | None = None, limit: int |
     Raises:
         ValueError: the file or a case of that kind does not exist.
     """
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist")
-    frame = pd.read_parquet(path)
+    columns = ["material_id", "split", "guest", "cell", "atomic_numbers", "frac_coords"]
+    frame = read_columns(path, columns, see="docs/training.md")
     chosen = frame[(frame["split"] == split) & (frame["guest"].fillna("") != "")]
     if guest is not None:
         chosen = chosen[chosen["guest"] == guest]

@@ -3,10 +3,10 @@ import json
 import pickle
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
 from pymatgen.core import Composition, Lattice, Structure
@@ -22,7 +22,6 @@ from model.reference import (
     load_materials_project,
     load_table,
     packaged_reference,
-    relax_reference,
     volume_per_atom,
 )
 from model.stability import Stability
@@ -36,6 +35,9 @@ ENTRIES = [
     ComputedEntry("Li2Si", -10.5, entry_id="c"),
     ComputedEntry("Li4Si2", -20.4, entry_id="d"),
 ]
+
+
+MP = {"name": "Materials Project phases", "potential": "CHGNet 0.3.0", "version": "2025.02.12", "source": "CC BY 4.0"}
 
 
 def as_json(entries):
@@ -63,7 +65,7 @@ def test_the_packaged_lithium_silicides():
 @needs_shared
 def test_leaving_phases_out_changes_no_decomposition_energy(tmp_path):
     """A table of single points gives the energy above the hull of every phase of the full data, 1 to 4 elements."""
-    reference = load_table(build_reference_table(SHARED / "mp_energies.parquet", tmp_path / "table.parquet"))
+    reference = load_table(build_reference_table(SHARED / "mp_energies.parquet", tmp_path / "table.parquet", **MP))
     full = pd.read_parquet(SHARED / "mp_energies.parquet")
     elements = [frozenset(Composition(formula).chemical_system.split("-")) for formula in full["formula"].iloc[::1500]]
     checked = 0
@@ -82,7 +84,7 @@ def test_leaving_phases_out_changes_no_decomposition_energy(tmp_path):
 def test_the_shipped_table_can_be_made_again(tmp_path):
     out = build_reference_table(
         SHARED / "mp_energies.parquet", tmp_path / "table.parquet",
-        structures_parquet=SHARED / "mp_structures.parquet", relaxed_parquet=PACKAGED_RELAXED,
+        structures_parquet=SHARED / "mp_structures.parquet", relaxed_parquet=[PACKAGED_RELAXED], **MP,
     )  # fmt: skip
     pd.testing.assert_frame_equal(load_table(out).phases, packaged_reference().phases)
 
@@ -102,17 +104,21 @@ def test_relaxed_energies_replace_single_points_before_the_lowest_is_picked(tmp_
     pd.DataFrame({"material_id": ["b"], "energy_per_atom": [-1.95], "volume_per_atom": [19.0]}).to_parquet(
         tmp_path / "relaxed.parquet"
     )
+    pd.DataFrame({"material_id": ["b"], "energy_per_atom": [-1.99]}).to_parquet(tmp_path / "later.parquet")
     common = {"structures_parquet": tmp_path / "structures.parquet", "version": "7", "potential": "toy", "name": "toys"}
+    common["source"] = "my own"
     plain = load_table(build_reference_table(tmp_path / "energies.parquet", tmp_path / "1.parquet", **common))
     relaxed = load_table(
         build_reference_table(
             tmp_path / "energies.parquet",
             tmp_path / "2.parquet",
-            relaxed_parquet=tmp_path / "relaxed.parquet",
+            relaxed_parquet=[tmp_path / "relaxed.parquet", tmp_path / "later.parquet"],
             **common,
         )
     )
     assert (plain.name, plain.potential, plain.version) == ("toys", "toy", "7")
+    about = json.loads(pq.read_schema(tmp_path / "1.parquet").metadata[b"reference"])
+    assert about["source"] == "my own" and "Materials Project" not in str(about)
     assert plain.phases["material_id"].tolist() == ["a", "c"]
     assert plain.phases["volume_per_atom"].tolist() == pytest.approx([30, 125 * np.sqrt(0.75) / 8], abs=1e-3)
     lithium = relaxed.phases.set_index("formula").loc["Li"]
@@ -121,37 +127,23 @@ def test_relaxed_energies_replace_single_points_before_the_lowest_is_picked(tmp_
     assert not relaxed.phases.set_index("formula").loc["Si", "relaxed"]
 
 
+def test_a_missing_column_is_named_with_the_remedy(tmp_path):
+    path = tmp_path / "energies.parquet"
+    pd.DataFrame({"material_id": ["a"], "formula": ["Li"], "energy": [-1.9]}).to_parquet(path)
+    with pytest.raises(
+        ValueError, match=r"no column energy_per_atom, e_above_hull; there are .*energy.*docs/reference"
+    ):
+        build_reference_table(path, tmp_path / "out.parquet", **MP)
+    (tmp_path / "text.parquet").write_text("hello")
+    with pytest.raises(ValueError, match="not a Parquet file"):
+        build_reference_table(tmp_path / "text.parquet", tmp_path / "out.parquet", **MP)
+    assert not (tmp_path / "out.parquet").exists()
+
+
 def test_a_foreign_table_is_refused(tmp_path):
     pd.DataFrame({"x": [1]}).to_parquet(tmp_path / "x.parquet")
     with pytest.raises(ValueError, match="no reference table"):
         load_table(tmp_path / "x.parquet")
-
-
-def test_relaxing_a_reference_keeps_what_converged(tmp_path):
-    frame = pd.DataFrame(
-        {
-            "material_id": list("abcd"),
-            "formula": ["Li", "LiSi", "Si", "Na"],
-            "e_above_hull": [0.0, 0.0, 0.2, 0.0],
-            "cell": [[3, 3, 3, 90, 90, 90]] * 4,
-            "frac_coords": [[0, 0, 0], [0, 0, 0, 0.5, 0.5, 0.5], [0] * 3, [0] * 3],
-            "atomic_numbers": [[3], [3, 14], [14], [11]],
-        }
-    )
-    frame.to_parquet(tmp_path / "structures.parquet")
-
-    def relax(crystals):
-        assert [crystal.formula for crystal in crystals] == ["Li", "LiSi"]
-        bigger = crystals[0].replace(lattice=crystals[0].lattice * 2)
-        return [
-            SimpleNamespace(converged=True, energy_final=-1.5, final=bigger),
-            SimpleNamespace(converged=False, energy_final=-9.0, final=crystals[1]),
-        ]
-
-    out = relax_reference(tmp_path / "structures.parquet", tmp_path / "out.parquet", systems=["Si-Li"], relax=relax)
-    written = pd.read_parquet(out)
-    assert written["material_id"].tolist() == ["a"]
-    assert written.loc[0, ["energy_per_atom", "volume_per_atom"]].tolist() == pytest.approx([-1.5, 8 * 27])
 
 
 @pytest.mark.parametrize("pack", [str.encode, lambda text: gzip.compress(text.encode())])
