@@ -283,6 +283,12 @@ def score_reference(
     return Reference(name, f"{potential.name} {potential.version}", "", phases.reset_index(drop=True))
 
 
+def read_structures(structures_parquet: str | Path, system: str, *, within: float) -> list[Crystal]:
+    """The crystals of exactly this system, elements in alphabetical order, up to ``within`` eV/atom above the hull."""
+    frame = _with_system(pd.read_parquet(structures_parquet, filters=[("e_above_hull", "<=", within)]))
+    return _crystals(frame[frame["system"] == system])
+
+
 def _crystals(frame: pd.DataFrame) -> list[Crystal]:
     return [
         Crystal(cell_vectors(row.cell[:3], row.cell[3:]), row.frac_coords, row.atomic_numbers)
