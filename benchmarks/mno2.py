@@ -5,7 +5,7 @@
 Four hosts and four guests, Zn0.5MnO2, Mg0.5MnO2, HMnO2 and LiMnO2. Each case is done three times with the same number
 of attempts: by inpainting, by guests in the widest voids, and, for H, from the places that the Materials Project gives.
 Guests are relaxed in the fixed host first; the three best arrangements are then relaxed in full. Cases that are
-in OUT/cases already are not computed again.
+in OUT/cases already are not computed again. OUT/table.md and the pictures are made from what is there.
 """
 
 # ruff: noqa: E402
@@ -21,11 +21,18 @@ import itertools
 import json
 import time
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.collections import LineCollection
+from pymatgen.core import Structure
 from scipy.spatial import Voronoi
 
 from model.analysis import coordination_numbers, void_sites
@@ -41,6 +48,11 @@ EXAMPLES = Path(__file__).parent.parent / "examples" / "mno2"
 ENTRIES = {
     name: next(EXAMPLES.glob(f"MnOOH-{name}-*.cif")) for name in ("alpha", "beta", "gamma", "delta")
 }  # the guests' places of MnOOH
+NAMES = {"alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ"}
+COLOURS = {
+    "Mn": ("#7b4fa3", 90), "O": ("#d33b2f", 40), "Zn": ("#8a8f98", 120), "Mg": ("#f28c28", 120), "H": ("white", 45),
+    "Li": ("#2fa84f", 110),
+}  # fmt: skip
 PER_MN = {"Zn": 0.5, "Mg": 0.5, "H": 1.0, "Li": 1.0}
 
 
@@ -214,6 +226,82 @@ def main() -> None:
         result = Case(polymorph, guest, arguments.samples, arguments.seed).run(generator)
         path.write_text(json.dumps(result))
         print(line(result), f"{time.monotonic() - began:.0f} s", flush=True)
+    results = [
+        json.loads(path.read_text())
+        for path in (folder / f"{polymorph}-{guest}.json" for polymorph in ENTRIES for guest in PER_MN)
+        if path.exists()
+    ]
+    (arguments.out / "table.md").write_text(table(results))
+    for kind in ("fixed", "full"):
+        draw(results, kind, arguments.out / f"mno2-{kind}.png")
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """Markdown: one row a case."""
+    rows = [
+        "| host | formula | fixed host: against the best other way, meV/atom | O around a guest | Å to O "
+        "| in full: against the best other way | O around a guest | Å to O | volume change | host moved Å |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for result in results:
+        ways = result["ways"]
+        cells = [NAMES[result["polymorph"]], result["formula"]]
+        for kind in ("fixed", "full"):
+            mine = ways["inpainted"][kind]
+            others = [way[kind]["energy"] for name, way in ways.items() if name != "inpainted" and kind in way]
+            counts = Counter(mine["coordination"])
+            around = ", ".join(f"{n}" if len(counts) == 1 else f"{n} ({k}×)" for n, k in sorted(counts.items()))
+            near, far = min(mine["distances"]), max(mine["distances"])
+            length = f"{near:.2f}" if far - near < 0.01 else f"{near:.2f}–{far:.2f}"
+            above = round(1e3 * (mine["energy"] - min(others)), 1) + 0.0  # no minus before a zero
+            cells += [f"{above:+.1f}" if above else "0.0", around, length]
+        full = ways["inpainted"]["full"]
+        cells += [f"{100 * full['volume_change']:+.0f} %", f"{full['host_moved']:.2f}"]
+        rows.append("| " + " | ".join(cells) + " |")
+    return "\n".join(rows) + "\n"
+
+
+def draw(results: list[dict[str, Any]], kind: str, path: Path) -> None:
+    """Every case seen along its tunnels."""
+    by_case = {(result["polymorph"], result["guest"]): result for result in results}
+    figure, axes = plt.subplots(len(ENTRIES), len(PER_MN), figsize=(11, 11.5), layout="constrained")
+    for (polymorph, guest), axis in zip(itertools.product(ENTRIES, PER_MN), axes.ravel(), strict=True):
+        axis.set_axis_off()
+        if (polymorph, guest) in by_case:
+            result = by_case[polymorph, guest]
+            found = result["ways"]["inpainted"][kind]
+            _view(axis, Structure.from_dict(found["structure"]), tunnels(read_host(EXAMPLES / f"{polymorph}.cif"))[0])
+            axis.set_title(f"{NAMES[polymorph]}  {result['formula']}", fontsize=11)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _view(axis: Any, structure: Structure, basis: np.ndarray) -> None:
+    """A slab of 7 Å in a window: bonds of Mn as lines, atoms as discs, guests on top."""
+    window, thickness = 13.0, 7.0
+    shifts = np.array(list(itertools.product(range(-4, 5), repeat=3))) @ structure.lattice.matrix
+    depth = np.cross(*basis)
+
+    def seen(coords: np.ndarray) -> np.ndarray:
+        points = coords.reshape(len(coords), 1, -1, 3)  # one point an atom, two a bond
+        places = (points + shifts[:, None]).reshape(-1, points.shape[2], 3)
+        inside = (np.abs(places @ depth) < thickness / 2).all(1)
+        flat = places @ basis.T
+        return flat[inside & (np.abs(flat) < window / 2 + 1).all((1, 2))]
+
+    bonds = [
+        np.concatenate([site.coords, other.coords])
+        for site in structure
+        for other in (structure.get_neighbors(site, 2.4) if site.specie.symbol == "Mn" else ())
+        if other.specie.symbol == "O"
+    ]
+    axis.add_collection(LineCollection(seen(np.array(bonds)), colors="#b9a5cf", linewidths=2.5, zorder=1))
+    for symbol, (colour, size) in COLOURS.items():
+        own = np.array([site.coords for site in structure if site.specie.symbol == symbol])
+        if len(own):
+            axis.scatter(*seen(own)[:, 0].T, s=size, color=colour, edgecolors="black", linewidths=0.5,
+                         zorder=2 + (symbol in PER_MN))  # fmt: skip
+    axis.set(xlim=(-window / 2, window / 2), ylim=(-window / 2, window / 2), aspect="equal")
 
 
 def line(result: dict[str, Any]) -> str:

@@ -28,6 +28,7 @@ from model.dataset import read_crystals
 from model.parquet import read_columns
 
 if TYPE_CHECKING:
+    from model.crystal import Crystal
     from model.potential import Potential
 
 PACKAGED = Path(__file__).parent / "data" / "reference-chgnet-0.3.0.parquet"
@@ -259,6 +260,12 @@ def score_reference(
     phases = frame.assign(relaxed=False).dropna(subset=["energy_per_atom"])[[*COLUMNS, "system"]]
     name = f"single points of {Path(structures_parquet).name}"
     return Reference(name, f"{potential.name} {potential.version}", "", phases.reset_index(drop=True))
+
+
+def read_structures(structures_parquet: str | Path, system: str, *, within: float) -> list[Crystal]:
+    """The crystals of exactly this system, elements in alphabetical order, up to ``within`` eV/atom above the hull."""
+    frame = with_system(pd.read_parquet(structures_parquet, filters=[("e_above_hull", "<=", within)]))
+    return read_crystals(frame[frame["system"] == system])
 
 
 def _replace_relaxed(frame: pd.DataFrame, relaxed: pd.DataFrame) -> pd.DataFrame:

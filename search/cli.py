@@ -263,6 +263,34 @@ def evaluate_command(
         raise typer.Exit(1)
 
 
+@app.command()
+def analyse(
+    source: Annotated[Path, typer.Argument(help="Folder of a run, or a crystal file")],
+    guest: Annotated[str | None, typer.Option(help="Element whose ways through the crystal are looked for")] = None,
+    host: Annotated[str | None, typer.Option(help="Of a run: formula of the host, for a voltage curve")] = None,
+    against: Annotated[
+        list[Path] | None, typer.Option(help="Known phases to compare with: crystal files, or Parquet of structures")
+    ] = None,
+    barriers: Annotated[bool, typer.Option("--barriers", help="Barriers of the hops by CHGNet; minutes")] = False,
+    single: Annotated[
+        bool, typer.Option("--single", help="Barriers of a lone guest; else of a vacancy among guests")
+    ] = False,
+    max_length: Annotated[float, typer.Option(help="Longest hop in Å")] = 4.5,
+    top: Annotated[int, typer.Option(min=1, help="Of a run: how many of the best crystals")] = 20,
+    out: Annotated[Path | None, typer.Option(help="Folder of tables and pictures; <source>-analysis if none")] = None,
+) -> None:
+    """Coordination, radial distribution functions, voids, ways of a guest, voltages."""
+    from search.analyse_command import analyse as analyse_source
+
+    if max_length <= 0:
+        raise ValueError(f"--max-length must be positive, got {max_length}")
+    folder = out or (source / "analysis" if source.is_dir() else Path(f"{source.stem}-analysis"))
+    analyse_source(
+        console, source, guest=guest, host=host, against=against or [], barriers=barriers, vacancy=not single,
+        max_length=max_length, top=top, out=folder,
+    )  # fmt: skip
+
+
 @app.command("second-opinion")
 def second_opinion(
     run: Annotated[Path, typer.Argument(help="Folder of a run")],

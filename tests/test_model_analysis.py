@@ -3,7 +3,13 @@ import pytest
 from pymatgen.analysis.diffusion.aimd.rdf import RadialDistributionFunction
 from pymatgen.core import Lattice, Structure
 
-from model.analysis import coordination_numbers, coordination_statistics, radial_distribution, void_sites
+from model.analysis import (
+    coordination_numbers,
+    coordination_statistics,
+    radial_distribution,
+    void_sites,
+    voltage_curve,
+)
 from model.crystal import Crystal
 
 
@@ -130,3 +136,41 @@ def test_voids_do_not_depend_on_the_cell():
     eight = void_sites(Crystal.from_pymatgen(FCC.to_pymatgen() * [2, 2, 2]))
     assert len(eight) == 8 * len(one)
     assert sorted({round(void.radius, 6) for void in eight}) == sorted({round(void.radius, 6) for void in one})
+
+
+# --- voltages -----------------------------------------------------------------------------------------------------
+
+
+def test_voltages_are_slopes_of_the_hull():
+    """Li in CoO2: -(E(1) - E(0) - E(Li)) = 4 V by hand; a stable phase in the middle makes two steps of it."""
+    phases = [("CoO2", -10.0), ("LiCoO2", (-30.0 - 2.0 - 4.0) / 4)]
+    (step,) = voltage_curve(phases, "Li", "CoO2", guest_energy=-2.0)
+    assert (step.start, step.end, step.phases) == (0, 1, ("CoO2", "LiCoO2"))
+    assert step.voltage == pytest.approx(4)
+    middle = ("LiCo2O4", (2 * -30.0 - 2.0 - 6.0) / 7)
+    steps = voltage_curve([*phases, middle], "Li", "CoO2", guest_energy=-2.0)
+    assert [one.voltage for one in steps] == pytest.approx([6, 2])
+    assert [one.end for one in steps] == [0.5, 1]
+    assert sum((one.end - one.start) * one.voltage for one in steps) == pytest.approx(4)  # work is path-free
+
+
+def test_unstable_and_foreign_phases_take_no_part():
+    phases = [("CoO2", -10.0), ("LiCoO2", -9.0), ("LiCo2O4", -9.0), ("LiCoO2", -8.0), ("Li2O", -20.0), ("Co3O4", -20.0)]
+    (step,) = voltage_curve(phases, "Li", "CoO2", guest_energy=-2.0)
+    assert step.phases == ("CoO2", "LiCoO2")
+    filled = voltage_curve([*phases, ("Li2CoO2", -7.5)], "Li", "CoO2", guest_energy=-2.0)
+    assert filled == [step]  # taking up the second Li would cost energy
+
+
+def test_a_doubly_charged_guest_halves_the_voltage():
+    phases = [("MnO2", -8.0), ("MgMn2O4", -8.0)]
+    (step,) = voltage_curve(phases, "Mg", "MnO2", guest_energy=-1.5)
+    (single,) = voltage_curve(phases, "Mg", "MnO2", guest_energy=-1.5, charge=1)
+    assert single.voltage == pytest.approx(2 * step.voltage)
+    assert step.voltage == pytest.approx((8.0 * 7 - 8.0 * 6 - 1.5) / 2)
+
+
+def test_a_host_with_the_guest_in_it_is_refused():
+    with pytest.raises(ValueError, match="LiCoO2 holds the guest Li"):
+        voltage_curve([], "Li", "LiCoO2", guest_energy=0)
+    assert voltage_curve([("MnO2", -8.0)], "Li", "CoO2", guest_energy=0) == []

@@ -1,0 +1,194 @@
+"""`hostguide analyse` as a person sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from pymatgen.core import Element
+from rich.console import Console
+from rich.table import Table
+
+from model.analysis import VoltageStep, void_sites
+from model.crystal import Crystal
+from model.migration import BarrierSettings
+from model.potential import CHGNetPotential
+from model.symmetry import refine
+from search.analyse import (
+    NARROWEST,
+    Ways,
+    coordination_table,
+    draw_coordination,
+    draw_radial,
+    draw_voltages,
+    known_phases,
+    run_voltages,
+    ways_through,
+)
+from search.inpaint import read_host
+from search.results import load_results, required
+from search.tables import rank, write_cif
+
+
+def analyse(
+    console: Console,
+    source: Path,
+    *,
+    guest: str | None,
+    host: str | None,
+    against: Sequence[Path],
+    barriers: bool,
+    vacancy: bool,
+    max_length: float,
+    top: int,
+    out: Path,
+) -> None:
+    """Analyse a run's best crystals or one crystal; tables go to the console, tables and pictures to ``out``.
+
+    Raises:
+        ValueError: bad input.
+    """
+    torch.set_num_threads(1)
+    if guest is not None and not Element.is_valid_symbol(guest):
+        raise ValueError(f"{guest!r} is not an element")
+    if guest is None and (barriers or host is not None):
+        raise ValueError("say with --guest which element moves")
+    frame = load_results(source, structures=False) if source.is_dir() else None
+    if frame is None and host is not None:
+        raise ValueError("--host, for the voltage curve, needs the folder of a run")
+    crystals = _crystals(frame, source, top)
+    elements = sorted({symbol for _, crystal in crystals for symbol in crystal.symbols})
+    known = known_phases(against, elements)
+    steps = run_voltages(frame, guest, host) if frame is not None and guest and host else []
+    _surroundings(console, [crystal for _, crystal in crystals], known, elements, out)
+    if frame is None:
+        _voids(console, crystals[0][1], guest)
+    if guest is not None:
+        _ways(console, crystals, guest, barriers, vacancy, max_length, out)
+    if guest and host and steps:
+        console.print(_voltage_table(steps, guest))
+        draw_voltages(steps, guest, host, out / "voltage.png")
+    console.print(f"Tables and pictures: {out}", soft_wrap=True)
+
+
+def _crystals(frame: pd.DataFrame | None, source: Path, top: int) -> list[tuple[str, Crystal]]:
+    if frame is None:
+        crystal = read_host(source)
+        return [(crystal.formula, crystal)]
+    best = rank(frame, top=top)
+    if best.empty:
+        raise ValueError(f"{source} has no relaxed candidate yet")
+    names = best["formula"] + " " + best["candidate"]
+    return [(name, _symmetric(required(final))) for name, final in zip(names, best["final"], strict=True)]
+
+
+def _symmetric(crystal: Crystal) -> Crystal:
+    """Moved onto its space group, so that what is equal counts as equal."""
+    refined = refine(crystal)
+    return refined.crystal if refined else crystal
+
+
+def _surroundings(
+    console: Console, found: Sequence[Crystal], known: Sequence[Crystal], elements: Sequence[str], out: Path
+) -> None:
+    table = coordination_table(found, known, elements)
+    out.mkdir(parents=True, exist_ok=True)
+    table.to_csv(out / "coordination.csv", index=False)
+    draw_radial(found, known, elements, out / "radial.png")
+    draw_coordination(table, out / "coordination.png")
+    shown = Table(title=f"Coordination in {len(found)} crystals", title_justify="left")
+    for name in ("element", "neighbours", "number", "found %", f"known % ({len(known)} phases)"[: 99 if known else 7]):
+        shown.add_column(name, justify="left" if name in ("element", "neighbours") else "right")
+    for row in table.itertuples():
+        share = "" if pd.isna(row.known) else f"{100 * row.known:.0f}"
+        shown.add_row(row.element, row.neighbours, str(row.coordination), f"{100 * row.found:.0f}", share)
+    console.print(shown)
+
+
+def _voids(console: Console, crystal: Crystal, guest: str | None) -> None:
+    host = crystal if guest is None else crystal.select(np.array(crystal.symbols) != guest)
+    table = Table(title=f"Voids of {host.formula} wider than {NARROWEST} Å", title_justify="left")
+    for name in ("x", "y", "z", "radius Å"):
+        table.add_column(name, justify="right")
+    for void in void_sites(host, min_radius=NARROWEST)[:12]:
+        table.add_row(*(f"{x:.3f}" for x in void.fractional), f"{void.radius:.2f}")
+    console.print(table)
+
+
+def _ways(
+    console: Console, crystals: Sequence[tuple[str, Crystal]], guest: str, barriers: bool, vacancy: bool,
+    max_length: float, out: Path,
+) -> None:  # fmt: skip
+    potential = CHGNetPotential() if barriers else None
+    table = Table(title=f"Ways of {guest}", title_justify="left")
+    for name in (
+        "crystal",
+        "hop",
+        "length Å",
+        "times",
+        "gate Å",
+        *(["barrier eV"] if barriers else []),
+        "gets through",
+    ):
+        table.add_column(name, justify="left" if name in ("crystal", "gets through") else "right")
+    rows = []
+    for name, crystal in crystals:
+        if set(crystal.symbols) == {guest}:
+            continue
+        ways = ways_through(
+            crystal, guest, max_length=max_length, potential=potential, settings=BarrierSettings(vacancy=vacancy)
+        )
+        rows += _add(table, name, ways, len(crystals) == 1)
+        for index, found in ways.barriers.items():
+            for position, image in enumerate(found.images):
+                folder = out / "hops" / f"{name.replace(' ', '_')}-{index}"
+                folder.mkdir(parents=True, exist_ok=True)
+                write_cif(image, folder / f"{position:02d}.cif")
+        for problem in ways.problems:
+            console.print(f"{name}: {problem}", soft_wrap=True)
+    pd.DataFrame(rows).to_csv(out / "hops.csv", index=False)
+    console.print(table)
+
+
+def _add(table: Table, name: str, ways: Ways, every_hop: bool) -> list[dict[str, object]]:
+    """Rows of one crystal for the table, all its hops or the shortest, and for the file."""
+    through = [f"{d}D with hops of {length:.2f} Å" for d, length in ways.lengths.items()] or ["no"]
+    through += [f"{d}D over {cost:.2f} eV" for d, cost in ways.highest.items()]
+    rows = []
+    for index, hop in enumerate(ways.network.hops):
+        found = ways.barriers.get(index)
+        if every_hop or found or index == 0:
+            table.add_row(
+                name if index == 0 else "",
+                str(index),
+                f"{hop.length:.2f}",
+                str(hop.multiplicity),
+                f"{hop.gate:.2f}",
+                "" if found is None else f"{found.forward:.2f}{'' if found.converged else ' (not converged)'}",
+                "; ".join(through) if index == 0 else "",
+            )
+        rows.append(
+            {
+                "crystal": name,
+                "hop": index,
+                "length": hop.length,
+                "multiplicity": hop.multiplicity,
+                "gate": hop.gate,
+                "forward": found.forward if found else None,
+                "backward": found.backward if found else None,
+                "converged": found.converged if found else None,
+            }
+        )
+    return rows
+
+
+def _voltage_table(steps: Sequence[VoltageStep], guest: str) -> Table:
+    table = Table(title=f"Voltage against {guest}", title_justify="left")
+    for name in ("from", "to", "x", "V"):
+        table.add_column(name, justify="left" if name in ("from", "to") else "right")
+    for step in steps:
+        table.add_row(*step.phases, f"{step.start:.2f} – {step.end:.2f}", f"{step.voltage:.2f}")
+    return table

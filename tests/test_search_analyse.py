@@ -1,0 +1,99 @@
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from model.crystal import Crystal
+from search.analyse import coordination_table, known_phases, surrounding_elements, ways_through, with_sites
+from search.cli import app
+from search.results import ResultStore, load_results
+
+
+@pytest.fixture
+def run(tmp_path, cobaltate):
+    ResultStore(tmp_path / "run").append("00000-gen-000-test", cobaltate["rows"])
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def crystal_file(tmp_path, licoo2):
+    licoo2.to_pymatgen().to(tmp_path / "LiCoO2.cif")
+    return tmp_path / "LiCoO2.cif"
+
+
+def analysed(*arguments):
+    result = CliRunner().invoke(app, ["analyse", *map(str, arguments)])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return " ".join(result.output.split())
+
+
+def test_the_anion_surrounds_and_is_surrounded():
+    elements = ["Li", "P", "S"]
+    assert surrounding_elements(elements, "P") == surrounding_elements(elements, "Li") == ["S"]
+    assert surrounding_elements(elements, "S") == ["Li", "P"]
+    assert surrounding_elements(["Si"], "Si") == ["Si"]
+
+
+def test_coordination_of_found_and_known_crystals(licoo2):
+    table = coordination_table([licoo2], [licoo2], ["Co", "Li", "O"]).set_index("element")
+    assert table["coordination"].to_dict() == {"Co": 6, "Li": 6, "O": 6}
+    assert (table["found"] == table["known"]).all()
+    alone = coordination_table([licoo2], [], ["Co", "Li", "O"])
+    assert alone["known"].isna().all()
+
+
+def test_an_empty_host_gets_guests_in_its_voids(licoo2):
+    host = licoo2.select(licoo2.numbers != 3)
+    filled = with_sites(host, "Li")
+    assert set(filled.symbols) == {"Li", "Co", "O"}
+    assert with_sites(licoo2, "Li") is licoo2
+    assert ways_through(host, "Li", max_length=3.0).lengths[2] < ways_through(licoo2, "Li").lengths[2]
+    with pytest.raises(ValueError, match="no void wider than"):
+        with_sites(Crystal(host.lattice * 0.5, host.fractional, host.numbers), "Li")
+
+
+def test_a_file_is_analysed(crystal_file, tmp_path):
+    text = analysed(crystal_file, "--guest", "Li", "--out", tmp_path / "out", "--against", crystal_file)
+    assert "2D with hops of 2.82 Å" in text
+    assert "Voids of CoO2" in text
+    hops = pd.read_csv(tmp_path / "out" / "hops.csv")
+    assert hops["length"].tolist() == pytest.approx([2.816], abs=1e-3)
+    coordination = pd.read_csv(tmp_path / "out" / "coordination.csv")
+    assert (coordination["found"] == coordination["known"]).all()
+    for name in ("radial.png", "coordination.png"):
+        assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_is_analysed_with_its_voltages(run):
+    frame = load_results(run, structures=False)
+    text = analysed(run, "--guest", "Li", "--host", "CoO2", "--top", 2)
+    assert "Coordination in" in text
+    assert "Voltage against Li" in text
+    assert "CoO2" in text
+    assert (run / "analysis" / "voltage.png").is_file()
+    assert frame["status"].eq("relaxed").any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("{file}", "--barriers"), "say with --guest which element moves"),
+        (("{file}", "--guest", "Xx"), "'Xx' is not an element"),
+        (("{file}", "--guest", "Li", "--host", "CoO2"), "needs the folder of a run"),
+        (("{file}", "--guest", "Li", "--max-length", "0"), r"--max-length must be positive, got 0\.0"),
+        (("{file}", "--against", "nowhere.parquet"), r"nowhere\.parquet does not exist"),
+        (("nowhere.cif",), r"nowhere\.cif does not exist"),
+        (("{run}", "--guest", "Li", "--host", "LiCoO2"), "holds the guest"),
+    ],
+)
+def test_bad_input_is_told(run, crystal_file, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    names = {"file": crystal_file, "run": run}
+    with pytest.raises(ValueError, match=words):
+        analysed(*(argument.format(**names) for argument in arguments))
+
+
+def test_nothing_known_is_told(licoo2, tmp_path):
+    with pytest.raises(ValueError, match=r"empty\.cif does not exist"):
+        known_phases([tmp_path / "empty.cif"], ["Li"])
+    assert known_phases([], ["Li"]) == []
