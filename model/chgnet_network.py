@@ -7,6 +7,7 @@ The numbers are those of ``chgnet.model.CHGNet`` (B. Deng et al., Nat. Mach. Int
 * Bond features begin as a linear map of 31 radial functions, so all layers read them by one merged matrix.
 * Geometry and radial functions are float64 in any precision: it costs nothing and makes float32 forces ten times
   more exact than the package's.
+* Numbers below 1e-38 count as zero: gates close down to exp(-1000), and a processor is slow with such numbers.
 * Energy is differentiated with respect to the bond vectors only; forces and virial follow by sums (`bond_gradient`).
 
 An undirected bond u goes from ``center[u]`` to ``neighbor[u]``; directed bond ``U + u`` is its reverse. Likewise the
@@ -16,6 +17,8 @@ ordered angle ``P + p`` is the unordered pair p with its two bonds exchanged. No
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -347,12 +350,12 @@ class CHGNetNetwork:
     def bond_gradient(self, graph: Graph) -> tuple[Tensor, Tensor, Tensor]:
         """Site energies (N,) in eV, magnetic moments (N,) in μB and dE/dvector (U, 3) in eV/Å, all detached."""
         vector = graph.vector.detach().requires_grad_(True)
-        with torch.enable_grad():
+        with torch.enable_grad(), _tiny_is_zero():
             energy, magmoms = self.forward(vector, graph)
             total = energy.sum()
-        if not total.requires_grad:
-            return energy, magmoms, torch.zeros_like(vector)
-        (gradient,) = torch.autograd.grad(total, vector)
+            if not total.requires_grad:
+                return energy, magmoms, torch.zeros_like(vector)
+            (gradient,) = torch.autograd.grad(total, vector)
         return energy.detach(), magmoms.detach(), gradient
 
     def forward(self, vector: Tensor, graph: Graph) -> tuple[Tensor, Tensor]:
@@ -416,6 +419,17 @@ def _angle_messages(
         return messages(left, right, shared, graph.angles, layer.gate, own=angles, matrix=layer.from_angle, **sums)
     shared = shared.addmm(angles, layer.from_angle)  # at first both directions see the same angle
     return messages(left, right, shared, graph.angles, layer.gate, **sums)
+
+
+@contextmanager
+def _tiny_is_zero() -> Iterator[None]:
+    """Denormal numbers are zero on this thread, where the processor can do that."""
+    already = float(torch.tensor(1e-39) * 1.0) == 0.0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(already)
 
 
 def _check_shape(model: Any) -> None:
