@@ -4,9 +4,10 @@
     python benchmarks/relax.py --structures mine.extxyz --limit 20 --json relax.json
 
 All three relax with the same criterion (0.1 eV/Å on forces and scaled stress, at most 500 steps), each on one thread.
-Six crystals at a time go through our FIRE, our L-BFGS and the package's FIRE, in turn, so that other work on the
-machine disturbs all three alike; times are CPU seconds of this process. The families of crystals take turns, so that a
-part of the list is like the whole. The file is written after every six: the same command goes on where it stopped.
+A dozen crystals at a time go through our FIRE and our L-BFGS, all together, and the package's FIRE, one by one, so that
+other work on the machine disturbs all three alike; times are CPU seconds of this process. The families of crystals take
+turns, so that a part of the list is like the whole. The file is written after every step of this: the same command goes
+on where it stopped, and the summary is about the crystals that all three have relaxed.
 
 In ``summary``, ``within_2meV`` is the share of crystals that the package relaxes whose final energy is no more than
 2 meV/atom above the package's, for the optimizer of ours that does worse. ``higher`` lists the others.
@@ -26,6 +27,7 @@ import platform
 import time
 import warnings
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -41,7 +43,7 @@ from model.potential import CHGNetPotential
 from model.relax import RelaxSettings, relax, usable
 
 GENERATED = Path(__file__).with_name("generated.extxyz")
-TOGETHER = 6
+TOGETHER = 12
 FMAX, STEPS = 0.1, 500
 OURS = {
     "fire": RelaxSettings(fmax=FMAX, max_steps=STEPS),
@@ -69,33 +71,61 @@ def by_us(crystals: list[Crystal], potential: CHGNetPotential, settings: RelaxSe
     ]
 
 
-def by_package(crystals: list[Crystal], optimizer: StructOptimizer) -> list[dict[str, Any]]:
+def by_package(crystal: Crystal, optimizer: StructOptimizer) -> dict[str, Any]:
     """The package says nothing of convergence: it has converged if it stopped before the last step."""
-    results = []
-    for crystal in crystals:
-        try:
-            found = optimizer.relax(crystal.to_pymatgen(), fmax=FMAX, steps=STEPS, verbose=False, assign_magmoms=False)
-        except Exception as error:  # the package raises for crystals that it cannot relax
-            results.append({"energy": None, "steps": 0, "converged": False, "reason": repr(error)})
-            continue
-        trajectory = found["trajectory"]
-        energy, steps = float(trajectory.energies[-1]) / len(crystal), len(trajectory) - 2  # first and last are extra
-        converged = steps < STEPS and bool(np.isfinite(energy))
-        reason = "converged" if converged else "step_limit"
-        results.append(
-            {
-                "energy": energy if np.isfinite(energy) else None,
-                "steps": steps,
-                "converged": converged,
-                "reason": reason,
-            }
-        )
-    return results
+    try:
+        found = optimizer.relax(crystal.to_pymatgen(), fmax=FMAX, steps=STEPS, verbose=False, assign_magmoms=False)
+    except Exception as error:  # the package raises for crystals that it cannot relax
+        return {"energy": None, "steps": 0, "converged": False, "reason": repr(error)}
+    trajectory = found["trajectory"]
+    energy, steps = float(trajectory.energies[-1]) / len(crystal), len(trajectory) - 2  # first and last are extra
+    if not np.isfinite(energy):
+        return {"energy": None, "steps": steps, "converged": False, "reason": "nan"}
+    converged = steps < STEPS
+    return {
+        "energy": energy, "steps": steps, "converged": converged, "reason": "converged" if converged else "step_limit"
+    }  # fmt: skip
+
+
+def timed(job: Callable[[], Any]) -> tuple[Any, float]:
+    start = time.process_time()
+    result = job()
+    return result, time.process_time() - start
+
+
+def advance(group: dict[str, Any], potential: CHGNetPotential, package: StructOptimizer) -> bool:
+    """Do the next step of a group; False if there is none."""
+    crystals = [Crystal(row["lattice"], row["fractional"], row["numbers"]) for row in group["crystals"]]
+    for way, settings in OURS.items():
+        if way not in group["seconds"]:
+            results, group["seconds"][way] = timed(lambda s=settings: by_us(crystals, potential, s))
+            for row, result in zip(group["crystals"], results, strict=True):
+                row[way] = result
+            return True
+    for row, crystal in zip(group["crystals"], crystals, strict=True):
+        if "package" not in row:
+            row["package"], row["package_seconds"] = timed(lambda c=crystal: by_package(c, package))
+            return True
+    return False
+
+
+def group_of(frames: list[Atoms], first: int) -> dict[str, Any]:
+    rows = []
+    for place, atoms in enumerate(frames, first):
+        crystal = Crystal.from_ase(atoms)
+        content = {"lattice": crystal.lattice, "fractional": crystal.fractional, "numbers": crystal.numbers}
+        about = {"crystal": place, "family": atoms.info.get("family", ""), "formula": crystal.formula}
+        rows.append(about | {key: value.tolist() for key, value in content.items()})
+    return {"seconds": {}, "crystals": rows}
 
 
 def summarise(groups: list[dict[str, Any]]) -> dict[str, Any]:
-    seconds = {way: sum(group["cpu_seconds"][way] for group in groups) for way in ("fire", "lbfgs", "package")}
-    rows = [row for group in groups for row in group["crystals"]]
+    complete = [group for group in groups if all("package" in row for row in group["crystals"])]
+    rows = [row for group in complete for row in group["crystals"]]
+    if not rows:
+        return {"crystals": 0}
+    seconds = {way: sum(group["seconds"][way] for group in complete) for way in OURS}
+    seconds["package"] = sum(row["package_seconds"] for row in rows)
     known = [row for row in rows if row["package"]["energy"] is not None]
     excess = {way: [above(row, way) for row in known] for way in OURS}
     within = {way: float(np.mean([gap < 2e-3 for gap in gaps])) for way, gaps in excess.items()}
@@ -111,43 +141,19 @@ def summarise(groups: list[dict[str, Any]]) -> dict[str, Any]:
         "outcomes": {way: Counter(row[way]["reason"] for row in rows) for way in seconds},
         "higher": [
             {
-                "crystal": row["crystal"],
-                "formula": row["formula"],
-                "optimizer": way,
+                "crystal": row["crystal"], "formula": row["formula"], "optimizer": way,
                 "meV_per_atom": 1e3 * gap if np.isfinite(gap) else None,
             }
             for way, gaps in excess.items()
             for row, gap in zip(known, gaps, strict=True)
             if gap >= 2e-3
         ],
-    }
+    }  # fmt: skip
 
 
 def above(row: dict[str, Any], way: str) -> float:
     """eV/atom above the package's energy; infinite where we have none."""
     return np.inf if row[way]["energy"] is None else row[way]["energy"] - row["package"]["energy"]
-
-
-def measure(first: int, frames: list[Atoms], potential: CHGNetPotential, package: StructOptimizer) -> dict[str, Any]:
-    crystals = [Crystal.from_ase(atoms) for atoms in frames]
-    jobs = {way: lambda s=settings: by_us(crystals, potential, s) for way, settings in OURS.items()}
-    jobs["package"] = lambda: by_package(crystals, package)
-    found, seconds = {}, {}
-    for way, job in jobs.items():
-        start = time.process_time()
-        found[way] = job()
-        seconds[way] = time.process_time() - start
-    rows = [
-        {
-            "crystal": first + i,
-            "family": atoms.info.get("family", ""),
-            "formula": crystal.formula,
-            "atoms": len(crystal),
-            **{way: results[i] for way, results in found.items()},
-        }
-        for i, (atoms, crystal) in enumerate(zip(frames, crystals, strict=True))
-    ]
-    return {"cpu_seconds": seconds, "crystals": rows}
 
 
 def stored(path: Path, structures: Path) -> list[dict[str, Any]]:
@@ -177,13 +183,17 @@ def main() -> None:
     potential.evaluate([Crystal.from_ase(frames[0])])  # both are warm
     model.predict_structure(Crystal.from_ase(frames[0]).to_pymatgen())
     host = {"host": platform.processor() or platform.machine(), "torch": torch.__version__, "threads": 1}
-    for start in range(TOGETHER * len(groups), len(frames), TOGETHER):
-        groups.append(measure(start, frames[start : start + TOGETHER], potential, package))
-        record = {"summary": summarise(groups), **host, "structures": str(args.structures), "groups": groups}
-        temporary = args.json.with_suffix(".part")
-        temporary.write_text(json.dumps(record, indent=1))
-        temporary.replace(args.json)
-        print(f"{min(start + TOGETHER, len(frames))} of {len(frames)}", flush=True)
+    for start in range(0, len(frames), TOGETHER):
+        if start // TOGETHER == len(groups):
+            groups.append(group_of(frames[start : start + TOGETHER], start))
+        while advance(groups[start // TOGETHER], potential, package):
+            record = {"summary": summarise(groups), **host, "structures": str(args.structures), "groups": groups}
+            temporary = args.json.with_suffix(".part")
+            temporary.write_text(json.dumps(record))
+            temporary.replace(args.json)
+            print(
+                f"{sum('package' in row for group in groups for row in group['crystals'])} of {len(frames)}", flush=True
+            )
     print(json.dumps(summarise(groups), indent=1))
 
 
