@@ -81,7 +81,7 @@ def exact() -> CHGNetPotential:
 
 @pytest.fixture(scope="module")
 def load_stock():
-    """The package's models in float64: in float32 their forces are off by up to 1e-3 eV/Å, how much says the processor."""
+    """The package in float64: its float32 forces are off by up to 1e-3 eV/Å, differently on every processor."""
     import chgnet.graph.converter
     import chgnet.model.model
     from chgnet.model import CHGNet
