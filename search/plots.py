@@ -23,12 +23,13 @@ from model.symmetry import EXACT, refine
 from search.config import SearchConfig, load_config
 from search.prepare import load_reference
 from search.results import load_results, required
+from search.storage import RunPath
 from search.tables import rank
 from search.tune_command import plot_tuning
 from search.tuning import Tuning
 
 
-def plot_run(run: Path, out: Path) -> list[Path]:
+def plot_run(run: RunPath, out: Path) -> list[Path]:
     """Write best.png and, for a binary system, hull.png; returns their paths.
 
     Raises:

@@ -24,6 +24,7 @@ from search import figures
 from search.config import SearchConfig, load_config
 from search.prepare import load_reference
 from search.results import load_results, required
+from search.storage import RunPath
 from search.tables import crystal_name, rank
 
 VIEWER = Path(__file__).parent / "vendor" / "3Dmol-min.js"
@@ -31,7 +32,7 @@ SHOWN = 50  # crystals in the table
 OPENED = 1000  # crystals of lowest E_d that a click on a point opens
 
 
-def build_report(run: Path, *, live: bool = False) -> str:
+def build_report(run: RunPath, *, live: bool = False) -> str:
     """The page. With ``live`` it asks its server for news.
 
     Raises:
@@ -119,7 +120,7 @@ def _crystal(row: dict[Any, Any], config: SearchConfig) -> dict[str, Any]:
     }
 
 
-def serve(run: Path, port: int) -> ThreadingHTTPServer:
+def serve(run: RunPath, port: int) -> ThreadingHTTPServer:
     """A server of the report on this machine only; every request sees the run as it is then.
 
     ``/`` is the page, ``/version`` changes when results were added. The caller runs `serve_forever`.
@@ -130,7 +131,7 @@ def serve(run: Path, port: int) -> ThreadingHTTPServer:
 class _Cache:
     """The page, made again when the run has new parts."""
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: RunPath) -> None:
         self.run, self.lock = run, threading.Lock()
         self.of, self.text = "", ""
 
@@ -148,7 +149,7 @@ class _Cache:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    def __init__(self, run: Path, cache: _Cache, *rest: Any) -> None:
+    def __init__(self, run: RunPath, cache: _Cache, *rest: Any) -> None:
         self.run, self.cache = run, cache
         super().__init__(*rest)
 

@@ -1,14 +1,11 @@
 """Pools of real Ray actors that work, fail, crash and hang."""
 
-import ipaddress
 import os
 import sys
 import time
 from collections.abc import Iterator
 
-import psutil
 import pytest
-import ray
 from ray import cloudpickle
 
 from actors.cluster import Capacity, connected
@@ -74,36 +71,6 @@ def run(pool: Pool, jobs: list[tuple[str, tuple]]) -> dict[int, Done | Failed]:
 
 def test_the_local_ray_offers_this_machines_cores(capacity):
     assert capacity.cpus == len(os.sched_getaffinity(0))
-
-
-def listening() -> list[tuple[str, str]]:
-    """(process, address) of every TCP socket on which this process or one below it waits for connections."""
-    here = psutil.Process()
-    return [
-        (process.name(), connection.laddr.ip)
-        for process in (here, *here.children(recursive=True))
-        for connection in process.net_connections("tcp")
-        if connection.status == psutil.CONN_LISTEN
-    ]
-
-
-def is_loopback(address: str) -> bool:
-    parsed = ipaddress.ip_address(address)
-    return (getattr(parsed, "ipv4_mapped", None) or parsed).is_loopback
-
-
-def test_loopback_is_told_from_other_addresses():
-    assert all(is_loopback(address) for address in ("127.0.0.1", "::1", "::ffff:127.0.0.1"))
-    assert not any(is_loopback(address) for address in ("0.0.0.0", "::", "192.0.2.2", "::ffff:192.0.2.2"))
-
-
-def test_the_local_ray_listens_on_loopback_only(capacity):
-    worker = ray.remote(Worker).options(num_cpus=0).remote()  # workers listen too
-    assert ray.get(worker.double.remote(2)) == 4
-    sockets = listening()
-    ray.kill(worker)
-    assert {"gcs_server", "raylet", "ray::Worker"} <= {process for process, _ in sockets}
-    assert [socket for socket in sockets if not is_loopback(socket[1])] == []
 
 
 def test_results_come_back_with_their_jobs(capacity):
