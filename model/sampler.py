@@ -98,11 +98,13 @@ class Blank:
         crystal: cell and atoms; the guests' positions carry no meaning.
         guest: (n,) bool, atoms to be placed.
         seed: decides every random number spent on this crystal.
+        bravais: type of the cell if `model.lattice.sample_lattice` made it.
     """
 
     crystal: Crystal
     guest: np.ndarray
     seed: int
+    bravais: str | None = None
 
 
 @dataclass(frozen=True, eq=False)

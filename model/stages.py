@@ -17,12 +17,15 @@ from model.crystal import Crystal
 from model.distinct import DistinctCrystals
 from model.framework import Framework, choose_guest, extract_frameworks
 from model.potential import CHGNetPotential
+from model.random_crystal import RandomSettings, random_crystal
 from model.reference import Reference
 from model.relax import Relaxation, RelaxSettings, relax, usable
 from model.sampler import Blank, SamplerSettings, sample
 from model.screen import ScreenSettings, screen
 from model.stability import Decomposition, Stability
 from model.symmetry import SpaceGroup, space_group
+
+GeneratorSettings = SamplerSettings | RandomSettings
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,13 +36,13 @@ class Generated:
         crystals: as sampled.
         evaluations: calls of the network for the whole batch.
         seconds: wall time a crystal.
-        score_model: version of the weights.
+        score_model: version of the weights; None if no network took part.
     """
 
     crystals: list[Crystal]
     evaluations: int
     seconds: float
-    score_model: str
+    score_model: str | None
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ class Judged:
 
 
 class Generator:
-    """Makes crystals with the score network."""
+    """Makes crystals, with the score network or without."""
 
     def __init__(self, weights: str | None = None, device: str = "auto") -> None:
         path = Path(weights) if weights else DEFAULT_WEIGHTS
@@ -87,9 +90,15 @@ class Generator:
         self.network = load_network(path, device=self.device)
         self.version = weights_version(path)
 
-    def generate(self, blanks: Sequence[Blank], settings: SamplerSettings) -> Generated:
+    def generate(self, blanks: Sequence[Blank], settings: GeneratorSettings) -> Generated:
         """Fill the blanks, all in one batch."""
         began = time.monotonic()
+        if isinstance(settings, RandomSettings):
+            crystals = [
+                random_crystal(blank.crystal, blank.bravais or "aP", np.random.default_rng(blank.seed), settings)
+                for blank in blanks
+            ]
+            return Generated(crystals, 0, (time.monotonic() - began) / len(blanks), None)
         samples = sample(self.network, blanks, settings, device=self.device)
         return Generated(samples.crystals, samples.evaluations, (time.monotonic() - began) / len(blanks), self.version)
 
