@@ -298,4 +298,4 @@ def _placed(blank: Blank, group: HostGroup, sites: Sequence[Site], points: np.nd
     fractional[guests] = points
     assert np.array_equal(blank.crystal.numbers[guests], numbers)
     crystal = blank.crystal.replace(fractional=fractional)
-    return replace(blank, crystal=crystal, placed=True, projector=Projector(projector.turns, targets))
+    return replace(blank, crystal=crystal, start_here=True, projector=Projector(projector.turns, targets))

@@ -96,22 +96,21 @@ class Blank:
     """A crystal to be made.
 
     Attributes:
-        crystal: cell and atoms; the guests' positions carry no meaning unless they are ``placed``.
+        crystal: cell and atoms; the guests' positions carry no meaning unless they are where to start.
         guest: (n,) bool, atoms to be placed.
         seed: decides every random number spent on this crystal.
-        placed: whether the guests' positions mean something after all. Then they start about them, noised by the
-            sampler's highest level, instead of anywhere in the cell.
-        projector: keeps a space group that the crystal has, hosts and placed guests, see `model.guests`.
+        start_here: the guests start from their positions in ``crystal``; else from anywhere in the cell.
+        projector: keeps a space group that hosts and guests have where they start, see `model.guests`.
     """
 
     crystal: Crystal
     guest: np.ndarray
     seed: int
-    placed: bool = False
+    start_here: bool = False
     projector: Projector | None = None
 
     def __post_init__(self) -> None:
-        if self.projector is not None and not self.placed:
+        if self.projector is not None and not self.start_here:
             raise ValueError("a blank with a projector needs places that have its symmetry: see model.guests")
 
 
@@ -132,20 +131,16 @@ class Noise:
     def __init__(self, blanks: Sequence[Blank], batch: Batch) -> None:
         self.sizes = batch.counts.tolist()
         self.like = batch.positions
-        self.placed = [blank.placed for blank in blanks]
         self.projectors = [blank.projector and blank.projector.to(batch.positions) for blank in blanks]
         self.generators = [torch.Generator().manual_seed(blank.seed) for blank in blanks]
 
     def normal(self) -> Tensor:
         """(N, 3) standard normal, projected."""
-        return self.project(self._draw([torch.randn] * len(self.sizes)))
+        return self.project(self._draw(torch.randn))
 
-    def start(self, batch: Batch, sigma: float) -> Tensor:
-        """(N, 3) Å: anywhere in the cell, or, for crystals whose guests are placed, ``sigma`` Å about their places."""
-        drawn = self._draw([torch.randn if placed else torch.rand for placed in self.placed])
-        anywhere = torch.einsum("ni,nij->nj", drawn, batch.lattice[batch.owner])
-        placed = torch.tensor(self.placed, device=batch.owner.device)[batch.owner, None]
-        return torch.where(placed, batch.positions + sigma * self.project(drawn), anywhere)
+    def uniform(self) -> Tensor:
+        """(N, 3) uniform in [0, 1)."""
+        return self._draw(torch.rand)
 
     def project(self, vectors: Tensor) -> Tensor:
         """(N, 3) vectors averaged over the operations of each crystal that has some."""
@@ -154,10 +149,9 @@ class Noise:
         parts = zip(vectors.split(self.sizes), self.projectors, strict=True)
         return torch.cat([projector.atoms(part) if projector else part for part, projector in parts])
 
-    def _draw(self, functions: Sequence[Callable[..., Tensor]]) -> Tensor:
+    def _draw(self, function: Callable[..., Tensor]) -> Tensor:
         parts = [
-            function(n, 3, generator=g, dtype=torch.float64)
-            for function, n, g in zip(functions, self.sizes, self.generators, strict=True)
+            function(n, 3, generator=g, dtype=torch.float64) for n, g in zip(self.sizes, self.generators, strict=True)
         ]
         return torch.cat(parts).to(self.like)
 
@@ -188,8 +182,9 @@ def sample(
     guest = torch.from_numpy(np.concatenate([blank.guest for blank in blanks])).to(device)
     noise = Noise(blanks, batch)
     counter = Counter(denoiser, noise)
+    anywhere = guest & ~torch.tensor([blank.start_here for blank in blanks], device=device)[batch.owner]
     with torch.no_grad():
-        final = function(counter, batch, guest, settings, noise)
+        final = function(counter, _scattered(batch, anywhere, noise), guest, settings, noise)
     return Samples(
         [_exact(made, blank) for made, blank in zip(final.to_crystals(), blanks, strict=True)], counter.calls
     )
@@ -206,9 +201,10 @@ def _exact(made: Crystal, blank: Blank) -> Crystal:
     return blank.crystal.replace(fractional=fractional)
 
 
-def _start(batch: Batch, guest: Tensor, noise: Noise, sigma: float) -> Batch:
-    """Guests at the start; the papers' normally distributed fractional coordinates are uniform once wrapped."""
-    return batch.replace(positions=torch.where(guest[:, None], noise.start(batch, sigma), batch.positions))
+def _scattered(batch: Batch, where: Tensor, noise: Noise) -> Batch:
+    """Atoms anywhere in the cell; the papers' normally distributed fractional coordinates are uniform once wrapped."""
+    anywhere = torch.einsum("ni,nij->nj", noise.uniform(), batch.lattice[batch.owner])
+    return batch.replace(positions=torch.where(where[:, None], anywhere, batch.positions))
 
 
 def _move(batch: Batch, step: Tensor, where: Tensor) -> Batch:
@@ -222,7 +218,6 @@ def heun(denoiser: Denoiser, batch: Batch, guest: Tensor, settings: HeunSettings
     """Integrate ``dx/dsigma = -displacement/sigma`` from sigma_max to zero, guests only, hosts clean throughout."""
     levels = [*power_levels(settings.sigma_min, settings.sigma_max, settings.steps, rho=settings.rho), 0.0]
     low, high = settings.churn_between
-    batch = _start(batch, guest, noise, levels[0])
     for sigma, lower in pairwise(levels):
         raised = sigma * (1 + settings.churn) if low <= sigma <= high else sigma
         if raised > sigma:
@@ -242,7 +237,6 @@ def ancestral(denoiser: Denoiser, batch: Batch, guest: Tensor, settings: Ancestr
     With temperature one this samples the learnt distribution of the guests given their host.
     """
     levels = [*power_levels(settings.sigma_min, settings.sigma_max, settings.steps, rho=settings.rho), 0.0]
-    batch = _start(batch, guest, noise, levels[0])
     for high, low in pairwise(levels):
         batch = _predict(denoiser, batch, high, low, guest, noise, temperature=settings.temperature)
     return batch
@@ -271,7 +265,6 @@ def predictor_corrector(
     resamples = 1 if bool(guest.all()) else settings.resamples
     everything = torch.ones_like(guest)
     host = batch
-    batch = _start(batch, guest, noise, levels[-1])
     batch = _move(batch, levels[-1] * noise.normal(), ~guest)
     for start, stop in jump_schedule(settings.steps, jump=settings.jump, resamples=resamples):
         if stop > start:

@@ -185,14 +185,3 @@ def test_a_blank_of_another_host_is_refused(licoo2):
         place_guests(blank(licoo2, [3]), group)
     with pytest.raises(ValueError, match="a blank with a projector needs places"):
         Blank(licoo2, licoo2.numbers == 3, 0, projector=group.projector([]))
-
-
-def test_placed_guests_start_about_their_places():
-    """With a denoiser that says 'stay', guests end where the first level's noise put them."""
-    crystal = Crystal(20 * np.eye(3), [[0.5, 0.5, 0.5], [0, 0, 0]], [3, 14])
-    blanks = [Blank(crystal, crystal.numbers == 3, seed, placed=True) for seed in range(200)]
-    settings = HeunSettings(steps=1, sigma_max=0.5, sigma_min=0.4, churn=0)
-    made = sample(lambda batch, sigma, guest: torch.zeros_like(batch.positions), blanks, settings).crystals
-    offset = np.stack([one.cartesian[0] - 10 for one in made])
-    assert abs(offset.mean()) < 4 * 0.5 / np.sqrt(600)
-    assert offset.std() == pytest.approx(0.5, rel=4 / np.sqrt(2 * 600))
