@@ -246,7 +246,7 @@ class _Round:
         lattice = sample_lattice(bravais, per_atom * cell.n_atoms, rng, settings.ranges)
         crystal = Crystal(lattice, np.zeros((cell.n_atoms, 3)), cell.numbers)
         origin = {"cell_formula": arm.cell, "lattice_system": bravais}
-        return Plan(Blank(crystal, np.ones(cell.n_atoms, dtype=bool), seed, bravais), origin)
+        return Plan(Blank(crystal, np.ones(cell.n_atoms, dtype=bool), seed, bravais=bravais), origin)
 
     def _bravais(self, cell: str, seed: int) -> str:
         """The type of lattice that pays most in this cell; the types take turns until results are in."""
