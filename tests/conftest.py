@@ -82,6 +82,7 @@ def cobaltate(make_config, licoo2, rattle, relaxation) -> dict[str, Any]:
     config = make_config(
         compositions={"formulas": ["LiCoO2"], "max_atoms": 4},
         frameworks={"guests": ["Li"]},
+        generators=["diffusion", "inpainting"],
         policy={"generated": 6, "inpainted": 4, "samples": 3, "batch": 6},
     )
     task = Campaign(config, lambda cell: 8.0).plan(0, [])[0]
