@@ -12,7 +12,7 @@ from pymatgen.core import Composition
 
 from model.crystal import Crystal
 from model.stability import Stability
-from search.results import required
+from search.results import TIMINGS, required
 
 STAGES = {"generated": "#2f6fde", "inpainted": "#e8710a"}
 REFERENCE = "#7d8590"
@@ -22,6 +22,11 @@ CURVES = 8  # compositions whose progress is drawn
 def relaxed(frame: pd.DataFrame) -> pd.DataFrame:
     """Candidates whose relaxation converged."""
     return frame[(frame["status"] == "relaxed") & frame["e_d"].notna()]
+
+
+def cpu_seconds(frame: pd.DataFrame) -> pd.Series:
+    """CPU time of each candidate in s: made, relaxed and judged, each on one core."""
+    return frame[list(TIMINGS)].fillna(0).sum(axis=1)
 
 
 def hull(frame: pd.DataFrame, stability: Stability) -> go.Figure | None:
@@ -45,6 +50,12 @@ def _stable(stability: Stability) -> list[str]:
     return sorted(entry.composition.reduced_formula for entry in stability.diagram.stable_entries)
 
 
+def _above(stability: Stability) -> dict[str, float]:
+    """Known phases above the hull: formula -> formation energy, eV/atom."""
+    diagram = stability.diagram
+    return {e.composition.reduced_formula: diagram.get_form_energy_per_atom(e) for e in diagram.unstable_entries}
+
+
 def _line(rows: pd.DataFrame, stability: Stability, elements: list[str]) -> go.Figure:
     other = elements[-1]
     stable = sorted((_fraction(name, other), _formation(stability, name), name) for name in _stable(stability))
@@ -55,6 +66,12 @@ def _line(rows: pd.DataFrame, stability: Stability, elements: list[str]) -> go.F
             marker={"symbol": "square", "size": 8}, line={"color": REFERENCE},
             hovertemplate="%{text}<extra>known</extra>",
         )
+    )  # fmt: skip
+    above = _above(stability)
+    figure.add_scatter(
+        x=[_fraction(formula, other) for formula in above], y=list(above.values()), text=list(above), mode="markers",
+        name="known, above it", marker={"symbol": "square-open", "size": 7, "color": REFERENCE},
+        hovertemplate="%{text}<extra>known</extra>",
     )  # fmt: skip
     for stage, colour in STAGES.items():
         some = rows[rows["stage"] == stage]
@@ -114,7 +131,7 @@ def _hover(rows: pd.DataFrame) -> dict[str, object]:
 def progress(frame: pd.DataFrame) -> go.Figure:
     """Best E_d so far of each composition against the CPU time spent by then, for those that came out best."""
     frame = frame.sort_values(["round", "candidate"])
-    spent = frame[["seconds_generate", "seconds_relax", "seconds_refine"]].fillna(0).sum(axis=1).cumsum() / 60
+    spent = cpu_seconds(frame).cumsum() / 60
     rows = relaxed(frame)
     figure = go.Figure()
     for formula in rows.groupby("formula")["e_d"].min().nsmallest(CURVES).index:
@@ -177,13 +194,13 @@ def symmetry(frame: pd.DataFrame) -> go.Figure:
 
 
 def changes(frame: pd.DataFrame) -> go.Figure:
-    """How far candidates were from their minima: energy and atoms' way on relaxation (CHGGen, Fig. 4a, b)."""
+    """How far candidates were from their minima: energy, and how far an atom went (CHGGen, Fig. 4a, b)."""
     figure = make_subplots(1, 2)
     for stage, colour in STAGES.items():
         rows = relaxed(frame)[lambda rows, stage=stage: rows["stage"] == stage]
         energy = (rows["energy_initial"] - rows["energy"]).clip(0, 0.6)
         ways = [
-            min(1.5, displacement(required(a), required(b)))
+            min(2.0, furthest_way(required(a), required(b)))
             for a, b in zip(rows["initial"], rows["final"], strict=True)
         ]
         for column, (values, width) in enumerate(((energy, 0.02), (ways, 0.05)), start=1):
@@ -194,15 +211,15 @@ def changes(frame: pd.DataFrame) -> go.Figure:
                 ), 1, column,
             )  # fmt: skip
     figure.update_xaxes(title="ΔE (eV/atom)", col=1)
-    figure.update_xaxes(title="way of the atoms (Å)", col=2)
+    figure.update_xaxes(title="furthest way of an atom (Å)", col=2)
     figure.update_yaxes(title="candidates (%)", col=1)
     figure.update_layout(barmode="overlay")
     return figure
 
 
-def displacement(initial: Crystal, final: Crystal) -> float:
-    """Root mean square way of the atoms in Å, the change of the cell and the drift of all atoms taken out."""
+def furthest_way(initial: Crystal, final: Crystal) -> float:
+    """Furthest that an atom went, in Å; the change of the cell and the drift of all atoms are taken out."""
     way = final.fractional - initial.fractional
     way -= np.round(way)
     way -= way.mean(axis=0)
-    return float(np.sqrt(np.square(way @ final.lattice).sum(axis=1).mean()))
+    return float(np.linalg.norm(way @ final.lattice, axis=1).max())

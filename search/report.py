@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import defaultdict
 from datetime import datetime, timezone
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,7 +21,7 @@ from model.crystal import Crystal
 from model.framework import choose_guest
 from model.stability import Stability
 from model.symmetry import EXACT, refine
-from search import figures
+from search import dft_results, figures, second_opinion
 from search.config import SearchConfig, load_config
 from search.prepare import load_reference
 from search.results import load_results, required
@@ -28,6 +29,7 @@ from search.tables import crystal_name, rank
 
 VIEWER = Path(__file__).parent / "vendor" / "3Dmol-min.js"
 SHOWN = 50  # crystals in the table
+OPINIONS = ("r2SCAN", "DFT")  # what else has judged crystals of the table
 OPENED = 1000  # crystals of lowest E_d that a click on a point opens
 
 
@@ -41,7 +43,7 @@ def build_report(run: Path, *, live: bool = False) -> str:
     if figures.relaxed(frame).empty:
         raise ValueError(f"{run} holds no relaxed crystal yet")
     stability = Stability(load_reference(config), config.compositions.elements)
-    best = rank(frame, top=SHOWN)
+    best, others = rank(frame, top=SHOWN), _other_verdicts(run)
     opened = pd.concat([best, figures.relaxed(frame).head(OPENED)]).drop_duplicates("candidate")
     drawn = {
         "hull": figures.hull(frame, stability),
@@ -57,7 +59,8 @@ def build_report(run: Path, *, live: bool = False) -> str:
         name=config.name,
         system="-".join(config.compositions.elements),
         facts=_facts(frame, config),
-        best=[_table_row(row) for row in best.to_dict("records")],
+        best=[_table_row(row) | {"others": others.get(row["candidate"], {})} for row in best.to_dict("records")],
+        opinions=[name for name in OPINIONS if any(name in given for given in others.values())],
         figures={name: _safe(figure.to_json()) for name, figure in drawn.items() if figure is not None},
         crystals=_safe(json.dumps({row["candidate"]: _crystal(row, config) for row in opened.to_dict("records")})),
         plotly=get_plotlyjs(),
@@ -75,7 +78,7 @@ def _safe(text: str) -> str:
 
 def _facts(frame: pd.DataFrame, config: SearchConfig) -> list[tuple[str, str]]:
     good = figures.relaxed(frame)
-    seconds = frame[["seconds_generate", "seconds_relax", "seconds_refine"]].sum().sum()
+    seconds = figures.cpu_seconds(frame).sum()
     best = good.iloc[0]
     return [
         ("lowest E_d", f"{1e3 * best['e_d']:+.1f} meV/atom ({best['formula']})"),
@@ -85,6 +88,20 @@ def _facts(frame: pd.DataFrame, config: SearchConfig) -> list[tuple[str, str]]:
         ("CPU time", f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"),
         ("energies", config.models.potential),
     ]
+
+
+def _other_verdicts(run: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    """Candidate -> who judged it again -> E_d in meV/atom, and a note where that is not to be passed over."""
+    verdicts: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
+    if (run / second_opinion.FILE).is_file():
+        for row in second_opinion.load_second_opinion(run).to_dict("records"):
+            note = f"disagrees by {1e3 * row['difference']:+.0f}" if row["disagrees"] else ""
+            verdicts[row["candidate"]]["r2SCAN"] = {"e_d": f"{1e3 * row['e_d']:+.1f}", "note": note}
+    if (run / dft_results.FILE).is_file():
+        for row in dft_results.load_dft(run).dropna(subset=["e_d"]).to_dict("records"):
+            note = row["functional"] + ("" if row["converged"] else ", unconverged")
+            verdicts[row["candidate"]].setdefault("DFT", {"e_d": f"{1e3 * row['e_d']:+.1f}", "note": note})
+    return verdicts
 
 
 def _table_row(row: dict[Any, Any]) -> dict[str, Any]:

@@ -245,10 +245,13 @@ def test_results_that_match_nothing_say_so(call, run):
     assert (code, out) == (0, "No relaxed crystal matches.\n")
 
 
-def test_plot_draws_hull_and_best_crystal(call, run):
+PICTURES = ("hull.png", "progress.png", "symmetry.png", "changes.png", "best.png")
+
+
+def test_plot_draws_hull_and_best_crystal_among_others(call, run):
     code, out, err = call("plot", run)
     assert code == 0, err
-    assert out.split() == [str(run / "plots" / name) for name in ("hull.png", "best.png")]
+    assert out.split() == [str(run / "plots" / name) for name in PICTURES]
     for path in out.split():
         assert Path(path).read_bytes().startswith(b"\x89PNG")
 
