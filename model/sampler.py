@@ -95,14 +95,16 @@ class Blank:
     """A crystal to be made.
 
     Attributes:
-        crystal: cell and atoms; the guests' positions carry no meaning.
+        crystal: cell and atoms; the guests' positions carry no meaning unless they are where to start.
         guest: (n,) bool, atoms to be placed.
         seed: decides every random number spent on this crystal.
+        start_here: the guests start from their positions in ``crystal``; else from anywhere in the cell.
     """
 
     crystal: Crystal
     guest: np.ndarray
     seed: int
+    start_here: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,8 +163,10 @@ def sample(
     batch = Batch.from_crystals([blank.crystal for blank in blanks], device=device, dtype=dtype)
     guest = torch.from_numpy(np.concatenate([blank.guest for blank in blanks])).to(device)
     counter = Counter(denoiser)
+    noise = Noise(blanks, batch)
+    anywhere = guest & ~torch.tensor([blank.start_here for blank in blanks], device=device)[batch.owner]
     with torch.no_grad():
-        final = function(counter, batch, guest, settings, Noise(blanks, batch))
+        final = function(counter, _scattered(batch, anywhere, noise), guest, settings, noise)
     return Samples(
         [_with_exact_host(made, blank) for made, blank in zip(final.to_crystals(), blanks, strict=True)], counter.calls
     )
@@ -174,10 +178,10 @@ def _with_exact_host(made: Crystal, blank: Blank) -> Crystal:
     return blank.crystal.replace(fractional=fractional)
 
 
-def _start(batch: Batch, guest: Tensor, noise: Noise) -> Batch:
-    """Guests anywhere in the cell; the papers' normally distributed fractional coordinates are uniform once wrapped."""
+def _scattered(batch: Batch, where: Tensor, noise: Noise) -> Batch:
+    """Atoms anywhere in the cell; the papers' normally distributed fractional coordinates are uniform once wrapped."""
     anywhere = torch.einsum("ni,nij->nj", noise.uniform(), batch.lattice[batch.owner])
-    return batch.replace(positions=torch.where(guest[:, None], anywhere, batch.positions))
+    return batch.replace(positions=torch.where(where[:, None], anywhere, batch.positions))
 
 
 def _move(batch: Batch, step: Tensor, where: Tensor) -> Batch:
@@ -191,7 +195,6 @@ def heun(denoiser: Denoiser, batch: Batch, guest: Tensor, settings: HeunSettings
     """Integrate ``dx/dsigma = -displacement/sigma`` from sigma_max to zero, guests only, hosts clean throughout."""
     levels = [*power_levels(settings.sigma_min, settings.sigma_max, settings.steps, rho=settings.rho), 0.0]
     low, high = settings.churn_between
-    batch = _start(batch, guest, noise)
     for sigma, lower in pairwise(levels):
         raised = sigma * (1 + settings.churn) if low <= sigma <= high else sigma
         if raised > sigma:
@@ -211,7 +214,6 @@ def ancestral(denoiser: Denoiser, batch: Batch, guest: Tensor, settings: Ancestr
     With temperature one this samples the learnt distribution of the guests given their host.
     """
     levels = [*power_levels(settings.sigma_min, settings.sigma_max, settings.steps, rho=settings.rho), 0.0]
-    batch = _start(batch, guest, noise)
     for high, low in pairwise(levels):
         batch = _predict(denoiser, batch, high, low, guest, noise, temperature=settings.temperature)
     return batch
@@ -240,7 +242,6 @@ def predictor_corrector(
     resamples = 1 if bool(guest.all()) else settings.resamples
     everything = torch.ones_like(guest)
     host = batch
-    batch = _start(batch, guest, noise)
     batch = _move(batch, levels[-1] * noise.normal(), ~guest)
     for start, stop in jump_schedule(settings.steps, jump=settings.jump, resamples=resamples):
         if stop > start:
