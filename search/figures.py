@@ -9,6 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 from pymatgen.core import Composition
+from pymatgen.util.string import htmlify
 
 from model.crystal import Crystal
 from model.stability import Stability
@@ -80,15 +81,24 @@ def _line(rows: pd.DataFrame, stability: Stability, elements: list[str]) -> go.F
             y=[_formation(stability, formula) + e_d for formula, e_d in zip(some["formula"], some["e_d"], strict=True)],
             mode="markers", name=stage, marker={"color": colour, "size": 7, "opacity": 0.65}, **_hover(some),
         )  # fmt: skip
-    for index, (at, energy, name) in enumerate(stable):
-        inside = 0 < at < 1
-        figure.add_annotation(
-            x=at, y=energy, text=name, ax=0, ay=18 + 16 * (index % 3) if inside else -16, arrowwidth=0.7, arrowhead=0,
-            arrowcolor=REFERENCE, standoff=4, showarrow=inside, yshift=0 if inside else 12,
-        )  # fmt: skip
+    _name_phases(figure, stable)
     figure.update_xaxes(title=f"fraction of {other}", range=[-0.03, 1.03])
     figure.update_yaxes(title="formation energy (eV/atom)", range=[min(y) * 1.35 - 0.03, 0.15])
     return figure
+
+
+def _name_phases(figure: go.Figure, stable: list[tuple[float, float, str]]) -> None:
+    """Names below the hull, to the left and right of its lowest phase, the lower the nearer they are to it."""
+    lowest = min(stable, key=lambda phase: phase[1])[0]
+    for at, energy, name in stable:
+        if at in (0, 1):
+            place = {"showarrow": False, "yshift": 12}
+        else:
+            outer = sum(0 < other < at if at <= lowest else at < other < 1 for other, _, _ in stable)
+            place = {"ax": 0 if at == lowest else 34 if at > lowest else -34, "ay": 16 + 16 * outer}
+        figure.add_annotation(
+            x=at, y=energy, text=htmlify(name), arrowwidth=0.7, arrowhead=0, arrowcolor=REFERENCE, standoff=4, **place
+        )
 
 
 def _triangle(rows: pd.DataFrame, stability: Stability, elements: list[str]) -> go.Figure:
@@ -211,7 +221,7 @@ def changes(frame: pd.DataFrame) -> go.Figure:
                 ), 1, column,
             )  # fmt: skip
     figure.update_xaxes(title="ΔE (eV/atom)", col=1)
-    figure.update_xaxes(title="furthest way of an atom (Å)", col=2)
+    figure.update_xaxes(title="furthest way (Å)", col=2)
     figure.update_yaxes(title="candidates (%)", col=1)
     figure.update_layout(barmode="overlay")
     return figure

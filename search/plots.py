@@ -22,17 +22,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from pymatgen.io.ase import AseAtomsAdaptor
-from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 from pymatgen.util.string import latexify
 
 from model.crystal import Crystal
 from model.stability import Stability
-from model.symmetry import EXACT, refine
 from search import figures
 from search.config import load_config
 from search.prepare import load_reference
 from search.results import load_results, required
-from search.tables import rank
+from search.tables import conventional_cell, rank
 from search.tune_command import plot_tuning
 from search.tuning import Tuning
 
@@ -200,11 +198,7 @@ def draw_changes(changes: go.Figure) -> Figure:
 
 def draw_crystal(crystal: Crystal, title: str, path: Path) -> Path:
     """Draw the conventional cell, repeated to about 10 Å, with the elements' colours named."""
-    refined = refine(crystal)
-    structure = (refined.parent if refined else crystal).to_pymatgen()
-    atoms = AseAtomsAdaptor.get_atoms(
-        SpacegroupAnalyzer(structure, symprec=EXACT).get_conventional_standard_structure()
-    )
+    atoms = AseAtomsAdaptor.get_atoms(conventional_cell(crystal))
     atoms = atoms.repeat([max(1, round(10 / length)) for length in atoms.cell.lengths()])
     figure, axes = plt.subplots(figsize=(WIDTH, WIDTH))
     plot_atoms(atoms, axes, radii=0.6, rotation="-80x,15y,5z")

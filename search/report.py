@@ -14,18 +14,18 @@ from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from plotly.offline import get_plotlyjs
-from pymatgen.io.cif import CifWriter
+from pymatgen.util.string import htmlify
 
 from model.crystal import Crystal
 from model.framework import choose_guest
 from model.stability import Stability
-from model.symmetry import EXACT, refine
 from search import dft_results, figures, second_opinion
 from search.config import SearchConfig, load_config
 from search.prepare import load_reference
 from search.results import load_results, required
-from search.tables import crystal_name, rank
+from search.tables import cif_text, conventional_cell, crystal_name, rank
 
 VIEWER = Path(__file__).parent / "vendor" / "3Dmol-min.js"
 SHOWN = 50  # crystals in the table
@@ -55,6 +55,7 @@ def build_report(run: Path, *, live: bool = False) -> str:
     environment = Environment(
         loader=PackageLoader("search", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+    environment.filters["subscripts"] = lambda text: Markup(htmlify(text))
     return environment.get_template("report.html.jinja").render(
         name=config.name,
         system="-".join(config.compositions.elements),
@@ -112,7 +113,7 @@ def _table_row(row: dict[Any, Any]) -> dict[str, Any]:
         "atoms": row["n_atoms"],
         "space_group": row["space_group"] if isinstance(row["space_group"], str) else "P1",
         "e_d": f"{1e3 * row['e_d']:+.1f}",
-        "products": " + ".join(f"{share:.2f} {name}" for name, share in row["products"].items()),
+        "products": [(f"{share:.2f}", name) for name, share in row["products"].items()],
         "volume": f"{row['volume_per_atom']:.1f}",
         "lineage": f"host {host} of {row['parent']}" if isinstance(row["parent"], str) else "generated",
     }
@@ -120,19 +121,17 @@ def _table_row(row: dict[Any, Any]) -> dict[str, Any]:
 
 def _crystal(row: dict[Any, Any], config: SearchConfig) -> dict[str, Any]:
     """What the page needs to show a crystal and to offer it as CIF."""
-    crystal: Crystal = required(row["final"])
-    refined = refine(crystal)
-    shown = refined.parent if refined else crystal
-    guests = choose_guest(crystal, config.frameworks.guests) if len(set(crystal.symbols)) > 1 else []
+    crystal = required(row["final"])
+    shown = Crystal.from_pymatgen(conventional_cell(crystal)).wrapped()
     facts = _table_row(row)
     return {
         "name": crystal_name(row),
         "title": f"{facts['formula']} · {facts['space_group']} · {facts['e_d']} meV/atom",
-        "lattice": shown.lattice.round(5).tolist(),
+        "lattice": shown.lattice.round(4).tolist(),
         "symbols": shown.symbols,
-        "fractional": shown.wrapped().fractional.round(5).tolist(),
-        "guests": guests,
-        "cif": str(CifWriter(shown.to_pymatgen(), symprec=EXACT if refined else None)),
+        "fractional": shown.fractional.round(4).tolist(),
+        "guests": choose_guest(crystal, config.frameworks.guests) if len(set(crystal.symbols)) > 1 else [],
+        "cif": cif_text(crystal),
     }
 
 

@@ -54,8 +54,8 @@ def run(tmp_path, cobaltate, lisi, make_config):
         ("c", 1.1, 0.2, "generated"),
     ):
         crystal = lisi.replace(lattice=lisi.lattice * scale)
-        columns = {"candidate": name, "final": pack(crystal), "e_d": e_d, "stage": stage, "space_group": "Pm-3m"}
-        rows.append({**cobaltate["rows"][0], **common, **columns, "space_group_number": 221})
+        columns = {"candidate": name, "initial": pack(lisi), "final": pack(crystal), "e_d": e_d, "stage": stage}
+        rows.append({**cobaltate["rows"][0], **common, **columns, "space_group": "Pm-3m", "space_group_number": 221})
     rows.append({**cobaltate["rows"][5], "candidate": "d"})
     ResultStore(folder).append("task", rows)
     (folder / "config.yaml").write_text(yaml.safe_dump(make_config().model_dump(mode="json")))
