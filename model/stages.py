@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -118,17 +118,24 @@ class Relaxer:
     ) -> list[Relaxation | Rejected]:
         """One outcome a crystal, in order.
 
+        The crystals relax together, so each is given its share of the wall time, by atoms and steps: the ``seconds`` of
+        all outcomes add up to what they took.
+
         Args:
             crystals: as made.
             free: masks (n,) of the atoms that may move, all when left out.
             settings: in place of the relaxer's own.
         """
+        began = time.monotonic()
         verdicts = self._screen(crystals)
         places = [index for index, verdict in enumerate(verdicts) if verdict is None]
         masks = None if free is None else [free[index] for index in places]
         accepted = [crystals[index] for index in places]
-        relaxed = iter(relax(accepted, self.potential, settings or self.relaxation, free=masks) if accepted else [])
-        return [next(relaxed) if verdict is None else verdict for verdict in verdicts]
+        relaxed = relax(accepted, self.potential, settings or self.relaxation, free=masks) if accepted else []
+        work = [len(outcome.initial) * (outcome.steps + 1) for outcome in relaxed]
+        second = (time.monotonic() - began) / max(1, sum(work))
+        shared = iter([replace(outcome, seconds=second * n) for outcome, n in zip(relaxed, work, strict=True)])
+        return [next(shared) if verdict is None else verdict for verdict in verdicts]
 
     def _screen(self, crystals: Sequence[Crystal]) -> list[Rejected | None]:
         distinct, places = DistinctCrystals(), []

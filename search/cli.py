@@ -148,11 +148,12 @@ def report(
 def plot(
     run: Annotated[Path, typer.Argument(help="Folder of a run")],
     out: Annotated[Path | None, typer.Option(help="Folder of the pictures; RUN/plots when left out")] = None,
+    kind: Annotated[str, typer.Option("--format", help="png, svg or pdf")] = "png",
 ) -> None:
-    """Draw the best crystal and, for a binary system, the convex hull with what was found."""
+    """Draw hull, progress, symmetry, changes on relaxation and the best crystal, each one journal column wide."""
     from search.plots import plot_run
 
-    for path in plot_run(run, out or run / "plots"):
+    for path in plot_run(run, out or run / "plots", kind):  # type: ignore[arg-type]
         console.print(str(path), soft_wrap=True)
 
 
