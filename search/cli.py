@@ -157,12 +157,13 @@ def report(
 def plot(
     run: RunArgument,
     out: Annotated[Path | None, typer.Option(help="Folder of the pictures; RUN/plots when left out")] = None,
+    kind: Annotated[str, typer.Option("--format", help="png, svg or pdf")] = "png",
 ) -> None:
-    """Draw the best crystal and, for a binary system, the convex hull with what was found."""
+    """Draw hull, progress, symmetry, changes on relaxation and the best crystal, each one journal column wide."""
     from search.plots import plot_run
 
     place = run_path(run)
-    for path in plot_run(place, out or beside(place) / "plots"):
+    for path in plot_run(place, out or beside(place) / "plots", kind):  # type: ignore[arg-type]
         console.print(str(path), soft_wrap=True)
 
 

@@ -23,6 +23,7 @@ from search.lock import locked
 from search.pipeline import load_stages, search_here
 from search.prepare import load_reference, remember, same_search
 from search.results import TIMINGS, ResultStore, load_results, pack
+from search.second_opinion import load_second_opinion
 from search.storage import StorePath, beside, require_lasting, run_path, write_whole
 
 ALLOW = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}
@@ -298,11 +299,18 @@ def call(monkeypatch, capsys, tmp_path):
     return called
 
 
-def test_every_command_that_takes_a_run_takes_an_address(place, call, tmp_path, cobaltate, lisi, make_config):
+@pytest.fixture
+def stored(place, cobaltate, lisi, make_config):
+    """A run with one crystal of Li-Si."""
     run, columns = run_path(place), {"formula": "LiSi", "n_atoms": 2, "frameworks": [], "products": {"LiSi": 1.0}}
-    row = {**cobaltate["rows"][0], **columns, "candidate": "a", "final": pack(lisi), "e_d": -0.02}
+    crystals = {"initial": pack(lisi), "final": pack(lisi)}
+    row = {**cobaltate["rows"][0], **columns, **crystals, "candidate": "a", "e_d": -0.02}
     ResultStore(run).append("task", [row])
     write_whole(run / "config.yaml", yaml.safe_dump(make_config().model_dump(mode="json")).encode())
+    return run
+
+
+def test_every_command_that_takes_a_run_takes_an_address(place, stored, call, tmp_path):
     for arguments, made in (
         (["results", place], "li-si/best/*.cif"),
         (["export", place, "--format", "extxyz", "--out", "out"], "out/crystals.extxyz"),
@@ -314,13 +322,17 @@ def test_every_command_that_takes_a_run_takes_an_address(place, call, tmp_path, 
         code, out, error = call(*arguments)
         assert code == 0, error
         assert list(tmp_path.glob(made)), out
-    code, out, error = call("second-opinion", place)
-    assert (code, error) == (0, "")
-    assert (run / "second_opinion.parquet").exists()
-    assert f"Stored in {run / 'second_opinion.parquet'}" in out
     code, _, error = call("dft", "read", tmp_path / "inputs", "--run", place)
     assert code == 2 and "holds no vasprun.xml" in error  # the run itself was accepted
     assert not (tmp_path / "s3:").exists()
+
+
+@pytest.mark.slow
+def test_a_second_opinion_is_stored_in_the_store(place, stored, call):
+    code, out, error = call("second-opinion", place)
+    assert (code, error) == (0, "")
+    assert len(load_second_opinion(place)) == 1
+    assert f"Stored in {stored / 'second_opinion.parquet'}" in out
 
 
 # --- a driver that is killed --------------------------------------------------------------------------------------
