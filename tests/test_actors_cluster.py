@@ -2,11 +2,15 @@
 
 import ipaddress
 import os
+import sys
 
 import psutil
 import ray
+from ray import cloudpickle
 
 from actors.cluster import connected
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import this file
 
 
 class Worker:
