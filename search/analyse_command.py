@@ -30,12 +30,13 @@ from search.analyse import (
 )
 from search.inpaint import read_host
 from search.results import load_results, required
+from search.storage import RunPath, is_run
 from search.tables import rank, write_cif
 
 
 def analyse(
     console: Console,
-    source: Path,
+    source: RunPath,
     *,
     guest: str | None,
     host: str | None,
@@ -68,7 +69,7 @@ def analyse(
         raise ValueError(f"{guest!r} is not an element")
     if guest is None and (barriers or equal_sites or host is not None):
         raise ValueError("say with --guest which element moves")
-    frame = load_results(source, structures=False) if source.is_dir() else None
+    frame = load_results(source, structures=False) if is_run(source) else None
     if frame is None and host is not None:
         raise ValueError("--host, for the voltage curve, needs the folder of a run")
     crystals = _crystals(frame, source, top)
@@ -86,8 +87,9 @@ def analyse(
     console.print(f"Tables and pictures: {out}", soft_wrap=True)
 
 
-def _crystals(frame: pd.DataFrame | None, source: Path, top: int) -> list[tuple[str, Crystal]]:
+def _crystals(frame: pd.DataFrame | None, source: RunPath, top: int) -> list[tuple[str, Crystal]]:
     if frame is None:
+        assert isinstance(source, Path)
         crystal = read_host(source)
         return [(crystal.formula, crystal)]
     best = rank(frame, top=top)
