@@ -295,20 +295,26 @@ def analyse(
     single: Annotated[
         bool, typer.Option("--single", help="Barriers of a lone guest; else of a vacancy among guests")
     ] = False,
+    height: Annotated[float, typer.Option(help="Least height in Å of the supercell for a barrier")] = 8.0,
+    equal_sites: Annotated[
+        bool, typer.Option("--equal-sites", help="Guests may sit wherever the host's symmetry takes their sites")
+    ] = False,
     max_length: Annotated[float, typer.Option(help="Longest hop in Å")] = 4.5,
     top: Annotated[int, typer.Option(min=1, help="Of a run: how many of the best crystals")] = 20,
     out: Annotated[Path | None, typer.Option(help="Folder of tables and pictures; <source>-analysis if none")] = None,
 ) -> None:
     """Coordination, radial distribution functions, voids, ways of a guest, voltages."""
+    from model.migration import BarrierSettings
     from search.analyse_command import analyse as analyse_source
 
-    if max_length <= 0:
-        raise ValueError(f"--max-length must be positive, got {max_length}")
+    if max_length <= 0 or height <= 0:
+        raise ValueError(f"--max-length and --height must be positive, got {max_length} and {height}")
     place = run_path(source)
     folder = out or (beside(place) / "analysis" if is_run(place) else Path(f"{place.stem}-analysis"))
     analyse_source(
-        console, place, guest=guest, host=host, against=against or [], barriers=barriers, vacancy=not single,
-        max_length=max_length, top=top, out=folder,
+        console, place, guest=guest, host=host, against=against or [],
+        barriers=BarrierSettings(min_length=height, vacancy=not single) if barriers else None,
+        equal_sites=equal_sites, max_length=max_length, top=top, out=folder,
     )  # fmt: skip
 
 
