@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,10 @@ SCHEMA = pa.schema(
 TIMINGS = ("seconds_generate", "seconds_relax", "seconds_refine")
 
 
+class DamagedPart(ValueError):
+    """A part that is not a whole Parquet file, as a full or failing disk may leave it."""
+
+
 class ResultStore:
     """The ``candidates`` folder of a run."""
 
@@ -108,15 +113,29 @@ class ResultStore:
         return {path.stem for path in _parts(self.folder)}
 
     def append(self, task: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Store all rows of one task, or, if the process dies, none."""
+        """Store all rows of one task, or, if the process dies or the disk is full, none.
+
+        Raises:
+            OSError: the disk is full or fails; what was stored before is as it was.
+        """
         table = pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA)
-        temporary = self.folder / f"_tmp-{os.getpid()}-{task}.parquet"
-        with temporary.open("wb") as file:
-            pq.write_table(table, file, compression="zstd")
+        path = self.folder / f"{task}.parquet"
+        with _replaced(path) as temporary, temporary.open("wb") as file:
+            pq.write_table(table, file, compression="zstd", write_page_checksum=True)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, self.folder / f"{task}.parquet")
+
+    def tidy(self) -> None:
+        """Remove what killed processes left unfinished; only for the process that holds the run's lock."""
+        for path in self.folder.glob("_tmp-*"):
+            path.unlink()
+
+    def set_aside(self, task: str) -> Path:
+        """Rename a damaged part, so that nobody reads it and its task is open again; returns the new path."""
+        aside = self.folder / f"_damaged-{task}.parquet"
+        os.replace(self.folder / f"{task}.parquet", aside)
         _sync_folder(self.folder)
+        return aside
 
     def rows(self, tasks: Iterable[str]) -> list[dict[str, Any]]:
         """Rows of the named tasks as dictionaries, in the order of the names."""
@@ -128,12 +147,14 @@ class ResultStore:
 
 
 def read_part(path: Path) -> pa.Table:
-    """Read one part; raises ValueError when it is damaged or of another schema version."""
+    """Read one part; raises ValueError when it is of another schema version, and DamagedPart when it is not whole."""
     try:
-        table = pq.read_table(path, partitioning=None)
+        table = pq.read_table(path, partitioning=None, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(
-            f"{path} cannot be read ({error}). Remove it and run the same search again: only its task is repeated."
+        if isinstance(error, OSError) and (error.errno or type(error) is not OSError):
+            raise  # no such file, no permission, a failing disk: this says nothing about what the file holds
+        raise DamagedPart(
+            f"{path} is damaged ({error}). Run the same search again: it sets the file aside and repeats its task."
         ) from error
     found = (table.schema.metadata or {}).get(b"schema_version", b"none").decode()
     if found != SCHEMA_VERSION:
@@ -195,13 +216,33 @@ def required(value: Mapping[str, Any] | None) -> Crystal:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file atomically and durably."""
-    temporary = path.with_name(f"_tmp-{os.getpid()}-{path.name}")
-    with temporary.open("w") as file:
+    with _replaced(path) as temporary, temporary.open("w") as file:
         json.dump(content, file, indent=2, sort_keys=True)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temporary, path)
-    _sync_folder(path.parent)
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Say of a full or failing disk what it means for the run."""
+    try:
+        yield
+    except OSError as error:
+        what = f"{path} cannot be written. What was stored is as it was; make room, then start the same command again"
+        raise OSError(error.errno, f"{os.strerror(error.errno or 0)}: {what}") from error
+
+
+@contextmanager
+def _replaced(path: Path) -> Iterator[Path]:
+    """A temporary file that takes the place of ``path`` once it is written; when that fails, nothing has changed."""
+    temporary = path.with_name(f"_tmp-{os.getpid()}-{path.name}")
+    try:
+        with explained(path):
+            yield temporary
+            os.replace(temporary, path)
+            _sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _parts(folder: Path) -> list[Path]:
