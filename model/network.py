@@ -3,9 +3,9 @@
 The convolution is the standard e3nn one: a tensor product of the sender's features with the spherical harmonics
 of the edge, weighted by a radial network, summed over edges. Its radial weights end in a linear layer, so the sum
 over edges can be taken *before* that layer. `Convolution` does so: the radial functions times harmonics of all
-images of one neighbour are summed first, the contraction with the features is one batched matrix product per
-degree, and the linear layer acts on atoms instead of edges. The result is the same (a test compares it with
-``e3nn.o3.FullyConnectedTensorProduct``), the work is a small fraction.
+images of one neighbour are summed first, the sum over neighbours is one batched matrix product per degree, Wigner
+symbols couple what comes out, and the linear layer acts on atoms instead of edges. The result is the same (a test
+compares it with ``e3nn.o3.FullyConnectedTensorProduct``), the work is a small fraction.
 
 Features of degree l are tensors (N, 2l+1, multiplicity), of natural parity (-1)^l: ``32x0e + 16x1o``, for example.
 """
@@ -158,22 +158,21 @@ class Convolution(nn.Module):
         weights = self.radial(features[0][:, 0], graph)  # (E, R)
         product = weights[:, :, None] * graph.harmonics[:, None, :]  # (E, R, M)
         summed = product.new_zeros(n_atoms * width, *product.shape[1:]).index_add_(0, graph.slot, product)
-        contracted = [self._contract(degree, features, graph, summed) for degree in range(len(self.inputs))]
+        kernel = summed.view(n_atoms, width, -1).transpose(1, 2)  # (N, R·M, P)
+        contracted = [self._contract(degree, features, graph, kernel) for degree in range(len(self.inputs))]
         return [
             torch.cat([contracted[d][:, start:stop] for d, start, stop in self._columns[out]], dim=-1) @ self.mix[out]
             for out in range(len(self.outputs))
         ]
 
-    def _contract(self, degree: int, features: Features, graph: Graph, summed: Tensor) -> Tensor:
+    def _contract(self, degree: int, features: Features, graph: Graph, kernel: Tensor) -> Tensor:
         """(N, K, R·multiplicity): the features of ``degree`` of all neighbours against harmonics and radial weights."""
-        n_atoms, width = graph.neighbour.shape
         symbols = getattr(self, f"coupling_{degree}")  # (M, 2l+1, K)
         size, columns = symbols.shape[1:]
-        kernel = summed.reshape(-1, summed.shape[-1]) @ symbols.reshape(symbols.shape[0], -1)  # (N·P·R, (2l+1)·K)
-        kernel = kernel.view(n_atoms, width, self.n_radial, size, columns)
-        kernel = kernel.permute(0, 4, 2, 1, 3).reshape(n_atoms, columns * self.n_radial, width * size)
-        gathered = features[degree][graph.neighbour].view(n_atoms, width * size, -1)
-        return torch.bmm(kernel, gathered).view(n_atoms, columns, -1)
+        gathered = features[degree].flatten(1)[graph.neighbour]  # (N, P, (2l+1)·U)
+        every = torch.bmm(kernel, gathered).view(len(gathered), self.n_radial, symbols.shape[0] * size, -1)
+        coupled = torch.matmul(symbols.reshape(-1, columns).T, every)  # (N, R, K, U)
+        return coupled.transpose(1, 2).reshape(len(gathered), columns, -1)
 
 
 class RadialNetwork(nn.Module):

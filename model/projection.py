@@ -29,6 +29,10 @@ class Projector:
         turned = torch.einsum("ni,gij->gnj", vectors, self.turns).flatten(0, 1)
         return torch.zeros_like(vectors).index_add_(0, self.targets.flatten(), turned) / len(self.turns)
 
+    def to(self, like: Tensor) -> Projector:
+        """The same with the device and dtype of ``like``."""
+        return Projector(self.turns.to(like), self.targets.to(like.device))
+
     def cell(self, tensor: Tensor) -> Tensor:
         """(3, 3) average of a tensor over the operations."""
         return (self.turns.mT @ tensor @ self.turns).mean(0)

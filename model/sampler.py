@@ -26,6 +26,7 @@ from torch import Tensor
 from model.batch import Batch
 from model.crystal import Crystal
 from model.noise import exponential_levels, power_levels
+from model.projection import Projector
 from model.settings import Settings
 
 Denoiser = Callable[[Batch, Tensor, Tensor], Tensor]
@@ -95,14 +96,24 @@ class Blank:
     """A crystal to be made.
 
     Attributes:
-        crystal: cell and atoms; the guests' positions carry no meaning.
+        crystal: cell and atoms; the guests' positions carry no meaning unless they are where to start.
         guest: (n,) bool, atoms to be placed.
         seed: decides every random number spent on this crystal.
+        start_here: the guests start from their positions in ``crystal``; else from anywhere in the cell.
+        projector: keeps a space group that hosts and guests have where they start, see `model.guests`.
+        bravais: type of the cell if `model.lattice.sample_lattice` made it.
     """
 
     crystal: Crystal
     guest: np.ndarray
     seed: int
+    start_here: bool = False
+    projector: Projector | None = None
+    bravais: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.projector is not None and not self.start_here:
+            raise ValueError("a blank with a projector needs places that have its symmetry: see model.guests")
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,20 +125,31 @@ class Samples:
 
 
 class Noise:
-    """Standard normal numbers of which each crystal has its own stream, whatever shares its batch."""
+    """Standard normal numbers of which each crystal has its own stream, whatever shares its batch.
+
+    They are symmetric where a crystal is.
+    """
 
     def __init__(self, blanks: Sequence[Blank], batch: Batch) -> None:
         self.sizes = batch.counts.tolist()
         self.like = batch.positions
+        self.projectors = [blank.projector and blank.projector.to(batch.positions) for blank in blanks]
         self.generators = [torch.Generator().manual_seed(blank.seed) for blank in blanks]
 
     def normal(self) -> Tensor:
-        """(N, 3) standard normal."""
-        return self._draw(torch.randn)
+        """(N, 3) standard normal, projected."""
+        return self.project(self._draw(torch.randn))
 
     def uniform(self) -> Tensor:
         """(N, 3) uniform in [0, 1)."""
         return self._draw(torch.rand)
+
+    def project(self, vectors: Tensor) -> Tensor:
+        """(N, 3) vectors averaged over the operations of each crystal that has some."""
+        if not any(self.projectors):
+            return vectors
+        parts = zip(vectors.split(self.sizes), self.projectors, strict=True)
+        return torch.cat([projector.atoms(part) if projector else part for part, projector in parts])
 
     def _draw(self, function: Callable[..., Tensor]) -> Tensor:
         parts = [
@@ -137,15 +159,15 @@ class Noise:
 
 
 class Counter:
-    """A denoiser that counts its calls."""
+    """A denoiser that counts its calls, and whose answers are symmetric where a crystal is."""
 
-    def __init__(self, denoiser: Denoiser) -> None:
-        self.denoiser, self.calls = denoiser, 0
+    def __init__(self, denoiser: Denoiser, noise: Noise) -> None:
+        self.denoiser, self.noise, self.calls = denoiser, noise, 0
 
     def __call__(self, batch: Batch, sigma: Tensor, guest: Tensor) -> Tensor:
         """Call the denoiser."""
         self.calls += 1
-        return self.denoiser(batch, sigma, guest)
+        return self.noise.project(self.denoiser(batch, sigma, guest))
 
 
 def sample(
@@ -160,24 +182,31 @@ def sample(
     function = _SAMPLERS[settings.kind]
     batch = Batch.from_crystals([blank.crystal for blank in blanks], device=device, dtype=dtype)
     guest = torch.from_numpy(np.concatenate([blank.guest for blank in blanks])).to(device)
-    counter = Counter(denoiser)
+    noise = Noise(blanks, batch)
+    counter = Counter(denoiser, noise)
+    anywhere = guest & ~torch.tensor([blank.start_here for blank in blanks], device=device)[batch.owner]
     with torch.no_grad():
-        final = function(counter, batch, guest, settings, Noise(blanks, batch))
+        final = function(counter, _scattered(batch, anywhere, noise), guest, settings, noise)
     return Samples(
-        [_with_exact_host(made, blank) for made, blank in zip(final.to_crystals(), blanks, strict=True)], counter.calls
+        [_exact(made, blank) for made, blank in zip(final.to_crystals(), blanks, strict=True)], counter.calls
     )
 
 
-def _with_exact_host(made: Crystal, blank: Blank) -> Crystal:
-    """Give the cell and the hosts back in double precision, as they were."""
-    fractional = np.where(blank.guest[:, None], made.fractional - np.floor(made.fractional), blank.crystal.fractional)
+def _exact(made: Crystal, blank: Blank) -> Crystal:
+    """Give the cell, the hosts and the symmetry back in double precision, as they were."""
+    fractional = made.fractional
+    if blank.projector is not None:
+        way = torch.from_numpy((fractional - blank.crystal.fractional) @ blank.crystal.lattice)
+        kept = blank.projector.atoms(way).numpy() @ np.linalg.inv(blank.crystal.lattice)
+        fractional = blank.crystal.fractional + kept
+    fractional = np.where(blank.guest[:, None], fractional - np.floor(fractional), blank.crystal.fractional)
     return blank.crystal.replace(fractional=fractional)
 
 
-def _start(batch: Batch, guest: Tensor, noise: Noise) -> Batch:
-    """Guests anywhere in the cell; the papers' normally distributed fractional coordinates are uniform once wrapped."""
+def _scattered(batch: Batch, where: Tensor, noise: Noise) -> Batch:
+    """Atoms anywhere in the cell; the papers' normally distributed fractional coordinates are uniform once wrapped."""
     anywhere = torch.einsum("ni,nij->nj", noise.uniform(), batch.lattice[batch.owner])
-    return batch.replace(positions=torch.where(guest[:, None], anywhere, batch.positions))
+    return batch.replace(positions=torch.where(where[:, None], anywhere, batch.positions))
 
 
 def _move(batch: Batch, step: Tensor, where: Tensor) -> Batch:
@@ -191,7 +220,6 @@ def heun(denoiser: Denoiser, batch: Batch, guest: Tensor, settings: HeunSettings
     """Integrate ``dx/dsigma = -displacement/sigma`` from sigma_max to zero, guests only, hosts clean throughout."""
     levels = [*power_levels(settings.sigma_min, settings.sigma_max, settings.steps, rho=settings.rho), 0.0]
     low, high = settings.churn_between
-    batch = _start(batch, guest, noise)
     for sigma, lower in pairwise(levels):
         raised = sigma * (1 + settings.churn) if low <= sigma <= high else sigma
         if raised > sigma:
@@ -211,7 +239,6 @@ def ancestral(denoiser: Denoiser, batch: Batch, guest: Tensor, settings: Ancestr
     With temperature one this samples the learnt distribution of the guests given their host.
     """
     levels = [*power_levels(settings.sigma_min, settings.sigma_max, settings.steps, rho=settings.rho), 0.0]
-    batch = _start(batch, guest, noise)
     for high, low in pairwise(levels):
         batch = _predict(denoiser, batch, high, low, guest, noise, temperature=settings.temperature)
     return batch
@@ -240,7 +267,6 @@ def predictor_corrector(
     resamples = 1 if bool(guest.all()) else settings.resamples
     everything = torch.ones_like(guest)
     host = batch
-    batch = _start(batch, guest, noise)
     batch = _move(batch, levels[-1] * noise.normal(), ~guest)
     for start, stop in jump_schedule(settings.steps, jump=settings.jump, resamples=resamples):
         if stop > start:

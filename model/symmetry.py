@@ -104,17 +104,40 @@ def operations(crystal: Crystal) -> list[tuple[np.ndarray, np.ndarray]]:
     Returns:
         for each its rotation (3, 3) of Cartesian rows, and (n,) the atom that each atom is carried to.
     """
-    dataset = _dataset(crystal, EXACT, -1.0)
-    if dataset is None:
-        return []
     inverse = np.linalg.inv(crystal.lattice)
     found = []
-    for rotation, translation in zip(dataset.rotations, dataset.translations, strict=True):
-        step = (crystal.fractional @ rotation.T + translation)[:, None] - crystal.fractional[None]
-        target = _pairing(np.square((step - np.round(step)) @ crystal.lattice).sum(-1), crystal.numbers)
+    for rotation, translation in zip(*fractional_operations(crystal), strict=True):
+        target = carried(crystal, rotation, translation)
         if target is not None:
             found.append((inverse @ rotation.T @ crystal.lattice, target))
     return found
+
+
+def fractional_operations(crystal: Crystal) -> tuple[np.ndarray, np.ndarray]:
+    """Rotations (G, 3, 3), translations (G, 3) of fractional columns, x → R x + t; none where spglib finds no group."""
+    dataset = _dataset(crystal, EXACT, -1.0)
+    return (np.empty((0, 3, 3)), np.empty((0, 3))) if dataset is None else (dataset.rotations, dataset.translations)
+
+
+def carried(crystal: Crystal, rotation: np.ndarray, translation: np.ndarray) -> np.ndarray | None:
+    """(n,) atom that each atom is carried to by x → R x + t; None if that is not one to one."""
+    step = (crystal.fractional @ rotation.T + translation)[:, None] - crystal.fractional[None]
+    return _pairing(np.square((step - np.round(step)) @ crystal.lattice).sum(-1), crystal.numbers)
+
+
+def generic_dataset(lattice: np.ndarray, rotations: np.ndarray, translations: np.ndarray) -> Any:
+    """spglib's dataset of points that have just these operations; None where the lattice (rows, Å) does not allow them.
+
+    It says which type of space group the operations are, and how their cell lies to the standard one.
+    """
+    for seed in range(10):  # an orbit may, by accident, have more symmetry or points that fall together
+        points = np.random.default_rng(seed).random((2, 3))
+        orbits = (points @ rotations.transpose(0, 2, 1) + translations[:, None]).reshape(-1, 3)
+        generic = Crystal(lattice, orbits, np.tile([1, 2], len(rotations)))
+        dataset = _dataset(generic, EXACT / 10, -1.0)
+        if dataset is not None and len(dataset.rotations) == len(rotations):
+            return dataset
+    return None
 
 
 def _cell(crystal: Crystal) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

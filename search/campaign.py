@@ -20,7 +20,8 @@ from model.composition import CellFormula
 from model.crystal import Crystal
 from model.lattice import sample_lattice
 from model.relax import RelaxSettings
-from model.sampler import Blank, SamplerSettings
+from model.sampler import Blank
+from model.stages import GeneratorSettings
 from search.config import HOST_METHODS, NEW_METHODS, TUNED, SearchConfig
 from search.frameworks import FrameworkPool, Guests, KnownFramework, fillings, frameworks_from_files
 from search.policy import (
@@ -69,7 +70,7 @@ class Task:
     stage: str
     method: str
     plans: tuple[Plan, ...]
-    sampler: SamplerSettings
+    sampler: GeneratorSettings
     relaxation: RelaxSettings
     found: Mapping[str, float]
     volume_change: float
@@ -251,7 +252,7 @@ class _Round:
         lattice = sample_lattice(bravais, per_atom * cell.n_atoms, rng, settings.ranges)
         crystal = Crystal(lattice, np.zeros((cell.n_atoms, 3)), cell.numbers)
         origin = {"cell_formula": arm.cell, "lattice_system": bravais}
-        return Plan(Blank(crystal, np.ones(cell.n_atoms, dtype=bool), seed), origin)
+        return Plan(Blank(crystal, np.ones(cell.n_atoms, dtype=bool), seed, bravais=bravais), origin)
 
     def _bravais(self, cell: str, seed: int) -> str:
         """The type of lattice that pays most in this cell; the types take turns until results are in."""
@@ -291,7 +292,7 @@ class _Round:
                 change = self.config.frameworks.volume_change
                 yield Task(identity, self.number, stage, method, batch, sampler, relaxation, self.found, change)
 
-    def _settings(self, method: str, stage: str, identity: str) -> tuple[SamplerSettings, RelaxSettings]:
+    def _settings(self, method: str, stage: str, identity: str) -> tuple[GeneratorSettings, RelaxSettings]:
         """Settings of a batch, tuned where that is asked for."""
         sampler: Any = self.config.sampler(method)
         if method in TUNED:

@@ -151,11 +151,12 @@ def report(
 def plot(
     run: Annotated[Path, typer.Argument(help="Folder of a run")],
     out: Annotated[Path | None, typer.Option(help="Folder of the pictures; RUN/plots when left out")] = None,
+    kind: Annotated[str, typer.Option("--format", help="png, svg or pdf")] = "png",
 ) -> None:
-    """Draw the best crystal and, for a binary system, the convex hull with what was found."""
+    """Draw hull, progress, symmetry, changes on relaxation and the best crystal, each one journal column wide."""
     from search.plots import plot_run
 
-    for path in plot_run(run, out or run / "plots"):
+    for path in plot_run(run, out or run / "plots", kind):  # type: ignore[arg-type]
         console.print(str(path), soft_wrap=True)
 
 
@@ -165,7 +166,14 @@ def inpaint(
     guest: Annotated[list[str] | None, typer.Option(help="Guest element; may be given several times")] = None,
     count: Annotated[list[int] | None, typer.Option(help="Atoms of each guest in the cell, in the same order")] = None,
     supercell: Annotated[tuple[int, int, int], typer.Option(help="Cells along a, b and c to work in")] = (1, 1, 1),
+    region: Annotated[
+        str | None,
+        typer.Option(help="LOW:HIGH, fractions of c: the host's atoms between them are placed anew, with the guests"),
+    ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Arrangements to try")] = 8,
+    refine: Annotated[
+        int, typer.Option(min=0, help="Rounds in which guests of the best arrangements are placed again")
+    ] = 0,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     fix_host: Annotated[
         bool, typer.Option("--fix-host", help="Relax the guests only; host and cell stay as given")
@@ -188,15 +196,17 @@ def inpaint(
         raise ValueError(
             f"--guest {', '.join(repeated)} was given more than once; give each guest once, with its count"
         )
-    if not guest:
+    if not guest and region is None:
+        if refine:
+            raise ValueError(f"--refine {refine} places guests again: say which with --guest and --count, or --region")
         folder = out or Path(f"{host.stem}-ordered")
         order_host(console, host, samples=samples, seed=seed, fix_host=fix_host, out=folder, supercell=supercell)
         return
     guests = dict(zip(guest, count, strict=True))
-    folder = out or Path(f"{host.stem}-{''.join(f'{element}{n}' for element, n in guests.items())}")
+    folder = out or Path(f"{host.stem}-{''.join(f'{element}{n}' for element, n in guests.items()) or 'region'}")
     inpaint_host(
         console, host, guests, samples=samples, seed=seed, fix_host=fix_host, weights=weights, out=folder,
-        supercell=supercell,
+        supercell=supercell, region=region, rounds=refine,
     )  # fmt: skip
 
 

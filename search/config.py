@@ -13,19 +13,21 @@ from pymatgen.core import Element
 from model.composition import CellFormula, from_formulas, from_system, parse_system
 from model.framework import DEFAULT_LADDER
 from model.lattice import BRAVAIS, LatticeRanges
+from model.random_crystal import RandomSettings
 from model.relax import RelaxSettings
-from model.sampler import AncestralSettings, HeunSettings, PredictorCorrectorSettings, SamplerSettings
+from model.sampler import AncestralSettings, HeunSettings, PredictorCorrectorSettings
 from model.screen import ScreenSettings
 from model.settings import Settings
+from model.stages import GeneratorSettings
 from search.policy import PolicySettings
 from search.tuning import PARTS, Tuning, check_ranges
 
 Sampler = Annotated[PredictorCorrectorSettings | HeunSettings | AncestralSettings, Field(discriminator="kind")]
 SAMPLERS = {"predictor-corrector": PredictorCorrectorSettings, "heun": HeunSettings, "ancestral": AncestralSettings}
-NEW_METHODS = ("diffusion",)  # new crystals in empty cells
+NEW_METHODS = ("diffusion", "random")  # new crystals in empty cells
 HOST_METHODS = ("inpainting",)  # guests into frameworks
 TUNED = ("diffusion", "inpainting")  # use the samplers of `generation` and `inpainting`
-Method = Literal["diffusion", "inpainting"]
+Method = Literal["diffusion", "random", "inpainting"]
 
 
 class Compositions(Settings):
@@ -163,9 +165,10 @@ class SearchConfig(Settings):
     seed: int = Field(0, ge=0)
     compositions: Compositions
     lattices: Lattices = Lattices()
-    generators: tuple[Method, ...] = Field(("diffusion", "inpainting"), min_length=1)  # that compete
+    generators: tuple[Method, ...] = Field(("diffusion", "random", "inpainting"), min_length=1)  # that compete
     generation: Sampler = AncestralSettings(temperature=0.7)  # warmer than hosts are filled: more kinds of crystals
     inpainting: Sampler = AncestralSettings()
+    random: RandomSettings = RandomSettings()
     screening: ScreenSettings = ScreenSettings()
     relaxation: RelaxSettings = RelaxSettings()
     frameworks: FrameworkSettings = FrameworkSettings()
@@ -227,9 +230,10 @@ class SearchConfig(Settings):
         without = 0 if self.frameworks.files else self.policy.lookahead + 1
         return max(0, self.policy.rounds - without) * self.policy.inpainted
 
-    def sampler(self, method: str) -> SamplerSettings:
-        """Settings of a method's sampler."""
-        return self.inpainting if method in HOST_METHODS else self.generation
+    def sampler(self, method: str) -> GeneratorSettings:
+        """Settings of a generator."""
+        settings = {"diffusion": self.generation, "random": self.random, "inpainting": self.inpainting}
+        return settings[method]
 
 
 def load_config(path: str | Path) -> SearchConfig:

@@ -10,6 +10,7 @@ import numpy as np
 from pymatgen.core import Element, Structure
 
 from model.crystal import Crystal
+from model.distinct import DistinctCrystals
 from model.ordering import Disordered, order
 from model.relax import Relaxation
 from model.sampler import AncestralSettings, Blank, SamplerSettings
@@ -18,6 +19,7 @@ from model.stages import Generator, Rejected, Relaxer, usable
 from model.symmetry import space_group
 
 SHORTLIST = 8  # arrangements whose energy is computed, for each that is relaxed
+PARENTS = 4  # arrangements that a round of refinement starts from
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,11 +63,47 @@ def read_structure(path: str | Path) -> Structure:
         raise ValueError(f"{path} cannot be read as a crystal: {error}") from error
 
 
-def make_blanks(host: Crystal, guests: Mapping[str, int], *, samples: int, seed: int) -> list[Blank]:
-    """Blanks of the host with ``guests`` (element -> count) to be placed, each with a seed of its own.
+@dataclass(frozen=True)
+class Region:
+    """A slab of the cell, from one fraction of c to another; where ``high`` is below ``low``, through the cell's top.
 
     Raises:
-        ValueError: an unknown element, a count below one, more guests than there is room for, or no sample asked for.
+        ValueError: the fractions are equal or not between 0 and 1.
+    """
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.low <= 1 and 0 <= self.high <= 1 and self.low != self.high):
+            raise ValueError(f"a region needs two different fractions of c from 0 to 1, got {self.low} and {self.high}")
+
+    @property
+    def width(self) -> float:
+        """Its share of c."""
+        return (self.high - self.low) % 1 or 1.0
+
+    def holds(self, fractional: np.ndarray) -> np.ndarray:
+        """(n,) bool: which positions (n, 3) lie in it."""
+        return (fractional[:, 2] - self.low) % 1 < self.width
+
+    def scattered(self, crystal: Crystal, atoms: np.ndarray, seed: int) -> Crystal:
+        """The crystal with ``atoms`` (n,) bool anywhere in the region."""
+        anywhere = np.random.default_rng(seed).random((len(crystal), 3))
+        anywhere[:, 2] = (self.low + self.width * anywhere[:, 2]) % 1
+        return crystal.replace(fractional=np.where(atoms[:, None], anywhere, crystal.fractional))
+
+
+def make_blanks(
+    host: Crystal, guests: Mapping[str, int], *, samples: int, seed: int, region: Region | None = None
+) -> list[Blank]:
+    """Blanks of the host with ``guests`` (element -> count) to be placed, each with a seed of its own.
+
+    With a region the host's atoms in it are guests too, and all guests start from somewhere in it.
+
+    Raises:
+        ValueError: an unknown element, a count below one, more guests than there is room for, no sample asked for,
+            or a region that leaves nothing to place or nothing in place.
     """
     for element, count in guests.items():
         if not Element.is_valid_symbol(element):
@@ -74,12 +112,20 @@ def make_blanks(host: Crystal, guests: Mapping[str, int], *, samples: int, seed:
             raise ValueError(f"count of {element} must be at least 1, got {count}")
     if samples < 1:
         raise ValueError(f"samples must be at least 1, got {samples}")
-    numbers = np.repeat([Element(element).Z for element in guests], list(guests.values()))
-    _check_room(host, numbers)
+    taken = region.holds(host.fractional) if region else np.zeros(len(host), dtype=bool)
+    numbers = np.repeat([Element(element).Z for element in guests], list(guests.values())).astype(int)
     crystal = host.join(Crystal(host.lattice, np.zeros((len(numbers), 3)), numbers))
-    guest = np.arange(len(crystal)) >= len(host)
-    seeds = np.random.default_rng(seed).integers(2**62, size=samples)
-    return [Blank(crystal, guest, int(one)) for one in seeds]
+    guest = np.concatenate([taken, np.ones(len(numbers), dtype=bool)])
+    if region and (taken.all() or not guest.any()):
+        raise ValueError(
+            f"{taken.sum()} of the {len(host)} atoms of {host.formula} lie between {region.low} and {region.high} of "
+            f"c: {'there is no host' if taken.all() else 'nothing is to be placed'}. Choose another region"
+        )
+    _check_room(host.select(~taken), crystal.numbers[guest])
+    seeds = [int(one) for one in np.random.default_rng(seed).integers(2**62, size=samples)]
+    if region is None:
+        return [Blank(crystal, guest, one) for one in seeds]
+    return [Blank(region.scattered(crystal, guest, one), guest, one, start_here=True) for one in seeds]
 
 
 def _check_room(host: Crystal, guests: np.ndarray) -> None:
@@ -124,17 +170,89 @@ def fill(
     Returns:
         the filled hosts, lowest energy first, and the reasons why others were dropped.
     """
+    return _fill(
+        [(blank, blank.guest) for blank in blanks], generator, relaxer, sampler, free_guests_only, batch, report
+    )
+
+
+def refine(
+    found: Sequence[Filled],
+    generator: Generator,
+    relaxer: Relaxer,
+    *,
+    samples: int,
+    seed: int | Sequence[int],
+    sampler: SamplerSettings | None = None,
+    free_guests_only: bool = False,
+    batch: int = 8,
+    report: Callable[[str, int], None] = lambda stage, done: None,
+) -> tuple[list[Filled], list[str]]:
+    """One round of refinement: in the best arrangements, neighbouring guests are taken out and placed again.
+
+    Each attempt starts from one of the `PARENTS` best arrangements that differ, as it was relaxed, and takes out one of
+    its guests and those nearest to it; how many is random, from one to all. The others stay while the network places
+    these. A host that relaxed with its guests is filled anew in its new shape.
+
+    Args:
+        found: from `fill` or from a round before.
+        generator, relaxer, sampler, free_guests_only, batch, report: as for `fill`.
+        samples: attempts.
+        seed: decides which guests are taken out, and the noise.
+
+    Returns:
+        ``found`` and the new arrangements, each once, lowest energy first, and the reasons why others were dropped.
+    """
+    rng = np.random.default_rng(seed)
+    parents = _distinct(found)[:PARENTS]
+    attempts = []
+    for index in range(samples):
+        parent = parents[index % len(parents)]
+        again = _neighbouring(parent, rng)
+        attempts.append((Blank(parent.crystal, again, int(rng.integers(2**62))), parent.guest))
+    new, dropped = _fill(attempts, generator, relaxer, sampler, free_guests_only, batch, report)
+    every = sorted([*found, *new], key=_energy)
+    kept = _distinct(every)
+    return kept, dropped + ["duplicate"] * (len(every) - len(kept))
+
+
+def _fill(
+    attempts: Sequence[tuple[Blank, np.ndarray]],
+    generator: Generator,
+    relaxer: Relaxer,
+    sampler: SamplerSettings | None,
+    free_guests_only: bool,
+    batch: int,
+    report: Callable[[str, int], None],
+) -> tuple[list[Filled], list[str]]:
+    """Sample and relax blanks, given with all guests of their crystals: more than those to be placed, perhaps."""
     filled: list[Filled] = []
     dropped: list[str] = []
-    for start in range(0, len(blanks), batch):
-        some = blanks[start : start + batch]
-        crystals = generator.generate(some, sampler or AncestralSettings()).crystals
-        report("placed", len(some))
-        free = [blank.guest for blank in some] if free_guests_only else None
-        placed = [(crystal, blank.guest) for crystal, blank in zip(crystals, some, strict=True)]
-        _collect(placed, relaxer.relax(crystals, free), filled, dropped)
-        report("relaxed", len(some))
-    return sorted(filled, key=lambda one: one.relaxation.energy_final), dropped
+    for start in range(0, len(attempts), batch):
+        blanks, guests = zip(*attempts[start : start + batch], strict=True)
+        crystals = generator.generate(blanks, sampler or AncestralSettings()).crystals
+        report("placed", len(blanks))
+        free = guests if free_guests_only else None
+        _collect(list(zip(crystals, guests, strict=True)), relaxer.relax(crystals, free), filled, dropped)
+        report("relaxed", len(blanks))
+    return sorted(filled, key=_energy), dropped
+
+
+def _energy(one: Filled) -> float:
+    return one.relaxation.energy_final
+
+
+def _distinct(filled: Sequence[Filled]) -> list[Filled]:
+    """The first of each crystal."""
+    known = DistinctCrystals()
+    return [one for one in filled if known.add(one.crystal) is None]
+
+
+def _neighbouring(one: Filled, rng: np.random.Generator) -> np.ndarray:
+    """(n,) bool: a random guest and so many of those nearest to it; the number is random too."""
+    guests = np.flatnonzero(one.guest)
+    distance = one.crystal.select(one.guest).to_pymatgen().distance_matrix[rng.integers(len(guests))]
+    chosen = guests[np.argsort(distance, kind="stable")[: rng.integers(1, len(guests) + 1)]]
+    return np.isin(np.arange(len(one.guest)), chosen)
 
 
 def fill_sites(
@@ -174,7 +292,7 @@ def fill_sites(
         free = [guest for _, guest in some] if free_guests_only else None
         _collect(some, relaxer.relax([crystal for crystal, _ in some], free), filled, dropped)
         report("relaxed", len(some))
-    return sorted(filled, key=lambda one: one.relaxation.energy_final), dropped
+    return sorted(filled, key=_energy), dropped
 
 
 def _collect(

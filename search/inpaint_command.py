@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 from ase.data import chemical_symbols
 from pymatgen.io.cif import CifWriter
@@ -19,7 +21,7 @@ from model.ordering import Disordered
 from model.relax import RelaxSettings
 from model.screen import ScreenSettings
 from model.stages import Generator, Relaxer
-from search.inpaint import Filled, fill, fill_sites, make_blanks, read_structure
+from search.inpaint import Filled, Region, fill, fill_sites, make_blanks, read_structure, refine
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -35,8 +37,23 @@ def inpaint_host(
     weights: Path | None,
     out: Path,
     supercell: Sequence[int] = (1, 1, 1),
+    region: str | None = None,
+    rounds: int = 0,
 ) -> None:
     """Put guests into the host of a file and write what comes out, lowest energy first.
+
+    Args:
+        console: where progress and the table go.
+        host_file: the host.
+        guests: element -> count.
+        samples: arrangements to try, and the same again in every round of refinement.
+        seed: decides everything.
+        fix_host: relax the guests only.
+        weights: score model; the packaged one when left out.
+        out: folder of the CIFs.
+        supercell: cells of the host along a, b and c.
+        region: ``low:high``, fractions of c between which the host's atoms are guests too.
+        rounds: of refinement, see `refine`.
 
     Raises:
         ValueError: bad input, or not one arrangement survived.
@@ -44,16 +61,33 @@ def inpaint_host(
     torch.set_num_threads(1)
     structure = read_structure(host_file) * _checked(supercell)
     host = Crystal.from_pymatgen(structure)
-    blanks = make_blanks(host, guests, samples=samples, seed=seed)
+    blanks = make_blanks(host, guests, samples=samples, seed=seed, region=_region(region) if region else None)
+    placed = Counter(np.array(blanks[0].crystal.symbols)[blanks[0].guest].tolist())
     console.print(
         f"{host.formula} with {len(host)} atoms; "
-        f"placing {', '.join(f'{n} {element}' for element, n in guests.items())}, {samples} times"
+        f"placing {', '.join(f'{n} {element}' for element, n in placed.items())}, {samples} times"
+        f"{f'; rounds of refinement: {rounds}' if rounds else ''}"
     )
     relaxer = _relaxer(fix_host)
     generator = Generator(str(weights) if weights else None)
-    with _progress(console, samples) as report:
+    with _progress(console, samples * (1 + rounds)) as report:
         filled, dropped = fill(blanks, generator, relaxer, free_guests_only=fix_host, report=report)
-    _show(console, filled, dropped, out)
+        for number in range(1, rounds + 1 if filled else 0):
+            _write_all(filled, out)  # a later round that is stopped takes nothing away
+            filled, more = refine(
+                filled, generator, relaxer, samples=samples, seed=(seed, number), free_guests_only=fix_host,
+                report=report,
+            )  # fmt: skip
+            dropped += more
+    _show(console, filled, dropped, out, host.volume)
+
+
+def _region(text: str) -> Region:
+    try:
+        low, high = map(float, text.split(":"))
+    except ValueError:
+        raise ValueError(f"--region needs two fractions of c, for example 0.4:0.6, got {text!r}") from None
+    return Region(low, high)
 
 
 def order_host(
@@ -81,7 +115,7 @@ def order_host(
         filled, dropped = fill_sites(
             disordered, _relaxer(fix_host), samples=samples, seed=seed, free_guests_only=fix_host, report=report
         )
-    _show(console, filled, dropped, out)
+    _show(console, filled, dropped, out, structure.volume)
 
 
 def _checked(supercell: Sequence[int]) -> list[int]:
@@ -134,20 +168,25 @@ def _lines(console: Console, samples: int) -> Callable[[str, int], None]:
     return report
 
 
-def _show(console: Console, filled: list[Filled], dropped: list[str], out: Path) -> None:
-    """Table and files."""
+def _show(console: Console, filled: list[Filled], dropped: list[str], out: Path, volume: float) -> None:
+    """Table and files; the volume is that of the host as given, in Å³."""
     if not filled:
         raise ValueError(
             f"no arrangement survived screening and relaxation ({', '.join(sorted(set(dropped)))}); "
             "try fewer guests or more --samples"
         )
-    for old in out.glob("[0-9][0-9]_*_+*meV.cif"):
-        old.unlink()
-    paths = [_write(one, position, filled[0], out) for position, one in enumerate(filled, start=1)]
-    console.print(_table(filled, paths))
+    paths = _write_all(filled, out)
+    console.print(_table(filled, paths, volume))
     console.print(f"CIFs of these {len(paths)} crystals: {out}", soft_wrap=True)
     if dropped:
         console.print(f"{len(dropped)} dropped: {', '.join(sorted(set(dropped)))}")
+
+
+def _write_all(filled: list[Filled], out: Path) -> list[Path]:
+    """CIFs of all, in the place of those that were there."""
+    for old in out.glob("[0-9]*_*_+*meV.cif"):
+        old.unlink()
+    return [_write(one, position, filled[0], out) for position, one in enumerate(filled, start=1)]
 
 
 def _write(one: Filled, position: int, best: Filled, out: Path) -> Path:
@@ -159,12 +198,12 @@ def _write(one: Filled, position: int, best: Filled, out: Path) -> Path:
     return path
 
 
-def _table(filled: list[Filled], paths: list[Path]) -> Table:
+def _table(filled: list[Filled], paths: list[Path], volume: float) -> Table:
     best = filled[0].relaxation.energy_final
     table = Table("#", "E eV/atom", "above best meV/atom", "space group", "max force eV/Å", "volume change %", "file")
     for position, (one, path) in enumerate(zip(filled, paths, strict=True), start=1):
         energy = one.relaxation.energy_final
-        change = 100 * (one.crystal.volume / one.relaxation.initial.volume - 1)
+        change = 100 * (one.crystal.volume / volume - 1)
         table.add_row(
             str(position),
             f"{energy:.4f}",

@@ -86,6 +86,19 @@ def test_inpainted_guests_follow_the_exact_conditional_and_hosts_stay(settings):
     assert_normal(cartesian[:, 1], HOST_AT + OFFSET, GUEST_SPREAD)
 
 
+@pytest.mark.parametrize("settings", [HEUN, ANCESTRAL, PAPER], ids=lambda s: s.kind)
+def test_guests_start_where_they_are_if_told(settings):
+    """Without a score a guest stays within the noise's reach of its start: at most a few times the first level."""
+    start = Crystal(100 * np.eye(3), [[0.1, 0.1, 0.1], [0.6, 0.6, 0.6]], [14, 3])
+    guest = np.array([False, True])
+    blanks = [Blank(start, guest, seed, start_here=seed % 2 == 0) for seed in range(20)]
+    made = sample(lambda batch, sigma, guest: torch.zeros_like(batch.positions), blanks, settings).crystals
+    moved = np.array([np.abs((crystal.fractional[1] - 0.6 + 0.5) % 1 - 0.5).max() for crystal in made])
+    assert (moved[::2] < 0.25).all()
+    assert (moved[1::2] > 0.25).any()
+    assert all((crystal.fractional[0] == 0.1).all() for crystal in made)
+
+
 def test_low_temperature_narrows_a_gaussian_by_the_closed_form():
     settings = AncestralSettings(steps=200, temperature=0.5, sigma_max=5.0)
     crystals = sample(exact_displacement, blanks((False, True)), settings, dtype=torch.float64).crystals

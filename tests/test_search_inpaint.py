@@ -7,10 +7,10 @@ from rich.console import Console
 
 from model.crystal import Crystal
 from model.relax import RelaxSettings
-from model.sampler import HeunSettings
+from model.sampler import Blank, HeunSettings
 from model.screen import ScreenSettings
 from model.stages import Generated, Generator, Rejected, Relaxer
-from search.inpaint import fill, make_blanks, read_host
+from search.inpaint import Region, fill, make_blanks, read_host, refine
 from search.inpaint_command import inpaint_host, order_host
 
 SHORT = HeunSettings(steps=4)
@@ -178,21 +178,89 @@ def test_a_fixed_host_stays_where_it_is(host, stations):
         assert np.allclose(kept.fractional, host.fractional, rtol=0, atol=1e-14)
 
 
+# --- a region ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def slab(licoo2):
+    """Four layers of LiCoO2 along c, 16 atoms."""
+    return Crystal.from_pymatgen(licoo2.to_pymatgen() * [1, 1, 4])
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.3, 0.6), (0.8, 0.1)])
+def test_atoms_of_a_region_are_placed_again_from_somewhere_in_it(slab, low, high):
+    z = slab.fractional[:, 2] % 1
+    inside = (z >= low) & (z < high) if low < high else (z >= low) | (z < high)
+    blanks = make_blanks(slab, {"Na": 2}, samples=3, seed=0, region=Region(low, high))
+    for blank in blanks:
+        assert blank.start_here
+        assert blank.guest.tolist() == [*inside.tolist(), True, True]
+        assert np.array_equal(blank.crystal.fractional[:16][~inside], slab.fractional[~inside])
+        assert blank.crystal.symbols == [*slab.symbols, "Na", "Na"]
+        assert Region(low, high).holds(blank.crystal.fractional[blank.guest]).all()
+    assert len({blank.crystal.identity for blank in blanks}) == 3
+
+
+@pytest.mark.parametrize(
+    ("region", "words"),
+    [
+        ((0.3, 0.3), "two different fractions of c from 0 to 1, got 0.3 and 0.3"),
+        ((0.3, 1.2), "from 0 to 1, got 0.3 and 1.2"),
+        ((0.0, 1.0), "3 of the 3 atoms of CoO2 .* there is no host. Choose another region"),
+        ((0.45, 0.5), "0 of the 3 atoms of CoO2 .* nothing is to be placed"),
+    ],
+)
+def test_impossible_regions_are_refused(host, region, words):
+    with pytest.raises(ValueError, match=words):
+        make_blanks(host, {}, samples=1, seed=0, region=Region(*region))
+
+
+# --- refinement --------------------------------------------------------------------------------------------------
+
+
+def test_a_round_takes_out_neighbouring_guests_of_the_best(slab, relaxation):
+    """The best arrangements are the start; what stays in place is all but one guest and its neighbours."""
+    lithium = slab.numbers == 3
+    start = Pretender(relaxation, [-1.0])
+    (first,), _ = fill([Blank(slab, lithium, 0)], start, start)
+    both, taken = Pretender(relaxation, [-2.0] * 12), []
+    both.generate = lambda blanks, sampler: taken.extend(blanks) or Pretender.generate(both, blanks, sampler)
+    filled, dropped = refine([first], both, both, samples=12, seed=0, free_guests_only=True)
+    assert [one.relaxation.energy_final for one in filled] == [-2.0]  # one crystal, whatever it was relaxed from
+    assert dropped == ["duplicate"] * 12
+    assert {mask.tolist() == lithium.tolist() for batch in both.masks for mask in batch} == {True}  # all guests relax
+    sizes = {int(blank.guest.sum()) for blank in taken}
+    assert sizes <= {1, 2, 3, 4}
+    assert len(sizes) > 2
+    assert all(not blank.guest[~lithium].any() and blank.crystal is first.crystal for blank in taken)
+
+
+def test_rounds_never_lose_the_best_and_follow_the_seed(host, stations):
+    first, _ = fill(make_blanks(host, {"Li": 1}, samples=3, seed=0), *stations, sampler=SHORT)
+    one, same, other = (
+        refine(first, *stations, samples=3, seed=(seed, 1), sampler=SHORT)[0] for seed in (0, 0, 1)
+    )  # fmt: skip
+    assert one[0].relaxation.energy_final <= first[0].relaxation.energy_final
+    assert [a.crystal.identity for a in one] == [b.crystal.identity for b in same]
+    assert {a.crystal.identity for a in one} != {b.crystal.identity for b in other}
+
+
 # --- the command --------------------------------------------------------------------------------------------------
 
 
-def inpainted(host_file, tiny_weights, out, *, fix_host=False, samples=4):
+def inpainted(host_file, tiny_weights, out, *, guests=None, fix_host=False, samples=4, **options):
     console = Console(width=160)
     with console.capture() as capture:
         inpaint_host(
             console,
             host_file,
-            {"Li": 1},
+            {"Li": 1} if guests is None else guests,
             samples=samples,
             seed=0,
             fix_host=fix_host,
             weights=tiny_weights,
             out=out,
+            **options,
         )
     return capture.get()
 
@@ -215,6 +283,21 @@ def test_every_atom_is_in_the_cif(host_file, host, tiny_weights, tmp_path, fix_h
 
 def distances(crystal):
     return np.sort(crystal.to_pymatgen().distance_matrix, axis=None)
+
+
+def test_a_region_and_rounds_on_the_command_line(slab, tiny_weights, tmp_path):
+    slab.to_pymatgen().to(tmp_path / "slab.cif")
+    out = tmp_path / "out"
+    text = inpainted(
+        tmp_path / "slab.cif", tiny_weights, out, guests={}, fix_host=True, samples=6, region="0.35:0.4", rounds=1
+    )
+    assert "placing 1 Li, 6 times; rounds of refinement: 1" in text
+    made = [Crystal.from_pymatgen(Structure.from_file(path)) for path in out.glob("*.cif")]
+    assert made
+    assert all(Counter(one.symbols) == Counter(slab.symbols) for one in made)
+    for bad in ("0.45", "a:b", "1:2:3"):
+        with pytest.raises(ValueError, match=f"--region needs two fractions of c, for example 0.4:0.6, got '{bad}'"):
+            inpainted(tmp_path / "slab.cif", tiny_weights, out, guests={}, region=bad)
 
 
 def test_a_host_without_room_is_told(tmp_path, tiny_weights):
