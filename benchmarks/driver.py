@@ -126,7 +126,7 @@ def driver_of(config: SearchConfig, folder: Path, arguments: argparse.Namespace)
         SimulatedPool(stages.relaxer, n, clock, relaxing, arguments.ray),
         SimulatedPool(stages.symmetrizer, max(1, n // 4), clock, lambda *_: 0.2 * arguments.seconds, arguments.ray),
     ]
-    driver = Driver(config, folder, load_reference(config), SimulatedCrew(pools), lambda progress: None)
+    driver = Driver(config, folder, load_reference(config), SimulatedCrew(pools))
     append = driver.store.append
 
     def slow(task: str, rows: Any) -> None:

@@ -6,7 +6,6 @@ only queues, retries and the order in which things are written: a task's rows ar
 
 from __future__ import annotations
 
-import fcntl
 import heapq
 import itertools
 import math
@@ -16,22 +15,22 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from actors.cluster import connected
 from actors.pool import Done, Failed
 from actors.workers import ACTORS
-from model.checkpoint import save_yaml
 from model.reference import Reference
 from search.campaign import Campaign, Task
 from search.config import SearchConfig
 from search.crew import STEPS, Crew
 from search.journal import Attempt, Attempts, Journal
+from search.lock import locked
 from search.pipeline import alone, failed_rows, take_out, task_rows
-from search.prepare import describe_reference, manifest, same_search, volume_estimate
+from search.prepare import describe_reference, remember, same_search, volume_estimate
 from search.progress import Progress
 from search.results import DamagedPart, ResultStore, write_json
+from search.storage import RunPath
 from search.tally import Tally
 
 ATTEMPTS = {"node": 5}  # losses of a node say little about a task; everything else is tried twice
@@ -87,7 +86,7 @@ class Outcome:
 
 def run_search(
     config: SearchConfig,
-    run: Path,
+    run: RunPath,
     reference: Reference,
     *,
     report: Callable[[Progress], None] = lambda progress: None,
@@ -97,7 +96,7 @@ def run_search(
 
     Args:
         config: the search.
-        run: folder of the run; what it holds already is kept and not repeated.
+        run: folder of the run, or its place in an object store; what it holds already is kept and not repeated.
         reference: phases of the system.
         report: called with the progress about once a second.
         actors: classes of generator, relaxer and symmetrizer.
@@ -105,21 +104,19 @@ def run_search(
     Raises:
         ValueError: the folder holds another search, another process is at work in it, or the machine has not what the
             configuration asks for.
-        RuntimeError: actors cannot start.
+        RuntimeError: actors cannot start, or another search has taken over a run in an object store.
         OSError: the disk is full or fails; what was stored is as it was.
     """
     run.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        stack.enter_context(_locked(run))
+        check = stack.enter_context(locked(run))
         same_search(run, config, reference)
-        record = manifest(config, reference)
-        save_yaml(config.model_dump(mode="json"), run / "config.yaml")
-        write_json(run / "run.json", record)
+        remember(run, config, reference)
         found = stack.enter_context(connected(config.resources.address))
         stop = stack.enter_context(_signals())
         crew = Crew(config, reference, found, actors)
         stack.callback(crew.close)
-        driver = Driver(config, run, reference, crew, report)
+        driver = Driver(config, run, reference, crew, report, check)
         stack.callback(driver.journal.close)
         return driver.run(stop)
 
@@ -130,12 +127,13 @@ class Driver:
     def __init__(
         self,
         config: SearchConfig,
-        run: Path,
+        run: RunPath,
         reference: Reference,
         crew: Crew,
-        report: Callable[[Progress], None],
+        report: Callable[[Progress], None] = lambda progress: None,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
-        self.config, self.crew, self.report, self.folder = config, crew, report, run
+        self.config, self.crew, self.report, self.check, self.folder = config, crew, report, check, run
         self.store, self.journal, self.attempts = ResultStore(run), Journal(run), Attempts(run)
         self.campaign = Campaign(config, lambda cell: volume_estimate(config, reference, cell))
         self.judged_by = {"potential": config.models.potential, "reference": describe_reference(reference)}
@@ -162,7 +160,7 @@ class Driver:
                     break
                 self._turn(STEPS)
             self._drain()
-        except RuntimeError as error:
+        except RuntimeError as error:  # nothing is wrong with the disk: say what there is to say
             self._note(str(error))
             self._end()
             raise
@@ -214,7 +212,7 @@ class Driver:
             self._stored(task)
         except DamagedPart as error:
             aside = self.store.set_aside(task.identity)
-            self._note(f"{error.args[0]} It is now {aside.name}.", task=task.identity)
+            self._note(f"{error.args[0]} It is now {aside}.", task=task.identity)
             return False
         self.progress.resumed += len(task.plans)
         return True
@@ -254,6 +252,7 @@ class Driver:
         for note in self.crew.notes:
             self._note(note)
         self.crew.notes.clear()
+        self.journal.save()
         missing = [pool.name for pool in self.crew.pools if not pool.started]
         self.progress.message = f"waiting for {', '.join(missing)} to start" if missing else "running"
         self.report(self.progress)
@@ -331,6 +330,7 @@ class Driver:
             if len(parts) < len(whole.plans):
                 return
             task, rows = whole, [row for _, part in sorted(self.parts.pop(task.identity).items()) for row in part]
+        self.check()
         with self.tally.timed("store"):
             self.store.append(task.identity, rows)
             self._stored(task)
@@ -351,19 +351,6 @@ class Driver:
         """Something that a person should know."""
         self.progress.notes.append(text)
         self.journal.note("note", text=text, **fields)
-
-
-@contextmanager
-def _locked(run: Path) -> Iterator[None]:
-    """Only one driver a run folder; the lock goes with the process, however it ends."""
-    with (run / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ValueError(
-                f"another process is running a search in {run}; wait for it or choose another folder"
-            ) from error
-        yield
 
 
 @contextmanager

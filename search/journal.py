@@ -3,36 +3,63 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from search.results import explained, write_json
+from search.results import write_json
+from search.storage import RunPath, StorePath, unwritten, write_whole
+
+SAVE_SECONDS = 60.0
 
 
 class Journal:
     """``log.jsonl`` of a run: one JSON object a line with ``time`` (UTC), ``event``, and whom it concerns.
 
-    A line that a killed process left unfinished is cut off at the next start.
+    Lines are appended. One that a killed process left unfinished is cut off at the next start. An object store cannot
+    append: there each start has an object of its own, ``log-<time>.jsonl``, that `save` writes again as it grows.
     """
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: RunPath) -> None:
+        self._lines, self._saved = bytearray(), time.monotonic()
+        self._file: FileIO | None = None
+        if isinstance(run, StorePath):
+            self._path: RunPath = run / f"log-{_now()}.jsonl"
+            return
         self._path = run / "log.jsonl"
         self._file = self._path.open("ab", buffering=0)  # so that nothing is left to write when the disk is full
         self._file.truncate(self._path.read_bytes().rfind(b"\n") + 1)
 
     def note(self, event: str, **fields: Any) -> None:
         """Write one line; raises OSError when the disk is full."""
-        time = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-        line = json.dumps({"time": time, "event": event, **fields}, ensure_ascii=False) + "\n"
-        with explained(self._path):
-            self._file.write(line.encode())
+        line = json.dumps({"time": _now(), "event": event, **fields}, ensure_ascii=False).encode() + b"\n"
+        if self._file is None:
+            self._lines += line
+            return
+        try:
+            self._file.write(line)
+        except OSError as error:
+            raise unwritten(Path(self._file.name), error) from error
+
+    def save(self, every: float = SAVE_SECONDS) -> None:
+        """Write the object of a store, if that was not done for so many seconds."""
+        if self._file is None and time.monotonic() - self._saved > every:
+            write_whole(self._path, bytes(self._lines))
+            self._saved = time.monotonic()
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Nothing more is written."""
+        self.save(0.0)
+        if self._file is not None:
+            self._file.close()
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
 
 
 @dataclass
@@ -54,7 +81,7 @@ class Attempts:
     The file is replaced as a whole, so that it is never half written.
     """
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: RunPath) -> None:
         self.path = run / "attempts.json"
         self._known: dict[str, dict[str, Attempt]] = {}
         self._saved = True

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group
@@ -15,6 +14,8 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
+
+from search.storage import RunPath
 
 SECONDS_BETWEEN_LINES = 15.0
 SHOWN_FORMULAS = 12
@@ -62,7 +63,7 @@ class Progress:
 
 
 @contextmanager
-def shown(console: Console, run: Path) -> Iterator[Callable[[Progress], None]]:
+def shown(console: Console, run: RunPath) -> Iterator[Callable[[Progress], None]]:
     """A function that shows progress in the way that fits the console."""
     if console.is_terminal:
         with Live(console=console, refresh_per_second=2, transient=True) as live:
@@ -123,7 +124,7 @@ def line(progress: Progress) -> str:
     return "; ".join(parts)
 
 
-def panel(progress: Progress, run: Path) -> Group:
+def panel(progress: Progress, run: RunPath) -> Group:
     """Bar, funnel and best E_d of each composition."""
     funnel = Table("stage", "relaxed", "unconverged", "rejected", "failed", box=None)
     for stage in ("generated", "inpainted"):

@@ -53,8 +53,8 @@ def undisturbed(config, reference, tmp_path_factory):
 def search(config, reference, tmp_path):
     """A function that starts or resumes the search with a crew and returns its driver."""
 
-    def started(crew=None, *, stop=None, at=None, run=tmp_path):
-        driver = Driver(config, run, reference, crew or crew_of(), at or (lambda progress: None))
+    def started(crew=None, *, stop=None, run=tmp_path):
+        driver = Driver(config, run, reference, crew or crew_of())
         try:
             driver.outcome = driver.run(stop or threading.Event())
         finally:
