@@ -22,6 +22,7 @@ from model.screen import ScreenSettings
 from model.settings import Settings
 from model.stages import GeneratorSettings
 from search.policy import PolicySettings
+from search.storage import RunPath, run_path
 from search.tuning import PARTS, Tuning, check_ranges
 
 Sampler = Annotated[PredictorCorrectorSettings | HeunSettings | AncestralSettings, Field(discriminator="kind")]
@@ -246,13 +247,13 @@ class SearchConfig(Settings):
         return settings[method]
 
 
-def load_config(path: str | Path) -> SearchConfig:
+def load_config(path: str | RunPath) -> SearchConfig:
     """Read and check a YAML file; paths of hosts are taken from the file's own folder.
 
     Raises:
         ValueError: with one line a problem: the field, the value and what would be right.
     """
-    path = Path(path)
+    path = run_path(path)
     if not path.is_file():
         raise ValueError(f"{path} does not exist; configs/ in the repository holds examples")
     try:
@@ -262,7 +263,8 @@ def load_config(path: str | Path) -> SearchConfig:
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold a mapping of fields, found {type(content).__name__}")
     config = check_config(content, source=str(path))
-    files = tuple(str((path.parent / name).resolve()) for name in config.frameworks.files)
+    folder = path.parent if isinstance(path, Path) else Path()
+    files = tuple(str((folder / name).resolve()) for name in config.frameworks.files)
     return config.model_copy(update={"frameworks": config.frameworks.model_copy(update={"files": files})})
 
 
