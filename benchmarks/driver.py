@@ -104,6 +104,7 @@ def settings(arguments: argparse.Namespace) -> SearchConfig:
     }
     content = {
         "name": "driver",
+        "generators": ["diffusion", "inpainting"],
         "compositions": {"system": "Li-Si", "more": [["Li", "Si"]], "max_atoms": 12},
         "frameworks": {"guests": ["Li"]},
         "lattices": {"volume_per_atom": 16.0},

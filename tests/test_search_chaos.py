@@ -32,7 +32,12 @@ class Killed(BaseException):
 
 @pytest.fixture(scope="module")
 def config(make_config):
-    return make_config(policy=POLICY, lattices={"volume_per_atom": 16.0}, frameworks={"guests": ["Li"]})
+    return make_config(
+        generators=["diffusion", "inpainting"],
+        policy=POLICY,
+        lattices={"volume_per_atom": 16.0},
+        frameworks={"guests": ["Li"]},
+    )
 
 
 @pytest.fixture(scope="module")
