@@ -177,7 +177,7 @@ def void_sites(host: Crystal, *, min_radius: float = 1.2, merge: float = 0.6) ->
         if distance[index] < min_radius:
             break
         site = fractional[inside][index]
-        if all(_separation(host, site, other.fractional) > merge for other in voids):
+        if all(_length(host, site - other.fractional) > merge for other in voids):
             voids.append(Void(np.abs(site), float(distance[index])))
     return voids
 
@@ -198,12 +198,18 @@ def _pairs(crystal: Crystal, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.
     return edges.receiver.numpy(), edges.sender.numpy(), vectors.numpy()
 
 
-def _separation(host: Crystal, one: np.ndarray, other: np.ndarray) -> float:
-    """Shortest distance in Å of two fractional positions; right for reduced cells up to half their size."""
-    delta = one - other
-    delta -= np.round(delta)
+def _length(host: Crystal, step: np.ndarray) -> float:
+    return float(np.linalg.norm(closest(host, step) @ host.lattice))
+
+
+def closest(host: Crystal, step: np.ndarray) -> np.ndarray:
+    """The shortest of the fractional steps (3,) that differ from ``step`` by lattice vectors.
+
+    Right for reduced cells; in others for steps up to half their size.
+    """
     shifts = np.stack(np.meshgrid(*[[-1, 0, 1]] * 3, indexing="ij"), -1).reshape(-1, 3)
-    return float(np.linalg.norm((delta + shifts) @ host.lattice, axis=1).min())
+    steps = step - np.round(step) + shifts
+    return steps[np.linalg.norm(steps @ host.lattice, axis=1).argmin()]
 
 
 @dataclass(frozen=True)

@@ -11,21 +11,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from model.crystal import Crystal
 from model.projection import Projector
-from model.sampler import Blank
+from model.sampler import AncestralSettings, Blank, SamplerSettings
 from model.screen import ScreenSettings, closest_allowed, pair_distances
+from model.settings import Settings
 from model.symmetry import EXACT, carried, fractional_operations, generic_dataset, refine
 from model.wyckoff import wyckoff_positions
 
 SAME = 1e-4  # fractional, points closer than this are one
 PARSIMONY = 0.5  # a choice of k orbits is drawn with weight PARSIMONY^k
 TRIES = 20
+
+
+class SymmetricSettings(Settings):
+    """Guests in orbits of their host's space group, or of one of its subgroups."""
+
+    kind: Literal["symmetric"] = "symmetric"
+    descend: float = Field(0.5, ge=0, lt=1)  # chance to pass over a group and try the next smaller one
+    sampler: SamplerSettings = Field(AncestralSettings(), discriminator="kind")
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,6 +245,26 @@ def place_guests(blank: Blank, group: HostGroup) -> Blank | None:
         if not fixed.any() or group.fits(points[fixed], numbers[fixed]):
             return _placed(blank, group, [site for _, site in chosen], points, numbers)
     return None
+
+
+def on_orbits(blank: Blank, groups: Sequence[HostGroup], descend: float) -> Blank:
+    """The blank with its guests on orbits of one of the groups.
+
+    Args:
+        blank: its seed decides everything.
+        groups: of its host, see `host_groups`.
+        descend: chance to pass over a group that would do.
+
+    Returns:
+        the blank as it is where no group but the translations has room for so many guests.
+    """
+    rng = np.random.default_rng([blank.seed, 1])
+    for group in groups:
+        if group.number > 1 and rng.random() >= descend:
+            placed = place_guests(blank, group)
+            if placed is not None:
+                return placed
+    return blank
 
 
 def _choose(numbers: np.ndarray, group: HostGroup, rng: np.random.Generator) -> list[tuple[int, Site]] | None:

@@ -153,7 +153,7 @@ def volume_per_atom(reference: Reference, composition: Composition | str) -> flo
     """Estimate V0 in Å³/atom of a composition from the phases of its system.
 
     Locally weighted linear regression (Cleveland 1979): V(x) = Σ_e x_e v_e is fitted to the lowest phase of each
-    formula, weighted by exp(-|x - x_i|² / 2·0.2²) + 0.001, and the answer is kept between the smallest and largest
+    formula, weighted by ``exp(-|x - x_i|² / 2·0.2²) + 0.001``, and the answer is kept between the smallest and largest
     volume of the system. Compounds are often denser than a mixture of their elements; the weights let that show.
 
     Raises:

@@ -116,6 +116,7 @@ class Blank:
         seed: decides every random number spent on this crystal.
         start_here: the guests start from their positions in ``crystal``; else from anywhere in the cell.
         projector: keeps a space group that hosts and guests have where they start, see `model.guests`.
+        bravais: type of the cell if `model.lattice.sample_lattice` made it.
     """
 
     crystal: Crystal
@@ -123,6 +124,7 @@ class Blank:
     seed: int
     start_here: bool = False
     projector: Projector | None = None
+    bravais: str | None = None
 
     def __post_init__(self) -> None:
         if self.projector is not None and not self.start_here:

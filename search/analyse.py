@@ -13,15 +13,24 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from pymatgen.core import Composition, Element
 
-from model.analysis import VoltageStep, coordination_statistics, radial_distribution, void_sites, voltage_curve
+from model.analysis import (
+    VoltageStep,
+    closest,
+    coordination_statistics,
+    radial_distribution,
+    void_sites,
+    voltage_curve,
+)
 from model.crystal import Crystal
 from model.migration import Barrier, BarrierSettings, MigrationNetwork, barrier, migration_network
 from model.potential import Potential
 from model.reference import packaged_reference, read_structures
+from model.symmetry import fractional_operations, refine
 from search.inpaint import read_host
 
 FOUND, KNOWN = "#1f6f8b", "#d1495b"
 NARROWEST = 1.5  # Å, radius of a void that takes a guest
+ONE_SITE = 0.7  # Å, sites closer than this are one
 
 
 def known_phases(paths: Sequence[Path], elements: Sequence[str]) -> list[Crystal]:
@@ -129,7 +138,7 @@ class Ways:
 
 def ways_through(
     crystal: Crystal, guest: str, *, max_length: float = 4.5, potential: Potential | None = None,
-    settings: BarrierSettings | None = None,
+    settings: BarrierSettings | None = None, equal_sites: bool = False,
 ) -> Ways:  # fmt: skip
     """Hops of a guest, the dimensions in which they percolate and, with a potential, their barriers.
 
@@ -139,8 +148,10 @@ def ways_through(
         max_length: Å, of a hop.
         potential: computes the barriers of the hops that are needed to get through in one dimension.
         settings: of the barriers.
+        equal_sites: join the sites that the host's symmetry makes of the guests', see `with_equal_sites`.
     """
-    network = migration_network(with_sites(crystal, guest), guest, max_length=max_length)
+    filled = with_equal_sites(crystal, guest) if equal_sites else with_sites(crystal, guest)
+    network = migration_network(filled, guest, max_length=max_length)
     lengths = network.bottlenecks([hop.length for hop in network.hops])
     barriers: dict[int, Barrier] = {}
     problems = []
@@ -157,6 +168,35 @@ def ways_through(
     ]
     highest = {d: cost for d, cost in network.bottlenecks(costs).items() if np.isfinite(cost)}
     return Ways(network, lengths, barriers, highest, problems)
+
+
+def with_equal_sites(crystal: Crystal, guest: str) -> Crystal:
+    """All sites that the empty host's symmetry makes of a crystal's guests, with a guest on each.
+
+    Sites closer than `ONE_SITE` are one, in their middle. The host is moved onto its space group (within 0.1 Å).
+
+    Raises:
+        ValueError: no guest in the crystal, nothing else in it, or no space group is found.
+    """
+    mask = np.array(crystal.symbols) == guest
+    if mask.all() or not mask.any():
+        raise ValueError(f"{crystal.formula} needs {guest} and a host for the host's symmetry to give sites")
+    refined = refine(crystal.select(~mask))
+    if refined is None:
+        raise ValueError(f"spglib finds no space group of {crystal.select(~mask).formula}")
+    host = refined.parent
+    sites: list[list[np.ndarray]] = []
+    for rotation, translation in zip(*fractional_operations(host), strict=True):
+        for image in crystal.fractional[mask] @ rotation.T + translation:
+            for group in sites:
+                step = closest(host, image - group[0])
+                if np.linalg.norm(step @ host.lattice) < ONE_SITE:
+                    group.append(group[0] + step)
+                    break
+            else:
+                sites.append([image])
+    places = np.array([np.mean(group, axis=0) for group in sites]) % 1.0
+    return host.join(Crystal(host.lattice, places, np.full(len(places), Element(guest).Z)))
 
 
 def with_sites(crystal: Crystal, guest: str) -> Crystal:

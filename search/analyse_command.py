@@ -30,23 +30,36 @@ from search.analyse import (
 )
 from search.inpaint import read_host
 from search.results import load_results, required
+from search.storage import RunPath, is_run
 from search.tables import rank, write_cif
 
 
 def analyse(
     console: Console,
-    source: Path,
+    source: RunPath,
     *,
     guest: str | None,
     host: str | None,
     against: Sequence[Path],
-    barriers: bool,
-    vacancy: bool,
+    barriers: BarrierSettings | None,
+    equal_sites: bool,
     max_length: float,
     top: int,
     out: Path,
 ) -> None:
     """Analyse a run's best crystals or one crystal; tables go to the console, tables and pictures to ``out``.
+
+    Args:
+        console: where tables go.
+        source: folder of a run, or a crystal file.
+        guest: element whose ways are looked for.
+        host: of a run, formula unit of the host for a voltage curve.
+        against: known phases to compare with.
+        barriers: how to compute the barriers of hops; none are when left out.
+        equal_sites: join the sites that the host's symmetry makes of the guests'.
+        max_length: Å, longest hop.
+        top: of a run, how many of the best crystals.
+        out: folder of tables and pictures.
 
     Raises:
         ValueError: bad input.
@@ -54,9 +67,9 @@ def analyse(
     torch.set_num_threads(1)
     if guest is not None and not Element.is_valid_symbol(guest):
         raise ValueError(f"{guest!r} is not an element")
-    if guest is None and (barriers or host is not None):
+    if guest is None and (barriers or equal_sites or host is not None):
         raise ValueError("say with --guest which element moves")
-    frame = load_results(source, structures=False) if source.is_dir() else None
+    frame = load_results(source, structures=False) if is_run(source) else None
     if frame is None and host is not None:
         raise ValueError("--host, for the voltage curve, needs the folder of a run")
     crystals = _crystals(frame, source, top)
@@ -67,15 +80,16 @@ def analyse(
     if frame is None:
         _voids(console, crystals[0][1], guest)
     if guest is not None:
-        _ways(console, crystals, guest, barriers, vacancy, max_length, out)
+        _ways(console, crystals, guest, barriers, equal_sites, max_length, out)
     if guest and host and steps:
         console.print(_voltage_table(steps, guest))
         draw_voltages(steps, guest, host, out / "voltage.png")
     console.print(f"Tables and pictures: {out}", soft_wrap=True)
 
 
-def _crystals(frame: pd.DataFrame | None, source: Path, top: int) -> list[tuple[str, Crystal]]:
+def _crystals(frame: pd.DataFrame | None, source: RunPath, top: int) -> list[tuple[str, Crystal]]:
     if frame is None:
+        assert isinstance(source, Path)
         crystal = read_host(source)
         return [(crystal.formula, crystal)]
     best = rank(frame, top=top)
@@ -119,8 +133,8 @@ def _voids(console: Console, crystal: Crystal, guest: str | None) -> None:
 
 
 def _ways(
-    console: Console, crystals: Sequence[tuple[str, Crystal]], guest: str, barriers: bool, vacancy: bool,
-    max_length: float, out: Path,
+    console: Console, crystals: Sequence[tuple[str, Crystal]], guest: str, barriers: BarrierSettings | None,
+    equal_sites: bool, max_length: float, out: Path,
 ) -> None:  # fmt: skip
     potential = CHGNetPotential() if barriers else None
     table = Table(title=f"Ways of {guest}", title_justify="left")
@@ -139,7 +153,7 @@ def _ways(
         if set(crystal.symbols) == {guest}:
             continue
         ways = ways_through(
-            crystal, guest, max_length=max_length, potential=potential, settings=BarrierSettings(vacancy=vacancy)
+            crystal, guest, max_length=max_length, potential=potential, settings=barriers, equal_sites=equal_sites
         )
         rows += _add(table, name, ways, len(crystals) == 1)
         for index, found in ways.barriers.items():

@@ -6,7 +6,6 @@ only queues, retries and the order in which things are written: a task's rows ar
 
 from __future__ import annotations
 
-import fcntl
 import heapq
 import itertools
 import signal
@@ -16,19 +15,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from actors.cluster import Capacity, connected
 from actors.pool import Done, Failed, Pool, wait_any
 from actors.workers import GeneratorActor, RelaxerActor, SymmetrizerActor
-from model.checkpoint import save_yaml
 from model.reference import Reference
 from search.campaign import Campaign, Task
 from search.config import SearchConfig
+from search.lock import locked
 from search.pipeline import failed_rows, take_out, task_rows
-from search.prepare import describe_reference, manifest, same_search, volume_estimate
-from search.results import ResultStore, write_json
+from search.prepare import describe_reference, remember, same_search, volume_estimate
+from search.results import ResultStore
+from search.storage import RunPath
 
 ATTEMPTS = {"node": 5}  # losses of a node say little about a task; everything else is tried twice
 ATTEMPTS_OTHERWISE = 2
@@ -96,30 +95,29 @@ class Outcome:
 
 
 def run_search(
-    config: SearchConfig, run: Path, reference: Reference, *, report: Callable[[Progress], None] = lambda progress: None
-) -> Outcome:
+    config: SearchConfig, run: RunPath, reference: Reference, *,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> Outcome:  # fmt: skip
     """Run or resume a search.
 
     Args:
         config: the search.
-        run: folder of the run; what it holds already is kept and not repeated.
+        run: folder of the run, or its place in an object store; what it holds already is kept and not repeated.
         reference: phases of the system.
         report: called with the progress about once a second.
 
     Raises:
         ValueError: the folder holds another search, or another process is at work in it.
-        RuntimeError: actors cannot start.
+        RuntimeError: actors cannot start, or another search has taken over a run in an object store.
     """
     run.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        stack.enter_context(_locked(run))
+        check = stack.enter_context(locked(run))
         same_search(run, config, reference)
-        record = manifest(config, reference)
-        save_yaml(config.model_dump(mode="json"), run / "config.yaml")
-        write_json(run / "run.json", record)
+        remember(run, config, reference)
         capacity = stack.enter_context(connected(config.resources.address))
         stop = stack.enter_context(_signals())
-        driver = Driver(config, run, reference, capacity, report)
+        driver = Driver(config, run, reference, capacity, report, check)
         stack.callback(driver.close)
         return driver.run(stop)
 
@@ -130,12 +128,13 @@ class Driver:
     def __init__(
         self,
         config: SearchConfig,
-        run: Path,
+        run: RunPath,
         reference: Reference,
         capacity: Capacity,
         report: Callable[[Progress], None],
+        check: Callable[[], None],
     ) -> None:
-        self.config, self.report = config, report
+        self.config, self.report, self.check = config, report, check
         self.store = ResultStore(run)
         self.campaign = Campaign(config, lambda cell: volume_estimate(config, reference, cell))
         self.judged_by = {"potential": config.models.potential, "reference": describe_reference(reference)}
@@ -244,6 +243,7 @@ class Driver:
         self._keep(job.task, failed_rows(job.task, outcome.cause, outcome.message, judged_by=self.judged_by))
 
     def _keep(self, task: Task, rows: list[dict[str, Any]]) -> None:
+        self.check()
         self.store.append(task.identity, rows)
         self._stored(task)
 
@@ -297,19 +297,6 @@ def _pools(config: SearchConfig, reference: Reference, capacity: Capacity) -> li
             seconds=seconds,
         ),
     ]
-
-
-@contextmanager
-def _locked(run: Path) -> Iterator[None]:
-    """Only one driver a run folder; the lock goes with the process, however it ends."""
-    with (run / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ValueError(
-                f"another process is running a search in {run}; wait for it or choose another folder"
-            ) from error
-        yield
 
 
 @contextmanager

@@ -9,10 +9,11 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 from pymatgen.core import Composition
+from pymatgen.util.string import htmlify
 
 from model.crystal import Crystal
 from model.stability import Stability
-from search.results import required
+from search.results import TIMINGS, required
 
 STAGES = {"generated": "#2f6fde", "inpainted": "#e8710a"}
 REFERENCE = "#7d8590"
@@ -22,6 +23,11 @@ CURVES = 8  # compositions whose progress is drawn
 def relaxed(frame: pd.DataFrame) -> pd.DataFrame:
     """Candidates whose relaxation converged."""
     return frame[(frame["status"] == "relaxed") & frame["e_d"].notna()]
+
+
+def cpu_seconds(frame: pd.DataFrame) -> pd.Series:
+    """CPU time of each candidate in s: made, relaxed and judged, each on one core."""
+    return frame[list(TIMINGS)].fillna(0).sum(axis=1)
 
 
 def hull(frame: pd.DataFrame, stability: Stability) -> go.Figure | None:
@@ -45,6 +51,12 @@ def _stable(stability: Stability) -> list[str]:
     return sorted(entry.composition.reduced_formula for entry in stability.diagram.stable_entries)
 
 
+def _above(stability: Stability) -> dict[str, float]:
+    """Known phases above the hull: formula -> formation energy, eV/atom."""
+    diagram = stability.diagram
+    return {e.composition.reduced_formula: diagram.get_form_energy_per_atom(e) for e in diagram.unstable_entries}
+
+
 def _line(rows: pd.DataFrame, stability: Stability, elements: list[str]) -> go.Figure:
     other = elements[-1]
     stable = sorted((_fraction(name, other), _formation(stability, name), name) for name in _stable(stability))
@@ -56,6 +68,12 @@ def _line(rows: pd.DataFrame, stability: Stability, elements: list[str]) -> go.F
             hovertemplate="%{text}<extra>known</extra>",
         )
     )  # fmt: skip
+    above = _above(stability)
+    figure.add_scatter(
+        x=[_fraction(formula, other) for formula in above], y=list(above.values()), text=list(above), mode="markers",
+        name="known, above it", marker={"symbol": "square-open", "size": 7, "color": REFERENCE},
+        hovertemplate="%{text}<extra>known</extra>",
+    )  # fmt: skip
     for stage, colour in STAGES.items():
         some = rows[rows["stage"] == stage]
         figure.add_scatter(
@@ -63,15 +81,24 @@ def _line(rows: pd.DataFrame, stability: Stability, elements: list[str]) -> go.F
             y=[_formation(stability, formula) + e_d for formula, e_d in zip(some["formula"], some["e_d"], strict=True)],
             mode="markers", name=stage, marker={"color": colour, "size": 7, "opacity": 0.65}, **_hover(some),
         )  # fmt: skip
-    for index, (at, energy, name) in enumerate(stable):
-        inside = 0 < at < 1
-        figure.add_annotation(
-            x=at, y=energy, text=name, ax=0, ay=18 + 16 * (index % 3) if inside else -16, arrowwidth=0.7, arrowhead=0,
-            arrowcolor=REFERENCE, standoff=4, showarrow=inside, yshift=0 if inside else 12,
-        )  # fmt: skip
+    _name_phases(figure, stable)
     figure.update_xaxes(title=f"fraction of {other}", range=[-0.03, 1.03])
     figure.update_yaxes(title="formation energy (eV/atom)", range=[min(y) * 1.35 - 0.03, 0.15])
     return figure
+
+
+def _name_phases(figure: go.Figure, stable: list[tuple[float, float, str]]) -> None:
+    """Names below the hull, to the left and right of its lowest phase, the lower the nearer they are to it."""
+    lowest = min(stable, key=lambda phase: phase[1])[0]
+    for at, energy, name in stable:
+        if at in (0, 1):
+            place = {"showarrow": False, "yshift": 12}
+        else:
+            outer = sum(0 < other < at if at <= lowest else at < other < 1 for other, _, _ in stable)
+            place = {"ax": 0 if at == lowest else 34 if at > lowest else -34, "ay": 16 + 16 * outer}
+        figure.add_annotation(
+            x=at, y=energy, text=htmlify(name), arrowwidth=0.7, arrowhead=0, arrowcolor=REFERENCE, standoff=4, **place
+        )
 
 
 def _triangle(rows: pd.DataFrame, stability: Stability, elements: list[str]) -> go.Figure:
@@ -106,15 +133,15 @@ def _triangle(rows: pd.DataFrame, stability: Stability, elements: list[str]) -> 
 
 def _hover(rows: pd.DataFrame) -> dict[str, object]:
     """Text shown at a point, and the candidate that a click opens."""
-    group = rows["space_group"].fillna("P1")
-    text = rows["formula"] + ", " + group + (1e3 * rows["e_d"]).map(", E_d {:+.1f} meV/atom".format)
-    return {"customdata": rows["candidate"].tolist(), "text": text.tolist(), "hovertemplate": "%{text}<extra></extra>"}
+    facts = zip(rows["formula"], rows["space_group"].fillna("P1"), rows["e_d"], strict=True)
+    text = [f"{formula}, {group}, E_d {1e3 * e_d:+.1f} meV/atom" for formula, group, e_d in facts]
+    return {"customdata": rows["candidate"].tolist(), "text": text, "hovertemplate": "%{text}<extra></extra>"}
 
 
 def progress(frame: pd.DataFrame) -> go.Figure:
     """Best E_d so far of each composition against the CPU time spent by then, for those that came out best."""
     frame = frame.sort_values(["round", "candidate"])
-    spent = frame[["seconds_generate", "seconds_relax", "seconds_refine"]].fillna(0).sum(axis=1).cumsum() / 60
+    spent = cpu_seconds(frame).cumsum() / 60
     rows = relaxed(frame)
     figure = go.Figure()
     for formula in rows.groupby("formula")["e_d"].min().nsmallest(CURVES).index:
@@ -177,13 +204,13 @@ def symmetry(frame: pd.DataFrame) -> go.Figure:
 
 
 def changes(frame: pd.DataFrame) -> go.Figure:
-    """How far candidates were from their minima: energy and atoms' way on relaxation (CHGGen, Fig. 4a, b)."""
+    """How far candidates were from their minima: energy, and how far an atom went (CHGGen, Fig. 4a, b)."""
     figure = make_subplots(1, 2)
     for stage, colour in STAGES.items():
         rows = relaxed(frame)[lambda rows, stage=stage: rows["stage"] == stage]
         energy = (rows["energy_initial"] - rows["energy"]).clip(0, 0.6)
         ways = [
-            min(1.5, displacement(required(a), required(b)))
+            min(2.0, furthest_way(required(a), required(b)))
             for a, b in zip(rows["initial"], rows["final"], strict=True)
         ]
         for column, (values, width) in enumerate(((energy, 0.02), (ways, 0.05)), start=1):
@@ -194,15 +221,15 @@ def changes(frame: pd.DataFrame) -> go.Figure:
                 ), 1, column,
             )  # fmt: skip
     figure.update_xaxes(title="ΔE (eV/atom)", col=1)
-    figure.update_xaxes(title="way of the atoms (Å)", col=2)
+    figure.update_xaxes(title="furthest way (Å)", col=2)
     figure.update_yaxes(title="candidates (%)", col=1)
     figure.update_layout(barmode="overlay")
     return figure
 
 
-def displacement(initial: Crystal, final: Crystal) -> float:
-    """Root mean square way of the atoms in Å, the change of the cell and the drift of all atoms taken out."""
+def furthest_way(initial: Crystal, final: Crystal) -> float:
+    """Furthest that an atom went, in Å; the change of the cell and the drift of all atoms are taken out."""
     way = final.fractional - initial.fractional
     way -= np.round(way)
     way -= way.mean(axis=0)
-    return float(np.sqrt(np.square(way @ final.lattice).sum(axis=1).mean()))
+    return float(np.linalg.norm(way @ final.lattice, axis=1).max())

@@ -1,106 +1,211 @@
-"""Pictures of a run: the convex hull with what was found, and the best crystal."""
+"""Pictures of a run in a form fit for a paper: what the report's figures show, and the best crystal.
+
+Each drawing takes a figure of `search.figures` and draws its data with matplotlib, so that report and pictures agree.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Literal, get_args
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-import pandas as pd
+import numpy as np
+import plotly.graph_objects as go
 from ase.data import chemical_symbols
 from ase.data.colors import jmol_colors
 from ase.visualize.plot import plot_atoms
 from matplotlib.axes import Axes
-from pymatgen.core import Composition
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from pymatgen.io.ase import AseAtomsAdaptor
-from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
+from pymatgen.util.string import latexify
 
 from model.crystal import Crystal
 from model.stability import Stability
-from model.symmetry import EXACT, refine
-from search.config import SearchConfig, load_config
+from search import figures
+from search.config import load_config
 from search.prepare import load_reference
 from search.results import load_results, required
-from search.tables import rank
+from search.storage import RunPath
+from search.tables import conventional_cell, rank
 from search.tune_command import plot_tuning
 from search.tuning import Tuning
 
+Format = Literal["png", "svg", "pdf"]
+WIDTH, HEIGHT = 3.4, 2.6  # inches: one column of a journal
+STYLE: dict[str, Any] = {
+    "font.size": 8,
+    "axes.linewidth": 0.6,
+    "lines.linewidth": 1.0,
+    "legend.frameon": False,
+    "legend.fontsize": 7,
+    "savefig.dpi": 300,
+    "svg.fonttype": "none",  # text stays text, which an editor can change
+    "svg.hashsalt": "hostguide",  # the same run gives the same file
+    "pdf.fonttype": 42,
+}
 
-def plot_run(run: Path, out: Path) -> list[Path]:
-    """Write best.png and, for a binary system, hull.png; returns their paths.
+
+@plt.style.context(STYLE)
+def plot_run(run: RunPath, out: Path, kind: Format = "png") -> list[Path]:
+    """Draw hull (two or three elements), progress, symmetry, changes on relaxation and the best crystal.
+
+    Args:
+        run: folder of the run.
+        out: folder of the pictures.
+        kind: file format; a picture is one journal column wide (86 mm).
+
+    Returns:
+        The files written.
 
     Raises:
-        ValueError: the run has no relaxed crystal.
+        ValueError: an unknown format, or the run has no relaxed crystal.
     """
+    if kind not in get_args(Format):
+        raise ValueError(f"--format must be one of {', '.join(get_args(Format))}, got {kind!r}")
     frame = load_results(run, structures=False)
     config = load_config(run / "config.yaml")
     best = rank(frame, top=1)
     if best.empty:
         raise ValueError(f"{run} holds no relaxed crystal yet")
     out.mkdir(parents=True, exist_ok=True)
+    hull = figures.hull(frame, Stability(load_reference(config), config.compositions.elements))
+    drawings = {
+        "progress": draw_progress(figures.progress(frame)),
+        "symmetry": draw_symmetry(figures.symmetry(frame)),
+        "changes": draw_changes(figures.changes(frame)),
+    }
+    if hull is not None:
+        drawings = {"hull": draw_triangle(hull) if hull.layout.ternary.aaxis.title.text else draw_line(hull)} | drawings
+    paths = [_save(drawing, out / f"{name}.{kind}") for name, drawing in drawings.items()]
     row = best.iloc[0]
     title = f"{row['formula']}, {row['space_group']}, E_d {1e3 * row['e_d']:+.0f} meV/atom"
-    paths = [draw_crystal(required(row["final"]), title, out / "best.png")]
-    if config.tuning != Tuning():
-        paths += plot_tuning(config, run, out)
-    binary = len(config.compositions.elements) == 2
-    return [_hull(frame, config, out / "hull.png"), *paths] if binary else paths
+    paths.append(draw_crystal(required(row["final"]), title, out / f"best.{kind}"))
+    return paths + (plot_tuning(config, run, out) if config.tuning != Tuning() else [])
 
 
-def _hull(frame: pd.DataFrame, config: SearchConfig, path: Path) -> Path:
-    stability = Stability(load_reference(config), config.compositions.elements)
-    diagram, other = stability.diagram, max(config.compositions.elements, key=lambda e: Composition(e).elements[0].X)
-    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
-    stable = sorted(
-        (e.composition.get_atomic_fraction(other), diagram.get_form_energy_per_atom(e), e.composition.reduced_formula)
-        for e in diagram.stable_entries
-    )
-    x, y, _ = zip(*stable, strict=True)
-    axes.plot(x, y, "s-", color="0.25", label="reference hull", zorder=3)
-    for index, (at, energy, name) in enumerate(stable):
-        below = -14 - 12 * (index % 2)  # neighbours on two lines
-        axes.annotate(name, (at, energy), textcoords="offset points", xytext=(0, below), ha="center", fontsize=8)
-    for stage, colour in (("generated", "tab:blue"), ("inpainted", "tab:orange")):
-        _points(
-            axes, frame[(frame["status"] == "relaxed") & (frame["stage"] == stage)], stability, other, stage, colour
-        )
-    axes.set(xlabel=f"fraction of {other}", ylabel="formation energy (eV/atom)", ylim=(min(y) * 1.15 - 0.02, 0.1))
-    axes.legend(frameon=False)
-    figure.savefig(path, dpi=160)
+def _save(figure: Figure, path: Path) -> Path:
+    metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix)
+    figure.savefig(path, metadata=metadata, bbox_inches="tight")
     plt.close(figure)
     return path
 
 
-def _points(axes: Axes, rows: pd.DataFrame, stability: Stability, other: str, label: str, colour: str) -> None:
-    compositions = [Composition(formula) for formula in rows["formula"]]
-    x = [composition.get_atomic_fraction(other) for composition in compositions]
-    hull = [stability.diagram.get_hull_energy_per_atom(c) - _elements(stability, c) for c in compositions]
-    axes.scatter(x, rows["e_d"] + hull, s=14, alpha=0.6, color=colour, label=label, linewidths=0)
+def _panels(columns: int = 1) -> tuple[Figure, Sequence[Axes]]:
+    figure, axes = plt.subplots(1, columns, figsize=(WIDTH * columns, HEIGHT), layout="constrained", squeeze=False)
+    return figure, axes[0]
 
 
-def _elements(stability: Stability, composition: Composition) -> float:
-    """Energy per atom of the elements mixed in this ratio, eV/atom."""
-    references = stability.diagram.el_refs
-    return sum(composition.get_atomic_fraction(e) * entry.energy_per_atom for e, entry in references.items())
+def draw_line(hull: go.Figure) -> Figure:
+    """Formation energies of a binary system: the hull as squares and line, candidates as dots."""
+    figure, (axes,) = _panels()
+    for trace in hull.data:
+        x, y = np.asarray(trace.x, dtype=float), np.asarray(trace.y, dtype=float)
+        if "lines" in trace.mode:
+            axes.plot(x, y, "s-", color="0.25", markersize=4, label=trace.name, zorder=3)
+            for at, energy, name in zip(x, y, trace.text, strict=True):
+                side, where = _outside(at, lowest=x[np.argmin(y)])
+                axes.annotate(
+                    latexify(name), (at, energy), textcoords="offset points", xytext=where, ha=side, va="center", size=7
+                )
+        else:
+            known = trace.marker.symbol == "square-open"
+            style: dict[str, Any] = {"facecolors": "none", "edgecolors": "0.4", "marker": "s"}
+            if not known:
+                style = {"color": trace.marker.color, "alpha": 0.65, "linewidths": 0}
+            axes.scatter(x, y, s=10, label=trace.name, **style)
+    lowest = min(min(trace.y) for trace in hull.data if len(trace.y))
+    axes.set(xlabel=hull.layout.xaxis.title.text, ylabel=hull.layout.yaxis.title.text, ylim=(1.2 * lowest - 0.02, 0.1))
+    axes.legend(loc="lower right")
+    return figure
+
+
+def _outside(at: float, *, lowest: float) -> tuple[str, tuple[float, float]]:
+    """Where a phase's name stands clear of the hull: alignment and offset in points."""
+    if at in (0, 1):
+        return "center", (0, 9)
+    if at == lowest:
+        return "center", (0, -9)
+    return ("right", (-5, -3)) if at < lowest else ("left", (5, -5))
+
+
+def draw_triangle(hull: go.Figure) -> Figure:
+    """E_d over the composition triangle of a ternary system, best candidates on top."""
+    figure, (axes,) = _panels()
+    corners = np.array([[0.5, np.sqrt(0.75)], [0.0, 0.0], [1.0, 0.0]])  # a on top, b left, c right
+    axes.plot(*corners[[0, 1, 2, 0]].T, color="0.2", linewidth=0.8)
+    for trace in hull.data:
+        x, y = (np.column_stack([trace.a, trace.b, trace.c]).astype(float) @ corners).T
+        if trace.mode == "lines":
+            axes.plot(x, y, color="0.6", linewidth=0.6)
+        elif "text" in trace.mode:
+            axes.scatter(x, y, s=14, marker="s", color="0.25", zorder=3)
+            for *point, name in zip(x, y, trace.text, strict=True):
+                axes.annotate(
+                    name, tuple(point), textcoords="offset points", xytext=(0, 4), ha="center", size=6, zorder=4
+                )
+        else:
+            scale = trace.marker
+            dots = axes.scatter(x, y, s=10, label=trace.name, c=scale.color, vmin=scale.cmin, vmax=scale.cmax, zorder=2)
+            figure.colorbar(dots, ax=axes, label="E_d (meV/atom)", shrink=0.7)
+    axes.set_aspect("equal")
+    axes.set_axis_off()
+    return figure
+
+
+def draw_progress(progress: go.Figure) -> Figure:
+    """Best E_d so far of each composition against CPU time."""
+    figure, (axes,) = _panels()
+    for curve in progress.data:
+        axes.step(curve.x, curve.y, where="post", label=curve.name)
+    y = progress.layout.yaxis
+    axes.set(xlabel=progress.layout.xaxis.title.text, ylabel=y.title.text, ylim=y.range, xlim=(0, None))
+    if progress.data:
+        axes.legend(ncols=2)
+    return figure
+
+
+def draw_symmetry(symmetry: go.Figure) -> Figure:
+    """Share of relaxed crystals above P1 and P-1 by number of atoms (CHGGen, Figs. 4f and 6)."""
+    figure, (axes,) = _panels()
+    for shift, bars in zip((-0.2, 0.2), symmetry.data, strict=True):
+        axes.bar(np.array(bars.x, dtype=float) + shift, bars.y, 0.4, color=bars.marker.color, label=bars.name)
+    y = symmetry.layout.yaxis
+    axes.set(xlabel=symmetry.layout.xaxis.title.text, ylabel=y.title.text, ylim=y.range)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend()
+    return figure
+
+
+def draw_changes(changes: go.Figure) -> Figure:
+    """Energy and furthest way of an atom from candidate to minimum (CHGGen, Fig. 4a, b)."""
+    figure, panels = _panels(2)
+    for trace in changes.data:
+        axes = panels[1 if trace.xaxis == "x2" else 0]
+        values, size = np.asarray(trace.x, dtype=float), trace.xbins.size
+        if len(values):
+            edges = np.arange(0, values.max() + 2 * size, size).tolist()
+            share = np.full(len(values), 100 / len(values))
+            axes.hist(values, edges, weights=share, color=trace.marker.color, alpha=trace.opacity, label=trace.name)
+    panels[0].set(xlabel=changes.layout.xaxis.title.text, ylabel=changes.layout.yaxis.title.text)
+    panels[1].set(xlabel=changes.layout.xaxis2.title.text)
+    panels[0].legend()
+    return figure
 
 
 def draw_crystal(crystal: Crystal, title: str, path: Path) -> Path:
     """Draw the conventional cell, repeated to about 10 Å, with the elements' colours named."""
-    refined = refine(crystal)
-    structure = (refined.parent if refined else crystal).to_pymatgen()
-    atoms = AseAtomsAdaptor.get_atoms(
-        SpacegroupAnalyzer(structure, symprec=EXACT).get_conventional_standard_structure()
-    )
+    atoms = AseAtomsAdaptor.get_atoms(conventional_cell(crystal))
     atoms = atoms.repeat([max(1, round(10 / length)) for length in atoms.cell.lengths()])
-    figure, axes = plt.subplots(figsize=(5, 5))
+    figure, axes = plt.subplots(figsize=(WIDTH, WIDTH))
     plot_atoms(atoms, axes, radii=0.6, rotation="-80x,15y,5z")
     for number in sorted(set(atoms.numbers)):
-        axes.scatter([], [], s=120, color=jmol_colors[number], edgecolor="black", label=chemical_symbols[number])
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+        axes.scatter([], [], s=60, color=jmol_colors[number], edgecolor="black", label=chemical_symbols[number])
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     axes.set_axis_off()
     axes.set_title(title)
-    figure.savefig(path, dpi=160, bbox_inches="tight")
-    plt.close(figure)
-    return path
+    return _save(figure, path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -14,13 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from search.driver import Progress
+from search.storage import RunPath
 
 SECONDS_BETWEEN_LINES = 15.0
 SHOWN_FORMULAS = 12
 
 
 @contextmanager
-def shown(console: Console, run: Path) -> Iterator[Callable[[Progress], None]]:
+def shown(console: Console, run: RunPath) -> Iterator[Callable[[Progress], None]]:
     """A function that shows progress in the way that fits the console."""
     if console.is_terminal:
         with Live(console=console, refresh_per_second=2, transient=True) as live:
@@ -61,7 +61,7 @@ def line(progress: Progress) -> str:
     return "; ".join(parts)
 
 
-def panel(progress: Progress, run: Path) -> Group:
+def panel(progress: Progress, run: RunPath) -> Group:
     """Bar, funnel and best E_d of each composition."""
     funnel = Table("stage", "relaxed", "unconverged", "rejected", "failed", box=None)
     for stage in ("generated", "inpainted"):

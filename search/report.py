@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import defaultdict
 from datetime import datetime, timezone
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,25 +14,27 @@ from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from plotly.offline import get_plotlyjs
-from pymatgen.io.cif import CifWriter
+from pymatgen.util.string import htmlify
 
 from model.crystal import Crystal
 from model.framework import choose_guest
 from model.stability import Stability
-from model.symmetry import EXACT, refine
-from search import figures
+from search import dft_results, figures, second_opinion
 from search.config import SearchConfig, load_config
 from search.prepare import load_reference
 from search.results import load_results, required
-from search.tables import crystal_name, rank
+from search.storage import RunPath
+from search.tables import cif_text, conventional_cell, crystal_name, rank
 
 VIEWER = Path(__file__).parent / "vendor" / "3Dmol-min.js"
 SHOWN = 50  # crystals in the table
+OPINIONS = ("r2SCAN", "DFT")  # what else has judged crystals of the table
 OPENED = 1000  # crystals of lowest E_d that a click on a point opens
 
 
-def build_report(run: Path, *, live: bool = False) -> str:
+def build_report(run: RunPath, *, live: bool = False) -> str:
     """The page. With ``live`` it asks its server for news.
 
     Raises:
@@ -41,7 +44,7 @@ def build_report(run: Path, *, live: bool = False) -> str:
     if figures.relaxed(frame).empty:
         raise ValueError(f"{run} holds no relaxed crystal yet")
     stability = Stability(load_reference(config), config.compositions.elements)
-    best = rank(frame, top=SHOWN)
+    best, others = rank(frame, top=SHOWN), _other_verdicts(run)
     opened = pd.concat([best, figures.relaxed(frame).head(OPENED)]).drop_duplicates("candidate")
     drawn = {
         "hull": figures.hull(frame, stability),
@@ -53,11 +56,13 @@ def build_report(run: Path, *, live: bool = False) -> str:
     environment = Environment(
         loader=PackageLoader("search", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+    environment.filters["subscripts"] = lambda text: Markup(htmlify(text))
     return environment.get_template("report.html.jinja").render(
         name=config.name,
         system="-".join(config.compositions.elements),
         facts=_facts(frame, config),
-        best=[_table_row(row) for row in best.to_dict("records")],
+        best=[_table_row(row) | {"others": others.get(row["candidate"], {})} for row in best.to_dict("records")],
+        opinions=[name for name in OPINIONS if any(name in given for given in others.values())],
         figures={name: _safe(figure.to_json()) for name, figure in drawn.items() if figure is not None},
         crystals=_safe(json.dumps({row["candidate"]: _crystal(row, config) for row in opened.to_dict("records")})),
         plotly=get_plotlyjs(),
@@ -75,7 +80,7 @@ def _safe(text: str) -> str:
 
 def _facts(frame: pd.DataFrame, config: SearchConfig) -> list[tuple[str, str]]:
     good = figures.relaxed(frame)
-    seconds = frame[["seconds_generate", "seconds_relax", "seconds_refine"]].sum().sum()
+    seconds = figures.cpu_seconds(frame).sum()
     best = good.iloc[0]
     return [
         ("lowest E_d", f"{1e3 * best['e_d']:+.1f} meV/atom ({best['formula']})"),
@@ -87,6 +92,20 @@ def _facts(frame: pd.DataFrame, config: SearchConfig) -> list[tuple[str, str]]:
     ]
 
 
+def _other_verdicts(run: RunPath) -> dict[str, dict[str, dict[str, Any]]]:
+    """Candidate -> who judged it again -> E_d in meV/atom, and a note where that is not to be passed over."""
+    verdicts: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
+    if (run / second_opinion.FILE).is_file():
+        for row in second_opinion.load_second_opinion(run).to_dict("records"):
+            note = f"disagrees by {1e3 * row['difference']:+.0f}" if row["disagrees"] else ""
+            verdicts[row["candidate"]]["r2SCAN"] = {"e_d": f"{1e3 * row['e_d']:+.1f}", "note": note}
+    if (run / dft_results.FILE).is_file():
+        for row in dft_results.load_dft(run).dropna(subset=["e_d"]).to_dict("records"):
+            note = row["functional"] + ("" if row["converged"] else ", unconverged")
+            verdicts[row["candidate"]].setdefault("DFT", {"e_d": f"{1e3 * row['e_d']:+.1f}", "note": note})
+    return verdicts
+
+
 def _table_row(row: dict[Any, Any]) -> dict[str, Any]:
     host = row["framework_space_group"]
     return {
@@ -95,7 +114,7 @@ def _table_row(row: dict[Any, Any]) -> dict[str, Any]:
         "atoms": row["n_atoms"],
         "space_group": row["space_group"] if isinstance(row["space_group"], str) else "P1",
         "e_d": f"{1e3 * row['e_d']:+.1f}",
-        "products": " + ".join(f"{share:.2f} {name}" for name, share in row["products"].items()),
+        "products": [(f"{share:.2f}", name) for name, share in row["products"].items()],
         "volume": f"{row['volume_per_atom']:.1f}",
         "lineage": f"host {host} of {row['parent']}" if isinstance(row["parent"], str) else "generated",
     }
@@ -103,23 +122,21 @@ def _table_row(row: dict[Any, Any]) -> dict[str, Any]:
 
 def _crystal(row: dict[Any, Any], config: SearchConfig) -> dict[str, Any]:
     """What the page needs to show a crystal and to offer it as CIF."""
-    crystal: Crystal = required(row["final"])
-    refined = refine(crystal)
-    shown = refined.parent if refined else crystal
-    guests = choose_guest(crystal, config.frameworks.guests) if len(set(crystal.symbols)) > 1 else []
+    crystal = required(row["final"])
+    shown = Crystal.from_pymatgen(conventional_cell(crystal)).wrapped()
     facts = _table_row(row)
     return {
         "name": crystal_name(row),
         "title": f"{facts['formula']} · {facts['space_group']} · {facts['e_d']} meV/atom",
-        "lattice": shown.lattice.round(5).tolist(),
+        "lattice": shown.lattice.round(4).tolist(),
         "symbols": shown.symbols,
-        "fractional": shown.wrapped().fractional.round(5).tolist(),
-        "guests": guests,
-        "cif": str(CifWriter(shown.to_pymatgen(), symprec=EXACT if refined else None)),
+        "fractional": shown.fractional.round(4).tolist(),
+        "guests": choose_guest(crystal, config.frameworks.guests) if len(set(crystal.symbols)) > 1 else [],
+        "cif": cif_text(crystal),
     }
 
 
-def serve(run: Path, port: int) -> ThreadingHTTPServer:
+def serve(run: RunPath, port: int) -> ThreadingHTTPServer:
     """A server of the report on this machine only; every request sees the run as it is then.
 
     ``/`` is the page, ``/version`` changes when results were added. The caller runs `serve_forever`.
@@ -130,7 +147,7 @@ def serve(run: Path, port: int) -> ThreadingHTTPServer:
 class _Cache:
     """The page, made again when the run has new parts."""
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: RunPath) -> None:
         self.run, self.lock = run, threading.Lock()
         self.of, self.text = "", ""
 
@@ -148,7 +165,7 @@ class _Cache:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    def __init__(self, run: Path, cache: _Cache, *rest: Any) -> None:
+    def __init__(self, run: RunPath, cache: _Cache, *rest: Any) -> None:
         self.run, self.cache = run, cache
         super().__init__(*rest)
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pymatgen.core import Composition
+from pymatgen.core import Composition, Structure
 from pymatgen.io.cif import CifWriter
+from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 from rich.table import Table
 
 from model.composition import parse_system
@@ -68,11 +69,23 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def write_cif(crystal: Crystal, path: Path) -> None:
-    """Write a crystal with the symmetry that it has at the paper's tolerance, its atoms moved onto it exactly."""
+def conventional_cell(crystal: Crystal) -> Structure:
+    """What people know a crystal by: the conventional cell of its space group at the paper's tolerance."""
     refined = refine(crystal)
     structure = (refined.parent if refined else crystal).to_pymatgen()
-    CifWriter(structure, symprec=EXACT if refined else None).write_file(path)
+    return SpacegroupAnalyzer(structure, symprec=EXACT).get_conventional_standard_structure()
+
+
+def cif_text(crystal: Crystal) -> str:
+    """A crystal as CIF with the symmetry that it has at the paper's tolerance, its atoms moved onto it exactly."""
+    refined = refine(crystal)
+    structure = (refined.parent if refined else crystal).to_pymatgen()
+    return str(CifWriter(structure, symprec=EXACT if refined else None))
+
+
+def write_cif(crystal: Crystal, path: Path) -> None:
+    """Write `cif_text`."""
+    path.write_text(cif_text(crystal))
 
 
 def crystal_name(row: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from pymatgen.core import Lattice, Structure
 
 from model.checkpoint import build_network, save_network
@@ -19,6 +20,7 @@ from model.stages import Generated, Rejected, Symmetrizer
 from search.campaign import Campaign
 from search.config import SearchConfig, check_config
 from search.pipeline import task_rows
+from search.results import ResultStore, pack
 
 torch.set_num_threads(1)
 
@@ -82,6 +84,7 @@ def cobaltate(make_config, licoo2, rattle, relaxation) -> dict[str, Any]:
     config = make_config(
         compositions={"formulas": ["LiCoO2"], "max_atoms": 4},
         frameworks={"guests": ["Li"]},
+        generators=["diffusion", "inpainting"],
         policy={"generated": 6, "inpainted": 4, "samples": 3, "batch": 6},
     )
     task = Campaign(config, lambda cell: 8.0).plan(0, [])[0]
@@ -127,3 +130,22 @@ def tiny_weights(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     save_network(network.state_dict(), {"network": config.model_dump(mode="json")}, path)
     return path
+
+
+@pytest.fixture
+def small_run(tmp_path: Path, cobaltate: dict[str, Any], lisi: Crystal) -> Path:
+    """A small Li-Si run: two relaxed crystals, one of them inpainted, and a rejected one."""
+    config = check_config({"name": "small", "compositions": {"system": "Li-Si"}}, source="test")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    row = cobaltate["rows"][0] | {"formula": "LiSi", "n_atoms": len(lisi), "frameworks": [], "stage": "generated"}
+    moved = lisi.replace(fractional=lisi.fractional + np.array([0.0, 0.0, 0.02]) * (lisi.numbers == 3)[:, None])
+    row |= {"initial": pack(moved), "final": pack(lisi), "status": "relaxed", "reason": "", "products": {"Si": 1.0}}
+    rows = [
+        row | {"candidate": "first", "e_d": 0.02, "space_group": "R-3m", "space_group_number": 166},
+        row | {"candidate": "second", "e_d": 0.05, "stage": "inpainted", "parent": "first", "space_group": None}
+        | {"final": pack(lisi.replace(lattice=1.2 * lisi.lattice)), "space_group_number": None}
+        | {"framework_space_group": "Fd-3m"},
+        row | {"candidate": "third", "e_d": None, "status": "rejected", "reason": "too_close", "final": None},
+    ]  # fmt: skip
+    ResultStore(tmp_path).append("task", rows)
+    return tmp_path

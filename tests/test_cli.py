@@ -54,8 +54,8 @@ def run(tmp_path, cobaltate, lisi, make_config):
         ("c", 1.1, 0.2, "generated"),
     ):
         crystal = lisi.replace(lattice=lisi.lattice * scale)
-        columns = {"candidate": name, "final": pack(crystal), "e_d": e_d, "stage": stage, "space_group": "Pm-3m"}
-        rows.append({**cobaltate["rows"][0], **common, **columns, "space_group_number": 221})
+        columns = {"candidate": name, "initial": pack(lisi), "final": pack(crystal), "e_d": e_d, "stage": stage}
+        rows.append({**cobaltate["rows"][0], **common, **columns, "space_group": "Pm-3m", "space_group_number": 221})
     rows.append({**cobaltate["rows"][5], "candidate": "d"})
     ResultStore(folder).append("task", rows)
     (folder / "config.yaml").write_text(yaml.safe_dump(make_config().model_dump(mode="json")))
@@ -245,10 +245,13 @@ def test_results_that_match_nothing_say_so(call, run):
     assert (code, out) == (0, "No relaxed crystal matches.\n")
 
 
-def test_plot_draws_hull_and_best_crystal(call, run):
+PICTURES = ("hull.png", "progress.png", "symmetry.png", "changes.png", "best.png")
+
+
+def test_plot_draws_hull_and_best_crystal_among_others(call, run):
     code, out, err = call("plot", run)
     assert code == 0, err
-    assert out.split() == [str(run / "plots" / name) for name in ("hull.png", "best.png")]
+    assert out.split() == [str(run / "plots" / name) for name in PICTURES]
     for path in out.split():
         assert Path(path).read_bytes().startswith(b"\x89PNG")
 

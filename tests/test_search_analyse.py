@@ -1,9 +1,18 @@
+import numpy as np
 import pandas as pd
 import pytest
+from pymatgen.core import Lattice, Structure
 from typer.testing import CliRunner
 
 from model.crystal import Crystal
-from search.analyse import coordination_table, known_phases, surrounding_elements, ways_through, with_sites
+from search.analyse import (
+    coordination_table,
+    known_phases,
+    surrounding_elements,
+    ways_through,
+    with_equal_sites,
+    with_sites,
+)
 from search.cli import app
 from search.results import ResultStore, load_results
 
@@ -52,6 +61,23 @@ def test_an_empty_host_gets_guests_in_its_voids(licoo2):
         with_sites(Crystal(host.lattice * 0.5, host.fractional, host.numbers), "Li")
 
 
+def test_one_guest_of_a_symmetric_host_gives_all_its_sites():
+    """LaCl3, P6_3/m: one Li on the axis of the channel becomes two a cell, c/2 apart, and gets through in 1D."""
+    channel = Lattice.hexagonal(7.478, 4.375)
+    places = [[1 / 3, 2 / 3, 1 / 4], [0.387, 0.302, 1 / 4]]
+    host = Crystal.from_pymatgen(Structure.from_spacegroup("P6_3/m", channel, ["La", "Cl"], places))
+    one = host.join(Crystal(host.lattice, [[0.01, 0, 0]], [3]))
+    filled = with_equal_sites(one, "Li")
+    sites = filled.select(filled.numbers == 3).fractional
+    assert np.sort(sites[:, 2] % 1) == pytest.approx([0, 0.5])
+    assert np.abs(sites[:, :2] - np.round(sites[:, :2])).max() < 1e-9  # six images about the axis are one site on it
+    ways = ways_through(one, "Li", equal_sites=True)
+    assert ways.network.dimensions() == 1
+    assert ways.lengths == pytest.approx({1: 4.375 / 2})
+    with pytest.raises(ValueError, match="needs Li and a host"):
+        with_equal_sites(host, "Li")
+
+
 def test_a_file_is_analysed(crystal_file, tmp_path):
     text = analysed(crystal_file, "--guest", "Li", "--out", tmp_path / "out", "--against", crystal_file)
     assert "2D with hops of 2.82 Å" in text
@@ -80,7 +106,7 @@ def test_a_run_is_analysed_with_its_voltages(run):
         (("{file}", "--barriers"), "say with --guest which element moves"),
         (("{file}", "--guest", "Xx"), "'Xx' is not an element"),
         (("{file}", "--guest", "Li", "--host", "CoO2"), "needs the folder of a run"),
-        (("{file}", "--guest", "Li", "--max-length", "0"), r"--max-length must be positive, got 0\.0"),
+        (("{file}", "--guest", "Li", "--max-length", "0"), r"--max-length and --height must be positive, got 0\.0"),
         (("{file}", "--against", "nowhere.parquet"), r"nowhere\.parquet does not exist"),
         (("nowhere.cif",), r"nowhere\.cif does not exist"),
         (("{run}", "--guest", "Li", "--host", "LiCoO2"), "holds the guest"),

@@ -7,39 +7,21 @@ import threading
 import urllib.request
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-import yaml
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Structure
 
 from model.stability import Stability
-from search import figures
+from search import figures, second_opinion
 from search.config import check_config
 from search.prepare import load_reference
 from search.report import build_report, serve
-from search.results import ResultStore, load_results, pack
+from search.results import ResultStore, load_results
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
 GRAPHICS = ["--no-sandbox", "--enable-unsafe-swiftshader", "--use-gl=swiftshader"]
-
-
-@pytest.fixture
-def run(tmp_path, cobaltate, lisi):
-    """A small Li-Si run: two relaxed crystals, one of them inpainted, and a rejected one."""
-    config = check_config({"name": "small", "compositions": {"system": "Li-Si"}}, source="test")
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
-    row = cobaltate["rows"][0] | {"formula": "LiSi", "n_atoms": len(lisi), "frameworks": [], "stage": "generated"}
-    moved = lisi.replace(fractional=lisi.fractional + np.array([0.0, 0.0, 0.02]) * (lisi.numbers == 3)[:, None])
-    row |= {"initial": pack(moved), "final": pack(lisi), "status": "relaxed", "reason": "", "products": {"Si": 1.0}}
-    rows = [
-        row | {"candidate": "first", "e_d": 0.02, "space_group": "R-3m", "space_group_number": 166},
-        row | {"candidate": "second", "e_d": 0.05, "stage": "inpainted", "parent": "first", "space_group": None}
-        | {"final": pack(lisi.replace(lattice=1.2 * lisi.lattice)), "space_group_number": None}
-        | {"framework_space_group": "Fd-3m"},
-        row | {"candidate": "third", "e_d": None, "status": "rejected", "reason": "too_close", "final": None},
-    ]  # fmt: skip
-    ResultStore(tmp_path).append("task", rows)
-    return tmp_path
 
 
 def embedded(page):
@@ -48,50 +30,62 @@ def embedded(page):
     return {name: json.loads(text.replace("<\\/", "</")) for name, text in blocks}
 
 
-def test_the_page_needs_nothing_from_outside(run):
-    page = build_report(run)
+def test_the_page_needs_nothing_from_outside(small_run):
+    page = build_report(small_run)
     assert len(page) < 10e6
     assert not re.search(r'<(?:script|link|img)[^>]+(?:src|href)="http', page)
     assert set(embedded(page)) == {"crystals", "hull", "progress", "symmetry", "changes", "funnel"}
 
 
-def test_crystals_of_the_page_are_those_of_the_run(run, lisi):
-    crystals = embedded(build_report(run))["crystals"]
+def test_crystals_of_the_page_are_those_of_the_run(small_run, lisi):
+    crystals = embedded(build_report(small_run))["crystals"]
     assert set(crystals) == {"first", "second"}
     structure = Structure.from_str(crystals["first"]["cif"], fmt="cif")
     assert StructureMatcher().fit(structure, lisi.to_pymatgen())
     assert crystals["first"]["guests"] == ["Li"]
 
 
-def test_hull_points_lie_e_d_above_the_hull(run):
+def test_hull_points_lie_e_d_above_the_hull(small_run):
     config = check_config({"name": "small", "compositions": {"system": "Li-Si"}}, source="test")
     stability = Stability(load_reference(config), "Li-Si")
-    figure = figures.hull(load_results(run, structures=False), stability)
-    known, generated = figure.data[0], figure.data[1]
+    figure = figures.hull(load_results(small_run, structures=False), stability)
+    traces = {trace.name: trace for trace in figure.data}
+    known, above, generated = (traces[name] for name in ("reference hull", "known, above it", "generated"))
+    assert "LiSi" in above.text
+    assert (np.array(above.y) > np.interp(above.x, known.x, known.y)).all()
     at = np.interp(0.5, known.x, known.y)
     np.testing.assert_allclose(generated.y, [at + 0.02], atol=1e-9)
     assert list(generated.customdata) == ["first"]
 
 
-def test_a_third_element_makes_a_triangle_and_a_fourth_none(run):
-    frame = load_results(run, structures=False)
+def test_a_third_element_makes_a_triangle_and_a_fourth_none(small_run):
+    frame = load_results(small_run, structures=False)
     reference = load_reference(check_config({"name": "x", "compositions": {"system": "Li-Si-P"}}, source="test"))
     assert figures.hull(frame, Stability(reference, "Li-Si-P")).data[-1].type == "scatterternary"
     reference = load_reference(check_config({"name": "x", "compositions": {"system": "Li-Si-P-S"}}, source="test"))
     assert figures.hull(frame, Stability(reference, "Li-Si-P-S")) is None
 
 
-def test_displacement_leaves_out_drift_and_whole_cells(lisi):
-    assert figures.displacement(lisi, lisi.replace(fractional=lisi.fractional + np.array([0.3, 1.2, -2.0]))) < 1e-9
+def test_the_furthest_way_leaves_out_drift_and_whole_cells(lisi):
+    assert figures.furthest_way(lisi, lisi.replace(fractional=lisi.fractional + np.array([0.3, 1.2, -2.0]))) < 1e-9
     one = lisi.fractional.copy()
     one[0] += [0.1, 0, 0]
     n, way = len(lisi), np.linalg.norm(0.1 * lisi.lattice[0])
-    expected = way * np.sqrt((n - 1) / n**2)
-    np.testing.assert_allclose(figures.displacement(lisi, lisi.replace(fractional=one)), expected)
+    np.testing.assert_allclose(figures.furthest_way(lisi, lisi.replace(fractional=one)), way * (n - 1) / n)
 
 
-def test_the_server_shows_a_run_as_it_grows_and_stays_on_this_machine(run):
-    server = serve(run, 0)
+def test_other_verdicts_stand_beside_the_searchs_own(small_run):
+    assert ">by r2SCAN<" not in build_report(small_run)
+    opinion = {"candidate": "second", "formula": "LiSi", "e_d_run": 0.05, "e_d_first": 0.05, "e_d": 0.111}
+    opinion |= {"difference": 0.061, "disagrees": True}
+    pq.write_table(pa.Table.from_pylist([opinion], schema=second_opinion.SCHEMA), small_run / second_opinion.FILE)
+    page = build_report(small_run)
+    assert ">by r2SCAN<" in page and ">by DFT<" not in page
+    assert re.search(r"\+111\.0\s+<small class=\"note\">disagrees by \+61</small>", page)
+
+
+def test_the_server_shows_a_run_as_it_grows_and_stays_on_this_machine(small_run):
+    server = serve(small_run, 0)
     assert server.server_address[0] == "127.0.0.1"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
@@ -101,8 +95,8 @@ def test_the_server_shows_a_run_as_it_grows_and_stays_on_this_machine(run):
             before = answer.read()
         with ask(address) as answer:
             assert b"Convex hull" in answer.read()
-        (row,) = load_results(run, structures=False).query("candidate == 'third'").to_dict("records")
-        ResultStore(run).append("later", [{"candidate": "fourth", "status": "rejected", "reason": row["reason"]}])
+        (row,) = load_results(small_run, structures=False).query("candidate == 'third'").to_dict("records")
+        ResultStore(small_run).append("later", [{"candidate": "fourth", "status": "rejected", "reason": row["reason"]}])
         with ask(f"{address}/version") as answer:
             assert answer.read() != before
     finally:
@@ -111,10 +105,10 @@ def test_the_server_shows_a_run_as_it_grows_and_stays_on_this_machine(run):
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome on this machine")
-def test_a_browser_shows_the_hull_and_opens_a_structure(run, tmp_path, lisi):
+def test_a_browser_shows_the_hull_and_opens_a_structure(small_run, tmp_path, lisi):
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     page_file = tmp_path / "report.html"
-    page_file.write_text(build_report(run), encoding="utf-8")
+    page_file.write_text(build_report(small_run), encoding="utf-8")
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=BROWSER, args=GRAPHICS)
         page = browser.new_page()
@@ -126,14 +120,12 @@ def test_a_browser_shows_the_hull_and_opens_a_structure(run, tmp_path, lisi):
         page.wait_for_selector("#viewer canvas")
         page.click("tr[data-candidate=second]")
         assert "+50.0 meV/atom" in page.inner_text("#title")
-        dot = page.locator("#hull .scatterlayer .trace").nth(1).locator(".point").bounding_box()
+        dot = page.locator("#hull .scatterlayer .trace").nth(2).locator(".point").bounding_box()
         page.mouse.click(dot["x"] + dot["width"] / 2, dot["y"] + dot["height"] / 2)
         page.wait_for_function("document.getElementById('title').textContent.includes('+20.0 meV/atom')")
         with page.expect_download() as download:
             page.click("#download")
-        structure = Structure.from_str(
-            download.value.path().read_text(), fmt="cif"
-        )  # fmt: skip
+        structure = Structure.from_str(download.value.path().read_text(), fmt="cif")
         browser.close()
     assert StructureMatcher().fit(structure, lisi.to_pymatgen())
     assert errors == []

@@ -1,0 +1,40 @@
+"""How Sphinx builds the documentation: `make docs`. Pages are Markdown; the reference comes from docstrings."""
+
+import sys
+from importlib.metadata import version as installed
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+project = "hostguide"
+version = release = installed("hostguide")
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+
+myst_heading_anchors = 3  # links like configuration.md#policy-length-and-balance
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"  # signatures as in the code would be long; docstrings give shapes and units
+autodoc_default_options = {"members": True}
+napoleon_use_ivar = True
+
+html_theme = "furo"
+html_title = f"hostguide {release}"
+html_show_copyright = False
+
+
+def list_modules(app: Sphinx, page: str, source: list[str]) -> None:
+    """Put the docstrings of all modules of a package where a page says `@modules PACKAGE@`; commands have no API."""
+    for package in ("model", "search"):
+        names = sorted(path.stem for path in (ROOT / package).glob("*.py"))
+        names = [name for name in names if name != "cli" and not name.endswith("_command")]
+        blocks = [f"## {package}.{name}\n\n```{{eval-rst}}\n.. automodule:: {package}.{name}\n```\n" for name in names]
+        source[0] = source[0].replace(f"@modules {package}@", "\n".join(blocks))
+
+
+def setup(app: Sphinx) -> None:
+    """Sphinx calls this."""
+    app.connect("source-read", list_modules)
