@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from model.crystal import Crystal
 from search.storage import RunPath, run_path, write_whole
 
-SCHEMA_VERSION = "2"
+SCHEMA_VERSION = "3"
 
 CRYSTAL = pa.struct(
     [
@@ -55,6 +55,7 @@ SCHEMA = pa.schema(
         ("n_atoms", pa.int32()),
         ("lattice_system", pa.string()),  # Bravais symbol of the lattice it was generated in, e.g. cF
         ("volume_per_atom", pa.float64()),  # Å³, of the final structure
+        ("prototype", pa.string()),  # known compound whose elements were exchanged
         ("parent", pa.string()),  # candidate whose framework was inpainted
         ("framework", pa.string()),
         ("framework_space_group", pa.string()),
