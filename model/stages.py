@@ -16,7 +16,9 @@ from model.checkpoint import DEFAULT_WEIGHTS, default_device, load_network, weig
 from model.crystal import Crystal
 from model.distinct import DistinctCrystals
 from model.framework import Framework, choose_guest, extract_frameworks
+from model.guests import HostGroup, SymmetricSettings, host_groups, on_orbits
 from model.potential import CHGNetPotential
+from model.prototypes import ExchangeSettings
 from model.random_crystal import RandomSettings, random_crystal
 from model.reference import Reference
 from model.relax import Relaxation, RelaxSettings, relax, usable
@@ -25,7 +27,8 @@ from model.screen import ScreenSettings, screen
 from model.stability import Decomposition, Stability
 from model.symmetry import SpaceGroup, space_group
 
-GeneratorSettings = SamplerSettings | RandomSettings
+REMEMBERED = 200  # hosts whose groups a generator keeps
+GeneratorSettings = SamplerSettings | RandomSettings | ExchangeSettings | SymmetricSettings
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,18 +92,38 @@ class Generator:
         self.device = default_device() if device == "auto" else device
         self.network = load_network(path, device=self.device)
         self.version = weights_version(path)
+        self._known_groups: dict[str, list[HostGroup]] = {}
 
     def generate(self, blanks: Sequence[Blank], settings: GeneratorSettings) -> Generated:
         """Fill the blanks, all in one batch."""
         began = time.monotonic()
+        crystals, evaluations, version = self._fill(blanks, settings)
+        return Generated(crystals, evaluations, (time.monotonic() - began) / len(blanks), version)
+
+    def _fill(self, blanks: Sequence[Blank], settings: GeneratorSettings) -> tuple[list[Crystal], int, str | None]:
+        """Crystals, calls of the network, version of the network if it took part."""
+        if isinstance(settings, ExchangeSettings):  # the blanks are filled already
+            return [blank.crystal for blank in blanks], 0, None
         if isinstance(settings, RandomSettings):
-            crystals = [
-                random_crystal(blank.crystal, blank.bravais or "aP", np.random.default_rng(blank.seed), settings)
-                for blank in blanks
-            ]
-            return Generated(crystals, 0, (time.monotonic() - began) / len(blanks), None)
+            return [_random(blank, settings) for blank in blanks], 0, None
+        if isinstance(settings, SymmetricSettings):
+            blanks = [on_orbits(blank, self._groups(blank), settings.descend) for blank in blanks]
+            settings = settings.sampler
         samples = sample(self.network, blanks, settings, device=self.device)
-        return Generated(samples.crystals, samples.evaluations, (time.monotonic() - began) / len(blanks), self.version)
+        return samples.crystals, samples.evaluations, self.version
+
+    def _groups(self, blank: Blank) -> list[HostGroup]:
+        """Groups of a blank's host; remembered, because a host is filled more than once."""
+        host = blank.crystal.select(~blank.guest)
+        if host.identity not in self._known_groups:
+            if len(self._known_groups) >= REMEMBERED:
+                self._known_groups.clear()
+            self._known_groups[host.identity] = host_groups(host)
+        return self._known_groups[host.identity]
+
+
+def _random(blank: Blank, settings: RandomSettings) -> Crystal:
+    return random_crystal(blank.crystal, blank.bravais or "aP", np.random.default_rng(blank.seed), settings)
 
 
 class Relaxer:

@@ -12,7 +12,9 @@ from pymatgen.core import Element
 
 from model.composition import CellFormula, from_formulas, from_system, parse_system
 from model.framework import DEFAULT_LADDER
+from model.guests import SymmetricSettings
 from model.lattice import BRAVAIS, LatticeRanges
+from model.prototypes import ExchangeSettings
 from model.random_crystal import RandomSettings
 from model.relax import RelaxSettings
 from model.sampler import AncestralSettings, HeunSettings, PredictorCorrectorSettings
@@ -25,10 +27,11 @@ from search.tuning import PARTS, Tuning, check_ranges
 
 Sampler = Annotated[PredictorCorrectorSettings | HeunSettings | AncestralSettings, Field(discriminator="kind")]
 SAMPLERS = {"predictor-corrector": PredictorCorrectorSettings, "heun": HeunSettings, "ancestral": AncestralSettings}
-NEW_METHODS = ("diffusion", "random")  # new crystals in empty cells
-HOST_METHODS = ("inpainting",)  # guests into frameworks
+Method = Literal["diffusion", "random", "exchange", "inpainting", "symmetric"]
+EXCHANGE: Literal["exchange"] = "exchange"
+NEW_METHODS: tuple[Method, ...] = ("diffusion", "random", EXCHANGE)  # new crystals
+HOST_METHODS: tuple[Method, ...] = ("inpainting", "symmetric")  # guests into frameworks
 TUNED = ("diffusion", "inpainting")  # use the samplers of `generation` and `inpainting`
-Method = Literal["diffusion", "random", "inpainting"]
 
 
 class Compositions(Settings):
@@ -166,9 +169,10 @@ class SearchConfig(Settings):
     seed: int = Field(0, ge=0)
     compositions: Compositions
     lattices: Lattices = Lattices()
-    generators: tuple[Method, ...] = Field(("diffusion", "random", "inpainting"), min_length=1)  # that compete
+    generators: tuple[Method, ...] = Field((*NEW_METHODS, *HOST_METHODS), min_length=1)  # that compete
     generation: Sampler = AncestralSettings(temperature=0.7)  # warmer than hosts are filled: more kinds of crystals
     inpainting: Sampler = AncestralSettings()
+    symmetric: SymmetricSettings = SymmetricSettings()
     random: RandomSettings = RandomSettings()
     screening: ScreenSettings = ScreenSettings()
     relaxation: RelaxSettings = RelaxSettings()
@@ -233,7 +237,13 @@ class SearchConfig(Settings):
 
     def sampler(self, method: str) -> GeneratorSettings:
         """Settings of a generator."""
-        settings = {"diffusion": self.generation, "random": self.random, "inpainting": self.inpainting}
+        settings: dict[str, GeneratorSettings] = {
+            "diffusion": self.generation,
+            "random": self.random,
+            "exchange": ExchangeSettings(),
+            "inpainting": self.inpainting,
+            "symmetric": self.symmetric,
+        }
         return settings[method]
 
 
