@@ -1,6 +1,8 @@
-# `make search` and `make test` set up .venv when it is missing; everything else is for developers.
+# `make install`, `make search` and `make test` set up .venv when it is missing; everything else is for developers.
 PYTHON ?= python3
 BIN := .venv/bin
+
+install: .venv/ready
 
 search: .venv/ready
 	$(BIN)/hostguide search configs/li-si.yaml --run runs/li-si
@@ -15,10 +17,15 @@ lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+docs: .venv/ready
+	$(BIN)/python -m sphinx -W --keep-going -q -E docs build/docs
+	@echo build/docs/index.html
+
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs]'
 	touch $@
 
-.PHONY: search test test-all lint
+# `docs` is a folder too.
+.PHONY: install docs search test test-all lint
