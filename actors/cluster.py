@@ -11,6 +11,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import ray
+from ray._private import ray_constants
+from ray.autoscaler.sdk import request_resources
 
 OBJECT_STORE_BYTES = 200 * 2**20
 
@@ -39,15 +41,26 @@ def connected(address: str) -> Iterator[Capacity]:
         folder = stack.enter_context(_short_folder())
         stack.callback(ray.shutdown)
         if address == "local":
+            stack.enter_context(_on_loopback())
             _start_private(folder)
         else:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        resources = ray.cluster_resources()
-        yield Capacity(cpus=int(resources.get("CPU", 0)), gpus=int(resources.get("GPU", 0)))
+        yield capacity()
+
+
+def capacity() -> Capacity:
+    """What Ray has now."""
+    resources = ray.cluster_resources()
+    return Capacity(cpus=int(resources.get("CPU", 0)), gpus=int(resources.get("GPU", 0)))
+
+
+def ask_for(cpus: int) -> None:
+    """Tell the cluster's autoscaler, if it has one, how many CPUs are wanted; its own limit stands."""
+    request_resources(num_cpus=cpus)
 
 
 def _start_private(folder: str) -> None:
-    """Ray for this process alone. It listens on all interfaces, behind the token that Ray keeps in the home folder."""
+    """Ray for this process alone."""
     ray.init(
         address="local",
         num_cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -57,6 +70,23 @@ def _start_private(folder: str) -> None:
         logging_level=logging.ERROR,
         _temp_dir=folder,
     )
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Ray that starts meanwhile listens on 127.0.0.1 only, which is its default on macOS and Windows.
+
+    On Linux it would take the machine's address and listen on every interface, and it turns a 127.0.0.1 that it is
+    given into that address. Its own processes read the variable; in this process it was read when Ray was imported.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+        del os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR]
 
 
 @contextmanager

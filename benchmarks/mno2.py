@@ -1,11 +1,14 @@
 """Guests in the MnO2 polymorphs, as the inpainting paper shows them: everything that docs/mno2.md says.
 
-    python benchmarks/mno2.py --out mno2
+    python benchmarks/mno2.py --out mno2 --docs docs/mno2.md
 
 Four hosts and four guests, Zn0.5MnO2, Mg0.5MnO2, HMnO2 and LiMnO2. Each case is done three times with the same number
 of attempts: by inpainting, by guests in the widest voids, and, for H, from the places that the Materials Project gives.
-Guests are relaxed in the fixed host first; the three best arrangements are then relaxed in full. Cases that are
-in OUT/cases already are not computed again. OUT/table.md and the pictures are made from what is there.
+Guests are relaxed in the fixed host first; the three best arrangements are then relaxed in full.
+
+Stop it any time, the same command goes on: every case is stored under OUT/<weights>-<samples>-<seed>, and is computed
+once. The table and the pictures there are made from the cases that are done; once all are, --docs puts them into the
+page.
 """
 
 # ruff: noqa: E402
@@ -19,6 +22,7 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 import argparse
 import itertools
 import json
+import shutil
 import time
 import warnings
 from collections import Counter
@@ -54,6 +58,10 @@ COLOURS = {
     "Li": ("#2fa84f", 110),
 }  # fmt: skip
 PER_MN = {"Zn": 0.5, "Mg": 0.5, "H": 1.0, "Li": 1.0}
+CASES = [f"{polymorph}-{guest}" for polymorph in ENTRIES for guest in PER_MN]
+KINDS = ("fixed", "full")  # how far a case is relaxed
+SAME = 1.0  # meV/atom: energies that differ by no more count as equal
+MARKS = ("<!-- table of benchmarks/mno2.py -->", "<!-- end of table -->")
 
 
 class Case:
@@ -211,29 +219,42 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("mno2"))
     parser.add_argument("--samples", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--cases", nargs="*", help="for example beta-Li; all when left out")
+    parser.add_argument("--weights", help="score model; the packaged one when left out")
+    parser.add_argument("--cases", nargs="*", default=CASES, choices=CASES, metavar="CASE", help="for example beta-Li")
+    parser.add_argument("--docs", type=Path, help="page whose table is replaced; pictures go to images beside it")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
-    folder = arguments.out / "cases"
+    generator = Generator(arguments.weights)
+    folder = arguments.out / f"{generator.version}-{arguments.samples}-{arguments.seed}"
     folder.mkdir(parents=True, exist_ok=True)
-    generator = Generator()
-    for polymorph, guest in itertools.product(("beta", "gamma", "delta", "alpha"), PER_MN):
-        path = folder / f"{polymorph}-{guest}.json"
-        if path.exists() or (arguments.cases and path.stem not in arguments.cases):
+    for case in arguments.cases:
+        if (folder / f"{case}.json").exists():
             continue
         began = time.monotonic()
-        result = Case(polymorph, guest, arguments.samples, arguments.seed).run(generator)
-        path.write_text(json.dumps(result))
+        result = Case(*case.split("-"), arguments.samples, arguments.seed).run(generator)
+        unfinished = folder / "unfinished"
+        unfinished.write_text(json.dumps(result))
+        unfinished.replace(folder / f"{case}.json")
         print(line(result), f"{time.monotonic() - began:.0f} s", flush=True)
-    results = [
-        json.loads(path.read_text())
-        for path in (folder / f"{polymorph}-{guest}.json" for polymorph in ENTRIES for guest in PER_MN)
-        if path.exists()
-    ]
-    (arguments.out / "table.md").write_text(table(results))
-    for kind in ("fixed", "full"):
-        draw(results, kind, arguments.out / f"mno2-{kind}.png")
+    results = [json.loads(path.read_text()) for case in CASES if (path := folder / f"{case}.json").exists()]
+    (folder / "table.md").write_text(table(results))
+    for kind in KINDS:
+        draw(results, kind, folder / f"mno2-{kind}.png")
+    print(f"{len(results)} of {len(CASES)} cases are done: {folder}")
+    if arguments.docs and len(results) == len(CASES):
+        into_page(folder, arguments.docs)
+
+
+def into_page(folder: Path, page: Path) -> None:
+    """Replace what stands between the marks of the page by the table, and the pictures beside it."""
+    before, mark, rest = page.read_text().partition(MARKS[0])
+    _, end, after = rest.partition(MARKS[1])
+    if not (mark and end):
+        raise ValueError(f"{page} lacks the lines {MARKS[0]} and {MARKS[1]} between which the table goes")
+    page.write_text(f"{before}{mark}\n\n{(folder / 'table.md').read_text()}\n{end}{after}")
+    for kind in KINDS:
+        shutil.copy(folder / f"mno2-{kind}.png", page.parent / "images")
 
 
 def table(results: list[dict[str, Any]]) -> str:
@@ -246,19 +267,37 @@ def table(results: list[dict[str, Any]]) -> str:
     for result in results:
         ways = result["ways"]
         cells = [NAMES[result["polymorph"]], result["formula"]]
-        for kind in ("fixed", "full"):
+        for kind in KINDS:
             mine = ways["inpainted"][kind]
-            others = [way[kind]["energy"] for name, way in ways.items() if name != "inpainted" and kind in way]
             counts = Counter(mine["coordination"])
             around = ", ".join(f"{n}" if len(counts) == 1 else f"{n} ({k}×)" for n, k in sorted(counts.items()))
             near, far = min(mine["distances"]), max(mine["distances"])
             length = f"{near:.2f}" if far - near < 0.01 else f"{near:.2f}–{far:.2f}"
-            above = round(1e3 * (mine["energy"] - min(others)), 1) + 0.0  # no minus before a zero
+            above = round(against(result, kind), 1) + 0.0  # no minus before a zero
             cells += [f"{above:+.1f}" if above else "0.0", around, length]
         full = ways["inpainted"]["full"]
         cells += [f"{100 * full['volume_change']:+.0f} %", f"{full['host_moved']:.2f}"]
         rows.append("| " + " | ".join(cells) + " |")
-    return "\n".join(rows) + "\n"
+    return "\n".join([*(verdict(results, kind) for kind in KINDS), *rows]) + "\n"
+
+
+def against(result: dict[str, Any], kind: str) -> float:
+    """meV/atom by which the best inpainted arrangement lies above the best of the other ways."""
+    energies = {way: found[kind]["energy"] for way, found in result["ways"].items() if kind in found}
+    return 1e3 * (energies.pop("inpainted") - min(energies.values()))
+
+
+def verdict(results: list[dict[str, Any]], kind: str) -> str:
+    """A sentence: how many cases come out as low as by the other ways, and which do not."""
+    words = {"fixed": "In the host as given", "full": "After full relaxation"}[kind]
+    above = [(against(result, kind), f"{NAMES[result['polymorph']]}-{result['formula']}") for result in results]
+    missed = [f"{name} ({high:+.1f})" for high, name in above if high > SAME]
+    lower = sum(high < -SAME for high, _ in above)
+    return (
+        f"{words}, inpainting is as low as the best other way (within {SAME:.0f} meV/atom) or lower in "
+        f"{len(results) - len(missed)} of {len(results)} cases, lower in {lower}"
+        f"{'; above it in ' + ', '.join(missed) if missed else ''}.\n"
+    )
 
 
 def draw(results: list[dict[str, Any]], kind: str, path: Path) -> None:
@@ -307,7 +346,7 @@ def _view(axis: Any, structure: Structure, basis: np.ndarray) -> None:
 def line(result: dict[str, Any]) -> str:
     words = [f"{result['polymorph']}-{result['formula']}"]
     for way, found in result["ways"].items():
-        for kind in ("fixed", "full"):
+        for kind in KINDS:
             if kind in found:
                 one = found[kind]
                 words.append(

@@ -43,10 +43,15 @@ def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     os.replace(temporary, path)
 
 
+def yaml_text(content: dict[str, Any]) -> str:
+    """YAML with the fields in their order."""
+    return str(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+
 def save_yaml(content: dict[str, Any], path: Path) -> None:
     """Write atomically."""
     temporary = path.with_name(f"_tmp-{os.getpid()}-{path.name}")
-    temporary.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    temporary.write_text(yaml_text(content), encoding="utf-8")
     os.replace(temporary, path)
 
 

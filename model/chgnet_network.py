@@ -7,6 +7,7 @@ The numbers are those of ``chgnet.model.CHGNet`` (B. Deng et al., Nat. Mach. Int
 * Bond features begin as a linear map of 31 radial functions, so all layers read them by one merged matrix.
 * Geometry and radial functions are float64 in any precision: it costs nothing and makes float32 forces ten times
   more exact than the package's.
+* Numbers below 1e-38 count as zero: gates close down to exp(-1000), and a processor is slow with such numbers.
 * Energy is differentiated with respect to the bond vectors only; forces and virial follow by sums (`bond_gradient`).
 
 An undirected bond u goes from ``center[u]`` to ``neighbor[u]``; directed bond ``U + u`` is its reverse. Likewise the
@@ -16,6 +17,8 @@ ordered angle ``P + p`` is the unordered pair p with its two bonds exchanged. No
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,22 +27,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from model.batch import Batch
+from model.chgnet_messages import WIDTH, Gate, Pairs, messages
 from model.neighbors import Edges, periodic_edges
-
-WIDTH = 64  # features per atom, bond and angle in every published CHGNet
-
-
-@dataclass(frozen=True, eq=False)
-class Pairs:
-    """E pairs in both directions: ``here`` (2E,) is where a message goes to, ``there`` (2E,) where it comes from."""
-
-    here: Tensor
-    there: Tensor
-
-    @classmethod
-    def both(cls, i: Tensor, j: Tensor) -> Pairs:
-        """Pairs i, j (E,) and then j, i."""
-        return cls(torch.cat([i, j]), torch.cat([j, i]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +45,7 @@ class Graph:
         owner: per atom, (N,) crystal.
         numbers: per atom, (N,) atomic number.
         crystals: number of crystals.
+        lean: compute with little memory, in a third more time.
     """
 
     vector: Tensor
@@ -69,6 +59,7 @@ class Graph:
     owner: Tensor
     numbers: Tensor
     crystals: int
+    lean: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +93,7 @@ def _forward_half(edges: Edges) -> Tensor:
     return torch.nonzero((edges.receiver < edges.sender) | (same & image)).squeeze(-1)
 
 
-def build_graph(bonds: Bonds, batch: Batch, cutoff: float) -> Graph:
+def build_graph(bonds: Bonds, batch: Batch, cutoff: float, *, lean: bool = False) -> Graph:
     """Add the angles between bonds shorter than ``cutoff`` (Å) to the bonds of a batch."""
     close = bonds.vector.square().sum(-1) < cutoff * cutoff
     order = torch.cat([torch.nonzero(close).squeeze(-1), torch.nonzero(~close).squeeze(-1)])
@@ -113,7 +104,7 @@ def build_graph(bonds: Bonds, batch: Batch, cutoff: float) -> Graph:
     wrap = max(short, 1)
     return Graph(
         vector, center, neighbor, short, Pairs.both(center, neighbor), Pairs.both(a % wrap, b % wrap), apex, sign,
-        batch.owner, batch.numbers, len(batch),
+        batch.owner, batch.numbers, len(batch), lean,
     )  # fmt: skip
 
 
@@ -134,110 +125,6 @@ def angle_counts(bonds: Bonds, atoms: int, cutoff: float) -> Tensor:
     close = bonds.vector.square().sum(-1) < cutoff * cutoff
     degree = torch.bincount(torch.cat([bonds.center[close], bonds.neighbor[close]]), minlength=atoms)
     return degree * (degree - 1)
-
-
-@dataclass(frozen=True, eq=False)
-class Gate:
-    """A gated MLP from its first linear layer's output on: ``silu(norm(core)) * sigmoid(norm(gate))``.
-
-    Index 0 is the core, 1 the gate. ``matrix`` (2, 64, 64) and ``bias`` (2, 64) are the second linear layer, or None
-    where the MLP has one layer only. ``scale`` and ``offset`` (2, 64) belong to the layer norms.
-    """
-
-    matrix: Tensor | None
-    bias: Tensor | None
-    scale: Tensor
-    offset: Tensor
-    epsilon: float
-
-
-class _Messages(torch.autograd.Function):
-    """`messages` with its derivative.
-
-    Written out by hand because the pairs are nearly all the work: autograd would keep and pass over twice as much.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, left: Tensor, right: Tensor, shared: Tensor, own: Tensor | None, weight: Tensor | None,
-        matrix: Tensor | None, pairs: Pairs, gate: Gate, size: int | None,
-    ) -> Tensor:  # fmt: skip
-        rows = left.index_select(0, pairs.here).add_(right.index_select(0, pairs.there))
-        rows.view(2, -1, 2 * WIDTH).add_(shared)
-        if own is not None and matrix is not None:
-            rows.addmm_(own, matrix)
-        hidden = _second_layer(rows, gate)
-        norms = [
-            torch.native_layer_norm(hidden[k], (WIDTH,), gate.scale[k], gate.offset[k], gate.epsilon) for k in (0, 1)
-        ]
-        core, opening = norms[0][0], norms[1][0].sigmoid_()
-        active = nn.functional.silu(core)
-        result = active * opening
-        ctx.save_for_backward(rows, *hidden, *norms[0], *norms[1][1:], opening, active, weight)
-        ctx.gate, ctx.pairs, ctx.atoms, ctx.matrix, ctx.size = gate, pairs, len(left), matrix, size
-        if weight is not None:
-            result.view(2, -1, WIDTH).mul_(weight)
-        return result if size is None else result.new_zeros(size, WIDTH).index_add_(0, pairs.here, result)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        rows, *hidden, core, mean, inverse, gate_mean, gate_inverse, opening, active, weight = ctx.saved_tensors
-        gate, pairs = ctx.gate, ctx.pairs
-        grad = grad if ctx.size is None else grad.index_select(0, pairs.here)
-        of_weight = None
-        if weight is not None:
-            of_weight = (grad * active).mul_(opening).view(2, -1, WIDTH).sum(0)
-            grad = (grad.view(2, -1, WIDTH) * weight).view(-1, WIDTH)
-        aten = torch.ops.aten
-        back = [grad * opening, grad * active]
-        aten.silu_backward.grad_input(back[0], core, grad_input=back[0])
-        aten.sigmoid_backward.grad_input(back[1], opening, grad_input=back[1])
-        of_rows = torch.empty_like(rows)
-        for k, (center, spread) in enumerate(((mean, inverse), (gate_mean, gate_inverse))):
-            through, _, _ = aten.native_layer_norm_backward(
-                back[k], hidden[k], (WIDTH,), center, spread, gate.scale[k], gate.offset[k], (True, False, False)
-            )
-            half = of_rows[:, WIDTH * k : WIDTH * (k + 1)]
-            half.copy_(through) if gate.matrix is None else torch.mm(through, gate.matrix[k].T, out=half)
-        if gate.matrix is not None:
-            aten.silu_backward.grad_input(of_rows, rows, grad_input=of_rows)
-        left = right = None
-        if ctx.needs_input_grad[0]:  # not in the first layer, whose atoms are constants
-            left, right = of_rows.new_zeros(2, ctx.atoms, 2 * WIDTH)
-            left.index_add_(0, pairs.here, of_rows)
-            right.index_add_(0, pairs.there, of_rows)
-        own = of_rows @ ctx.matrix.T if ctx.needs_input_grad[3] else None
-        return left, right, of_rows.view(2, -1, 2 * WIDTH).sum(0), own, of_weight, None, None, None, None
-
-
-def _second_layer(rows: Tensor, gate: Gate) -> list[Tensor]:
-    """Core and gate (2E, 64) before their norms."""
-    if gate.matrix is None or gate.bias is None:
-        return [half.contiguous() for half in rows.split(WIDTH, -1)]
-    halves = nn.functional.silu(rows).split(WIDTH, -1)
-    return [torch.addmm(gate.bias[k], halves[k], gate.matrix[k]) for k in (0, 1)]
-
-
-def messages(
-    left: Tensor, right: Tensor, shared: Tensor, pairs: Pairs, gate: Gate, *, own: Tensor | None = None,
-    matrix: Tensor | None = None, weight: Tensor | None = None, size: int | None = None,
-) -> Tensor:  # fmt: skip
-    """(2E, 64) messages of pairs in both directions.
-
-    They are ``weight * gate(left[here] + right[there] + shared + own @ matrix)``.
-
-    Args:
-        left, right: (n, 128) first linear layer of the features at either end, core beside gate.
-        shared: (E, 128) what the pair itself adds in both directions.
-        pairs: the rows of ``left`` and ``right``.
-        gate: the rest of the gated MLP.
-        own, matrix: (2E, 64) features of each direction, if they differ, and their part (64, 128) of the layer.
-        weight: (E, 64), the same in both directions.
-        size: sum the messages at ``here`` into so many rows (size, 64).
-    """
-    result: Tensor = _Messages.apply(left, right, shared, own, weight, matrix, pairs, gate, size)
-    return result
 
 
 class _Radial(torch.autograd.Function):
@@ -347,12 +234,12 @@ class CHGNetNetwork:
     def bond_gradient(self, graph: Graph) -> tuple[Tensor, Tensor, Tensor]:
         """Site energies (N,) in eV, magnetic moments (N,) in μB and dE/dvector (U, 3) in eV/Å, all detached."""
         vector = graph.vector.detach().requires_grad_(True)
-        with torch.enable_grad():
+        with torch.enable_grad(), _tiny_is_zero():
             energy, magmoms = self.forward(vector, graph)
             total = energy.sum()
-        if not total.requires_grad:
-            return energy, magmoms, torch.zeros_like(vector)
-        (gradient,) = torch.autograd.grad(total, vector)
+            if not total.requires_grad:
+                return energy, magmoms, torch.zeros_like(vector)
+            (gradient,) = torch.autograd.grad(total, vector)
         return energy.detach(), magmoms.detach(), gradient
 
     def forward(self, vector: Tensor, graph: Graph) -> tuple[Tensor, Tensor]:
@@ -402,7 +289,7 @@ class CHGNetNetwork:
 def _atom_convolution(atoms: Tensor, bond_term: Tensor, weight: Tensor, graph: Graph, layer: AtomLayer) -> Tensor:
     """New atom features (N, 64); ``bond_term`` (U, 128) is the bonds' part of the first linear layer."""
     left, right = torch.addmm(layer.bias, atoms, layer.from_center), atoms @ layer.from_neighbor
-    total = messages(left, right, bond_term, graph.bonds, layer.gate, weight=weight, size=len(atoms))
+    total = messages(left, right, bond_term, graph.bonds, layer.gate, weight=weight, size=len(atoms), lean=graph.lean)
     return atoms + total @ layer.output
 
 
@@ -412,10 +299,22 @@ def _angle_messages(
     """(2P, 64) what every ordered angle says, or (S, 64) what every bond hears; ``sums`` as in `messages`."""
     left, right = bonds @ layer.from_first, bonds @ layer.from_second
     shared = torch.addmm(layer.bias, atoms, layer.from_atom).index_select(0, graph.apex)
+    sums["lean"] = graph.lean
     if len(angles) == 2 * len(shared):
         return messages(left, right, shared, graph.angles, layer.gate, own=angles, matrix=layer.from_angle, **sums)
     shared = shared.addmm(angles, layer.from_angle)  # at first both directions see the same angle
     return messages(left, right, shared, graph.angles, layer.gate, **sums)
+
+
+@contextmanager
+def _tiny_is_zero() -> Iterator[None]:
+    """Denormal numbers are zero on this thread, where the processor can do that."""
+    already = float(torch.tensor(1e-39) * 1.0) == 0.0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(already)
 
 
 def _check_shape(model: Any) -> None:

@@ -11,21 +11,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from model.crystal import Crystal
 from model.projection import Projector
-from model.sampler import Blank
+from model.sampler import AncestralSettings, Blank, SamplerSettings
 from model.screen import ScreenSettings, closest_allowed, pair_distances
+from model.settings import Settings
 from model.symmetry import EXACT, carried, fractional_operations, generic_dataset, refine
 from model.wyckoff import wyckoff_positions
 
 SAME = 1e-4  # fractional, points closer than this are one
 PARSIMONY = 0.5  # a choice of k orbits is drawn with weight PARSIMONY^k
 TRIES = 20
+
+
+class SymmetricSettings(Settings):
+    """Guests in orbits of their host's space group, or of one of its subgroups."""
+
+    kind: Literal["symmetric"] = "symmetric"
+    descend: float = Field(0.5, ge=0, lt=1)  # chance to pass over a group and try the next smaller one
+    sampler: SamplerSettings = Field(AncestralSettings(), discriminator="kind")
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +70,7 @@ class HostGroup:
     host: Crystal
     rotations: np.ndarray
     translations: np.ndarray
-    _roomy: dict[int, list[Site]] = field(default_factory=dict)
+    _roomy: dict[tuple[int, int], bool] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rotations)
@@ -83,19 +93,17 @@ class HostGroup:
         ]
         return sorted(found, key=lambda site: (site.multiplicity, site.freedom))
 
-    def sites_with_room(self, number: int) -> list[Site]:
-        """Sites of which an orbit of this element overlaps neither with the host nor with itself, wherever it lies."""
-        if number not in self._roomy:
-            rng = np.random.default_rng(0)
-            self._roomy[number] = [
-                site
-                for site in self.sites
-                if any(
-                    self.fits(self.orbit(site, at), [number] * site.multiplicity)
-                    for at in rng.random((TRIES if site.freedom else 1, 3))
-                )
-            ]
-        return self._roomy[number]
+    def sites_with_room(self, number: int, count: int) -> list[Site]:
+        """Sites that take up to ``count`` atoms of an element without overlap with the host or within, somewhere."""
+        return [site for site in self.sites if site.multiplicity <= count and self._has_room(site, number)]
+
+    def _has_room(self, site: Site, number: int) -> bool:
+        key = (id(site), number)
+        if key not in self._roomy:
+            places = np.random.default_rng(0).random((TRIES if site.freedom else 1, 3))
+            numbers = [number] * site.multiplicity
+            self._roomy[key] = any(self.fits(self.orbit(site, at), numbers) for at in places)
+        return self._roomy[key]
 
     def orbit(self, site: Site, at: np.ndarray) -> np.ndarray:
         """(multiplicity, 3) fractional: the orbit whose first point is ``at`` (3,), moved onto the site."""
@@ -239,12 +247,32 @@ def place_guests(blank: Blank, group: HostGroup) -> Blank | None:
     return None
 
 
+def on_orbits(blank: Blank, groups: Sequence[HostGroup], descend: float) -> Blank:
+    """The blank with its guests on orbits of one of the groups.
+
+    Args:
+        blank: its seed decides everything.
+        groups: of its host, see `host_groups`.
+        descend: chance to pass over a group that would do.
+
+    Returns:
+        the blank as it is where no group but the translations has room for so many guests.
+    """
+    rng = np.random.default_rng([blank.seed, 1])
+    for group in groups:
+        if group.number > 1 and rng.random() >= descend:
+            placed = place_guests(blank, group)
+            if placed is not None:
+                return placed
+    return blank
+
+
 def _choose(numbers: np.ndarray, group: HostGroup, rng: np.random.Generator) -> list[tuple[int, Site]] | None:
     """(element, orbit's site) pairs that hold just the guests of these atomic numbers; None if the draw fails."""
     chosen: list[tuple[int, Site]] = []
     for number, count in zip(*np.unique(numbers, return_counts=True), strict=True):
         taken = {id(site) for _, site in chosen if site.freedom == 0}
-        sites = [site for site in group.sites_with_room(int(number)) if id(site) not in taken]
+        sites = [site for site in group.sites_with_room(int(number), int(count)) if id(site) not in taken]
         times = draw_orbits([(site.multiplicity, site.freedom == 0) for site in sites], int(count), rng)
         if times is None:
             return None

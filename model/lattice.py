@@ -8,7 +8,7 @@ from pydantic import model_validator
 from model.settings import Settings
 
 # Primitive vectors as rows, in units of the conventional vectors (International Tables A, table 1.5.4.1).
-_CENTRING = {
+CENTRING = {
     "P": np.eye(3),
     "I": np.array([[-0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.5, 0.5, -0.5]]),
     "F": np.array([[0.0, 0.5, 0.5], [0.5, 0.0, 0.5], [0.5, 0.5, 0.0]]),
@@ -68,7 +68,7 @@ def sample_lattice(
     if not (np.isfinite(volume) and volume > 0):
         raise ValueError(f"the volume must be positive, got {volume} Å³")
     lengths, angles = _conventional(bravais, rng, ranges or LatticeRanges())
-    primitive = _CENTRING[bravais[1]] @ cell_vectors(lengths, angles)
+    primitive = CENTRING[bravais[1]] @ cell_vectors(lengths, angles)
     return primitive * np.cbrt(volume / np.linalg.det(primitive))
 
 

@@ -23,8 +23,9 @@ from model.neighbors import heights
 
 MAX_IMAGES = 100_000  # periodic images of one cell within the cutoff
 MAX_BONDS = 3_000_000  # of one crystal, as expected from its density
-# Memory that autograd keeps, measured on one core in float32: bytes per directed bond and per ordered angle.
-BYTES_PER_BOND, BYTES_PER_ANGLE = 14_000, 14_000
+# Peak memory in float32 per directed bond or ordered angle, measured by benchmarks/evaluate.py.
+BYTES, LEAN_BYTES = 14_000, 3_000
+LARGEST = 5  # times the budget, for one crystal alone
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +64,18 @@ class BatchEvaluation:
     stress: Tensor
     magmoms: Tensor | None
     problems: list[str]
+
+    @classmethod
+    def joined(cls, parts: Sequence[BatchEvaluation]) -> BatchEvaluation:
+        """The evaluations of several batches as that of one; moments only if all have them."""
+        moments = [part.magmoms for part in parts if part.magmoms is not None]
+        return cls(
+            torch.cat([part.energy for part in parts]),
+            torch.cat([part.forces for part in parts]),
+            torch.cat([part.stress for part in parts]),
+            torch.cat(moments) if len(moments) == len(parts) else None,
+            [problem for part in parts for problem in part.problems],
+        )
 
     @classmethod
     def unknown(cls, batch: Batch, problems: list[str], *, magmoms: bool) -> BatchEvaluation:
@@ -111,7 +124,9 @@ class CHGNetPotential:
         device: "cpu" or "cuda".
         dtype: float32 as trained, or float64. Geometry is float64 in either.
         memory_mb: what one piece of a batch may take; more crystals are computed in turn. On a CPU small pieces stay
-            in the cache and are faster; on a GPU take a few thousand.
+            in the cache and are faster; on a GPU take a few thousand. One crystal alone may take five times as much.
+            If it needs more, it is computed with a fifth of the memory in a third more time; if that is still too
+            much, it has a ``problem``. Where a GPU has less memory than that, the batch and the budget are halved.
     """
 
     name = "CHGNet"
@@ -141,14 +156,29 @@ class CHGNetPotential:
         if not good.any():
             return result
         atoms = good[batch.owner]
-        whole = batch if good.all() else select(batch, good)
-        parts = [self._compute(graph, part) for part, graph in self._pieces(whole)]
-        energy, forces, stress, magmoms = (torch.cat(column) for column in zip(*parts, strict=True))
-        assert result.magmoms is not None
-        result.energy[good], result.forces[atoms], result.stress[good] = energy, forces, stress
-        result.magmoms[atoms] = magmoms.double()
+        found = BatchEvaluation.joined(self._fitting(batch if good.all() else select(batch, good)))
+        assert result.magmoms is not None and found.magmoms is not None
+        result.energy[good], result.forces[atoms], result.stress[good] = found.energy, found.forces, found.stress
+        result.magmoms[atoms] = found.magmoms
+        for index, problem in zip(torch.nonzero(good).flatten().tolist(), found.problems, strict=True):
+            problems[index] = problem
         _mark_not_finite(result, batch)
         return result
+
+    def _fitting(self, batch: Batch, *, lean: bool = False) -> list[BatchEvaluation]:
+        """The batch in pieces that the device has memory for."""
+        with contextlib.suppress(torch.OutOfMemoryError):
+            return [self._compute(graph, part) for part, graph in self._pieces(batch, lean)]
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.bytes /= 2
+        if len(batch) > 1:
+            first = torch.arange(len(batch), device=self.device) < len(batch) // 2
+            return self._fitting(select(batch, first)) + self._fitting(select(batch, ~first))
+        if not lean:
+            return self._fitting(batch, lean=True)
+        problem = f"{self.device} has too little memory for its {len(batch.numbers)} atoms"
+        return [BatchEvaluation.unknown(batch, [problem], magmoms=True)]
 
     def _problems(self, batch: Batch) -> list[str]:
         """Why a crystal cannot be evaluated, from its cell and elements alone."""
@@ -159,29 +189,35 @@ class CHGNetPotential:
         columns = zip(*(test.tolist() for test in tests.values()), strict=True)
         return [next((name for name, hit in zip(tests, row, strict=True) if hit), "") for row in columns]
 
-    def _pieces(self, batch: Batch) -> Iterator[tuple[Batch, Graph]]:
-        """Runs of crystals whose bonds and angles fit the memory, with their graphs."""
+    def _pieces(self, batch: Batch, lean: bool) -> Iterator[tuple[Batch, Graph | None]]:
+        """Runs of crystals whose bonds and angles fit the memory, with their graphs; None where one crystal cannot."""
         bonds = undirected_bonds(batch, self.network.atom_cutoff)
         crystal = batch.owner[bonds.center]
         first_bond = torch.searchsorted(crystal, torch.arange(len(batch) + 1, device=self.device))
         angles = angle_counts(bonds, len(batch.numbers), self.network.bond_cutoff)
-        cost = _sum(angles.double(), batch) * BYTES_PER_ANGLE + first_bond.diff() * 2 * BYTES_PER_BOND
+        pairs = _sum(angles.double(), batch) + first_bond.diff() * 2
         first_atom = [0, *torch.cumsum(batch.counts, 0).tolist()]
-        edges = first_bond.tolist()
-        for start, stop in _runs(cost.tolist(), self.bytes):
-            part = _slice(batch, start, stop, first_atom)
+        edges, most = first_bond.tolist(), LARGEST * self.bytes
+        for start, stop in _runs((pairs * BYTES).tolist(), self.bytes):
+            part, need = _slice(batch, start, stop, first_atom), float(pairs[start:stop].sum())
+            if not lean and need * LEAN_BYTES > most:
+                yield part, None
+                continue
             piece: Bonds = bonds.part(edges[start], edges[stop], first_atom[start])
-            yield part, build_graph(piece, part, self.network.bond_cutoff)
+            yield part, build_graph(piece, part, self.network.bond_cutoff, lean=lean or need * BYTES > most)
 
-    def _compute(self, graph: Graph, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _compute(self, graph: Graph | None, batch: Batch) -> BatchEvaluation:
+        if graph is None:
+            problem = f"{len(batch.numbers)} atoms need more than {LARGEST} times memory_mb; raise it"
+            return BatchEvaluation.unknown(batch, [problem], magmoms=True)
         site_energy, magmoms, gradient = self.network.bond_gradient(graph)
         energy = _sum(site_energy, batch) / batch.counts
         forces = torch.zeros_like(batch.positions)
         forces.index_add_(0, graph.center, gradient).index_add_(0, graph.neighbor, -gradient)
         outer = graph.vector[:, :, None] * gradient[:, None, :]
         virial = torch.zeros_like(batch.lattice).index_add_(0, batch.owner[graph.center], outer)
-        virial = (virial + virial.mT) / 2
-        return energy, forces, virial / torch.linalg.det(batch.lattice).abs()[:, None, None], magmoms
+        stress = (virial + virial.mT) / 2 / torch.linalg.det(batch.lattice).abs()[:, None, None]
+        return BatchEvaluation(energy, forces, stress, magmoms.double(), [""] * len(batch))
 
 
 class ASEPotential:

@@ -16,13 +16,19 @@ from model.checkpoint import DEFAULT_WEIGHTS, default_device, load_network, weig
 from model.crystal import Crystal
 from model.distinct import DistinctCrystals
 from model.framework import Framework, choose_guest, extract_frameworks
+from model.guests import HostGroup, SymmetricSettings, host_groups, on_orbits
 from model.potential import CHGNetPotential
+from model.prototypes import ExchangeSettings
+from model.random_crystal import RandomSettings, random_crystal
 from model.reference import Reference
 from model.relax import Relaxation, RelaxSettings, relax, usable
 from model.sampler import Blank, SamplerSettings, sample
 from model.screen import ScreenSettings, screen
 from model.stability import Decomposition, Stability
 from model.symmetry import SpaceGroup, space_group
+
+REMEMBERED = 200  # hosts whose groups a generator keeps
+GeneratorSettings = SamplerSettings | RandomSettings | ExchangeSettings | SymmetricSettings
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,13 +39,13 @@ class Generated:
         crystals: as sampled.
         evaluations: calls of the network for the whole batch.
         seconds: wall time a crystal.
-        score_model: version of the weights.
+        score_model: version of the weights; None if no network took part.
     """
 
     crystals: list[Crystal]
     evaluations: int
     seconds: float
-    score_model: str
+    score_model: str | None
 
 
 @dataclass(frozen=True)
@@ -79,19 +85,45 @@ class Judged:
 
 
 class Generator:
-    """Makes crystals with the score network."""
+    """Makes crystals, with the score network or without."""
 
     def __init__(self, weights: str | None = None, device: str = "auto") -> None:
         path = Path(weights) if weights else DEFAULT_WEIGHTS
         self.device = default_device() if device == "auto" else device
         self.network = load_network(path, device=self.device)
         self.version = weights_version(path)
+        self._known_groups: dict[str, list[HostGroup]] = {}
 
-    def generate(self, blanks: Sequence[Blank], settings: SamplerSettings) -> Generated:
+    def generate(self, blanks: Sequence[Blank], settings: GeneratorSettings) -> Generated:
         """Fill the blanks, all in one batch."""
         began = time.monotonic()
+        crystals, evaluations, version = self._fill(blanks, settings)
+        return Generated(crystals, evaluations, (time.monotonic() - began) / len(blanks), version)
+
+    def _fill(self, blanks: Sequence[Blank], settings: GeneratorSettings) -> tuple[list[Crystal], int, str | None]:
+        """Crystals, calls of the network, version of the network if it took part."""
+        if isinstance(settings, ExchangeSettings):  # the blanks are filled already
+            return [blank.crystal for blank in blanks], 0, None
+        if isinstance(settings, RandomSettings):
+            return [_random(blank, settings) for blank in blanks], 0, None
+        if isinstance(settings, SymmetricSettings):
+            blanks = [on_orbits(blank, self._groups(blank), settings.descend) for blank in blanks]
+            settings = settings.sampler
         samples = sample(self.network, blanks, settings, device=self.device)
-        return Generated(samples.crystals, samples.evaluations, (time.monotonic() - began) / len(blanks), self.version)
+        return samples.crystals, samples.evaluations, self.version
+
+    def _groups(self, blank: Blank) -> list[HostGroup]:
+        """Groups of a blank's host; remembered, because a host is filled more than once."""
+        host = blank.crystal.select(~blank.guest)
+        if host.identity not in self._known_groups:
+            if len(self._known_groups) >= REMEMBERED:
+                self._known_groups.clear()
+            self._known_groups[host.identity] = host_groups(host)
+        return self._known_groups[host.identity]
+
+
+def _random(blank: Blank, settings: RandomSettings) -> Crystal:
+    return random_crystal(blank.crystal, blank.bravais or "aP", np.random.default_rng(blank.seed), settings)
 
 
 class Relaxer:

@@ -39,8 +39,12 @@ def wyckoff_positions(hall_number: int) -> tuple[WyckoffPosition, ...]:
     symmetry = spglib.get_symmetry_from_database(hall_number)
     if symmetry is None:
         raise ValueError(f"Hall numbers are 1 to 530, got {hall_number}")
-    rotations = symmetry["rotations"].astype(np.int64)
-    translations = np.rint(GRID * symmetry["translations"]).astype(np.int64)
+    return positions_of(symmetry["rotations"], symmetry["translations"])
+
+
+def positions_of(rotations: np.ndarray, translations: np.ndarray) -> tuple[WyckoffPosition, ...]:
+    """The same of a group of operations x → R x + t, (G, 3, 3) and (G, 3), in any cell whose grid they keep."""
+    rotations, translations = rotations.astype(np.int64), np.rint(GRID * translations).astype(np.int64)
     points = np.stack(np.meshgrid(*[np.arange(GRID)] * 3, indexing="ij"), -1).reshape(-1, 3)
     first, fixed = _orbits(points, rotations, translations)
     found, seen = [], set()
@@ -79,7 +83,7 @@ def _shifts(span: np.ndarray, freedom: int) -> np.ndarray:
         return np.zeros((1, 3), dtype=np.int64)
     if freedom == 3:
         return np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(-1, 3)
-    box = np.stack(np.meshgrid(*[np.arange(-2, 3)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    box = np.stack(np.meshgrid(*[np.arange(-3, 4)] * 3, indexing="ij"), -1).reshape(-1, 3)
     free = box[np.isclose(box @ span.T, box).all(1) & box.any(1)]
     if freedom == 1:
         return steps[:, None] * free[np.square(free).sum(1).argmin()]

@@ -21,6 +21,7 @@ from search.analyse import (
     NARROWEST,
     Ways,
     coordination_table,
+    draw_barriers,
     draw_coordination,
     draw_radial,
     draw_voltages,
@@ -30,23 +31,37 @@ from search.analyse import (
 )
 from search.inpaint import read_host
 from search.results import load_results, required
+from search.storage import RunPath, is_run
+from search.sweep import draw_sweep, guest_sweep
 from search.tables import rank, write_cif
 
 
 def analyse(
     console: Console,
-    source: Path,
+    source: RunPath,
     *,
     guest: str | None,
     host: str | None,
     against: Sequence[Path],
-    barriers: bool,
-    vacancy: bool,
+    barriers: BarrierSettings | None,
+    equal_sites: bool,
     max_length: float,
     top: int,
     out: Path,
 ) -> None:
     """Analyse a run's best crystals or one crystal; tables go to the console, tables and pictures to ``out``.
+
+    Args:
+        console: where tables go.
+        source: folder of a run, or a crystal file.
+        guest: element whose ways are looked for.
+        host: of a run, formula unit of the host for a voltage curve.
+        against: known phases to compare with.
+        barriers: how to compute the barriers of hops; none are when left out.
+        equal_sites: join the sites that the host's symmetry makes of the guests'.
+        max_length: Å, longest hop.
+        top: of a run, how many of the best crystals.
+        out: folder of tables and pictures.
 
     Raises:
         ValueError: bad input.
@@ -54,28 +69,34 @@ def analyse(
     torch.set_num_threads(1)
     if guest is not None and not Element.is_valid_symbol(guest):
         raise ValueError(f"{guest!r} is not an element")
-    if guest is None and (barriers or host is not None):
+    if guest is None and (barriers or equal_sites or host is not None):
         raise ValueError("say with --guest which element moves")
-    frame = load_results(source, structures=False) if source.is_dir() else None
+    frame = load_results(source, structures=False) if is_run(source) else None
     if frame is None and host is not None:
         raise ValueError("--host, for the voltage curve, needs the folder of a run")
     crystals = _crystals(frame, source, top)
     elements = sorted({symbol for _, crystal in crystals for symbol in crystal.symbols})
     known = known_phases(against, elements)
-    steps = run_voltages(frame, guest, host) if frame is not None and guest and host else []
+    steps, sweep = [], None
+    if frame is not None and guest and host:
+        steps, sweep = run_voltages(frame, guest, host), guest_sweep(frame, guest, host)
     _surroundings(console, [crystal for _, crystal in crystals], known, elements, out)
     if frame is None:
         _voids(console, crystals[0][1], guest)
     if guest is not None:
-        _ways(console, crystals, guest, barriers, vacancy, max_length, out)
-    if guest and host and steps:
+        _ways(console, crystals, guest, barriers, equal_sites, max_length, out)
+    if sweep is not None and guest and host:
+        console.print(_sweep_table(sweep, guest, host))
+        sweep.to_csv(out / "sweep.csv", index=False)
+        draw_sweep(sweep, guest, host, out / "sweep.png")
         console.print(_voltage_table(steps, guest))
         draw_voltages(steps, guest, host, out / "voltage.png")
     console.print(f"Tables and pictures: {out}", soft_wrap=True)
 
 
-def _crystals(frame: pd.DataFrame | None, source: Path, top: int) -> list[tuple[str, Crystal]]:
+def _crystals(frame: pd.DataFrame | None, source: RunPath, top: int) -> list[tuple[str, Crystal]]:
     if frame is None:
+        assert isinstance(source, Path)
         crystal = read_host(source)
         return [(crystal.formula, crystal)]
     best = rank(frame, top=top)
@@ -119,8 +140,8 @@ def _voids(console: Console, crystal: Crystal, guest: str | None) -> None:
 
 
 def _ways(
-    console: Console, crystals: Sequence[tuple[str, Crystal]], guest: str, barriers: bool, vacancy: bool,
-    max_length: float, out: Path,
+    console: Console, crystals: Sequence[tuple[str, Crystal]], guest: str, barriers: BarrierSettings | None,
+    equal_sites: bool, max_length: float, out: Path,
 ) -> None:  # fmt: skip
     potential = CHGNetPotential() if barriers else None
     table = Table(title=f"Ways of {guest}", title_justify="left")
@@ -134,15 +155,16 @@ def _ways(
         "gets through",
     ):
         table.add_column(name, justify="left" if name in ("crystal", "gets through") else "right")
-    rows = []
+    rows, profiles = [], {}
     for name, crystal in crystals:
         if set(crystal.symbols) == {guest}:
             continue
         ways = ways_through(
-            crystal, guest, max_length=max_length, potential=potential, settings=BarrierSettings(vacancy=vacancy)
+            crystal, guest, max_length=max_length, potential=potential, settings=barriers, equal_sites=equal_sites
         )
         rows += _add(table, name, ways, len(crystals) == 1)
         for index, found in ways.barriers.items():
+            profiles[f"{name} {index}"] = found
             for position, image in enumerate(found.images):
                 folder = out / "hops" / f"{name.replace(' ', '_')}-{index}"
                 folder.mkdir(parents=True, exist_ok=True)
@@ -150,6 +172,8 @@ def _ways(
         for problem in ways.problems:
             console.print(f"{name}: {problem}", soft_wrap=True)
     pd.DataFrame(rows).to_csv(out / "hops.csv", index=False)
+    if profiles:
+        draw_barriers(profiles, out / "barriers.png")
     console.print(table)
 
 
@@ -183,6 +207,23 @@ def _add(table: Table, name: str, ways: Ways, every_hop: bool) -> list[dict[str,
             }
         )
     return rows
+
+
+def _sweep_table(sweep: pd.DataFrame, guest: str, host: str) -> Table:
+    table = Table(title=f"The best crystal of each content of {guest} in {host}", title_justify="left")
+    for name in ("x", "formula", "space group", "E_d meV/atom", f"Å³ a {host}", "volume change %", "host kept"):
+        table.add_column(name, justify="left" if name in ("formula", "space group", "host kept") else "right")
+    for row in sweep.itertuples():
+        table.add_row(
+            f"{row.x:.3f}",
+            row.formula,
+            row.space_group,
+            f"{1e3 * row.e_d:.1f}",
+            f"{row.volume:.1f}",
+            "" if pd.isna(row.volume_change) else f"{100 * row.volume_change:+.1f}",
+            {True: "yes", False: "no"}.get(row.host_kept, ""),
+        )
+    return table
 
 
 def _voltage_table(steps: Sequence[VoltageStep], guest: str) -> Table:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
@@ -19,9 +19,11 @@ import numpy as np
 from model.composition import CellFormula
 from model.crystal import Crystal
 from model.lattice import sample_lattice
+from model.prototypes import exchanges
 from model.relax import RelaxSettings
-from model.sampler import Blank, SamplerSettings
-from search.config import HOST_METHODS, NEW_METHODS, TUNED, SearchConfig
+from model.sampler import Blank
+from model.stages import GeneratorSettings
+from search.config import EXCHANGE, HOST_METHODS, NEW_METHODS, TUNED, SearchConfig
 from search.frameworks import FrameworkPool, Guests, KnownFramework, fillings, frameworks_from_files
 from search.policy import (
     Arm,
@@ -61,6 +63,7 @@ class Task:
         relaxation: settings of the relaxation.
         found: reduced formula -> energy (eV/atom) of the phases below the reference hull that the search had found.
         volume_change: relative change of volume beyond which a filled framework becomes one again.
+        first: number of the first plan among the candidates of the task; above 0 where one goes on alone.
     """
 
     identity: str
@@ -68,10 +71,15 @@ class Task:
     stage: str
     method: str
     plans: tuple[Plan, ...]
-    sampler: SamplerSettings
+    sampler: GeneratorSettings
     relaxation: RelaxSettings
     found: Mapping[str, float]
     volume_change: float
+    first: int = 0
+
+    def only(self, number: int) -> Task:
+        """The same task with one of its candidates, which keeps its name."""
+        return replace(self, plans=(self.plans[number],), first=self.first + number)
 
     @property
     def blanks(self) -> list[Blank]:
@@ -106,7 +114,7 @@ class Campaign:
         volume: estimate of the volume per atom (Å³) of a cell formula, for compositions without results.
 
     Raises:
-        ValueError: a file of ``frameworks.files`` cannot be read.
+        ValueError: a file of ``frameworks.files`` cannot be read, or no generator has anything to begin with.
     """
 
     def __init__(self, config: SearchConfig, volume: Callable[[CellFormula], float]) -> None:
@@ -114,7 +122,16 @@ class Campaign:
         self.cells = {str(cell): cell for cell in config.compositions.expand()}
         self.digest = digest(config)
         self.files = frameworks_from_files(config.frameworks.files)
+        self._check_beginning()
         self._findings: Findings | None = None  # of the rows last planned from: saves reading them again
+
+    def _check_beginning(self) -> None:
+        new = set(self.config.generators) & set(NEW_METHODS)
+        if new == {EXCHANGE} and not self.files and not any(map(exchanges, self.cells.values())):
+            raise ValueError(
+                f"generators: exchange knows no structure type for {', '.join(list(self.cells)[:5])}; "
+                "raise compositions.max_atoms or add diffusion or random"
+            )
 
     def plan(self, number: int, rows: Iterable[Mapping[str, Any]], pending: Iterable[Task] = ()) -> list[Task]:
         """Tasks of one round.
@@ -175,8 +192,9 @@ class _Round:
         policy = self.tuner.next("samples", self.campaign.seed(self.number, "samples", 0))
         assert isinstance(policy, PolicySettings)
         self.samples = policy.samples
-        explore, exploit = list(self._exploring()), list(self._exploiting())
+        explore, exploit = self._exploring(), list(self._exploiting())
         inpainted = self.policy.inpainted if exploit else 0
+        turns = {arm.cell: self._turn(arm) for arm in explore if arm.method == EXCHANGE}
         if self.policy.feedback:
             picks = self._choose([*explore, *exploit], self.policy.generated + inpainted, "arms")
         else:
@@ -188,14 +206,30 @@ class _Round:
             stage = INPAINTED if arm.host else GENERATED
             for _ in range(candidates):
                 seed = self.campaign.seed(self.number, stage, next(numbers[stage]))
-                plans[arm.method].append(self._filled(arm, seed) if arm.host else self._new_crystal(arm, seed))
+                if arm.method == EXCHANGE:
+                    plan = self._exchanged(arm, turns[arm.cell], seed)
+                    turns[arm.cell] += 1
+                else:
+                    plan = self._filled(arm, seed) if arm.host else self._new_crystal(arm, seed)
+                plans[arm.method].append(plan)
         return list(self._batches(plans))
 
-    def _exploring(self) -> Iterator[Arm]:
+    def _exploring(self) -> list[Arm]:
+        """Ion exchange takes part in a cell until its prototypes are used up, alone until the search ends."""
         cells = sorted(self.campaign.cells, key=lambda cell: self.campaign.seed(0, cell, 0))
-        for method in self.config.generators:
-            if method in NEW_METHODS:
-                yield from (Arm(method, cell) for cell in cells)
+        methods = [method for method in self.config.generators if method in NEW_METHODS]
+        arms = [Arm(method, cell) for method in methods for cell in cells if self._possible(method, cell)]
+        return [arm for arm in arms if arm.method != EXCHANGE or self._turn(arm) < self._prototypes(arm.cell)] or arms
+
+    def _possible(self, method: str, cell: str) -> bool:
+        return method != EXCHANGE or self._prototypes(cell) > 0
+
+    def _prototypes(self, cell: str) -> int:
+        return len(exchanges(self.campaign.cells[cell]))
+
+    def _turn(self, arm: Arm) -> int:
+        """Candidates of an arm so far, those under way too."""
+        return self.arms.tried(arm)[2]
 
     def _exploiting(self) -> Iterator[Arm]:
         if not self.policy.inpainted:
@@ -238,14 +272,27 @@ class _Round:
 
     def _new_crystal(self, arm: Arm, seed: int) -> Plan:
         """A random lattice at N·V0."""
-        cell, settings = self.campaign.cells[arm.cell], self.config.lattices
+        cell = self.campaign.cells[arm.cell]
         bravais = self._bravais(arm.cell, seed)
-        per_atom = self.volumes.get(cell.reduced) or settings.volume_per_atom or self.campaign.volume(cell)
         rng = np.random.default_rng(seed)
-        lattice = sample_lattice(bravais, per_atom * cell.n_atoms, rng, settings.ranges)
+        lattice = sample_lattice(bravais, self._volume(cell), rng, self.config.lattices.ranges)
         crystal = Crystal(lattice, np.zeros((cell.n_atoms, 3)), cell.numbers)
         origin = {"cell_formula": arm.cell, "lattice_system": bravais}
-        return Plan(Blank(crystal, np.ones(cell.n_atoms, dtype=bool), seed), origin)
+        return Plan(Blank(crystal, np.ones(cell.n_atoms, dtype=bool), seed, bravais=bravais), origin)
+
+    def _exchanged(self, arm: Arm, turn: int, seed: int) -> Plan:
+        """The prototype whose turn it is; atoms are moved a little once all had theirs."""
+        cell = self.campaign.cells[arm.cell]
+        known = exchanges(cell)
+        exchange = known[turn % len(known)]
+        crystal = exchange.crystal(self._volume(cell), np.random.default_rng(seed) if turn >= len(known) else None)
+        origin = {"cell_formula": arm.cell, "prototype": exchange.prototype.name}
+        return Plan(Blank(crystal, np.zeros(cell.n_atoms, dtype=bool), seed), origin)
+
+    def _volume(self, cell: CellFormula) -> float:
+        """Å³ of a new cell, N·V0."""
+        known = self.volumes.get(cell.reduced) or self.config.lattices.volume_per_atom
+        return cell.n_atoms * (known or self.campaign.volume(cell))
 
     def _bravais(self, cell: str, seed: int) -> str:
         """The type of lattice that pays most in this cell; the types take turns until results are in."""
@@ -285,7 +332,7 @@ class _Round:
                 change = self.config.frameworks.volume_change
                 yield Task(identity, self.number, stage, method, batch, sampler, relaxation, self.found, change)
 
-    def _settings(self, method: str, stage: str, identity: str) -> tuple[SamplerSettings, RelaxSettings]:
+    def _settings(self, method: str, stage: str, identity: str) -> tuple[GeneratorSettings, RelaxSettings]:
         """Settings of a batch, tuned where that is asked for."""
         sampler: Any = self.config.sampler(method)
         if method in TUNED:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import sys
 import time
 import warnings
@@ -14,6 +15,7 @@ import typer
 from rich.console import Console
 
 from search.dft_command import dft_app
+from search.storage import RunPath, beside, is_run, require_lasting, run_path
 
 app = typer.Typer(
     name="hostguide",
@@ -33,6 +35,7 @@ INTERRUPTED = 130
 PotentialName = Literal["chgnet-0.3.0", "chgnet-r2scan"]
 OptimizerName = Literal["fire", "lbfgs"]
 CellName = Literal["full", "hydrostatic", "fixed_volume", "fixed"]
+RunArgument = Annotated[str, typer.Argument(help="Folder of a run, or its address: s3://…, gs://…")]
 DeviceName = Literal["auto", "cpu", "cuda"]
 
 
@@ -55,7 +58,8 @@ def options(
 def search(
     config: Annotated[Path, typer.Argument(help="YAML file of the search, for example configs/li-si.yaml")],
     run: Annotated[
-        Path | None, typer.Option(help="Folder of the run; runs/<name> when left out. One that exists is resumed.")
+        str | None,
+        typer.Option(help="Folder or address of the run; runs/<name> when left out. One that exists is resumed."),
     ] = None,
     address: Annotated[
         str | None, typer.Option(help="Ray cluster to use: auto, or ray://…; this machine when left out")
@@ -66,47 +70,53 @@ def search(
     from search.driver import run_search
     from search.prepare import load_reference
     from search.progress import shown
+    from search.tally import summary_lines
 
     settings = load_config(config)
     if address is not None:
         settings = settings.model_copy(update={"resources": settings.resources.model_copy(update={"address": address})})
-    folder = run or Path("runs") / settings.name
+    folder = run_path(run or Path("runs") / settings.name)
+    require_lasting(folder)
     console.print(f"Searching {'-'.join(settings.compositions.elements)}; results go to {folder}")
     with shown(console, folder) as report:
         outcome = run_search(settings, folder, load_reference(settings), report=report)
+    for line in summary_lines(outcome.summary):
+        console.print(line, soft_wrap=True)
     if not outcome.finished:
         console.print(
             f"Stopped; {outcome.candidates} candidates are stored. "
-            f"Resume with: hostguide search {config} --run {folder}",
+            f"Resume with: hostguide search {config} --run {shlex.quote(str(folder))}",
             soft_wrap=True,
         )
         raise typer.Exit(INTERRUPTED)
     if outcome.reason:
         console.print(f"Enough: {outcome.reason}.")
     console.print(f"Finished: {outcome.candidates} candidates in {outcome.seconds / 60:.1f} minutes.")
-    _show_results(folder, top=15, cif=folder / "best")
+    _show_results(folder, top=15, cif=folder / "best" if isinstance(folder, Path) else None)
 
 
 @app.command()
 def results(
-    run: Annotated[Path, typer.Argument(help="Folder of a run")],
+    run: RunArgument,
     top: Annotated[int, typer.Option(min=1, help="How many crystals to show")] = 20,
     formula: Annotated[str | None, typer.Option(help="Only this reduced formula")] = None,
     stage: Annotated[str | None, typer.Option(help="Only `generated` or `inpainted`")] = None,
     all_candidates: Annotated[bool, typer.Option("--all", help="Repeats of the same crystal too")] = False,
     cif: Annotated[
-        Path | None, typer.Option(help="Where CIFs of the crystals shown go; RUN/best when left out")
+        Path | None, typer.Option(help="Folder of the CIFs; RUN/best if none, and NAME/best here for a run in a store")
     ] = None,
 ) -> None:
     """Show the best crystals of a run and write them as CIF files."""
     if stage not in (None, "generated", "inpainted"):
         raise ValueError(f"--stage must be generated or inpainted, got {stage!r}")
-    _show_results(run, top=top, formula=formula, stage=stage, distinct=not all_candidates, cif=cif or run / "best")
+    place = run_path(run)
+    folder = cif or beside(place) / "best"
+    _show_results(place, top=top, formula=formula, stage=stage, distinct=not all_candidates, cif=folder)
 
 
 @app.command()
 def export(
-    run: Annotated[Path, typer.Argument(help="Folder of a run")],
+    run: RunArgument,
     out: Annotated[Path, typer.Option(help="Folder of the files")],
     kind: Annotated[str, typer.Option("--format", help="cif, poscar, res, extxyz, ase-db or optimade-json")] = "cif",
     e_d_below: Annotated[float | None, typer.Option("--e-d-below", help="Largest E_d in eV/atom")] = None,
@@ -127,7 +137,7 @@ def export(
 
 @app.command()
 def report(
-    run: Annotated[Path, typer.Argument(help="Folder of a run")],
+    run: RunArgument,
     out: Annotated[Path | None, typer.Option(help="HTML file; RUN/report.html when left out")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Serve it on this machine while the search runs")] = False,
     port: Annotated[int, typer.Option(min=0, max=65535, help="With --watch; 0 takes any that is free")] = 8365,
@@ -135,25 +145,28 @@ def report(
     """One HTML page about a run: hull, progress, symmetry, the best crystals in 3D. It needs no network."""
     from search.report import build_report, serve
 
+    place = run_path(run)
     if watch:
-        server = serve(run, port)
+        server = serve(place, port)
         console.print(f"http://127.0.0.1:{server.server_port}/  (Ctrl-C ends it)")
         server.serve_forever()
-    path = out or run / "report.html"
-    path.write_text(build_report(run), encoding="utf-8")
+    path, page = out or beside(place) / "report.html", build_report(place)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page, encoding="utf-8")
     console.print(str(path), soft_wrap=True)
 
 
 @app.command()
 def plot(
-    run: Annotated[Path, typer.Argument(help="Folder of a run")],
+    run: RunArgument,
     out: Annotated[Path | None, typer.Option(help="Folder of the pictures; RUN/plots when left out")] = None,
     kind: Annotated[str, typer.Option("--format", help="png, svg or pdf")] = "png",
 ) -> None:
     """Draw hull, progress, symmetry, changes on relaxation and the best crystal, each one journal column wide."""
     from search.plots import plot_run
 
-    for path in plot_run(run, out or run / "plots", kind):  # type: ignore[arg-type]
+    place = run_path(run)
+    for path in plot_run(place, out or beside(place) / "plots", kind):  # type: ignore[arg-type]
         console.print(str(path), soft_wrap=True)
 
 
@@ -275,7 +288,7 @@ def evaluate_command(
 
 @app.command()
 def analyse(
-    source: Annotated[Path, typer.Argument(help="Folder of a run, or a crystal file")],
+    source: Annotated[str, typer.Argument(help="Folder or address of a run, or a crystal file")],
     guest: Annotated[str | None, typer.Option(help="Element whose ways through the crystal are looked for")] = None,
     host: Annotated[str | None, typer.Option(help="Of a run: formula of the host, for a voltage curve")] = None,
     against: Annotated[
@@ -285,25 +298,32 @@ def analyse(
     single: Annotated[
         bool, typer.Option("--single", help="Barriers of a lone guest; else of a vacancy among guests")
     ] = False,
+    height: Annotated[float, typer.Option(help="Least height in Å of the supercell for a barrier")] = 8.0,
+    equal_sites: Annotated[
+        bool, typer.Option("--equal-sites", help="Guests may sit wherever the host's symmetry takes their sites")
+    ] = False,
     max_length: Annotated[float, typer.Option(help="Longest hop in Å")] = 4.5,
     top: Annotated[int, typer.Option(min=1, help="Of a run: how many of the best crystals")] = 20,
     out: Annotated[Path | None, typer.Option(help="Folder of tables and pictures; <source>-analysis if none")] = None,
 ) -> None:
     """Coordination, radial distribution functions, voids, ways of a guest, voltages."""
+    from model.migration import BarrierSettings
     from search.analyse_command import analyse as analyse_source
 
-    if max_length <= 0:
-        raise ValueError(f"--max-length must be positive, got {max_length}")
-    folder = out or (source / "analysis" if source.is_dir() else Path(f"{source.stem}-analysis"))
+    if max_length <= 0 or height <= 0:
+        raise ValueError(f"--max-length and --height must be positive, got {max_length} and {height}")
+    place = run_path(source)
+    folder = out or (beside(place) / "analysis" if is_run(place) else Path(f"{place.stem}-analysis"))
     analyse_source(
-        console, source, guest=guest, host=host, against=against or [], barriers=barriers, vacancy=not single,
-        max_length=max_length, top=top, out=folder,
+        console, place, guest=guest, host=host, against=against or [],
+        barriers=BarrierSettings(min_length=height, vacancy=not single) if barriers else None,
+        equal_sites=equal_sites, max_length=max_length, top=top, out=folder,
     )  # fmt: skip
 
 
 @app.command("second-opinion")
 def second_opinion(
-    run: Annotated[Path, typer.Argument(help="Folder of a run")],
+    run: RunArgument,
     top: Annotated[int, typer.Option(min=1, help="How many crystals to judge again")] = 20,
     structures: Annotated[
         Path | None, typer.Option(help="Parquet of structures to compute competing phases from; packaged table if not")
@@ -313,7 +333,7 @@ def second_opinion(
     """Judge the best crystals of a run again, with CHGNet's r2SCAN model."""
     from search.second_opinion_command import give_second_opinion
 
-    give_second_opinion(console, run, top=top, structures=structures, tolerance=tolerance)
+    give_second_opinion(console, run_path(run), top=top, structures=structures, tolerance=tolerance)
 
 
 @app.command()
@@ -331,8 +351,8 @@ def tune(
     config: Annotated[Path, typer.Argument(help="YAML file of a search")],
     trials: Annotated[int, typer.Option(min=1, help="Batches of each kind to try")] = 40,
     run: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the batches; runs/tune-<name> when left out. One that exists goes on."),
+        str | None,
+        typer.Option(help="Folder or address of the batches; runs/tune-<name> when left out. One that exists goes on."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Configuration to write; <config>-tuned.yaml when left out")] = None,
 ) -> None:
@@ -340,7 +360,8 @@ def tune(
     from search.config import load_config
     from search.tune_command import tune as tuned
 
-    folder = run or Path("runs") / f"tune-{load_config(config).name}"
+    folder = run_path(run or Path("runs") / f"tune-{load_config(config).name}")
+    require_lasting(folder)
     tuned(console, config, trials=trials, run=folder, out=out or config.with_name(f"{config.stem}-tuned.yaml"))
 
 
@@ -453,24 +474,38 @@ def benchmark_reconstruct(
     split: Annotated[str, typer.Option(help="Split whose crystals are taken")] = "test",
     guest: Annotated[str | None, typer.Option(help="Only this guest element")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many crystals a guest element")] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="May be repeated: ancestral, symmetric+heun:steps=12, random, ...; see docs/training.md"),
+    ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Attempts a crystal")] = 4,
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    rank: Annotated[bool, typer.Option(help="Rank the attempts by CHGNet after relaxing the guests")] = True,
+    rank: Annotated[bool, typer.Option(help="Rank the attempts by CHGNet, as they are and with guests relaxed")] = True,
+    residual: Annotated[bool, typer.Option(help="Rank them by the score model's residual as well")] = False,
+    stability: Annotated[bool, typer.Option(help="Relax all atoms of each first attempt: F_max and ΔE")] = False,
+    train: Annotated[
+        Path | None, typer.Option(help="Training crystals that say which hosts are new; the data when left out")
+    ] = None,
     weights: Annotated[Path | None, typer.Option(help="Score model; the packaged one when left out")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Where the figures go")] = None,
+    shard: Annotated[str, typer.Option(help="k/n: do the k-th of n shares, one process each, same --json")] = "1/1",
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Where the figures go; cases already in its .jsonl are not run again")
+    ] = None,
 ) -> None:
     """Take all guests out of known crystals, put them back, and count how often the crystal returns."""
     from search.reconstruct_command import run_benchmark
 
     run_benchmark(
-        console, data, split=split, guest=guest, limit=limit, samples=samples, seed=seed, rank=rank, weights=weights,
+        console, data, split=split, guest=guest, limit=limit, methods=method or ["ancestral"], samples=samples,
+        seed=seed, rank=rank, residual=residual, stability=stability, train=train, weights=weights, shard=shard,
         json_file=json_file,
     )  # fmt: skip
 
 
 def _show_results(
-    run: Path, *, cif: Path, top: int, formula: str | None = None, stage: str | None = None, distinct: bool = True
-) -> None:
+    run: RunPath, *, cif: Path | None, top: int, formula: str | None = None, stage: str | None = None,
+    distinct: bool = True,
+) -> None:  # fmt: skip
     from search.results import load_results
     from search.tables import rank, results_table, write_cifs
 
@@ -479,6 +514,9 @@ def _show_results(
         console.print("No relaxed crystal matches.")
         return
     console.print(results_table(best))
+    if cif is None:
+        console.print(f"CIFs of these crystals: hostguide results {shlex.quote(str(run))}", soft_wrap=True)
+        return
     write_cifs(best, cif)
     console.print(f"CIFs of these {len(best)} crystals: {cif}", soft_wrap=True)
 

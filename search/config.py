@@ -12,20 +12,26 @@ from pymatgen.core import Element
 
 from model.composition import CellFormula, from_formulas, from_system, parse_system
 from model.framework import DEFAULT_LADDER
+from model.guests import SymmetricSettings
 from model.lattice import BRAVAIS, LatticeRanges
+from model.prototypes import ExchangeSettings
+from model.random_crystal import RandomSettings
 from model.relax import RelaxSettings
-from model.sampler import AncestralSettings, HeunSettings, PredictorCorrectorSettings, SamplerSettings
+from model.sampler import AncestralSettings, HeunSettings, PredictorCorrectorSettings
 from model.screen import ScreenSettings
 from model.settings import Settings
+from model.stages import GeneratorSettings
 from search.policy import PolicySettings
+from search.storage import RunPath, run_path
 from search.tuning import PARTS, Tuning, check_ranges
 
 Sampler = Annotated[PredictorCorrectorSettings | HeunSettings | AncestralSettings, Field(discriminator="kind")]
 SAMPLERS = {"predictor-corrector": PredictorCorrectorSettings, "heun": HeunSettings, "ancestral": AncestralSettings}
-NEW_METHODS = ("diffusion",)  # new crystals in empty cells
-HOST_METHODS = ("inpainting",)  # guests into frameworks
+Method = Literal["diffusion", "random", "exchange", "inpainting", "symmetric"]
+EXCHANGE: Literal["exchange"] = "exchange"
+NEW_METHODS: tuple[Method, ...] = ("diffusion", "random", EXCHANGE)  # new crystals
+HOST_METHODS: tuple[Method, ...] = ("inpainting", "symmetric")  # guests into frameworks
 TUNED = ("diffusion", "inpainting")  # use the samplers of `generation` and `inpainting`
-Method = Literal["diffusion", "inpainting"]
 
 
 class Compositions(Settings):
@@ -163,9 +169,11 @@ class SearchConfig(Settings):
     seed: int = Field(0, ge=0)
     compositions: Compositions
     lattices: Lattices = Lattices()
-    generators: tuple[Method, ...] = Field(("diffusion", "inpainting"), min_length=1)  # that compete
+    generators: tuple[Method, ...] = Field((*NEW_METHODS, *HOST_METHODS), min_length=1)  # that compete
     generation: Sampler = AncestralSettings(temperature=0.7)  # warmer than hosts are filled: more kinds of crystals
     inpainting: Sampler = AncestralSettings()
+    symmetric: SymmetricSettings = SymmetricSettings()
+    random: RandomSettings = RandomSettings()
     screening: ScreenSettings = ScreenSettings()
     relaxation: RelaxSettings = RelaxSettings()
     frameworks: FrameworkSettings = FrameworkSettings()
@@ -227,18 +235,25 @@ class SearchConfig(Settings):
         without = 0 if self.frameworks.files else self.policy.lookahead + 1
         return max(0, self.policy.rounds - without) * self.policy.inpainted
 
-    def sampler(self, method: str) -> SamplerSettings:
-        """Settings of a method's sampler."""
-        return self.inpainting if method in HOST_METHODS else self.generation
+    def sampler(self, method: str) -> GeneratorSettings:
+        """Settings of a generator."""
+        settings: dict[str, GeneratorSettings] = {
+            "diffusion": self.generation,
+            "random": self.random,
+            "exchange": ExchangeSettings(),
+            "inpainting": self.inpainting,
+            "symmetric": self.symmetric,
+        }
+        return settings[method]
 
 
-def load_config(path: str | Path) -> SearchConfig:
+def load_config(path: str | RunPath) -> SearchConfig:
     """Read and check a YAML file; paths of hosts are taken from the file's own folder.
 
     Raises:
         ValueError: with one line a problem: the field, the value and what would be right.
     """
-    path = Path(path)
+    path = run_path(path)
     if not path.is_file():
         raise ValueError(f"{path} does not exist; configs/ in the repository holds examples")
     try:
@@ -248,7 +263,8 @@ def load_config(path: str | Path) -> SearchConfig:
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold a mapping of fields, found {type(content).__name__}")
     config = check_config(content, source=str(path))
-    files = tuple(str((path.parent / name).resolve()) for name in config.frameworks.files)
+    folder = path.parent if isinstance(path, Path) else Path()
+    files = tuple(str((folder / name).resolve()) for name in config.frameworks.files)
     return config.model_copy(update={"frameworks": config.frameworks.model_copy(update={"files": files})})
 
 

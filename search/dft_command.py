@@ -10,6 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from search.storage import RunPath, is_run, run_path
+
 if TYPE_CHECKING:
     from model.reference import Reference
     from search.dft_results import Calculation
@@ -19,7 +21,7 @@ dft_app = typer.Typer(help="Write VASP inputs of the best crystals, and read the
 
 @dft_app.command("write")
 def write(
-    source: Annotated[list[Path], typer.Argument(help="Folder of a run, or crystal files (phases, CONTCARs)")],
+    source: Annotated[list[str], typer.Argument(help="Folder or address of a run, or crystal files")],
     out: Annotated[Path, typer.Option(help="Folder of the inputs")],
     kind: Annotated[str, typer.Option("--set", help="mp-gga (GGA/GGA+U) or mp-r2scan")] = "mp-gga",
     static: Annotated[bool, typer.Option("--static", help="Single points instead of relaxations")] = False,
@@ -36,10 +38,11 @@ def write(
     if kind not in ("mp-gga", "mp-r2scan"):
         raise ValueError(f"--set must be mp-gga or mp-r2scan, got {kind!r}")
     jobs = []
-    for path in source:
-        if path.is_dir():
+    for path in map(run_path, source):
+        if is_run(path):
             jobs += jobs_of_run(path, top=top, formula=formula, e_d_below=e_d_below, candidates=candidate or ())
         else:
+            assert isinstance(path, Path)
             jobs.append(job_of_file(path))
     warned = write_inputs(jobs, out, kind=kind, static=static, potcars=potcars)  # type: ignore[arg-type]
     for job in jobs:
@@ -57,7 +60,7 @@ def write(
 @dft_app.command("read")
 def read(
     folders: Annotated[list[Path], typer.Argument(help="Folders with vasprun.xml or vasprun.xml.gz, or above them")],
-    run: Annotated[Path, typer.Option(help="Folder of the run that the candidates are of")],
+    run: Annotated[str, typer.Option(help="Folder or address of the run that the candidates are of")],
     reference: Annotated[
         str, typer.Option(help="Competing phases: own (those among the calculations), mp, packaged, or a file")
     ] = "own",
@@ -71,7 +74,8 @@ def read(
     from search.results import load_results
 
     console = _console()
-    load_results(run, structures=False)  # a folder that is no run is refused before the files are read
+    place = run_path(run)
+    load_results(place, structures=False)  # a folder that is no run is refused before the files are read
     calculations = []
     for path in find_vaspruns(folders):
         try:
@@ -81,11 +85,11 @@ def read(
     if not calculations:
         raise ValueError("not one finished calculation was found")
     phases = _reference(reference, reference_potential, calculations)
-    rows = take_in(run, calculations, phases)
+    rows = take_in(place, calculations, phases)
     console.print(_table(rows))
-    for line in _explanations(run, calculations, phases):
+    for line in _explanations(place, calculations, phases):
         console.print(line)
-    console.print(f"{len(rows)} calculations are stored in {run / FILE}")
+    console.print(f"{len(rows)} calculations are stored in {place / FILE}")
 
 
 def _console() -> Console:
@@ -145,7 +149,7 @@ def _number(value: float | None, scale: float, digits: int) -> str:
     return "" if value is None or value != value else f"{scale * value:.{digits}f}"
 
 
-def _explanations(run: Path, calculations: Sequence[Calculation], reference: Reference | None) -> list[str]:
+def _explanations(run: RunPath, calculations: Sequence[Calculation], reference: Reference | None) -> list[str]:
     """Why some have no E_d, and what the others' is worth."""
     from search.dft_results import own_reference, stored_calculations, why_not
 

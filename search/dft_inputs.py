@@ -18,6 +18,7 @@ from model.crystal import Crystal
 from model.symmetry import refine
 from search.inpaint import read_host
 from search.results import load_results, required
+from search.storage import RunPath
 from search.tables import rank
 
 SetName = Literal["mp-gga", "mp-r2scan"]
@@ -47,7 +48,7 @@ class Job:
 
 
 def jobs_of_run(
-    run: Path,
+    run: RunPath,
     *,
     top: int,
     formula: str | None = None,
@@ -167,7 +168,7 @@ def _named(frame: pd.DataFrame, candidates: Sequence[str]) -> pd.DataFrame:
     return known.loc[list(candidates)]
 
 
-def _job_of_row(row: dict[Any, Any], run: Path) -> Job:
+def _job_of_row(row: dict[Any, Any], run: RunPath) -> Job:
     crystal, group = _standard(required(row["final"]))
     name = f"{row['formula']}_{_plain(group)}_{1e3 * row['e_d']:+.0f}meV_{row['candidate']}"
     about = {

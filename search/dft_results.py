@@ -7,7 +7,6 @@ table or entries that the user gives, the Materials Project, or the competing ph
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +26,8 @@ from model.reference import Reference, frame_of_entries
 from model.stability import Stability
 from model.symmetry import space_group
 from search.dft_inputs import LINK
-from search.results import CRYSTAL, load_results, pack, required
+from search.results import CRYSTAL, load_results, pack, parquet_bytes, required
+from search.storage import RunPath, run_path, write_whole
 
 FILE = "dft.parquet"
 SCHEMA_VERSION = "1"
@@ -193,7 +193,9 @@ def why_not(one: Calculation, reference: Reference | None) -> str:
     return f"the reference has no phase of the element {', '.join(missing)}" if missing else ""
 
 
-def take_in(run: Path, calculations: Sequence[Calculation], reference: Reference | None = None) -> list[dict[str, Any]]:
+def take_in(
+    run: RunPath, calculations: Sequence[Calculation], reference: Reference | None = None
+) -> list[dict[str, Any]]:
     """Judge calculations and store them in the run's dft.parquet, beside what is there.
 
     A calculation that is read again replaces its row. What is stored already is judged again too: against
@@ -217,7 +219,7 @@ def take_in(run: Path, calculations: Sequence[Calculation], reference: Reference
 
     kept = [row if _stays(row, reference) else judged(_calculation(row)) for row in old]
     rows = [judged(one) for one in calculations]
-    _write(run / FILE, [*kept, *rows])
+    write_whole(run / FILE, parquet_bytes(pa.Table.from_pylist([*kept, *rows], schema=SCHEMA)))
     return rows
 
 
@@ -277,18 +279,18 @@ def _calculation(row: dict[str, Any]) -> Calculation:
     return Calculation(**kept, crystal=required(row["final"]), corrections=dict(row["corrections"]))
 
 
-def stored_calculations(run: Path) -> list[Calculation]:
+def stored_calculations(run: RunPath) -> list[Calculation]:
     """The calculations that a run holds."""
     return [_calculation(row) for row in _stored(run / FILE)]
 
 
-def load_dft(run: str | Path) -> pd.DataFrame:
+def load_dft(run: str | RunPath) -> pd.DataFrame:
     """All DFT calculations of a run as a DataFrame, best E_d first, with pymatgen Structures in ``structure``.
 
     Raises:
         ValueError: there are none.
     """
-    path = Path(run) / FILE
+    path = run_path(run) / FILE
     if not path.is_file():
         raise ValueError(f"{run} holds no DFT results; `hostguide dft read FOLDERS --run {run}` puts some in")
     frame = _table(path).to_pandas(maps_as_pydicts="strict").sort_values(["e_d", "calculation"], ignore_index=True)
@@ -296,18 +298,12 @@ def load_dft(run: str | Path) -> pd.DataFrame:
     return frame
 
 
-def _stored(path: Path) -> list[dict[str, Any]]:
+def _stored(path: RunPath) -> list[dict[str, Any]]:
     return _table(path).to_pylist() if path.is_file() else []
 
 
-def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    temporary = path.with_name(f"_tmp-{os.getpid()}-{path.name}")
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=SCHEMA), temporary, compression="zstd")
-    os.replace(temporary, path)
-
-
-def _table(path: Path) -> pa.Table:
-    table = pq.read_table(path)
+def _table(path: RunPath) -> pa.Table:
+    table = pq.read_table(pa.BufferReader(path.read_bytes()))
     found = (table.schema.metadata or {}).get(b"schema_version", b"none").decode()
     if found != SCHEMA_VERSION:
         raise ValueError(f"{path} has schema version {found}, this program reads {SCHEMA_VERSION}: move it away")

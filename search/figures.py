@@ -146,9 +146,9 @@ def _triangle(rows: pd.DataFrame, stability: Stability, elements: list[str]) -> 
 
 def _hover(rows: pd.DataFrame) -> dict[str, object]:
     """Text shown at a point, and the candidate that a click opens."""
-    group = rows["space_group"].fillna("P1")
-    text = rows["formula"] + ", " + group + (1e3 * rows["e_d"]).map(", E_d {:+.1f} meV/atom".format)
-    return {"customdata": rows["candidate"].tolist(), "text": text.tolist(), "hovertemplate": "%{text}<extra></extra>"}
+    facts = zip(rows["formula"], rows["space_group"].fillna("P1"), rows["e_d"], strict=True)
+    text = [f"{formula}, {group}, E_d {1e3 * e_d:+.1f} meV/atom" for formula, group, e_d in facts]
+    return {"customdata": rows["candidate"].tolist(), "text": text, "hovertemplate": "%{text}<extra></extra>"}
 
 
 def progress(frame: pd.DataFrame) -> go.Figure:

@@ -30,6 +30,7 @@ from search import figures
 from search.config import load_config
 from search.prepare import load_reference
 from search.results import load_results, required
+from search.storage import RunPath
 from search.tables import conventional_cell, rank
 from search.tune_command import plot_tuning
 from search.tuning import Tuning
@@ -50,7 +51,7 @@ STYLE: dict[str, Any] = {
 
 
 @plt.style.context(STYLE)
-def plot_run(run: Path, out: Path, kind: Format = "png") -> list[Path]:
+def plot_run(run: RunPath, out: Path, kind: Format = "png") -> list[Path]:
     """Draw hull (two or three elements), progress, symmetry, changes on relaxation and the best crystal.
 
     Args:

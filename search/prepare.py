@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from model.checkpoint import DEFAULT_WEIGHTS, weights_version
+from model.checkpoint import DEFAULT_WEIGHTS, weights_version, yaml_text
 from model.composition import CellFormula
 from model.reference import (
     Reference,
@@ -20,6 +20,8 @@ from model.reference import (
 )
 from search.campaign import digest, hosts
 from search.config import SearchConfig, load_config
+from search.results import write_json
+from search.storage import RunPath, write_whole
 
 # Energies that may be compared: CHGNet 0.3.0 was trained on MP2020-corrected GGA/GGA+U energies, its r2SCAN
 # version on r2SCAN energies.
@@ -81,7 +83,13 @@ def manifest(config: SearchConfig, reference: Reference) -> dict[str, Any]:
     }
 
 
-def same_search(run: Path, config: SearchConfig, reference: Reference) -> None:
+def remember(run: RunPath, config: SearchConfig, reference: Reference) -> None:
+    """Store the configuration and the version record of a search with its results."""
+    write_whole(run / "config.yaml", yaml_text(config.model_dump(mode="json")).encode())
+    write_json(run / "run.json", manifest(config, reference))
+
+
+def same_search(run: RunPath, config: SearchConfig, reference: Reference) -> None:
     """Refuse to continue a run that was started with another configuration, reference or model.
 
     Raises:

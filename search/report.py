@@ -25,6 +25,7 @@ from search import dft_results, figures, second_opinion
 from search.config import SearchConfig, load_config
 from search.prepare import load_reference
 from search.results import load_results, required
+from search.storage import RunPath
 from search.tables import cif_text, conventional_cell, crystal_name, rank
 
 VIEWER = Path(__file__).parent / "vendor" / "3Dmol-min.js"
@@ -33,7 +34,7 @@ OPINIONS = ("r2SCAN", "DFT")  # what else has judged crystals of the table
 OPENED = 1000  # crystals of lowest E_d that a click on a point opens
 
 
-def build_report(run: Path, *, live: bool = False) -> str:
+def build_report(run: RunPath, *, live: bool = False) -> str:
     """The page. With ``live`` it asks its server for news.
 
     Raises:
@@ -91,7 +92,7 @@ def _facts(frame: pd.DataFrame, config: SearchConfig) -> list[tuple[str, str]]:
     ]
 
 
-def _other_verdicts(run: Path) -> dict[str, dict[str, dict[str, Any]]]:
+def _other_verdicts(run: RunPath) -> dict[str, dict[str, dict[str, Any]]]:
     """Candidate -> who judged it again -> E_d in meV/atom, and a note where that is not to be passed over."""
     verdicts: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
     if (run / second_opinion.FILE).is_file():
@@ -135,7 +136,7 @@ def _crystal(row: dict[Any, Any], config: SearchConfig) -> dict[str, Any]:
     }
 
 
-def serve(run: Path, port: int) -> ThreadingHTTPServer:
+def serve(run: RunPath, port: int) -> ThreadingHTTPServer:
     """A server of the report on this machine only; every request sees the run as it is then.
 
     ``/`` is the page, ``/version`` changes when results were added. The caller runs `serve_forever`.
@@ -146,7 +147,7 @@ def serve(run: Path, port: int) -> ThreadingHTTPServer:
 class _Cache:
     """The page, made again when the run has new parts."""
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: RunPath) -> None:
         self.run, self.lock = run, threading.Lock()
         self.of, self.text = "", ""
 
@@ -164,7 +165,7 @@ class _Cache:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    def __init__(self, run: Path, cache: _Cache, *rest: Any) -> None:
+    def __init__(self, run: RunPath, cache: _Cache, *rest: Any) -> None:
         self.run, self.cache = run, cache
         super().__init__(*rest)
 

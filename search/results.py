@@ -7,9 +7,8 @@ killed run loses at most the tasks in flight, a task stored once is never run ag
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from model.crystal import Crystal
+from search.storage import RunPath, rename, run_path, write_whole
 
-SCHEMA_VERSION = "2"
+SCHEMA_VERSION = "3"
 
 CRYSTAL = pa.struct(
     [
@@ -55,6 +55,7 @@ SCHEMA = pa.schema(
         ("n_atoms", pa.int32()),
         ("lattice_system", pa.string()),  # Bravais symbol of the lattice it was generated in, e.g. cF
         ("volume_per_atom", pa.float64()),  # Å³, of the final structure
+        ("prototype", pa.string()),  # known compound whose elements were exchanged
         ("parent", pa.string()),  # candidate whose framework was inpainted
         ("framework", pa.string()),
         ("framework_space_group", pa.string()),
@@ -93,13 +94,18 @@ SCHEMA = pa.schema(
     ],
     metadata={"schema_version": SCHEMA_VERSION},
 )
+READERS = 16  # parts that are read at once: a store takes some time to answer
 TIMINGS = ("seconds_generate", "seconds_relax", "seconds_refine")
+
+
+class DamagedPart(ValueError):
+    """A part that is not what was written, as a failing disk may leave it."""
 
 
 class ResultStore:
     """The ``candidates`` folder of a run."""
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: RunPath) -> None:
         self.folder = run / "candidates"
         self.folder.mkdir(parents=True, exist_ok=True)
 
@@ -110,13 +116,18 @@ class ResultStore:
     def append(self, task: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Store all rows of one task, or, if the process dies, none."""
         table = pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA)
-        temporary = self.folder / f"_tmp-{os.getpid()}-{task}.parquet"
-        with temporary.open("wb") as file:
-            pq.write_table(table, file, compression="zstd")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self.folder / f"{task}.parquet")
-        _sync_folder(self.folder)
+        write_whole(self.folder / f"{task}.parquet", parquet_bytes(table))
+
+    def tidy(self) -> None:
+        """Remove what killed processes left unfinished; only for the process that holds the run's lock."""
+        for path in self.folder.glob("_tmp-*"):
+            path.unlink()
+
+    def set_aside(self, task: str) -> str:
+        """Rename a damaged part, so that nobody reads it and its task is open again; returns the new name."""
+        aside = f"_damaged-{task}.parquet"
+        rename(self.folder / f"{task}.parquet", aside)
+        return aside
 
     def rows(self, tasks: Iterable[str]) -> list[dict[str, Any]]:
         """Rows of the named tasks as dictionaries, in the order of the names."""
@@ -127,13 +138,21 @@ class ResultStore:
         ]
 
 
-def read_part(path: Path) -> pa.Table:
-    """Read one part; raises ValueError when it is damaged or of another schema version."""
+def parquet_bytes(table: pa.Table) -> bytes:
+    """A table as the content of a Parquet file."""
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
+    return bytes(buffer.getvalue())
+
+
+def read_part(path: RunPath) -> pa.Table:
+    """Read one part; raises ValueError when it is of another schema version, and DamagedPart when it is damaged."""
+    content = path.read_bytes()
     try:
-        table = pq.read_table(path, partitioning=None)
+        table = pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(
-            f"{path} cannot be read ({error}). Remove it and run the same search again: only its task is repeated."
+        raise DamagedPart(
+            f"{path} is damaged ({error}). Run the same search again: it sets the file aside and repeats its task."
         ) from error
     found = (table.schema.metadata or {}).get(b"schema_version", b"none").decode()
     if found != SCHEMA_VERSION:
@@ -144,21 +163,22 @@ def read_part(path: Path) -> pa.Table:
     return table
 
 
-def load_results(run: str | Path, *, structures: bool = True) -> pd.DataFrame:
+def load_results(run: str | RunPath, *, structures: bool = True) -> pd.DataFrame:
     """All candidates of a run as a DataFrame, best E_d first.
 
     Args:
-        run: folder of the run.
+        run: folder of the run, or its address in an object store.
         structures: add the columns ``structure`` and ``structure_initial`` with pymatgen Structures (None where a
             candidate has none).
 
     Raises:
         ValueError: the folder holds no results.
     """
-    parts = _parts(Path(run) / "candidates")
+    parts = _parts(run_path(run) / "candidates")
     if not parts:
         raise ValueError(f"{run} holds no results; `hostguide search CONFIG --run {run}` makes some")
-    table = pa.concat_tables([read_part(path) for path in parts])
+    with ThreadPoolExecutor(READERS) as readers:
+        table = pa.concat_tables(readers.map(read_part, parts))
     frame = table.to_pandas(maps_as_pydicts="strict").sort_values(["e_d", "candidate"], ignore_index=True)
     if structures:
         for column, source in (("structure", "final"), ("structure_initial", "initial")):
@@ -193,24 +213,11 @@ def required(value: Mapping[str, Any] | None) -> Crystal:
     return crystal
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_json(path: RunPath, content: Mapping[str, Any]) -> None:
     """Write a JSON file atomically and durably."""
-    temporary = path.with_name(f"_tmp-{os.getpid()}-{path.name}")
-    with temporary.open("w") as file:
-        json.dump(content, file, indent=2, sort_keys=True)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    _sync_folder(path.parent)
+    write_whole(path, json.dumps(content, indent=2, sort_keys=True).encode())
 
 
-def _parts(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*.parquet") if not path.name.startswith("_"))
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _parts(folder: RunPath) -> list[RunPath]:
+    found: list[RunPath] = [path for path in folder.glob("*.parquet") if not path.name.startswith("_")]
+    return sorted(found, key=lambda path: path.name)

@@ -6,7 +6,6 @@ Where two potentials that were trained on different functionals agree, an E_d de
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +21,8 @@ from model.crystal import Crystal
 from model.potential import CHGNetPotential, Evaluation, Potential
 from model.reference import PACKAGED, Reference, load_table, packaged_reference, score_reference
 from model.stability import Stability
-from search.results import load_results, required
+from search.results import load_results, parquet_bytes, required
+from search.storage import RunPath, run_path, write_whole
 from search.tables import rank
 
 FILE = "second_opinion.parquet"
@@ -126,7 +126,7 @@ def _row(
 
 
 def take_second_opinion(
-    run: Path, *, top: int, structures: Path | None = None, tolerance: float = TOLERANCE
+    run: RunPath, *, top: int, structures: Path | None = None, tolerance: float = TOLERANCE
 ) -> list[dict[str, Any]]:
     """Judge the best candidates of a run again and store the answer in its second_opinion.parquet.
 
@@ -149,19 +149,18 @@ def take_second_opinion(
         elements = {str(e) for formula in best["formula"] for e in Composition(formula).elements}
         reference = score_reference(structures, elements, potential)
     rows = second_opinions(best, reference, potential, tolerance=tolerance)
-    temporary = run / f"_tmp-{os.getpid()}-{FILE}"
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), temporary, compression="zstd")
-    os.replace(temporary, run / FILE)
+    write_whole(run / FILE, parquet_bytes(pa.Table.from_pylist(rows, schema=SCHEMA)))
     return rows
 
 
-def load_second_opinion(run: str | Path) -> pd.DataFrame:
+def load_second_opinion(run: str | RunPath) -> pd.DataFrame:
     """The stored second opinion of a run, best r2SCAN E_d first.
 
     Raises:
         ValueError: there is none.
     """
-    path = Path(run) / FILE
+    path = run_path(run) / FILE
     if not path.is_file():
         raise ValueError(f"{run} holds no second opinion; `hostguide second-opinion {run}` gives one")
-    return pq.read_table(path).to_pandas(maps_as_pydicts="strict").sort_values("e_d", ignore_index=True)
+    frame = pq.read_table(pa.BufferReader(path.read_bytes())).to_pandas(maps_as_pydicts="strict")
+    return frame.sort_values("e_d", ignore_index=True)

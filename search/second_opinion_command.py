@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 from search.second_opinion import FILE, take_second_opinion
+from search.storage import RunPath
 
 
-def give_second_opinion(console: Console, run: Path, *, top: int, structures: Path | None, tolerance: float) -> None:
+def give_second_opinion(console: Console, run: RunPath, *, top: int, structures: Path | None, tolerance: float) -> None:
     """Judge the best candidates of a run with CHGNet's r2SCAN model; print and store the answer.
 
     Raises:

@@ -14,8 +14,9 @@ from search.campaign import tuner
 from search.config import SearchConfig, check_config, load_config
 from search.pipeline import load_stages, search_here
 from search.policy import Novelty, bar
-from search.prepare import load_reference, same_search
+from search.prepare import load_reference, remember, same_search
 from search.results import ResultStore
+from search.storage import RunPath, beside
 from search.tuning import COST, QUALITY, Range, Trial, Tuner, changed, chosen, plot_study
 
 # Ranges for samplers of which the configuration tunes nothing.
@@ -27,7 +28,7 @@ RANGES: dict[str, dict[str, Range]] = {
 INPAINTING_RANGES: dict[str, dict[str, Range]] = {"predictor-corrector": {"resamples": (1, 4), "jump": (5, 20)}}
 
 
-def tune(console: Console, path: Path, *, trials: int, run: Path, out: Path) -> None:
+def tune(console: Console, path: Path, *, trials: int, run: RunPath, out: Path) -> None:
     """Try batches, write the configuration with the best settings, draw Optuna's pictures.
 
     Args:
@@ -42,7 +43,7 @@ def tune(console: Console, path: Path, *, trials: int, run: Path, out: Path) -> 
     reference = load_reference(config)
     run.mkdir(parents=True, exist_ok=True)
     same_search(run, config, reference)
-    save_yaml(config.model_dump(mode="json"), run / "config.yaml")
+    remember(run, config, reference)
     rows: list[Mapping[str, Any]] = []
     for made in search_here(config, reference, ResultStore(run), load_stages(config, reference)):
         rows += made
@@ -56,7 +57,7 @@ def tune(console: Console, path: Path, *, trials: int, run: Path, out: Path) -> 
     }
     for part, trial in best.items():
         console.print(f"{part}: {_described(trial, found.groups[part])}")
-        for picture in plot_study(found.study(part), run / "plots", part):
+        for picture in plot_study(found.study(part), beside(run) / "plots", part):
             console.print(str(picture), soft_wrap=True)
     save_yaml(with_settings(wanted, best).model_dump(mode="json"), out)
     console.print(f"Configuration with these settings: {out}", soft_wrap=True)
@@ -88,7 +89,7 @@ def read_trials(config: SearchConfig, rows: list[Mapping[str, Any]]) -> Tuner:
     return tuner(config, ordered, bar(ordered, novelty, config.policy))
 
 
-def plot_tuning(config: SearchConfig, run: Path, out: Path) -> list[Path]:
+def plot_tuning(config: SearchConfig, run: RunPath, out: Path) -> list[Path]:
     """Optuna's pictures of all that a stored search tuned."""
     store = ResultStore(run)
     found = read_trials(config, list(store.rows(sorted(store.tasks()))))

@@ -1,5 +1,6 @@
 """What tests of several files share: one thread, real crystals, and one task that went through all its stages."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from search.pipeline import task_rows
 from search.results import ResultStore, pack
 
 torch.set_num_threads(1)
+os.environ.setdefault("RAY_worker_niceness", "0")  # by default workers give way to all else
 
 
 @pytest.fixture(scope="session")
@@ -84,6 +86,7 @@ def cobaltate(make_config, licoo2, rattle, relaxation) -> dict[str, Any]:
     config = make_config(
         compositions={"formulas": ["LiCoO2"], "max_atoms": 4},
         frameworks={"guests": ["Li"]},
+        generators=["diffusion", "inpainting"],
         policy={"generated": 6, "inpainted": 4, "samples": 3, "batch": 6},
     )
     task = Campaign(config, lambda cell: 8.0).plan(0, [])[0]

@@ -10,6 +10,7 @@ import torch
 from ase.build import bulk
 from ase.calculators.lj import LennardJones
 
+from model.chgnet_network import CHGNetNetwork
 from model.crystal import Crystal
 from model.potential import ASEPotential, CHGNetPotential, Evaluation
 
@@ -206,12 +207,83 @@ def test_energy_is_smooth_where_a_bond_crosses_a_cutoff(exact) -> None:
 def test_a_result_does_not_depend_on_batch_mates(exact) -> None:
     crystals = list(CRYSTALS.values())
     together = exact.evaluate(crystals)
-    tight = CHGNetPotential(dtype=torch.float64, memory_mb=1.0).evaluate(crystals[::-1])[::-1]
+    tight = CHGNetPotential(dtype=torch.float64, memory_mb=20.0).evaluate(crystals[::-1])[::-1]
     for crystal, a, b in zip(crystals, together, tight, strict=True):
         (alone,) = exact.evaluate([crystal])
         for other in (a, b):
             assert alone.energy == pytest.approx(other.energy, abs=1e-10)
             np.testing.assert_allclose(alone.forces, other.forces, atol=1e-9)
+
+
+def assert_same(results: list[Evaluation], expected: list[Evaluation]) -> None:
+    for result, other in zip(results, expected, strict=True):
+        assert result.problem == other.problem == ""
+        assert result.energy == pytest.approx(other.energy, abs=1e-5)
+        np.testing.assert_allclose(result.forces, other.forces, atol=1e-5, rtol=1e-5)
+        np.testing.assert_allclose(result.stress, other.stress, atol=1e-6)
+        np.testing.assert_allclose(result.magmoms, other.magmoms, atol=1e-5)
+
+
+def test_a_large_crystal_is_computed_leanly_or_refused(chgnet, monkeypatch) -> None:
+    crystals = [CRYSTALS["LiFePO4 rattled"], CRYSTALS["isolated atom"], CRYSTALS["NaCl"]]
+    monkeypatch.setattr("model.chgnet_messages.LEAN_BLOCK", 150)  # several blocks, the last one not full
+    seen = watch(monkeypatch, lambda graph: None)
+    assert_same(CHGNetPotential(memory_mb=8.0).evaluate(crystals), chgnet.evaluate(crystals))
+    assert [lean for lean in seen if lean] == [True]
+    large, *rest = CHGNetPotential(memory_mb=1.0).evaluate(crystals)
+    assert large.problem == "28 atoms need more than 5 times memory_mb; raise it" and np.isnan(large.forces).all()
+    assert_same(rest, chgnet.evaluate(crystals[1:]))
+
+
+def watch(monkeypatch, guard) -> list[bool]:
+    """Call ``guard`` with every graph where the network would begin to take memory; whether the graphs were lean."""
+    original, seen = CHGNetNetwork.bond_gradient, []
+
+    def guarded(self, graph):
+        seen.append(graph.lean)
+        guard(graph)
+        return original(self, graph)
+
+    monkeypatch.setattr(CHGNetNetwork, "bond_gradient", guarded)
+    return seen
+
+
+def test_too_little_memory_halves_the_batch_and_the_budget(chgnet, monkeypatch) -> None:
+    crystals = BONDED
+    expected = chgnet.evaluate(crystals)
+    potential = CHGNetPotential()
+    before = potential.bytes
+
+    def only_one_crystal(graph) -> None:
+        if graph.crystals > 1:
+            raise torch.OutOfMemoryError("as CUDA says it")
+
+    watch(monkeypatch, only_one_crystal)
+    assert_same(potential.evaluate(crystals), expected)
+    assert potential.bytes < before
+
+
+def test_too_little_memory_for_one_crystal_is_its_problem_alone(chgnet, monkeypatch) -> None:
+    crystals = [CRYSTALS["NaCl"], CRYSTALS["LiFePO4 rattled"], CRYSTALS["Si"]]
+    small, expected = [crystals[0], crystals[2]], chgnet.evaluate(crystals)
+
+    def few_atoms_or_lean(graph) -> None:
+        if len(graph.numbers) > 2 and not graph.lean:
+            raise torch.OutOfMemoryError
+
+    with monkeypatch.context() as patch:
+        watch(patch, few_atoms_or_lean)
+        assert_same(CHGNetPotential().evaluate(crystals), expected)
+
+    def few_atoms(graph) -> None:
+        if len(graph.numbers) > 2:
+            raise torch.OutOfMemoryError
+
+    with monkeypatch.context() as patch:
+        watch(patch, few_atoms)
+        first, large, last = CHGNetPotential().evaluate(crystals)
+    assert large.problem == "cpu has too little memory for its 28 atoms" and np.isnan(large.energy)
+    assert_same([first, last], chgnet.evaluate(small))
 
 
 BROKEN = {
@@ -267,3 +339,17 @@ def test_a_gpu_gives_the_same() -> None:
     for a, b in zip(here, there, strict=True):
         assert a.energy == pytest.approx(b.energy, abs=1e-5)
         np.testing.assert_allclose(a.forces, b.forces, atol=2e-4)
+
+
+def test_the_processors_treatment_of_tiny_numbers_is_left_as_it_was(chgnet) -> None:
+    def tiny_is_zero() -> bool:
+        return float(torch.tensor(1e-39) * 1.0) == 0.0
+
+    chgnet.evaluate([CRYSTALS["Si"]])
+    assert not tiny_is_zero()
+    if torch.set_flush_denormal(True):
+        try:
+            chgnet.evaluate([CRYSTALS["Si"]])
+            assert tiny_is_zero()
+        finally:
+            torch.set_flush_denormal(False)

@@ -5,6 +5,7 @@ import pytest
 
 from model.composition import CellFormula
 from model.lattice import BRAVAIS
+from model.prototypes import ExchangeSettings, exchanges
 from search.campaign import GENERATED, INPAINTED, Campaign, best_volumes
 from search.pipeline import failed_rows
 from search.results import SCHEMA, ResultStore, pack, required
@@ -110,8 +111,8 @@ def test_resources_and_rounds_change_nothing(make_config):
 
 def test_another_seed_gives_other_identities_lattices_and_seeds(make_config):
     triclinic = {"bravais": ["aP"]}  # cubic cells of one volume are all alike
-    one = campaign_of(make_config(seed=0, lattices=triclinic)).plan(0, [])
-    other = campaign_of(make_config(seed=1, lattices=triclinic)).plan(0, [])
+    one = campaign_of(make_config(generators=["diffusion"], seed=0, lattices=triclinic)).plan(0, [])
+    other = campaign_of(make_config(generators=["diffusion"], seed=1, lattices=triclinic)).plan(0, [])
     assert not {task.identity for task in one} & {task.identity for task in other}
     assert not set(seeds(one)) & set(seeds(other))
     lattices = [
@@ -174,7 +175,7 @@ def test_new_crystals_hold_their_composition_and_are_all_guest(make_config):
         for plan in task.plans:
             crystal = plan.blank.crystal
             assert CellFormula.parse(crystal.composition.formula) == CellFormula.parse(plan.origin["cell_formula"])
-            assert plan.blank.guest.all()
+            assert (plan.blank.guest == (task.method != "exchange")).all()
             assert len(plan.blank.guest) == len(crystal)
 
 
@@ -223,7 +224,9 @@ def test_volumes_are_shared_by_all_cells_of_a_formula(make_config):
 
 
 def test_fourteen_turns_visit_all_lattices(make_config):
-    config = make_config(compositions={"cells": [{"Li": 1, "Si": 1}]}, policy={"generated": 14})
+    config = make_config(
+        generators=["diffusion"], compositions={"cells": [{"Li": 1, "Si": 1}]}, policy={"generated": 14}
+    )
     (first, *rest) = campaign_of(config).plan(0, [])
     systems = [plan.origin["lattice_system"] for task in (first, *rest) for plan in task.plans]
     assert sorted(systems) == sorted(BRAVAIS)
@@ -231,7 +234,7 @@ def test_fourteen_turns_visit_all_lattices(make_config):
 
 def test_turns_go_on_over_rounds_results_and_tasks_under_way(make_config):
     policy = {"generated": 2, "feedback": False}
-    config = make_config(compositions={"cells": [{"Li": 1, "Si": 1}]}, policy=policy)
+    config = make_config(generators=["diffusion"], compositions={"cells": [{"Li": 1, "Si": 1}]}, policy=policy)
     rounds = walk(campaign_of(config), 7, lookahead=1)
     systems = [plan.origin["lattice_system"] for tasks in rounds for task in tasks for plan in task.plans]
     assert sorted(systems) == sorted(BRAVAIS)
@@ -239,7 +242,7 @@ def test_turns_go_on_over_rounds_results_and_tasks_under_way(make_config):
 
 def test_inpainted_crystals_take_no_lattices_turn(make_config):
     policy = {"generated": 1, "feedback": False}
-    config = make_config(compositions={"cells": [{"Li": 1, "Si": 1}]}, policy=policy)
+    config = make_config(generators=["diffusion"], compositions={"cells": [{"Li": 1, "Si": 1}]}, policy=policy)
     campaign, rows, systems = campaign_of(config), [], []
     for number in range(14):
         (task,) = campaign.plan(number, rows)
@@ -251,7 +254,11 @@ def test_inpainted_crystals_take_no_lattices_turn(make_config):
 
 
 def test_compositions_begin_with_different_lattices(make_config):
-    campaign = campaign_of(make_config(compositions={"system": "Li-Si", "max_atoms": 8}, policy={"generated": 28}))
+    campaign = campaign_of(
+        make_config(
+            generators=["diffusion"], compositions={"system": "Li-Si", "max_atoms": 8}, policy={"generated": 28}
+        )
+    )
     first = [plan.origin["lattice_system"] for task in campaign.plan(0, []) for plan in task.plans]
     assert len(first) == len(campaign.cells) == 28
     assert len(set(first)) > 7
@@ -276,9 +283,45 @@ def test_lattices_that_pay_are_taken_more_often(make_config):
 
 
 def test_only_lattices_that_were_asked_for(make_config):
-    config = make_config(lattices={"bravais": ["cF", "hR"]}, policy={"generated": 30})
+    config = make_config(generators=["diffusion"], lattices={"bravais": ["cF", "hR"]}, policy={"generated": 30})
     tasks = campaign_of(config).plan(0, [])
     assert {plan.origin["lattice_system"] for task in tasks for plan in task.plans} == {"cF", "hR"}
+
+
+# --- ion exchange -------------------------------------------------------------------------------------------------
+
+
+def test_ion_exchange_takes_each_prototype_once_in_the_order_of_its_list(make_config):
+    config = make_config(
+        compositions={"cells": [{"Li": 4, "Si": 2}]}, generators=["exchange", "random"], policy={"generated": 6}
+    )
+    tasks = [task for tasks in walk(campaign_of(config), 6, lookahead=1) for task in tasks if task.method == "exchange"]
+    names = [plan.origin["prototype"] for task in tasks for plan in task.plans]
+    known = [one.prototype.name for one in exchanges(CellFormula.parse("Li4Si2"))]
+    assert 6 <= len(names) <= len(known)
+    assert names == known[: len(names)]
+
+
+def test_ion_exchange_ends_with_its_prototypes_and_begins_again_when_alone(make_config):
+    cells = {"cells": [{"Li": 5, "Si": 2}]}
+    known = len(exchanges(CellFormula.parse("Li5Si2")))
+    policy = {"generated": known + 2, "lookahead": 0}
+    both = campaign_of(make_config(compositions=cells, generators=["exchange", "random"], policy=policy))
+    rows = pretended(both.plan(0, [])) + pretended(both.plan(1, []), candidate="z")
+    spent = [row for row in rows if row["generator"] == "exchange"]
+    assert len(spent) >= known
+    assert {task.method for task in both.plan(2, [{**row, "candidate": str(i)} for i, row in enumerate(spent)])} == {
+        "random"
+    }
+    alone = campaign_of(make_config(compositions=cells, generators=["exchange"], policy=policy))
+    (task,) = alone.plan(0, [])
+    assert len({plan.blank.crystal.identity for plan in task.plans}) == known + 2  # the last two are moved a little
+
+
+def test_ion_exchange_alone_needs_a_prototype(make_config):
+    config = make_config(compositions={"cells": [{"Li": 29, "Si": 1}]}, generators=["exchange"])
+    with pytest.raises(ValueError, match="no structure type for Li29Si"):
+        campaign_of(config)
 
 
 # --- inpainting ---------------------------------------------------------------------------------------------------
@@ -318,15 +361,22 @@ def test_a_pick_makes_as_many_samples_as_asked_for(cobaltate):
     assert max(Counter(frameworks).values()) >= cobaltate["config"].policy.samples
 
 
-def test_each_stage_has_its_own_sampler(make_config, cobaltate):
+def test_each_generator_has_its_own_settings(make_config, cobaltate):
     config = make_config(
         compositions={"formulas": ["LiCoO2"], "max_atoms": 4},
         frameworks={"guests": ["Li"]},
         generation={"kind": "heun", "steps": 5},
+        random={"separation": 0.9},
         inpainting={"kind": "predictor-corrector", "steps": 6},
     )
-    samplers = {task.stage: task.sampler for task in campaign_of(config).plan(1, cobaltate["rows"])}
-    assert samplers == {GENERATED: config.generation, INPAINTED: config.inpainting}
+    samplers = {task.method: task.sampler for task in campaign_of(config).plan(1, cobaltate["rows"])}
+    assert samplers == {
+        "diffusion": config.generation,
+        "random": config.random,
+        "exchange": ExchangeSettings(),
+        "inpainting": config.inpainting,
+        "symmetric": config.symmetric,
+    }
 
 
 def test_an_origin_fits_the_results(cobaltate):
@@ -342,13 +392,16 @@ def test_an_origin_fits_the_results(cobaltate):
     ("generated", "batch", "sizes"), [(10, 4, [4, 4, 2]), (8, 8, [8]), (3, 8, [3]), (2, 1, [1, 1])]
 )
 def test_tasks_are_full_batches_and_a_rest(make_config, generated, batch, sizes):
-    tasks = campaign_of(make_config(policy={"generated": generated, "batch": batch})).plan(0, [])
+    policy = {"generated": generated, "batch": batch}
+    tasks = campaign_of(make_config(policy=policy, generators=["diffusion"])).plan(0, [])
     assert [len(task.plans) for task in tasks] == sizes
     assert [len(task.blanks) for task in tasks] == sizes
 
 
 def test_batches_hold_crystals_of_similar_size_the_largest_first(make_config):
     config = make_config(compositions={"system": "Li-Si", "max_atoms": 9}, policy={"generated": 36, "batch": 5})
-    sizes = [len(plan.blank.crystal) for task in campaign_of(config).plan(0, []) for plan in task.plans]
-    assert sizes == sorted(sizes, reverse=True)
-    assert (max(sizes), min(sizes)) == (9, 2)
+    tasks = campaign_of(config).plan(0, [])
+    for method in ("diffusion", "random"):
+        sizes = [len(plan.blank.crystal) for task in tasks if task.method == method for plan in task.plans]
+        assert sizes == sorted(sizes, reverse=True)
+        assert max(sizes) > min(sizes)

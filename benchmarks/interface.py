@@ -1,0 +1,177 @@
+"""Atoms at an interface placed by inpainting, in voids, at random and as stacked: the figures of docs/interface.md.
+
+    python benchmarks/interface.py --out interface
+
+Every way gets the same number of attempts, and every attempt the same full relaxation. Stop it any time, the same
+command goes on: each way is stored in OUT/<weights>-<samples>-<rounds>-<seed>.
+"""
+
+# ruff: noqa: E402
+from __future__ import annotations
+
+import os
+
+for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[variable] = "1"  # before anything below loads a thread pool
+
+import argparse
+import json
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+
+from model.analysis import void_sites
+from model.crystal import Crystal
+from model.relax import RelaxSettings
+from model.sampler import Blank
+from model.screen import ScreenSettings, too_close
+from model.stages import Generator, Rejected, Relaxer, usable
+from search.inpaint import Filled, Region, fill, make_blanks, read_host, refine
+from search.tables import write_cif
+
+STACKED = Path(__file__).parent.parent / "examples" / "interface" / "Li-Li2O.cif"
+REGION = Region(0.28, 0.63)  # the last O and Li layers of the oxide, the first two Li layers of the metal
+TRIES = 2000  # random fillings for one without overlaps
+SIZES = {"O": (90, "#d33b2f"), "Li": (110, "#2fa84f")}
+
+
+class Ways:
+    """The ways to fill the region; each gives energies in eV/atom, lowest first, and the best crystal."""
+
+    def __init__(self, generator: Generator, samples: int, rounds: int, seed: int) -> None:
+        self.stacked = read_host(STACKED)
+        self.generator, self.samples, self.rounds, self.seed = generator, samples, rounds, seed
+        self.relaxer = Relaxer("chgnet-0.3.0", RelaxSettings(optimizer="lbfgs", fmax=0.05), ScreenSettings())
+
+    def as_stacked(self) -> list[tuple[float, Crystal]]:
+        return self._relaxed([self.stacked])
+
+    def inpainted(self) -> list[tuple[float, Crystal]]:
+        return _pairs(fill(self._blanks(self.samples * (1 + self.rounds)), self.generator, self.relaxer)[0])
+
+    def refined(self) -> list[tuple[float, Crystal]]:
+        filled, _ = fill(self._blanks(self.samples), self.generator, self.relaxer)
+        for number in range(1, self.rounds + 1):
+            filled, _ = refine(
+                filled, self.generator, self.relaxer, samples=self.samples, seed=(self.seed, number)
+            )  # fmt: skip
+        return _pairs(filled)
+
+    def in_voids(self) -> list[tuple[float, Crystal]]:
+        return self._relaxed([self._in_voids(blank) for blank in self._blanks(self.samples * (1 + self.rounds))])
+
+    def at_random(self) -> list[tuple[float, Crystal]]:
+        return self._relaxed([self._at_random(blank) for blank in self._blanks(self.samples * (1 + self.rounds))])
+
+    def _blanks(self, count: int) -> list[Blank]:
+        return make_blanks(self.stacked, {}, samples=count, seed=self.seed, region=REGION)
+
+    def _at_random(self, blank: Blank) -> Crystal:
+        """One guest after the other where it overlaps with nothing that is there."""
+        return self._one_by_one(
+            blank, lambda rng, there: REGION.scattered(there, _last(there), int(rng.integers(2**62)))
+        )
+
+    def _in_voids(self, blank: Blank) -> Crystal:
+        """One guest after the other into the widest voids that are left, give or take 0.2 Å."""
+
+        def widest(rng: np.random.Generator, there: Crystal) -> Crystal:
+            voids = void_sites(there.select(~_last(there)), min_radius=0.5)
+            inside = [void for void in voids if REGION.holds(void.fractional[None])[0]]
+            place = max(inside, key=lambda void: void.radius + 0.2 * rng.standard_normal()).fractional
+            return there.replace(fractional=np.concatenate([there.fractional[:-1], place[None]]))
+
+        return self._one_by_one(blank, widest)
+
+    def _one_by_one(self, blank: Blank, place: Callable[[np.random.Generator, Crystal], Crystal]) -> Crystal:
+        rng = np.random.default_rng(blank.seed)
+        filled = blank.crystal.select(~blank.guest)
+        for number in rng.permutation(blank.crystal.numbers[blank.guest]):
+            larger = filled.join(Crystal(filled.lattice, np.zeros((1, 3)), np.array([number])))
+            tries = (place(rng, larger) for _ in range(TRIES))
+            filled = next((one for one in tries if not too_close(one)), larger)
+        return filled
+
+    def _relaxed(self, crystals: list[Crystal]) -> list[tuple[float, Crystal]]:
+        outcomes = [one for one in self.relaxer.relax(crystals) if not isinstance(one, Rejected) and usable(one)]
+        return sorted(((one.energy_final, one.final) for one in outcomes), key=lambda pair: pair[0])
+
+
+def _last(crystal: Crystal) -> np.ndarray:
+    return np.arange(len(crystal)) == len(crystal) - 1
+
+
+def _pairs(filled: list[Filled]) -> list[tuple[float, Crystal]]:
+    return [(one.relaxation.energy_final, one.crystal) for one in filled]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("interface"))
+    parser.add_argument("--samples", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=3, help="of refinement; the other ways get as many attempts")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--weights", help="score model; the packaged one when left out")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore")
+    generator = Generator(arguments.weights)
+    folder = arguments.out / f"{generator.version}-{arguments.samples}-{arguments.rounds}-{arguments.seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    ways = Ways(generator, arguments.samples, arguments.rounds, arguments.seed)
+    for name in ("as_stacked", "inpainted", "refined", "in_voids", "at_random"):
+        path = folder / f"{name}.json"
+        if not path.exists():
+            began = time.process_time()
+            found = getattr(ways, name)()
+            write_cif(found[0][1], folder / f"{name}.cif")
+            record = {"energies": [energy for energy, _ in found], "seconds": time.process_time() - began}
+            path.write_text(json.dumps(record))
+    results = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    print(table(results, ways.stacked))
+    draw({name: read_host(folder / f"{name}.cif") for name in results}, folder / "interface.png")
+
+
+def table(results: dict[str, Any], stacked: Crystal) -> str:
+    """Markdown: one row a way; energies against the crystal as stacked and relaxed."""
+    zero = results["as_stacked"]["energies"][0]
+    area = np.linalg.norm(np.cross(stacked.lattice[0], stacked.lattice[1]))
+    rows = ["| way | attempts that survive | best, meV/atom | best, meV/Å² | median, meV/atom | CPU seconds |",
+            "|---|---|---|---|---|---|"]  # fmt: skip
+    for name, result in results.items():
+        above = 1e3 * (np.array(result["energies"]) - zero)
+        rows.append(
+            f"| {name.replace('_', ' ')} | {len(above)} | {above[0]:+.1f} | {above[0] * len(stacked) / area:+.1f} "
+            f"| {np.median(above):+.1f} | {result['seconds']:.0f} |"
+        )
+    return "\n".join(rows)
+
+
+def draw(crystals: dict[str, Crystal], path: Path) -> None:
+    """Each crystal seen along a, c upwards."""
+    figure, axes = plt.subplots(1, len(crystals), figsize=(2.2 * len(crystals), 6.5), layout="constrained")
+    for axis, (name, crystal) in zip(axes, crystals.items(), strict=True):
+        shifts = np.array([[0, j, k] for j in (-1, 0, 1) for k in (-1, 0, 1)])
+        places = ((crystal.fractional % 1)[None] + shifts[:, None]) @ crystal.lattice
+        for symbol, (size, colour) in SIZES.items():
+            own = places[:, np.array(crystal.symbols) == symbol].reshape(-1, 3)
+            axis.scatter(own[:, 1], own[:, 2], s=size, color=colour, edgecolors="black", linewidths=0.5, label=symbol)
+        height = crystal.lattice[2, 2]
+        axis.axhspan(REGION.low * height, REGION.high * height, color="#f2e6c9", zorder=0)
+        axis.set(title=name.replace("_", " "), xlim=(-2, 7), ylim=(-0.5, height + 0.5), aspect="equal")
+        axis.set_axis_off()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()

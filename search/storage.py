@@ -1,0 +1,246 @@
+"""Where a run is kept: a folder on a disk, or the objects of a store (S3, Google) whose names begin alike.
+
+On a disk a run is a `pathlib.Path`. `StorePath` offers as much of that interface as a run needs, so that the rest of
+the program does not ask which of the two it has. What must be written whole or not at all goes through `write_whole`.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeAlias
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import pyarrow as pa
+from pyarrow import fs
+
+SCHEMES = ("s3", "gs")
+JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for what `ray job submit` starts
+# What the stores say, and what helps.
+REMEDIES = {
+    ("ACCESS_DENIED", "SIGNATURE_DOES_NOT_MATCH", "INVALID_ACCESS_KEY_ID", "EXPIRED_TOKEN", "OAuth2"): (
+        "The store refuses these credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, choose a profile of "
+        "~/.aws with AWS_PROFILE, or give the machine a role that may list, read, write and delete there"
+    ),
+    ("NO_SUCH_BUCKET", "404"): "There is no such bucket: create it first",
+    ("NETWORK_CONNECTION", "curlCode", "timeout"): "The store cannot be reached from here",
+}
+
+
+@dataclass(frozen=True)
+class StorePath:
+    """A name in an object store, as `run_path` makes it from an address.
+
+    Attributes:
+        scheme: s3 or gs.
+        key: bucket and name.
+        query: options of the address, for example ``region=eu-central-1``.
+        filesystem: pyarrow's, which holds the credentials.
+    """
+
+    scheme: str
+    key: str
+    query: str
+    filesystem: fs.FileSystem = field(repr=False, compare=False)
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.key}" + (f"?{self.query}" if self.query else "")
+
+    def __truediv__(self, name: str) -> StorePath:
+        return replace(self, key=f"{self.key}/{name}")
+
+    @property
+    def name(self) -> str:
+        """The last part."""
+        return self.key.rpartition("/")[2]
+
+    @property
+    def stem(self) -> str:
+        """The last part without its suffix."""
+        return Path(self.name).stem
+
+    def with_name(self, name: str) -> StorePath:
+        """Another object beside this one."""
+        return replace(self, key=f"{self.key.rpartition('/')[0]}/{name}")
+
+    def exists(self) -> bool:
+        """Whether there is an object of this name."""
+        with self._explained():
+            return bool(self.filesystem.get_file_info(self.key).type == fs.FileType.File)
+
+    is_file = exists
+
+    def glob(self, pattern: str) -> Iterator[StorePath]:
+        """Objects right below whose last part matches."""
+        for info in self._below():
+            if info.is_file and fnmatch.fnmatchcase(info.base_name, pattern):
+                yield replace(self, key=info.path)
+
+    def read_bytes(self) -> bytes:
+        """All of the object; raises FileNotFoundError when there is none."""
+        with self._explained(), self.filesystem.open_input_stream(self.key) as stream:
+            return bytes(stream.read())
+
+    def read_text(self, encoding: str = "utf-8") -> str:
+        """All of the object as text."""
+        return self.read_bytes().decode(encoding)
+
+    def write_bytes(self, content: bytes) -> int:
+        """Write the object; others see all of it or what was there before."""
+        with self._explained(), self.filesystem.open_output_stream(self.key) as stream:
+            stream.write(content)
+        return len(content)
+
+    def unlink(self, missing_ok: bool = False) -> None:
+        """Delete the object."""
+        try:
+            with self._explained():
+                self.filesystem.delete_file(self.key)
+        except FileNotFoundError:
+            if not missing_ok:
+                raise
+
+    def changed(self) -> dict[str, float]:
+        """When the objects right below were written, in seconds of the store's clock, by the last part of the name."""
+        return {info.base_name: info.mtime_ns / 1e9 for info in self._below() if info.is_file}
+
+    def mkdir(self, parents: bool = True, exist_ok: bool = True) -> None:
+        """Do nothing: a store has no folders, only names."""
+
+    def _below(self) -> list[fs.FileInfo]:
+        with self._explained():
+            found: list[fs.FileInfo] = self.filesystem.get_file_info(fs.FileSelector(self.key, allow_not_found=True))
+        return found
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except (OSError, pa.ArrowException) as error:
+            said = str(error).split(" (Request ID")[0].strip(". ")
+            helps = [text for signs, text in REMEDIES.items() if any(sign in said for sign in signs)]
+            raise OSError(". ".join([f"{self}: {said}", *helps[:1]])) from error
+
+
+RunPath: TypeAlias = Path | StorePath
+
+
+def run_path(place: str | RunPath) -> RunPath:
+    """A run's place: a path, ``file://…``, ``s3://bucket/name`` or ``gs://bucket/name``.
+
+    Options follow a question mark, as pyarrow defines them: ``s3://bucket/name?region=eu-central-1``. Credentials come
+    from where AWS's and Google's own tools look for them.
+
+    Raises:
+        ValueError: an address that is none of these, or that holds a key.
+    """
+    if isinstance(place, StorePath):
+        return place
+    scheme, separator, _ = str(place).partition(":/")
+    if not separator or os.sep in scheme:
+        return Path(place)
+    if isinstance(place, Path):
+        raise ValueError(f"{place}: give an address as text, not as a Path, which takes one of its two slashes away")
+    parts = urlsplit(place)
+    if scheme == "file":
+        return Path(url2pathname(parts.path))
+    if scheme not in SCHEMES:
+        raise ValueError(f"{place}: a run is kept in a folder, or at an address that begins with s3:// or gs://")
+    if "@" in parts.netloc and scheme == "s3":
+        raise ValueError("an address must not hold a key, which logs would show: set AWS_ACCESS_KEY_ID instead")
+    key = (parts.netloc + parts.path).rstrip("/")
+    if "/" not in key:
+        raise ValueError(f"{place}: name a place in the bucket, for example {scheme}://{key or 'bucket'}/runs/li-si")
+    return StorePath(scheme, key, parts.query, _filesystem(place))
+
+
+def _filesystem(address: str) -> fs.FileSystem:
+    # S3: an object that is not begun before all of it is known goes out in one request.
+    # Google: without a limit pyarrow tries for a quarter of an hour to find credentials.
+    option = {"s3": "allow_delayed_open=true", "gs": "retry_limit_seconds=30"}[address.partition(":")[0]]
+    if option.partition("=")[0] not in address:
+        address += ("&" if "?" in address else "?") + option
+    try:
+        return fs.FileSystem.from_uri(address)[0]
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{address}: {error}") from error
+
+
+def write_whole(path: RunPath, content: bytes) -> None:
+    """Write a file so that it is there as a whole and lasts, or, if the process dies, is as it was.
+
+    Raises:
+        OSError: the disk is full or fails, or the store refuses.
+    """
+    if isinstance(path, StorePath):
+        path.write_bytes(content)
+        return
+    temporary = path.with_name(f"_tmp-{os.getpid()}-{path.name}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise unwritten(path, error) from error
+
+
+def rename(path: RunPath, name: str) -> None:
+    """Give a file another name in its folder."""
+    if isinstance(path, StorePath):
+        path.filesystem.move(path.key, path.with_name(name).key)
+        return
+    os.replace(path, path.with_name(name))
+
+
+def unwritten(path: Path, error: OSError) -> OSError:
+    """What a full or failing disk means for a run."""
+    what = f"{path} cannot be written. What was stored is as it was; make room, then start the same command again"
+    return OSError(error.errno, f"{os.strerror(error.errno or 0)}: {what}")
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def require_lasting(run: RunPath) -> None:
+    """Refuse a folder that a Ray job would lose: jobs may run in a temporary folder, which is deleted.
+
+    Raises:
+        ValueError: inside a Ray job, a path that is relative or temporary.
+    """
+    if JOB not in os.environ or isinstance(run, StorePath):
+        return
+    if not run.is_absolute() or run.resolve().is_relative_to(Path(tempfile.gettempdir()).resolve()):
+        raise ValueError(
+            f"--run {run}: results in there would be lost with this Ray job; give an absolute path on a disk that "
+            "stays, or an address such as s3://bucket/runs/li-si"
+        )
+
+
+def is_run(place: RunPath) -> bool:
+    """Whether this can be a run, and is not one file."""
+    return isinstance(place, StorePath) or place.is_dir()
+
+
+def beside(run: RunPath) -> Path:
+    """The folder for pictures, tables and other files made from a run.
+
+    The run itself, or, of one in a store, a folder of its name where the program was started.
+    """
+    return run if isinstance(run, Path) else Path(run.name)

@@ -1,0 +1,49 @@
+"""The Ray of one machine, and who may talk to it."""
+
+import ipaddress
+import os
+import sys
+
+import psutil
+import ray
+from ray import cloudpickle
+
+from actors.cluster import connected
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import this file
+
+
+class Worker:
+    def process(self) -> int:
+        return os.getpid()
+
+
+def listening() -> list[tuple[str, str]]:
+    """(process, address) of every TCP socket on which this process or one below it waits for connections."""
+    here = psutil.Process()
+    return [
+        (process.name(), connection.laddr.ip)
+        for process in (here, *here.children(recursive=True))
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+
+
+def is_loopback(address: str) -> bool:
+    parsed = ipaddress.ip_address(address)
+    return (getattr(parsed, "ipv4_mapped", None) or parsed).is_loopback
+
+
+def test_loopback_is_told_from_other_addresses():
+    assert all(is_loopback(address) for address in ("127.0.0.1", "::1", "::ffff:127.0.0.1"))
+    assert not any(is_loopback(address) for address in ("0.0.0.0", "::", "192.0.2.2", "::ffff:192.0.2.2"))
+
+
+def test_the_local_ray_listens_on_loopback_only():
+    with connected("local") as capacity:
+        assert capacity.cpus == len(os.sched_getaffinity(0))
+        worker = ray.remote(Worker).options(num_cpus=0).remote()  # workers listen too
+        assert ray.get(worker.process.remote()) != os.getpid()
+        sockets = listening()
+    assert {"gcs_server", "raylet", "ray::Worker"} <= {process for process, _ in sockets}
+    assert [socket for socket in sockets if not is_loopback(socket[1])] == []
