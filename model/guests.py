@@ -70,7 +70,7 @@ class HostGroup:
     host: Crystal
     rotations: np.ndarray
     translations: np.ndarray
-    _roomy: dict[int, list[Site]] = field(default_factory=dict)
+    _roomy: dict[tuple[int, int], bool] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rotations)
@@ -93,19 +93,17 @@ class HostGroup:
         ]
         return sorted(found, key=lambda site: (site.multiplicity, site.freedom))
 
-    def sites_with_room(self, number: int) -> list[Site]:
-        """Sites of which an orbit of this element overlaps neither with the host nor with itself, wherever it lies."""
-        if number not in self._roomy:
-            rng = np.random.default_rng(0)
-            self._roomy[number] = [
-                site
-                for site in self.sites
-                if any(
-                    self.fits(self.orbit(site, at), [number] * site.multiplicity)
-                    for at in rng.random((TRIES if site.freedom else 1, 3))
-                )
-            ]
-        return self._roomy[number]
+    def sites_with_room(self, number: int, count: int) -> list[Site]:
+        """Sites that take up to ``count`` atoms of an element without overlap with the host or within, somewhere."""
+        return [site for site in self.sites if site.multiplicity <= count and self._has_room(site, number)]
+
+    def _has_room(self, site: Site, number: int) -> bool:
+        key = (id(site), number)
+        if key not in self._roomy:
+            places = np.random.default_rng(0).random((TRIES if site.freedom else 1, 3))
+            numbers = [number] * site.multiplicity
+            self._roomy[key] = any(self.fits(self.orbit(site, at), numbers) for at in places)
+        return self._roomy[key]
 
     def orbit(self, site: Site, at: np.ndarray) -> np.ndarray:
         """(multiplicity, 3) fractional: the orbit whose first point is ``at`` (3,), moved onto the site."""
@@ -274,7 +272,7 @@ def _choose(numbers: np.ndarray, group: HostGroup, rng: np.random.Generator) -> 
     chosen: list[tuple[int, Site]] = []
     for number, count in zip(*np.unique(numbers, return_counts=True), strict=True):
         taken = {id(site) for _, site in chosen if site.freedom == 0}
-        sites = [site for site in group.sites_with_room(int(number)) if id(site) not in taken]
+        sites = [site for site in group.sites_with_room(int(number), int(count)) if id(site) not in taken]
         times = draw_orbits([(site.multiplicity, site.freedom == 0) for site in sites], int(count), rng)
         if times is None:
             return None

@@ -48,9 +48,24 @@ class PredictorCorrectorSettings(Settings):
     steps: int = Field(200, ge=2)  # T, noise levels
     correctors: int = Field(5, ge=0)  # M, Langevin steps a level
     snr: float = Field(0.4, gt=0)  # δ, signal-to-noise ratio of a Langevin step
-    norm: Literal["expected", "measured"] = "expected"  # ‖g‖ in the size of a Langevin step, see `_correct`
+    norm: Literal["expected", "measured"] = "expected"  # ‖g‖ in the size of a Langevin step, see `_step_size`
     resamples: int = Field(3, ge=1)  # r, times each stretch of noise levels is gone through (inpainting only)
     jump: int = Field(10, ge=1)  # j, length of a stretch in levels (inpainting only)
+    sigma_min: float = Field(0.001, gt=0)  # Å
+    sigma_max: float = Field(10.0, gt=0)  # Å
+
+    _ordered = model_validator(mode="after")(_sigmas_ordered)
+
+
+class PublishedSettings(Settings):
+    """The same sampler as the authors' public code has it, for comparison only; see `published`."""
+
+    kind: Literal["published"] = "published"
+    steps: int = Field(200, ge=2)  # T, noise levels
+    correctors: int = Field(5, ge=0)  # M, Langevin steps a level
+    snr: float = Field(0.4, gt=0)  # δ, signal-to-noise ratio of a Langevin step
+    resamples: int = Field(3, ge=1)  # r, as above
+    jump: int = Field(10, ge=1)  # j, as above
     sigma_min: float = Field(0.001, gt=0)  # Å
     sigma_max: float = Field(10.0, gt=0)  # Å
 
@@ -88,7 +103,7 @@ class AncestralSettings(Settings):
     _ordered = model_validator(mode="after")(_sigmas_ordered)
 
 
-SamplerSettings = PredictorCorrectorSettings | HeunSettings | AncestralSettings
+SamplerSettings = PredictorCorrectorSettings | PublishedSettings | HeunSettings | AncestralSettings
 
 
 @dataclass(frozen=True, eq=False)
@@ -263,6 +278,44 @@ def predictor_corrector(
     Going back up a level adds ``sqrt(σ²_t − σ²_{t−1})`` of noise, the forward step from t−1 to t; the index printed
     in the paper is one lower. The corrector's step size uses the root mean square over the atoms of a crystal.
     """
+
+    def renoised(low: float, high: float) -> float:
+        return (high**2 - low**2) ** 0.5
+
+    def step_size(score: Tensor, batch: Batch, sigma: float) -> Tensor:
+        return _step_size(score, batch, sigma, settings)[batch.owner]
+
+    return _resampled(denoiser, batch, guest, settings, noise, renoised=renoised, step_size=step_size)
+
+
+def published(denoiser: Denoiser, batch: Batch, guest: Tensor, settings: PublishedSettings, noise: Noise) -> Batch:
+    """`predictor_corrector` with two habits of the authors' code (github.com/zhongpc/chggen).
+
+    Going back up a level adds the variance ``σ²_t − σ²_{t−1}`` where its root belongs, so that below 1 Å almost nothing
+    is noised again. The corrector's ‖g‖ is that of each atom alone, so that an atom that sits well takes a huge step;
+    here it is bounded by sigma_max², which keeps the numbers finite.
+    """
+
+    def renoised(low: float, high: float) -> float:
+        return high**2 - low**2
+
+    def step_size(score: Tensor, batch: Batch, sigma: float) -> Tensor:
+        return (6 * settings.snr**2 / score.square().sum(-1)).clamp_max(settings.sigma_max**2)
+
+    return _resampled(denoiser, batch, guest, settings, noise, renoised=renoised, step_size=step_size)
+
+
+def _resampled(
+    denoiser: Denoiser,
+    batch: Batch,
+    guest: Tensor,
+    settings: PredictorCorrectorSettings | PublishedSettings,
+    noise: Noise,
+    *,
+    renoised: Callable[[float, float], float],
+    step_size: Callable[[Tensor, Batch, float], Tensor],
+) -> Batch:
+    """The loop of both: ``renoised`` gives the noise in Å of a level up, ``step_size`` ε (N,) of a Langevin step."""
     levels = [0.0, *exponential_levels(settings.sigma_min, settings.sigma_max, settings.steps)]
     resamples = 1 if bool(guest.all()) else settings.resamples
     everything = torch.ones_like(guest)
@@ -270,11 +323,13 @@ def predictor_corrector(
     batch = _move(batch, levels[-1] * noise.normal(), ~guest)
     for start, stop in jump_schedule(settings.steps, jump=settings.jump, resamples=resamples):
         if stop > start:
-            batch = _move(batch, (levels[stop] ** 2 - levels[start] ** 2) ** 0.5 * noise.normal(), everything)
+            batch = _move(batch, renoised(levels[start], levels[stop]) * noise.normal(), everything)
             continue
         batch = _predict(denoiser, batch, levels[start], levels[stop], everything, noise)
         for _ in range(settings.correctors if levels[stop] > 0 else 0):
-            batch = _correct(denoiser, batch, levels[stop], settings, noise)
+            score = denoiser(batch, _level(batch, levels[stop]), everything) / levels[stop] ** 2
+            size = step_size(score, batch, levels[stop])[:, None]
+            batch = _move(batch, size * score + (2 * size).sqrt() * noise.normal(), everything)
         noised_host = host.positions + levels[stop] * noise.normal()
         batch = batch.replace(positions=torch.where(guest[:, None], batch.positions, noised_host))
     return batch
@@ -307,27 +362,21 @@ def _predict(
     return _move(batch, drift + spread * noise.normal(), where)
 
 
-def _correct(
-    denoiser: Denoiser, batch: Batch, sigma: float, settings: PredictorCorrectorSettings, noise: Noise
-) -> Batch:
-    """Langevin step x ← x + ε g + √(2ε) z with ε = 2(√3 δ/‖g‖)² (CHGGen, unconditional generation).
+def _step_size(score: Tensor, batch: Batch, sigma: float, settings: PredictorCorrectorSettings) -> Tensor:
+    """(B,) ε of a Langevin step x ← x + ε g + √(2ε) z, ε = 2(√3 δ/‖g‖)² (CHGGen, unconditional generation).
 
     ‖g‖ is either its expectation √3/σ, so that ε = 2δ²σ², or, to the letter of the paper, the root mean square of
     the score over the crystal's atoms. The latter makes ε depend on the position, which Langevin dynamics does not
     allow: few atoms that happen to sit well take a huge step, and samples come out too wide. There ε stops growing
     at sigma_max².
     """
-    everything = torch.ones_like(batch.owner, dtype=torch.bool)
-    score = denoiser(batch, _level(batch, sigma), everything) / sigma**2
-    step = _level(batch, 2 * (settings.snr * sigma) ** 2)
-    if settings.norm == "measured":
-        square = score.new_zeros(len(batch)).index_add_(0, batch.owner, score.square().sum(-1)) / batch.counts
-        step = (6 * settings.snr**2 / square).clamp_max(settings.sigma_max**2)
-    size = step[batch.owner, None]
-    return _move(batch, size * score + (2 * size).sqrt() * noise.normal(), everything)
+    if settings.norm == "expected":
+        return _level(batch, 2 * (settings.snr * sigma) ** 2)
+    square = score.new_zeros(len(batch)).index_add_(0, batch.owner, score.square().sum(-1)) / batch.counts
+    return (6 * settings.snr**2 / square).clamp_max(settings.sigma_max**2)
 
 
 _SAMPLERS = cast(
     dict[str, Callable[[Denoiser, Batch, Tensor, SamplerSettings, Noise], Batch]],
-    {"ancestral": ancestral, "heun": heun, "predictor-corrector": predictor_corrector},
+    {"ancestral": ancestral, "heun": heun, "predictor-corrector": predictor_corrector, "published": published},
 )

@@ -70,6 +70,7 @@ def search(
     from search.driver import run_search
     from search.prepare import load_reference
     from search.progress import shown
+    from search.tally import summary_lines
 
     settings = load_config(config)
     if address is not None:
@@ -79,6 +80,8 @@ def search(
     console.print(f"Searching {'-'.join(settings.compositions.elements)}; results go to {folder}")
     with shown(console, folder) as report:
         outcome = run_search(settings, folder, load_reference(settings), report=report)
+    for line in summary_lines(outcome.summary):
+        console.print(line, soft_wrap=True)
     if not outcome.finished:
         console.print(
             f"Stopped; {outcome.candidates} candidates are stored. "
@@ -471,17 +474,30 @@ def benchmark_reconstruct(
     split: Annotated[str, typer.Option(help="Split whose crystals are taken")] = "test",
     guest: Annotated[str | None, typer.Option(help="Only this guest element")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many crystals a guest element")] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="May be repeated: ancestral, symmetric+heun:steps=12, random, ...; see docs/training.md"),
+    ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Attempts a crystal")] = 4,
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    rank: Annotated[bool, typer.Option(help="Rank the attempts by CHGNet after relaxing the guests")] = True,
+    rank: Annotated[bool, typer.Option(help="Rank the attempts by CHGNet, as they are and with guests relaxed")] = True,
+    residual: Annotated[bool, typer.Option(help="Rank them by the score model's residual as well")] = False,
+    stability: Annotated[bool, typer.Option(help="Relax all atoms of each first attempt: F_max and ΔE")] = False,
+    train: Annotated[
+        Path | None, typer.Option(help="Training crystals that say which hosts are new; the data when left out")
+    ] = None,
     weights: Annotated[Path | None, typer.Option(help="Score model; the packaged one when left out")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Where the figures go")] = None,
+    shard: Annotated[str, typer.Option(help="k/n: do the k-th of n shares, one process each, same --json")] = "1/1",
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Where the figures go; cases already in its .jsonl are not run again")
+    ] = None,
 ) -> None:
     """Take all guests out of known crystals, put them back, and count how often the crystal returns."""
     from search.reconstruct_command import run_benchmark
 
     run_benchmark(
-        console, data, split=split, guest=guest, limit=limit, samples=samples, seed=seed, rank=rank, weights=weights,
+        console, data, split=split, guest=guest, limit=limit, methods=method or ["ancestral"], samples=samples,
+        seed=seed, rank=rank, residual=residual, stability=stability, train=train, weights=weights, shard=shard,
         json_file=json_file,
     )  # fmt: skip
 

@@ -6,11 +6,11 @@ original; the RMSE is normalised by the number of guests because the host stays 
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pymatgen.analysis.structure_matcher import StructureMatcher
@@ -20,11 +20,14 @@ from model.crystal import Crystal
 from model.dataset import read_crystals
 from model.parquet import read_columns
 from model.potential import Potential
+from model.ranking import denoising_residuals, guests_relaxed
 from model.relax import RelaxSettings, relax
-from model.sampler import Blank, SamplerSettings
-from model.stages import Generator
+from model.sampler import Blank, Denoiser
 
 STOL, LTOL = 0.3, 0.2
+ALL_ATOMS = RelaxSettings(cell="fixed", optimizer="lbfgs", fmax=0.1, max_steps=200)  # for ΔE of the papers' Table 1
+
+Method = Callable[["Case", Sequence[int]], tuple[list[Crystal], int]]  # (case, seeds) -> attempts, evaluations
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,30 +43,75 @@ class Case:
         """(n,) bool, the guests."""
         return self.crystal.numbers == Element(self.guest).Z
 
+    @property
+    def host(self) -> Crystal:
+        """The crystal without its guests."""
+        return self.crystal.select(~self.mask)
+
+    def blanks(self, seeds: Sequence[int]) -> list[Blank]:
+        """A blank a seed."""
+        return [Blank(self.crystal, self.mask, int(seed)) for seed in seeds]
+
+    def seeds(self, count: int, seed: int) -> list[int]:
+        """Seeds of its attempts, whatever other cases there are."""
+        digest = hashlib.blake2b(f"{self.name}/{self.guest}".encode(), digest_size=7).digest()
+        rng = np.random.default_rng([seed, int.from_bytes(digest, "big")])
+        return rng.integers(2**62, size=count).tolist()
+
 
 @dataclass(frozen=True)
-class Attempts:
-    """What became of k samples of one case.
+class Attempt:
+    """One attempt at a case; what was not asked for is None, as is an RMSE without a match.
 
     Attributes:
-        matched: per sample, whether it matches the original.
-        rmse: per sample, Å per guest; NaN without a match.
-        energies: per sample, eV/atom by the potential that ranks; empty without one.
-        evaluations: of the network, per sample.
-        seconds: wall time a sample.
+        matched, rmse: whether it matches the original as it came, and Å per guest.
+        relaxed_matched, relaxed_rmse: the same once the guests have relaxed in the fixed host.
+        single_point, relaxed: eV/atom before and after that.
+        steps: of that relaxation; ``converged``: whether it ended by itself.
+        residual: of the score model, see `model.ranking.denoising_residuals`.
     """
 
-    case: Case
-    matched: tuple[bool, ...]
-    rmse: tuple[float, ...]
-    energies: tuple[float, ...]
+    matched: bool
+    rmse: float | None
+    relaxed_matched: bool | None = None
+    relaxed_rmse: float | None = None
+    single_point: float | None = None
+    relaxed: float | None = None
+    steps: int | None = None
+    converged: bool | None = None
+    residual: float | None = None
+
+
+@dataclass(frozen=True)
+class Record:
+    """What became of all attempts at one case by one method; plain numbers, one line of the benchmark's file.
+
+    Attributes:
+        method, case, guest: what was tried.
+        atoms, guest_fraction: of the original.
+        new_host: whether no training crystal has this host; None where that was not asked.
+        attempts: one a seed, except where a method found fewer.
+        samples: attempts asked for.
+        original: eV/atom of the original after its guests have relaxed in the same way.
+        max_force: eV/Å, longest force on any atom of the first attempt (the papers' F_max).
+        energy_drop: eV/atom that the first attempt loses when all its atoms relax in its cell (the papers' ΔE).
+        evaluations: of the network, an attempt.
+        seconds: wall time an attempt, without ranking.
+    """
+
+    method: str
+    case: str
+    guest: str
+    atoms: int
+    guest_fraction: float
+    new_host: bool | None
+    attempts: tuple[Attempt, ...]
+    samples: int
+    original: float | None
+    max_force: float | None
+    energy_drop: float | None
     evaluations: int
     seconds: float
-
-    @property
-    def ranked(self) -> bool:
-        """Whether the sample of lowest energy matches."""
-        return self.matched[int(np.argmin(self.energies))]
 
 
 def load_cases(path: Path, *, split: str, guest: str | None = None, limit: int | None = None) -> list[Case]:
@@ -89,36 +137,45 @@ def load_cases(path: Path, *, split: str, guest: str | None = None, limit: int |
 
 
 def reconstruct(
-    cases: Sequence[Case],
-    generator: Generator,
-    settings: SamplerSettings,
+    case: Case,
+    name: str,
+    method: Method,
     *,
     samples: int,
     seed: int = 0,
+    denoiser: Denoiser | None = None,
     potential: Potential | None = None,
-    report: Callable[[Attempts], None] = lambda attempts: None,
-) -> list[Attempts]:
-    """Try every case ``samples`` times; with a potential, also rank the samples after relaxing the guests."""
-    attempts = []
-    for index, case in enumerate(cases):
-        seeds = np.random.default_rng([seed, index]).integers(2**62, size=samples)
-        began = time.perf_counter()
-        made = generator.generate([Blank(case.crystal, case.mask, int(one)) for one in seeds], settings)
-        seconds = (time.perf_counter() - began) / samples
-        errors = [match(crystal, case) for crystal in made.crystals]
-        energies = _energies(made.crystals, case, potential) if potential else []
-        attempts.append(
-            Attempts(
-                case,
-                tuple(error is not None for error in errors),
-                tuple(np.nan if error is None else error for error in errors),
-                tuple(energies),
-                made.evaluations,
-                seconds,
-            )
-        )
-        report(attempts[-1])
-    return attempts
+    stability: bool = False,
+    new_host: bool | None = None,
+) -> Record:
+    """Try one case ``samples`` times.
+
+    Args:
+        case: what to restore.
+        name: of the method, for the record.
+        method: puts guests back.
+        samples, seed: how often, and what decides the random numbers.
+        denoiser: judges the attempts by its residual, if given.
+        potential: ranks the attempts before and after it has relaxed their guests, if given.
+        stability: relax all atoms of the first attempt as well.
+        new_host: goes into the record.
+    """
+    began = time.perf_counter()
+    made, evaluations = method(case, case.seeds(samples, seed))
+    seconds = (time.perf_counter() - began) / samples
+    errors = [match(crystal, case) for crystal in made]
+    columns = {
+        "matched": [error is not None for error in errors],
+        "rmse": errors,
+        **(_residuals(denoiser, made, case) if denoiser and made else {}),
+        **(_relaxed(potential, made, case) if potential and made else {}),
+    }
+    attempts = tuple(Attempt(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True))
+    force, drop = _stability(potential, made[0]) if potential and stability and made else (None, None)
+    return Record(
+        name, case.name, case.guest, len(case.crystal), float(case.mask.mean()), new_host, attempts, samples,
+        _original(potential, case) if potential else None, force, drop, evaluations, seconds,
+    )  # fmt: skip
 
 
 def match(made: Crystal, case: Case) -> float | None:
@@ -137,37 +194,37 @@ def match(made: Crystal, case: Case) -> float | None:
     return float(found[0] * np.cbrt(size) * np.sqrt(n / case.mask.sum()))
 
 
-def _energies(crystals: Sequence[Crystal], case: Case, potential: Potential) -> list[float]:
-    """Energies after the guests alone have relaxed in the fixed host; failures come last."""
-    settings = RelaxSettings(cell="fixed", fmax=0.1, max_steps=50)
-    outcomes = relax(crystals, potential, settings, free=[case.mask] * len(crystals))
-    return [one.energy_final if np.isfinite(one.energy_final) else np.inf for one in outcomes]
+def _residuals(denoiser: Denoiser, made: Sequence[Crystal], case: Case) -> dict[str, list[float]]:
+    guests = [crystal.numbers == Element(case.guest).Z for crystal in made]
+    blanks = [Blank(crystal, guest, 0) for crystal, guest in zip(made, guests, strict=True)]
+    return {"residual": [float(value) for value in denoising_residuals(denoiser, blanks)]}
 
 
-def summarise(attempts: Iterable[Attempts]) -> dict[str, Any]:
-    """Shares by guest element and, in ``summary``, their means over the elements."""
-    groups: dict[str, list[Attempts]] = {}
-    for one in attempts:
-        groups.setdefault(one.case.guest, []).append(one)
-    guests = {guest: _of_guest(some) for guest, some in sorted(groups.items())}
-    keys = ("raw_match", "ranked_match", "oracle_match", "rmse_median", "evaluations", "seconds_per_sample")
-    values = {key: [one[key] for one in guests.values() if one[key] is not None] for key in keys}
+def _relaxed(potential: Potential, made: Sequence[Crystal], case: Case) -> dict[str, list[float | int | bool | None]]:
+    """Energies before and after the guests alone have relaxed in the fixed host, and whether it matches then."""
+    guests = [crystal.numbers == Element(case.guest).Z for crystal in made]
+    outcomes = guests_relaxed(made, guests, potential)
+    errors = [match(one.final, case) for one in outcomes]
     return {
-        "summary": {key: float(np.mean(found)) if found else None for key, found in values.items()},
-        "guests": guests,
+        "relaxed_matched": [error is not None for error in errors],
+        "relaxed_rmse": list(errors),
+        "single_point": [_finite(one.energy_initial) for one in outcomes],
+        "relaxed": [_finite(one.energy_final) for one in outcomes],
+        "steps": [one.steps for one in outcomes],
+        "converged": [one.converged for one in outcomes],
     }
 
 
-def _of_guest(attempts: Sequence[Attempts]) -> dict[str, Any]:
-    matched = np.array([one.matched for one in attempts])
-    rmse = np.concatenate([one.rmse for one in attempts])
-    return {
-        "cases": len(attempts),
-        "raw_match": float(matched.mean()),
-        "raw_match_std": float(matched.mean(axis=0).std()),
-        "ranked_match": float(np.mean([one.ranked for one in attempts])) if attempts[0].energies else None,
-        "oracle_match": float(matched.any(axis=1).mean()),
-        "rmse_median": float(np.nanmedian(rmse)) if matched.any() else None,
-        "evaluations": float(np.mean([one.evaluations for one in attempts])),
-        "seconds_per_sample": float(np.mean([one.seconds for one in attempts])),
-    }
+def _original(potential: Potential, case: Case) -> float | None:
+    return _finite(guests_relaxed([case.crystal], [case.mask], potential)[0].energy_final)
+
+
+def _stability(potential: Potential, crystal: Crystal) -> tuple[float | None, float | None]:
+    """Longest force (eV/Å) as it is, and the energy (eV/atom) that relaxing all atoms in the cell sets free."""
+    outcome = relax([crystal], potential, ALL_ATOMS)[0]
+    return _finite(outcome.max_force_initial), _finite(outcome.energy_initial - outcome.energy_final)
+
+
+def _finite(value: float) -> float | None:
+    """JSON knows no NaN."""
+    return float(value) if np.isfinite(value) else None

@@ -9,7 +9,15 @@ from torch import Tensor
 
 from model.batch import Batch
 from model.crystal import Crystal
-from model.sampler import AncestralSettings, Blank, HeunSettings, PredictorCorrectorSettings, jump_schedule, sample
+from model.sampler import (
+    AncestralSettings,
+    Blank,
+    HeunSettings,
+    PredictorCorrectorSettings,
+    PublishedSettings,
+    jump_schedule,
+    sample,
+)
 from model.symmetry import space_group
 
 EDGE = 5.0  # Å, cubic cell
@@ -97,6 +105,27 @@ def test_guests_start_where_they_are_if_told(settings):
     assert (moved[::2] < 0.25).all()
     assert (moved[1::2] > 0.25).any()
     assert all((crystal.fractional[0] == 0.1).all() for crystal in made)
+
+
+def test_the_published_variant_without_its_two_habits_is_the_papers_sampler():
+    shape = {"steps": 20, "correctors": 0, "resamples": 1, "sigma_min": 0.02, "sigma_max": 3.0}
+    some = blanks((False, True))[:5]
+    one, other = (
+        sample(exact_displacement, some, settings, dtype=torch.float64).crystals
+        for settings in (PredictorCorrectorSettings(**shape), PublishedSettings(**shape))
+    )
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_array_equal(a.fractional, b.fractional)
+
+
+def test_the_published_corrector_spreads_samples_too_widely_and_stays_finite():
+    """Its step is huge for an atom that sits well, so that it cannot sample the Gaussian which (a) samples."""
+    settings = PublishedSettings(**PAPER.model_dump(exclude={"kind", "norm"}))
+    made = sample(exact_displacement, blanks((False, True)), settings, dtype=torch.float64)
+    offsets = around(np.stack([crystal.cartesian[1] for crystal in made.crystals]), HOST_AT + OFFSET)
+    assert np.isfinite(offsets).all() and offsets.std() > 1.5 * GUEST_SPREAD
+    paper = sample(exact_displacement, blanks((False, True))[:1], PAPER, dtype=torch.float64)
+    assert made.evaluations == paper.evaluations
 
 
 def test_low_temperature_narrows_a_gaussian_by_the_closed_form():
