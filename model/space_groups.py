@@ -54,7 +54,7 @@ def groups_in(bravais: str) -> tuple[int, ...]:
 
     A cubic cell is a special tetragonal, orthorhombic, monoclinic and triclinic one.
     """
-    family, letter = bravais
+    family, letter = bravais[0], bravais[1]
     parents = {"c": "ctoma", "t": "toma", "o": "oma", "m": "ma"}.get(family, family)
     lattices = {parent + letter for parent in parents} | {"aP"}
     return tuple(sorted(number for lattice in lattices for number in groups_of(lattice)))
