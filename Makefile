@@ -21,6 +21,12 @@ docs: .venv/ready
 	$(BIN)/python -m sphinx -W --keep-going -q -E docs build/docs
 	@echo build/docs/index.html
 
+# Known weaknesses of the pinned packages. It needs the internet; --strict makes it fail without an answer.
+audit:
+	$(PYTHON) -m venv .venv/audit
+	.venv/audit/bin/python -m pip install --quiet pip-audit
+	.venv/audit/bin/pip-audit --strict --disable-pip --no-deps --requirement constraints.txt
+
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
@@ -28,4 +34,4 @@ docs: .venv/ready
 	touch $@
 
 # `docs` is a folder too.
-.PHONY: install docs search test test-all lint
+.PHONY: install docs search test test-all lint audit
