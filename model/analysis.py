@@ -247,18 +247,13 @@ def voltage_curve(
     Returns:
         steps by increasing guest content, voltages falling; none where fewer than two phases are known.
     """
-    unit = Composition(host)
-    if guest in unit:
-        raise ValueError(f"the host {host} holds the guest {guest}")
+    guest_content(host, guest, host)  # refuses a host that holds the guest, whatever is known
     lowest: dict[float, tuple[float, str]] = {}
     for formula, energy in phases:
-        composition = Composition(formula)
-        rest = Composition({e: n for e, n in composition.items() if e.symbol != guest})
-        if not rest or rest.reduced_formula != unit.reduced_formula:
+        x = guest_content(formula, guest, host)
+        if x is None:
             continue
-        units = rest.num_atoms / unit.num_atoms
-        x = round(composition[guest] / units, 9)
-        total = energy * composition.num_atoms / units - x * guest_energy
+        total = energy * (Composition(host).num_atoms + x) - x * guest_energy
         lowest[x] = min(lowest.get(x, (np.inf, "")), (total, formula))
     fullest = min(lowest, key=lambda x: lowest[x][0], default=0.0)
     hull = _lower_hull([(x, *lowest[x]) for x in sorted(lowest) if x <= fullest])
@@ -267,6 +262,21 @@ def voltage_curve(
         VoltageStep(x1, x2, (one, other), -(e2 - e1) / (x2 - x1) / z)
         for (x1, e1, one), (x2, e2, other) in itertools.pairwise(hull)
     ]
+
+
+def guest_content(formula: str, guest: str, host: str) -> float | None:
+    """Guests a formula unit of the host in a crystal; None if it is not made of these two.
+
+    Raises:
+        ValueError: the host holds the guest.
+    """
+    unit, composition = Composition(host), Composition(formula)
+    if guest in unit:
+        raise ValueError(f"the host {host} holds the guest {guest}")
+    rest = Composition({element: n for element, n in composition.items() if element.symbol != guest})
+    if not rest or rest.reduced_formula != unit.reduced_formula:
+        return None
+    return round(composition[guest] * unit.num_atoms / rest.num_atoms, 9)
 
 
 def _lower_hull(points: Sequence[tuple[float, float, str]]) -> list[tuple[float, float, str]]:

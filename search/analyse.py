@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations_with_replacement
+from itertools import combinations_with_replacement, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +77,7 @@ def coordination_table(found: Sequence[Crystal], known: Sequence[Crystal], eleme
 def draw_radial(found: Sequence[Crystal], known: Sequence[Crystal], elements: Sequence[str], path: Path) -> None:
     """g(r) of every pair of elements, found against known."""
     pairs = list(combinations_with_replacement(sorted(elements), 2))
-    figure, axes = _figure(len(pairs))
+    figure, axes = new_figure(len(pairs))
     for axis, (one, other) in zip(axes, pairs, strict=False):
         for crystals, colour, label in ((found, FOUND, "found"), (known, KNOWN, "known")):
             if any({one, other} <= set(crystal.symbols) for crystal in crystals):
@@ -85,23 +85,24 @@ def draw_radial(found: Sequence[Crystal], known: Sequence[Crystal], elements: Se
                 axis.plot(radial.centers, radial.density, color=colour, label=label, linewidth=1.2)
         axis.set(xlabel="r (Å)", ylabel="g(r)", title=f"{one}–{other}", xlim=(1, 8))
         axis.legend(frameon=False, fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_coordination(table: pd.DataFrame, path: Path) -> None:
     """Bars of a `coordination_table`."""
     groups = list(table.groupby("element", sort=False))
-    figure, axes = _figure(len(groups))
+    figure, axes = new_figure(len(groups))
     for axis, (element, rows) in zip(axes, groups, strict=False):
         axis.bar(rows["coordination"] - 0.2, 100 * rows["found"], 0.4, color=FOUND, label="found")
         if rows["known"].notna().any():
             axis.bar(rows["coordination"] + 0.2, 100 * rows["known"], 0.4, color=KNOWN, label="known")
         axis.set(xlabel="coordination number", ylabel="%", title=f"{element} by {rows['neighbours'].iloc[0]}")
         axis.legend(frameon=False, fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _figure(panels: int) -> tuple[Figure, list]:
+def new_figure(panels: int) -> tuple[Figure, list]:
+    """A figure of so many panels, three in a row, and their axes."""
     columns = min(panels, 3)
     rows = -(-panels // columns)
     figure = Figure(figsize=(3.4 * columns, 2.8 * rows), layout="constrained")
@@ -112,7 +113,8 @@ def _figure(panels: int) -> tuple[Figure, list]:
     return figure, axes
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a picture, and the folder that it goes to."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
 
@@ -168,6 +170,21 @@ def ways_through(
     ]
     highest = {d: cost for d, cost in network.bottlenecks(costs).items() if np.isfinite(cost)}
     return Ways(network, lengths, barriers, highest, problems)
+
+
+def draw_barriers(found: Mapping[str, Barrier], path: Path) -> None:
+    """Energies along hops, by the name of each, over the way that the moving atom has made."""
+    figure, (axis,) = new_figure(1)
+    for name, one in found.items():
+        steps = [
+            closest(before, after.fractional[-1] - before.fractional[-1]) @ before.lattice
+            for before, after in pairwise(one.images)
+        ]
+        way = np.cumsum([0.0, *(float(np.linalg.norm(step)) for step in steps)])
+        axis.plot(way, one.energies, marker="o", markersize=3, label=name)
+    axis.set(xlabel="way of the guest (Å)", ylabel="energy (eV)")
+    axis.legend(frameon=False, fontsize=8)
+    save_figure(figure, path)
 
 
 def with_equal_sites(crystal: Crystal, guest: str) -> Crystal:
@@ -242,8 +259,8 @@ def run_voltages(frame: pd.DataFrame, guest: str, host: str) -> list[VoltageStep
 
 def draw_voltages(steps: Sequence[VoltageStep], guest: str, host: str, path: Path) -> None:
     """The curve as a picture."""
-    figure, (axis,) = _figure(1)
+    figure, (axis,) = new_figure(1)
     x = [value for step in steps for value in (step.start, step.end)]
     axis.plot(x, [step.voltage for step in steps for _ in range(2)], color=FOUND)
     axis.set(xlabel=f"x in {guest}$_x${host}", ylabel=f"V against {guest}")
-    _save(figure, path)
+    save_figure(figure, path)

@@ -21,6 +21,7 @@ from search.analyse import (
     NARROWEST,
     Ways,
     coordination_table,
+    draw_barriers,
     draw_coordination,
     draw_radial,
     draw_voltages,
@@ -31,6 +32,7 @@ from search.analyse import (
 from search.inpaint import read_host
 from search.results import load_results, required
 from search.storage import RunPath, is_run
+from search.sweep import draw_sweep, guest_sweep
 from search.tables import rank, write_cif
 
 
@@ -75,13 +77,18 @@ def analyse(
     crystals = _crystals(frame, source, top)
     elements = sorted({symbol for _, crystal in crystals for symbol in crystal.symbols})
     known = known_phases(against, elements)
-    steps = run_voltages(frame, guest, host) if frame is not None and guest and host else []
+    steps, sweep = [], None
+    if frame is not None and guest and host:
+        steps, sweep = run_voltages(frame, guest, host), guest_sweep(frame, guest, host)
     _surroundings(console, [crystal for _, crystal in crystals], known, elements, out)
     if frame is None:
         _voids(console, crystals[0][1], guest)
     if guest is not None:
         _ways(console, crystals, guest, barriers, equal_sites, max_length, out)
-    if guest and host and steps:
+    if sweep is not None and guest and host:
+        console.print(_sweep_table(sweep, guest, host))
+        sweep.to_csv(out / "sweep.csv", index=False)
+        draw_sweep(sweep, guest, host, out / "sweep.png")
         console.print(_voltage_table(steps, guest))
         draw_voltages(steps, guest, host, out / "voltage.png")
     console.print(f"Tables and pictures: {out}", soft_wrap=True)
@@ -148,7 +155,7 @@ def _ways(
         "gets through",
     ):
         table.add_column(name, justify="left" if name in ("crystal", "gets through") else "right")
-    rows = []
+    rows, profiles = [], {}
     for name, crystal in crystals:
         if set(crystal.symbols) == {guest}:
             continue
@@ -157,6 +164,7 @@ def _ways(
         )
         rows += _add(table, name, ways, len(crystals) == 1)
         for index, found in ways.barriers.items():
+            profiles[f"{name} {index}"] = found
             for position, image in enumerate(found.images):
                 folder = out / "hops" / f"{name.replace(' ', '_')}-{index}"
                 folder.mkdir(parents=True, exist_ok=True)
@@ -164,6 +172,8 @@ def _ways(
         for problem in ways.problems:
             console.print(f"{name}: {problem}", soft_wrap=True)
     pd.DataFrame(rows).to_csv(out / "hops.csv", index=False)
+    if profiles:
+        draw_barriers(profiles, out / "barriers.png")
     console.print(table)
 
 
@@ -197,6 +207,23 @@ def _add(table: Table, name: str, ways: Ways, every_hop: bool) -> list[dict[str,
             }
         )
     return rows
+
+
+def _sweep_table(sweep: pd.DataFrame, guest: str, host: str) -> Table:
+    table = Table(title=f"The best crystal of each content of {guest} in {host}", title_justify="left")
+    for name in ("x", "formula", "space group", "E_d meV/atom", f"Å³ a {host}", "volume change %", "host kept"):
+        table.add_column(name, justify="left" if name in ("formula", "space group", "host kept") else "right")
+    for row in sweep.itertuples():
+        table.add_row(
+            f"{row.x:.3f}",
+            row.formula,
+            row.space_group,
+            f"{1e3 * row.e_d:.1f}",
+            f"{row.volume:.1f}",
+            "" if pd.isna(row.volume_change) else f"{100 * row.volume_change:+.1f}",
+            {True: "yes", False: "no"}.get(row.host_kept, ""),
+        )
+    return table
 
 
 def _voltage_table(steps: Sequence[VoltageStep], guest: str) -> Table:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import typer
-import yaml
 
 from search.cli import app
 from search.config import SearchConfig
@@ -203,28 +202,6 @@ def fields(group):
             yield from fields(kind)
         if not groups:
             yield name
-
-
-# --- the cluster --------------------------------------------------------------------------------------------------
-
-
-def test_the_cluster_file_is_what_ray_expects():
-    path = ROOT / "cluster.yaml"
-    if not path.is_file():
-        pytest.skip("there is no cluster.yaml")
-    from ray.autoscaler._private.util import prepare_config, validate_config
-
-    config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    validate_config(prepare_config(config))
-    assert config["available_node_types"][config["head_node_type"]]["resources"] == {"CPU": 0}
-
-
-def test_a_cluster_installs_the_ray_that_is_tested():
-    path = ROOT / "cluster.yaml"
-    if not path.is_file():
-        pytest.skip("there is no cluster.yaml")
-    (pinned,) = re.findall(r"^ray(?:\[.*\])?==(\S+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
-    assert set(re.findall(r"ray\[default\]==([\d.]+)", path.read_text(encoding="utf-8"))) == {pinned}
 
 
 # --- the files ----------------------------------------------------------------------------------------------------

@@ -5,8 +5,10 @@ from pymatgen.core import Lattice, Structure
 from typer.testing import CliRunner
 
 from model.crystal import Crystal
+from model.migration import Barrier
 from search.analyse import (
     coordination_table,
+    draw_barriers,
     known_phases,
     surrounding_elements,
     ways_through,
@@ -14,7 +16,8 @@ from search.analyse import (
     with_sites,
 )
 from search.cli import app
-from search.results import ResultStore, load_results
+from search.results import ResultStore, load_results, pack
+from search.sweep import guest_sweep
 
 
 @pytest.fixture
@@ -78,6 +81,18 @@ def test_one_guest_of_a_symmetric_host_gives_all_its_sites():
         with_equal_sites(host, "Li")
 
 
+def test_barriers_are_drawn_over_the_way_of_the_guest(lisi, tmp_path, monkeypatch):
+    """The moving atom goes 0.4 of an edge and then, through the face of the cell, 0.2."""
+    images = [lisi.replace(fractional=[[0, 0, 0], [0, 0, z]]) for z in (0.5, 0.9, 0.1)]
+    band = Barrier(0.3, 0.2, np.array([0, 0.3, 0.1]), images, True)
+    drawn = []
+    monkeypatch.setattr("search.analyse.save_figure", lambda figure, path: drawn.append(figure))
+    draw_barriers({"LiSi 0": band}, tmp_path / "barriers.png")
+    (line,) = drawn[0].axes[0].lines
+    assert line.get_ydata() == pytest.approx(band.energies)
+    assert line.get_xdata() == pytest.approx(3.1 * np.array([0, 0.4, 0.6]))
+
+
 def test_a_file_is_analysed(crystal_file, tmp_path):
     text = analysed(crystal_file, "--guest", "Li", "--out", tmp_path / "out", "--against", crystal_file)
     assert "2D with hops of 2.82 Å" in text
@@ -96,8 +111,42 @@ def test_a_run_is_analysed_with_its_voltages(run):
     assert "Coordination in" in text
     assert "Voltage against Li" in text
     assert "CoO2" in text
-    assert (run / "analysis" / "voltage.png").is_file()
+    assert "The best crystal of each content of Li in CoO2" in text
+    for name in ("voltage.png", "sweep.png"):
+        assert (run / "analysis" / name).read_bytes().startswith(b"\x89PNG")
+    assert pd.read_csv(run / "analysis" / "sweep.csv")["formula"].tolist() == ["LiCoO2"]
     assert frame["status"].eq("relaxed").any()
+
+
+def test_the_sweep_takes_the_best_of_each_content_and_says_if_the_host_stayed(licoo2, rattle):
+    """CoO2 with none, half and all of its Li; at one half the host as it was beats one torn apart, and is kept."""
+    two = Crystal.from_pymatgen(licoo2.to_pymatgen() * [2, 1, 1])
+    half = two.select(np.arange(8) != np.flatnonzero(two.numbers == 3)[0])
+    none = licoo2.select(licoo2.numbers != 3)
+    wide = half.replace(lattice=half.lattice * 1.05)
+
+    def row(name, initial, final, e_d, stage="inpainted"):
+        columns = {"candidate": name, "formula": final.formula, "space_group": "P1", "status": "relaxed"}
+        return {**columns, "stage": stage, "e_d": e_d, "initial": pack(initial), "final": pack(final)}
+
+    rows = [
+        row("full", licoo2, licoo2, 0.0, "generated"),
+        row("kept", half, wide, 0.02),
+        row("lost", half, rattle(half, width=1.0), 0.01),
+        row("worse", half, half, 0.03),
+        row("empty", none, none, 0.1),
+        {**row("failed", half, half, -1.0), "status": "rejected"},
+    ]
+    sweep = guest_sweep(pd.DataFrame(rows), "Li", "CoO2")
+    assert sweep["candidate"].tolist() == ["empty", "lost", "full"]
+    assert sweep["x"].tolist() == [0, 0.5, 1]
+    assert sweep["host_kept"].tolist() == [True, False, None]
+    kept = guest_sweep(pd.DataFrame(rows[1:2]), "Li", "CoO2").iloc[0]
+    assert kept["host_kept"]
+    assert kept["volume_change"] == pytest.approx(1.05**3 - 1)
+    assert kept["volume"] == pytest.approx(wide.volume / 2)
+    with pytest.raises(ValueError, match="no relaxed crystal made of NiO2 and Li"):
+        guest_sweep(pd.DataFrame(rows), "Li", "NiO2")
 
 
 @pytest.mark.parametrize(
