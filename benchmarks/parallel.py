@@ -5,8 +5,8 @@
 The same batches of generated crystals are relaxed by one process alone, by two independent processes at once, by a pool
 of one actor and by a pool of two, in turn and ``--repeats`` times; the shortest time of each counts. Each worker does
 ``--batches`` batches, on one thread. ``efficiency`` is the speed-up of the pool from one to two actors over that of
-the processes from one to two. Both share the machine's memory and caches; what is left is Ray and the driver. Two free cores
-are needed: on a busy machine the times say nothing.
+the processes from one to two. Both share the machine's memory and caches; what is left is Ray and the driver. Two free
+cores are needed: on a busy machine the times say nothing.
 """
 
 # ruff: noqa: E402
