@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import ray
 from ray._private import ray_constants
+from ray.autoscaler.sdk import request_resources
 
 OBJECT_STORE_BYTES = 200 * 2**20
 
@@ -44,8 +45,18 @@ def connected(address: str) -> Iterator[Capacity]:
             _start_private(folder)
         else:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        resources = ray.cluster_resources()
-        yield Capacity(cpus=int(resources.get("CPU", 0)), gpus=int(resources.get("GPU", 0)))
+        yield capacity()
+
+
+def capacity() -> Capacity:
+    """What Ray has now."""
+    resources = ray.cluster_resources()
+    return Capacity(cpus=int(resources.get("CPU", 0)), gpus=int(resources.get("GPU", 0)))
+
+
+def ask_for(cpus: int) -> None:
+    """Tell the cluster's autoscaler, if it has one, how many CPUs are wanted; its own limit stands."""
+    request_resources(num_cpus=cpus)
 
 
 def _start_private(folder: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,13 +18,23 @@ from ray.exceptions import (
     RayTaskError,
 )
 
+FAILED_STARTS = 3  # in a row, after which starting again is no use
+PAUSE = 60.0  # s, before it is tried again all the same while other actors work
+
 
 @dataclass(frozen=True)
 class Done:
-    """A call that returned."""
+    """A call that returned.
+
+    Attributes:
+        job: what `Pool.submit` was given.
+        value: what the method returned.
+        seconds: from `Pool.submit` to the answer.
+    """
 
     job: Any
     value: Any
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -34,45 +45,67 @@ class Failed:
         job: what `Pool.submit` was given.
         cause: error | crashed | oom | hung | node.
         message: one line for a person.
+        seconds: from `Pool.submit` to the failure.
     """
 
     job: Any
     cause: str
     message: str
+    seconds: float
 
 
 @dataclass(eq=False)
 class _Call:
     job: Any
     actor: ActorHandle
-    deadline: float
+    began: float
 
 
 class Pool:
     """Actors of one class.
 
+    An actor counts as idle once its constructor is through, so neither the start of a machine nor the loading of
+    weights is held against a call.
+
     Args:
-        cls: a plain class; it is wrapped here.
-        count: number of actors.
+        cls: a plain class with a method ``ready``; it is wrapped here.
+        count: number of actors, see `staff`.
         options: Ray resources of one actor, for example ``{"num_cpus": 1}``.
         arguments: keyword arguments of the class.
         seconds: deadline of one call; a call that takes longer is given up and its actor replaced.
+
+    Attributes:
+        limit: how many actors there may be.
+        busy: seconds that actors have spent in calls.
+        present: seconds that actors have spent started, at work or idle.
+        lost: actors that died or were ended for hanging.
     """
 
     def __init__(
         self, cls: type, *, count: int, options: Mapping[str, Any], arguments: Mapping[str, Any], seconds: float
     ) -> None:
         self._remote: Any = ray.remote(cls).options(max_restarts=0, max_task_retries=0, **options)
-        self._arguments = dict(arguments)
+        self._arguments = {name: ray.put(value) for name, value in arguments.items()}
         self._seconds = seconds
-        self._name = cls.__name__
-        self._idle = [self._start() for _ in range(count)]
+        self.name = cls.__name__
+        self._starting: dict[Any, ActorHandle] = {}
+        self._idle: list[tuple[ActorHandle, float]] = []  # and since when; the last one is taken first
         self._calls: dict[Any, _Call] = {}
-        self.size = count
+        self._failed_starts, self._start_failure, self._not_before = 0, "", -math.inf
+        self._let_go = 0
+        self._looked = time.monotonic()
+        self.limit, self.busy, self.present, self.lost = count, 0.0, 0.0, 0
+        self.staff(count)
 
-    def _start(self) -> ActorHandle:
-        actor: ActorHandle = self._remote.remote(**self._arguments)
-        return actor
+    @property
+    def size(self) -> int:
+        """How many actors there are, those that are starting among them."""
+        return len(self._starting) + self.started
+
+    @property
+    def started(self) -> int:
+        """How many actors work or could."""
+        return len(self._idle) + len(self._calls)
 
     @property
     def idle(self) -> int:
@@ -81,53 +114,104 @@ class Pool:
 
     @property
     def references(self) -> list[Any]:
-        """Object references of the calls in flight."""
-        return list(self._calls)
+        """Object references of the calls in flight and of the actors that are starting."""
+        return [*self._calls, *self._starting]
+
+    def staff(self, limit: int, *, waiting: int = 0, patience: float = math.inf) -> None:
+        """Start what is missing, and let go what is too much or has been idle for long.
+
+        Args:
+            limit: how many actors there may be; busy ones are never ended for it.
+            waiting: jobs that wait for an actor. Actors that were let go come back when all others are busy.
+            patience: seconds after which an idle actor is let go, so that its machine can be; one always stays.
+
+        Raises:
+            RuntimeError: no actor works and none can be started, with the reason.
+        """
+        self.limit, now = limit, time.monotonic()
+        if waiting and not self._idle:
+            self._let_go = 0
+        while self._idle and self.size > 1 and now - self._idle[0][1] > patience:
+            ray.kill(self._idle.pop(0)[0])
+            self._let_go += 1
+        while self.size > limit and (self._starting or self._idle):
+            ray.kill(self._starting.popitem()[1] if self._starting else self._idle.pop(0)[0])
+        if self._failed_starts >= FAILED_STARTS:
+            if not self.started:
+                raise RuntimeError(f"{self.name} does not start: {self._start_failure}")
+            if now < self._not_before:
+                return
+        for _ in range(max(1, limit - self._let_go) - self.size):
+            actor = self._remote.remote(**self._arguments)
+            self._starting[actor.ready.remote()] = actor
 
     def submit(self, job: Any, method: str, *arguments: Any) -> None:
         """Call ``method`` on an idle actor; ``job`` comes back with the outcome."""
-        actor = self._idle.pop()
+        actor, _ = self._idle.pop()
         reference = getattr(actor, method).remote(*arguments)
-        self._calls[reference] = _Call(job, actor, time.monotonic() + self._seconds)
+        self._calls[reference] = _Call(job, actor, time.monotonic())
 
     def collect(self, ready: set[Any]) -> list[Done | Failed]:
-        """Outcomes of the calls in ``ready`` and of those past their deadline."""
+        """Outcomes of the calls in ``ready`` and of those past their deadline; actors that are up become idle."""
         now = time.monotonic()
-        finished = [reference for reference, call in self._calls.items() if reference in ready or now > call.deadline]
+        self.present += (now - self._looked) * self.started
+        self._looked = now
+        for reference in [reference for reference in self._starting if reference in ready]:
+            self._welcome(reference)
+        late = now - self._seconds
+        finished = [reference for reference, call in self._calls.items() if reference in ready or call.began < late]
         return [self._finish(reference, reference in ready) for reference in finished]
 
+    def _welcome(self, reference: Any) -> None:
+        actor = self._starting.pop(reference)
+        try:
+            ray.get(reference)
+        except Exception as error:  # whatever a constructor raises
+            self._end(actor)
+            if _cause(error) != "node":
+                self._failed_starts += 1
+                self._start_failure, self._not_before = _last_line(error), time.monotonic() + PAUSE
+            return
+        self._failed_starts = 0
+        self._idle.append((actor, time.monotonic()))
+
     def _finish(self, reference: Any, ready: bool) -> Done | Failed:
-        call = self._calls.pop(reference)
+        call, now = self._calls.pop(reference), time.monotonic()
+        seconds = now - call.began
+        self.busy += seconds
         if not ready:
-            self._replace(call.actor)
-            return Failed(call.job, "hung", f"no answer within {self._seconds:.0f} s")
+            self._end(call.actor)
+            return Failed(call.job, "hung", f"no answer within {self._seconds:.0f} s", seconds)
         try:
             value = ray.get(reference)
         except RayTaskError as error:
-            self._idle.append(call.actor)
-            return Failed(call.job, "error", _last_line(error))
+            self._idle.append((call.actor, now))
+            return Failed(call.job, "error", _last_line(error), seconds)
         except Exception as error:  # whatever an actor raises must not end the search
-            self._replace(call.actor)
-            return Failed(call.job, _cause(error), _last_line(error))
-        self._idle.append(call.actor)
-        return Done(call.job, value)
+            self._end(call.actor)
+            cause = _cause(error)
+            if cause == "node":
+                self._ask_idle()
+            return Failed(call.job, cause, _last_line(error), seconds)
+        self._idle.append((call.actor, now))
+        return Done(call.job, value, seconds)
 
-    def _replace(self, actor: ActorHandle) -> None:
+    def _ask_idle(self) -> None:
+        """Let idle actors say again that they are there: those of a lost machine must not be given the next calls."""
+        for actor, _ in self._idle:
+            self._starting[actor.ready.remote()] = actor
+        self._idle = []
+
+    def _end(self, actor: ActorHandle) -> None:
         ray.kill(actor)
-        self._idle.append(self._start())
-
-    def check(self) -> None:
-        """Wait until every actor is up; raises RuntimeError with the reason when one cannot start."""
-        try:
-            ray.get([actor.ready.remote() for actor in self._idle], timeout=self._seconds)
-        except Exception as error:
-            raise RuntimeError(f"{self._name} does not start: {_last_line(error)}") from error
+        self.lost += 1
 
     def close(self) -> None:
         """End all actors."""
-        for actor in [*self._idle, *(call.actor for call in self._calls.values())]:
+        calls = [call.actor for call in self._calls.values()]
+        for actor in [*self._starting.values(), *(actor for actor, _ in self._idle), *calls]:
             ray.kill(actor)
-        self._idle, self._calls = [], {}
+        self._starting, self._idle, self._calls = {}, [], {}
 
 
 def wait_any(pools: Sequence[Pool], seconds: float) -> set[Any]:
@@ -146,7 +230,14 @@ def _cause(error: Exception) -> str:
         return "oom"
     if isinstance(error, NodeDiedError | ActorUnavailableError):
         return "node"
-    return "crashed" if isinstance(error, ActorDiedError) else "error"
+    if isinstance(error, ActorDiedError):
+        return "node" if _node_died(error) else "crashed"
+    return "error"
+
+
+def _node_died(error: ActorDiedError) -> bool:
+    """Whether the actor went with its machine; Ray says so in words only."""
+    return "its node has died" in str(error)
 
 
 def _last_line(error: Exception) -> str:

@@ -33,3 +33,6 @@ class RelaxerActor(_Worker, Relaxer):
 
 class SymmetrizerActor(_Worker, Symmetrizer):
     """Space groups, frameworks and decomposition energies."""
+
+
+ACTORS: tuple[type, type, type] = (GeneratorActor, RelaxerActor, SymmetrizerActor)

@@ -38,6 +38,7 @@ REASONS = (
     "converged", "step_limit", "wall_time", "volume_runaway", "energy_runaway", "fused_atoms", "nan", "no_atoms",
     "not_started",
 )  # fmt: skip
+FARTHEST = 1e6  # Å or cells; beyond it double precision places no atom
 Cell = Literal["full", "hydrostatic", "fixed_volume", "fixed"]
 
 
@@ -164,6 +165,9 @@ def _next_filled(waiting: Iterator[int], room: int, job: _Job) -> list[int]:
     while len(filled) < room and (i := next(waiting, None)) is not None:
         if not len(job.crystals[i]):
             job.finish(i, _stillborn(job.crystals[i], "no_atoms"))
+        elif not _within(job.crystals[i], FARTHEST):
+            detail = f"a coordinate or cell vector is not finite, or beyond {FARTHEST:g}"
+            job.finish(i, _stillborn(job.crystals[i], "nan", detail))
         elif time.perf_counter() > job.deadline:
             job.finish(i, _stillborn(job.crystals[i], "not_started"))
         else:
@@ -171,10 +175,15 @@ def _next_filled(waiting: Iterator[int], room: int, job: _Job) -> list[int]:
     return filled
 
 
-def _stillborn(crystal: Crystal, reason: str) -> Relaxation:
+def _within(crystal: Crystal, limit: float) -> bool:
+    """Whether all coordinates and cell vectors are numbers within the limit."""
+    return all(bool((np.abs(values) < limit).all()) for values in (crystal.lattice, crystal.fractional))
+
+
+def _stillborn(crystal: Crystal, reason: str, detail: str = "") -> Relaxation:
     nan = float("nan")
     forces = np.full((len(crystal), 3), nan)
-    return Relaxation(crystal, crystal, nan, nan, forces, nan, nan, nan, 0, False, reason)
+    return Relaxation(crystal, crystal, nan, nan, forces, nan, nan, nan, 0, False, reason, detail)
 
 
 @dataclass(frozen=True, eq=False)

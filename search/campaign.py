@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
@@ -63,6 +63,7 @@ class Task:
         relaxation: settings of the relaxation.
         found: reduced formula -> energy (eV/atom) of the phases below the reference hull that the search had found.
         volume_change: relative change of volume beyond which a filled framework becomes one again.
+        first: number of the first plan among the candidates of the task; above 0 where one goes on alone.
     """
 
     identity: str
@@ -74,6 +75,11 @@ class Task:
     relaxation: RelaxSettings
     found: Mapping[str, float]
     volume_change: float
+    first: int = 0
+
+    def only(self, number: int) -> Task:
+        """The same task with one of its candidates, which keeps its name."""
+        return replace(self, plans=(self.plans[number],), first=self.first + number)
 
     @property
     def blanks(self) -> list[Blank]:

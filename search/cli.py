@@ -70,6 +70,7 @@ def search(
     from search.driver import run_search
     from search.prepare import load_reference
     from search.progress import shown
+    from search.tally import summary_lines
 
     settings = load_config(config)
     if address is not None:
@@ -79,6 +80,8 @@ def search(
     console.print(f"Searching {'-'.join(settings.compositions.elements)}; results go to {folder}")
     with shown(console, folder) as report:
         outcome = run_search(settings, folder, load_reference(settings), report=report)
+    for line in summary_lines(outcome.summary):
+        console.print(line, soft_wrap=True)
     if not outcome.finished:
         console.print(
             f"Stopped; {outcome.candidates} candidates are stored. "

@@ -8,80 +8,69 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import signal
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from actors.cluster import Capacity, connected
-from actors.pool import Done, Failed, Pool, wait_any
-from actors.workers import GeneratorActor, RelaxerActor, SymmetrizerActor
+from actors.cluster import connected
+from actors.pool import Done, Failed
+from actors.workers import ACTORS
 from model.reference import Reference
 from search.campaign import Campaign, Task
 from search.config import SearchConfig
+from search.crew import STEPS, Crew
+from search.journal import Attempt, Attempts, Journal
 from search.lock import locked
-from search.pipeline import failed_rows, take_out, task_rows
+from search.pipeline import alone, failed_rows, take_out, task_rows
 from search.prepare import describe_reference, remember, same_search, volume_estimate
-from search.results import ResultStore
+from search.progress import Progress
+from search.results import DamagedPart, ResultStore, write_json
 from search.storage import RunPath
+from search.tally import Tally
 
 ATTEMPTS = {"node": 5}  # losses of a node say little about a task; everything else is tried twice
 ATTEMPTS_OTHERWISE = 2
-STEPS = ("generate", "relax", "judge")
+LOOK_SECONDS = 0.5  # between two looks at the actors
+DRAIN_SECONDS = 2.0  # after the first signal; `ray job stop` leaves three
+JUDGE = STEPS.index("judge")
 
 
 @dataclass(eq=False)
 class Job:
-    """A task on its way, with what the stages so far have returned."""
+    """A task on its way, with what the stages so far have returned.
+
+    Attributes:
+        task: the task, or one candidate of it that goes on alone.
+        candidate: the number of that one.
+        attempt: what failed so far.
+        seconds: of calls, by step.
+    """
 
     task: Task
+    candidate: int | None = None
+    attempt: Attempt = field(default_factory=Attempt)
     step: int = 0
     outcomes: list[Any] = field(default_factory=list)
-    failures: Counter[str] = field(default_factory=Counter)
-
-
-@dataclass(eq=False)
-class Progress:
-    """What a person wants to see while a search runs."""
-
-    expected: int  # candidates of the whole search
-    began: float = field(default_factory=time.monotonic)
-    resumed: int = 0  # candidates that were stored before this start
-    counts: Counter[str] = field(default_factory=Counter)  # by stage and status
-    reasons: Counter[str] = field(default_factory=Counter)  # of everything that is not relaxed
-    best: dict[str, tuple[float, str]] = field(default_factory=dict)  # formula -> (E_d, space group)
-    round: int = 0
-    message: str = "starting"
+    seconds: dict[str, float] = field(default_factory=dict)
 
     @property
-    def done(self) -> int:
-        """Candidates stored."""
-        return sum(self.counts.values())
+    def given_up(self) -> str | None:
+        """The cause that it has failed of too often; None while it may be tried."""
+        for cause, count in self.attempt.failures.items():
+            if count >= ATTEMPTS.get(cause, ATTEMPTS_OTHERWISE):
+                return cause
+        return None
 
     @property
-    def seconds_left(self) -> float | None:
-        """Estimate from the pace since this start; None before there is one."""
-        fresh = self.done - self.resumed
-        if fresh <= 0:
-            return None
-        return max(0, self.expected - self.done) * (time.monotonic() - self.began) / fresh
-
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Count one stored candidate."""
-        self.counts[f"{row['stage']} {row['status']}"] += 1
-        if row["reason"]:
-            self.reasons[row["reason"]] += 1
-        e_d = row["e_d"]
-        if (
-            e_d is not None
-            and row["status"] == "relaxed"
-            and e_d < self.best.get(row["formula"], (float("inf"), ""))[0]
-        ):
-            self.best[row["formula"]] = (e_d, row["space_group"])
+    def name(self) -> dict[str, Any]:
+        """Whom a line of the journal is about."""
+        task = {"task": self.task.identity, "step": STEPS[min(self.step, JUDGE)]}
+        return task if self.candidate is None else {**task, "candidate": f"{self.task.identity}-{self.candidate:02d}"}
 
 
 @dataclass(frozen=True)
@@ -91,13 +80,18 @@ class Outcome:
     finished: bool
     candidates: int
     seconds: float
-    reason: str | None = None  # why it ended before all rounds were done
+    reason: str | None  # why it ended before all rounds were done
+    summary: dict[str, Any]
 
 
 def run_search(
-    config: SearchConfig, run: RunPath, reference: Reference, *,
+    config: SearchConfig,
+    run: RunPath,
+    reference: Reference,
+    *,
     report: Callable[[Progress], None] = lambda progress: None,
-) -> Outcome:  # fmt: skip
+    actors: Sequence[type] = ACTORS,
+) -> Outcome:
     """Run or resume a search.
 
     Args:
@@ -105,37 +99,42 @@ def run_search(
         run: folder of the run, or its place in an object store; what it holds already is kept and not repeated.
         reference: phases of the system.
         report: called with the progress about once a second.
+        actors: classes of generator, relaxer and symmetrizer.
 
     Raises:
-        ValueError: the folder holds another search, or another process is at work in it.
+        ValueError: the folder holds another search, another process is at work in it, or the machine has not what the
+            configuration asks for.
         RuntimeError: actors cannot start, or another search has taken over a run in an object store.
+        OSError: the disk is full or fails; what was stored is as it was.
     """
     run.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         check = stack.enter_context(locked(run))
         same_search(run, config, reference)
         remember(run, config, reference)
-        capacity = stack.enter_context(connected(config.resources.address))
+        found = stack.enter_context(connected(config.resources.address))
         stop = stack.enter_context(_signals())
-        driver = Driver(config, run, reference, capacity, report, check)
-        stack.callback(driver.close)
+        crew = Crew(config, reference, found, actors)
+        stack.callback(crew.close)
+        driver = Driver(config, run, reference, crew, report, check)
+        stack.callback(driver.journal.close)
         return driver.run(stop)
 
 
 class Driver:
-    """One search on one Ray."""
+    """One search with one crew."""
 
     def __init__(
         self,
         config: SearchConfig,
         run: RunPath,
         reference: Reference,
-        capacity: Capacity,
-        report: Callable[[Progress], None],
-        check: Callable[[], None],
+        crew: Crew,
+        report: Callable[[Progress], None] = lambda progress: None,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
-        self.config, self.report, self.check = config, report, check
-        self.store = ResultStore(run)
+        self.config, self.crew, self.report, self.check, self.folder = config, crew, report, check, run
+        self.store, self.journal, self.attempts = ResultStore(run), Journal(run), Attempts(run)
         self.campaign = Campaign(config, lambda cell: volume_estimate(config, reference, cell))
         self.judged_by = {"potential": config.models.potential, "reference": describe_reference(reference)}
         self.progress = Progress(expected=config.candidates)
@@ -144,40 +143,42 @@ class Driver:
         self.rows: dict[int, list[dict[str, Any]]] = {}  # round -> rows of its stored tasks
         self.tasks: dict[int, list[Task]] = {}  # round -> its plan
         self.open: dict[int, set[str]] = {}  # round -> tasks not stored yet
-        self.queues: list[list[tuple[int, int, Job]]] = [[], [], []]  # a heap a step
-        self._order = itertools.count()
-        self.pools = _pools(config, reference, capacity)
-        self.backlog = 2 * self.pools[1].size + 2
+        self.queues: list[list[tuple[int, int, Job]]] = [[] for _ in STEPS]  # a heap a step
+        self.parts: dict[str, dict[int, list[dict[str, Any]]]] = {}  # split task -> rows of its candidates
+        self.tally = Tally(crew)
+        self._order, self._looked = itertools.count(), -math.inf
 
     def run(self, stop: threading.Event) -> Outcome:
         """Work until all rounds are stored or ``stop`` is set."""
-        for pool in self.pools:
-            pool.check()
-        self.progress.message = "running"
-        stored = self.store.tasks()
-        while not stop.is_set():
-            self._plan(stored)
-            if self.finished:
-                break
-            self._dispatch()
-            ready = wait_any(self.pools, 0.5)
-            for step, pool in enumerate(self.pools):
-                for outcome in pool.collect(ready):
-                    self._receive(step, outcome)
-            self.report(self.progress)
-        self.progress.message = "finished" if self.finished else "stopped"
-        self.report(self.progress)
-        return Outcome(self.finished, self.progress.done, time.monotonic() - self.progress.began, self.enough)
+        self.journal.note("started", rounds=self.rounds, actors=[pool.limit for pool in self.crew.pools])
+        self.store.tidy()
+        self.progress.message, stored = "starting", self.store.tasks()
+        try:
+            while not stop.is_set():
+                self._plan(stored)
+                if self.finished:
+                    break
+                self._turn(STEPS)
+            self._drain()
+        except RuntimeError as error:  # nothing is wrong with the disk: say what there is to say
+            self._note(str(error))
+            self._end()
+            raise
+        summary = self._end()
+        return Outcome(self.finished, self.progress.done, summary["seconds"], self.enough, summary)
 
     @property
     def finished(self) -> bool:
         """Whether all rounds are planned and stored."""
         return len(self.open) == self.rounds and not any(self.open.values())
 
-    def close(self) -> None:
-        """End all actors."""
-        for pool in self.pools:
-            pool.close()
+    def summary(self) -> dict[str, Any]:
+        """What this start has done; docs/results.md explains it."""
+        progress = self.progress
+        ended = {"finished": self.finished, "candidates": progress.done, "resumed": progress.resumed}
+        return ended | self.tally.summary() | {"notes": progress.notes}
+
+    # --- planning -----------------------------------------------------------------------------------------------------
 
     def _plan(self, stored: set[str]) -> None:
         """Open every round whose predecessors are complete; take over the tasks that are stored already."""
@@ -190,14 +191,12 @@ class Driver:
                 self.rounds = number
                 break
             pending = [task for k in range(len(known), number) for task in self.tasks[k]]
-            tasks = self.tasks[number] = self.campaign.plan(number, rows, pending)
+            with self.tally.timed("plan"):
+                tasks = self.tasks[number] = self.campaign.plan(number, rows, pending)
             self.open[number], self.rows[number] = {task.identity for task in tasks}, []
             for task in tasks:
-                if task.identity in stored:
-                    self._stored(task)
-                    self.progress.resumed += len(task.plans)
-                else:
-                    self._enqueue(Job(task))
+                if task.identity not in stored or not self._take_over(task):
+                    self._go_on(Job(task, attempt=self.attempts.of(task.identity)))
             self.progress.round = number
             number += 1
 
@@ -207,14 +206,36 @@ class Driver:
             return None
         return f"{hours:g} hours have passed"
 
-    def _enqueue(self, job: Job) -> None:
-        heapq.heappush(self.queues[job.step], (job.task.round, next(self._order), job))
+    def _take_over(self, task: Task) -> bool:
+        """Whether the rows of an earlier start are there; a damaged part is set aside and its task done again."""
+        try:
+            self._stored(task)
+        except DamagedPart as error:
+            aside = self.store.set_aside(task.identity)
+            self._note(f"{error.args[0]} It is now {aside}.", task=task.identity)
+            return False
+        self.progress.resumed += len(task.plans)
+        return True
 
-    def _dispatch(self) -> None:
-        for step, (queue, pool) in enumerate(zip(self.queues, self.pools, strict=True)):
-            while queue and pool.idle and not (step == 0 and len(self.queues[1]) >= self.backlog):
+    # --- one turn of the loop -----------------------------------------------------------------------------------------
+
+    def _turn(self, steps: Sequence[str], seconds: float = 0.5) -> None:
+        """Give out jobs of ``steps``, wait for something to come back, and see to it."""
+        if time.monotonic() - self._looked > LOOK_SECONDS:
+            self._look_around()
+        self._dispatch(steps)
+        ready = self.crew.wait(seconds)
+        for step, pool in enumerate(self.crew.pools):
+            for outcome in pool.collect(ready):
+                self._receive(step, outcome)
+        self.attempts.save()
+
+    def _dispatch(self, steps: Sequence[str]) -> None:
+        full = len(self.queues[1]) >= 2 * self.crew.pools[1].limit + 2
+        for step, queue, pool in zip(STEPS, self.queues, self.crew.pools, strict=True):
+            while step in steps and queue and pool.idle and not (full and step == STEPS[0]):
                 job = heapq.heappop(queue)[2]
-                pool.submit(job, STEPS[step], *self._arguments(job))
+                pool.submit(job, step, *self._arguments(job))
 
     def _arguments(self, job: Job) -> tuple[Any, ...]:
         if job.step == 0:
@@ -223,8 +244,40 @@ class Driver:
             return job.outcomes[0].crystals, None, job.task.relaxation
         return job.outcomes[1], take_out(job.task, job.outcomes[1]), job.task.found
 
+    def _look_around(self) -> None:
+        """See to the actors, and tell what is to be told."""
+        self._looked = time.monotonic()
+        self.crew.staff([len(queue) for queue in self.queues])
+        self.tally.look()
+        for note in self.crew.notes:
+            self._note(note)
+        self.crew.notes.clear()
+        self.journal.save()
+        missing = [pool.name for pool in self.crew.pools if not pool.started]
+        self.progress.message = f"waiting for {', '.join(missing)} to start" if missing else "running"
+        self.report(self.progress)
+
+    def _drain(self) -> None:
+        """After a signal: bring home what is nearly done, and begin nothing that takes long."""
+        deadline = time.monotonic() + DRAIN_SECONDS
+        judge = self.crew.pools[JUDGE]
+        while not self.finished and time.monotonic() < deadline and (self.queues[JUDGE] or judge.started > judge.idle):
+            self._turn(STEPS[JUDGE:], 0.1)
+
+    def _end(self) -> dict[str, Any]:
+        self.progress.message = "finished" if self.finished else "stopped"
+        summary = self.summary()
+        self.journal.note("ended", **summary)
+        write_json(self.folder / "summary.json", summary)
+        self.report(self.progress)
+        return summary
+
+    # --- what comes back ----------------------------------------------------------------------------------------------
+
     def _receive(self, step: int, outcome: Done | Failed) -> None:
         job: Job = outcome.job
+        self.tally.call(STEPS[step], outcome)
+        job.seconds[STEPS[step]] = job.seconds.get(STEPS[step], 0.0) + outcome.seconds
         if isinstance(outcome, Failed):
             self._failed(job, outcome)
             return
@@ -233,19 +286,58 @@ class Driver:
         if job.step < len(STEPS):
             self._enqueue(job)
             return
-        self._keep(job.task, task_rows(job.task, *job.outcomes, judged_by=self.judged_by))
+        self._complete(job, task_rows(job.task, *job.outcomes, judged_by=self.judged_by))
 
     def _failed(self, job: Job, outcome: Failed) -> None:
-        job.failures[outcome.cause] += 1
-        if job.failures[outcome.cause] < ATTEMPTS.get(outcome.cause, ATTEMPTS_OTHERWISE):
-            self._enqueue(job)
-            return
-        self._keep(job.task, failed_rows(job.task, outcome.cause, outcome.message, judged_by=self.judged_by))
+        job.attempt = self.attempts.add(job.task.identity, job.candidate, outcome.cause, outcome.message)
+        self.journal.note(
+            "failed", **job.name, cause=outcome.cause, message=outcome.message, seconds=round(outcome.seconds, 3)
+        )
+        if not job.given_up:
+            self.tally.retries[f"{STEPS[job.step]} {outcome.cause}"] += 1
+        self._go_on(job)
 
-    def _keep(self, task: Task, rows: list[dict[str, Any]]) -> None:
+    def _go_on(self, job: Job) -> None:
+        """Try again; or, after too many failures, go through a task crystal by crystal; or give a crystal up."""
+        cause = job.given_up
+        if cause is None:
+            self._enqueue(job)
+        elif cause != "node" and len(job.task.plans) > 1:
+            self._split(job)
+        else:
+            self._complete(job, failed_rows(job.task, cause, job.attempt.message, judged_by=self.judged_by))
+
+    def _split(self, job: Job) -> None:
+        """Send each candidate on alone, so that one that kills its process takes no other with it."""
+        self.tally.splits += 1
+        self.journal.note("split", **job.name)
+        self.parts[job.task.identity] = {}
+        for number in range(len(job.task.plans)):
+            attempt = self.attempts.of(job.task.identity, number)
+            outcomes = [alone(outcome, number) for outcome in job.outcomes]
+            self._go_on(Job(job.task.only(number), number, attempt, job.step, outcomes))
+
+    def _enqueue(self, job: Job) -> None:
+        heapq.heappush(self.queues[job.step], (job.task.round, next(self._order), job))
+
+    def _complete(self, job: Job, rows: list[dict[str, Any]]) -> None:
+        """Store a task, once the rows of all its candidates are there."""
+        task = job.task
+        if job.candidate is not None:
+            parts = self.parts[task.identity]
+            parts[job.candidate] = rows
+            whole = next(one for one in self.tasks[task.round] if one.identity == task.identity)
+            if len(parts) < len(whole.plans):
+                return
+            task, rows = whole, [row for _, part in sorted(self.parts.pop(task.identity).items()) for row in part]
         self.check()
-        self.store.append(task.identity, rows)
-        self._stored(task)
+        with self.tally.timed("store"):
+            self.store.append(task.identity, rows)
+            self._stored(task)
+        self.attempts.forget(task.identity)
+        self.tally.stored(rows)
+        seconds = {step: round(value, 3) for step, value in job.seconds.items()}
+        self.journal.note("stored", task=task.identity, candidates=len(rows), seconds=seconds)
 
     def _stored(self, task: Task) -> None:
         """Let the campaign see the task as it stands on disk."""
@@ -255,48 +347,10 @@ class Driver:
         for row in rows:
             self.progress.add(row)
 
-
-def _pools(config: SearchConfig, reference: Reference, capacity: Capacity) -> list[Pool]:
-    """Generators, relaxers and symmetrizers as the machine allows."""
-    resources, models = config.resources, config.models
-    on_gpu = models.device != "cpu" and capacity.gpus > 0
-    if models.device == "cuda" and not on_gpu:
-        raise ValueError("models.device: cuda was asked for, but Ray sees no GPU; use auto or cpu")
-    relaxers = resources.relaxers or max(1, capacity.cpus)
-    if relaxers > capacity.cpus:
-        raise ValueError(f"resources.relaxers: {relaxers} asked for, but there are {capacity.cpus} CPUs")
-    seconds = resources.task_seconds
-    # Generators on a CPU and symmetrizers are busy for a few per cent of the time: they share the relaxers' cores.
-    light = {"num_cpus": 0}
-    return [
-        Pool(
-            GeneratorActor,
-            count=resources.generators,
-            options={"num_cpus": 0, "num_gpus": 1} if on_gpu else light,
-            arguments={"weights": models.weights, "device": "cuda" if on_gpu else "cpu"},
-            seconds=seconds,
-        ),
-        Pool(
-            RelaxerActor,
-            count=relaxers,
-            options={"num_cpus": 1},
-            arguments={"potential": models.potential, "relaxation": config.relaxation, "screening": config.screening},
-            seconds=seconds,
-        ),
-        Pool(
-            SymmetrizerActor,
-            count=1,
-            options=light,
-            arguments={
-                "reference": reference,
-                "elements": config.compositions.elements,
-                "guests": config.frameworks.guests,
-                "ladder": config.frameworks.ladder,
-                "screening": config.screening,
-            },
-            seconds=seconds,
-        ),
-    ]
+    def _note(self, text: str, **fields: Any) -> None:
+        """Something that a person should know."""
+        self.progress.notes.append(text)
+        self.journal.note("note", text=text, **fields)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from model.framework import Framework
@@ -97,6 +98,16 @@ def _volume_moved(outcome: Relaxation | Rejected) -> float:
     return 0.0 if isinstance(outcome, Rejected) else abs(outcome.final.volume / outcome.initial.volume - 1)
 
 
+def alone(outcome: Any, index: int) -> Any:
+    """What a stage returned for a batch, for one of its candidates."""
+    if isinstance(outcome, Generated):
+        return replace(outcome, crystals=[outcome.crystals[index]])
+    one = outcome[index]
+    if isinstance(one, Rejected) and one.duplicate_of is not None:  # counted from the candidate itself, see Task.first
+        one = replace(one, duplicate_of=one.duplicate_of - index)
+    return [one]
+
+
 def task_rows(
     task: Task,
     generated: Generated,
@@ -150,7 +161,7 @@ def _origin(task: Task, index: int, plan: Plan) -> dict[str, Any]:
 
 
 def _candidate(task: Task, index: int) -> str:
-    return f"{task.identity}-{index:02d}"
+    return f"{task.identity}-{task.first + index:02d}"
 
 
 def _rejected(task: Task, outcome: Rejected) -> dict[str, Any]:

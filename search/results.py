@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from model.crystal import Crystal
-from search.storage import RunPath, run_path, write_whole
+from search.storage import RunPath, rename, run_path, write_whole
 
 SCHEMA_VERSION = "3"
 
@@ -98,6 +98,10 @@ READERS = 16  # parts that are read at once: a store takes some time to answer
 TIMINGS = ("seconds_generate", "seconds_relax", "seconds_refine")
 
 
+class DamagedPart(ValueError):
+    """A part that is not what was written, as a failing disk may leave it."""
+
+
 class ResultStore:
     """The ``candidates`` folder of a run."""
 
@@ -114,6 +118,17 @@ class ResultStore:
         table = pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA)
         write_whole(self.folder / f"{task}.parquet", parquet_bytes(table))
 
+    def tidy(self) -> None:
+        """Remove what killed processes left unfinished; only for the process that holds the run's lock."""
+        for path in self.folder.glob("_tmp-*"):
+            path.unlink()
+
+    def set_aside(self, task: str) -> str:
+        """Rename a damaged part, so that nobody reads it and its task is open again; returns the new name."""
+        aside = f"_damaged-{task}.parquet"
+        rename(self.folder / f"{task}.parquet", aside)
+        return aside
+
     def rows(self, tasks: Iterable[str]) -> list[dict[str, Any]]:
         """Rows of the named tasks as dictionaries, in the order of the names."""
         return [
@@ -126,17 +141,18 @@ class ResultStore:
 def parquet_bytes(table: pa.Table) -> bytes:
     """A table as the content of a Parquet file."""
     buffer = pa.BufferOutputStream()
-    pq.write_table(table, buffer, compression="zstd")
+    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
     return bytes(buffer.getvalue())
 
 
 def read_part(path: RunPath) -> pa.Table:
-    """Read one part; raises ValueError when it is damaged or of another schema version."""
+    """Read one part; raises ValueError when it is of another schema version, and DamagedPart when it is damaged."""
+    content = path.read_bytes()
     try:
-        table = pq.read_table(pa.BufferReader(path.read_bytes()))
+        table = pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(
-            f"{path} cannot be read ({error}). Remove it and run the same search again: only its task is repeated."
+        raise DamagedPart(
+            f"{path} is damaged ({error}). Run the same search again: it sets the file aside and repeats its task."
         ) from error
     found = (table.schema.metadata or {}).get(b"schema_version", b"none").decode()
     if found != SCHEMA_VERSION:

@@ -191,9 +191,23 @@ def write_whole(path: RunPath, content: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
         _sync_folder(path.parent)
-    except OSError:
+    except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise
+        raise unwritten(path, error) from error
+
+
+def rename(path: RunPath, name: str) -> None:
+    """Give a file another name in its folder."""
+    if isinstance(path, StorePath):
+        path.filesystem.move(path.key, path.with_name(name).key)
+        return
+    os.replace(path, path.with_name(name))
+
+
+def unwritten(path: Path, error: OSError) -> OSError:
+    """What a full or failing disk means for a run."""
+    what = f"{path} cannot be written. What was stored is as it was; make room, then start the same command again"
+    return OSError(error.errno, f"{os.strerror(error.errno or 0)}: {what}")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """What tests of several files share: one thread, real crystals, and one task that went through all its stages."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from search.pipeline import task_rows
 from search.results import ResultStore, pack
 
 torch.set_num_threads(1)
+os.environ.setdefault("RAY_worker_niceness", "0")  # by default workers give way to all else
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from search.results import (
     SCHEMA,
     SCHEMA_VERSION,
     TIMINGS,
+    DamagedPart,
     ResultStore,
     load_results,
     pack,
@@ -137,11 +138,33 @@ def test_torn_temporary_files_are_not_seen(run):
 def test_a_cut_part_is_named_with_its_remedy(run, left):
     path = run / "candidates" / "00000-gen-000-test.parquet"
     path.write_bytes(path.read_bytes()[:left])
-    with pytest.raises(ValueError, match=r"00000-gen-000-test\.parquet cannot be read .* Remove it and run") as caught:
+    with pytest.raises(ValueError, match=r"00000-gen-000-test\.parquet is damaged .* sets the file aside"):
         load_results(run)
-    assert "only its task is repeated" in str(caught.value)
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(DamagedPart):
         ResultStore(run).rows(["00000-gen-000-test"])
+
+
+@pytest.mark.parametrize("place", [0.1, 0.5, 0.9])
+def test_bytes_that_a_disk_has_changed_are_noticed(run, place):
+    path = run / "candidates" / "00000-gen-000-test.parquet"
+    content = bytearray(path.read_bytes())
+    start = int(place * len(content))
+    content[start : start + 8] = bytes(255 - byte for byte in content[start : start + 8])
+    path.write_bytes(content)
+    with pytest.raises(DamagedPart):
+        load_results(run)
+
+
+def test_a_damaged_part_is_set_aside_and_its_task_is_open_again(run):
+    store = ResultStore(run)
+    assert (store.folder / store.set_aside("00000-gen-000-test")).exists()
+    assert store.tasks() == {"00001-gen-000-test"}
+    assert set(load_results(run)["task"].str.slice(0, 5)) == {"00000"}  # the rows of the other part name this task
+
+
+def test_a_part_that_is_not_there_is_no_damaged_part(run):
+    with pytest.raises(FileNotFoundError):
+        ResultStore(run).rows(["00009-gen-000-test"])
 
 
 @pytest.mark.parametrize("metadata", [{"schema_version": "0"}, {}])

@@ -1,0 +1,49 @@
+"""Counters and timings of a search for Ray's metrics page and Prometheus; docs/architecture.md lists them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ray.util.metrics import Counter, Gauge, Histogram
+
+SECONDS = [0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0]
+
+
+class Metrics:
+    """What a search tells while it runs; Ray must be connected."""
+
+    def __init__(self) -> None:
+        self._calls = Histogram(
+            "hostguide_call_seconds",
+            "Seconds from giving a batch to an actor to its answer",
+            boundaries=SECONDS,
+            tag_keys=("step", "outcome"),
+        )
+        self._candidates = Counter("hostguide_candidates", "Candidates stored", tag_keys=("status", "reason"))
+        self._driver = Histogram(
+            "hostguide_driver_seconds",
+            "Seconds the driver takes to plan a round or to store a task",
+            boundaries=[0.003, 0.01, 0.03, *SECONDS],
+            tag_keys=("what",),
+        )
+        self._actors = Gauge("hostguide_actors", "Actors of a step", tag_keys=("step", "state"))
+        self._waiting = Gauge("hostguide_waiting", "Batches that wait for an actor", tag_keys=("step",))
+
+    def call(self, step: str, outcome: str, seconds: float) -> None:
+        """One call came back; ``outcome`` is ``done`` or the cause of the failure."""
+        self._calls.observe(seconds, {"step": step, "outcome": outcome})
+
+    def driver(self, what: str, seconds: float) -> None:
+        """The driver has planned a round or stored a task."""
+        self._driver.observe(seconds, {"what": what})
+
+    def stored(self, statuses: Mapping[tuple[str, str], int]) -> None:
+        """A task is on disk: how many candidates of each status and reason it has."""
+        for (status, reason), count in statuses.items():
+            self._candidates.inc(count, {"status": status, "reason": reason})
+
+    def staff(self, step: str, *, busy: int, idle: int, starting: int, waiting: int) -> None:
+        """Actors and queue of one step."""
+        for state, count in (("busy", busy), ("idle", idle), ("starting", starting)):
+            self._actors.set(count, {"step": step, "state": state})
+        self._waiting.set(waiting, {"step": step})

@@ -1,0 +1,181 @@
+"""How many relaxers one driver keeps busy, what a task costs it, and what it needs to hold and to read again.
+
+    python benchmarks/driver.py --relaxers 500 --candidates 16000 --json driver.json
+
+Driver, campaign, policy and store are the real ones and work in this process on real files. Actors are simulated
+(tests/simulated.py): a call takes a time from a lognormal distribution on a clock that passes as the driver computes
+and skips what the driver waits. So 500 relaxers need no 500 cores, and all that the driver does counts. Of Ray, each
+call costs the driver ``--ray`` seconds; ``--measure-ray`` measures that here with real actors and arguments of real
+size.
+The clock counts the driver's CPU time, so that other work on this machine does not matter; what it waits for the disk
+is counted as ``--disk`` seconds a task.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from simulated import Clock, SimulatedCrew, SimulatedPool, Stages
+
+from actors.cluster import connected
+from actors.pool import Pool, wait_any
+from model.composition import CellFormula
+from model.crystal import Crystal
+from search.config import SearchConfig, check_config
+from search.driver import Driver
+from search.prepare import load_reference
+
+
+def main() -> None:
+    arguments = parsed()
+    if arguments.measure_ray:
+        record: dict[str, Any] = {"seconds_a_call": ray_cost(arguments.batch)}
+    else:
+        record = measured(arguments)
+    record |= {"host": platform.node(), "arguments": {k: str(v) for k, v in vars(arguments).items()}}
+    print(json.dumps(record, indent=2))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--relaxers", type=int, default=500)
+    parser.add_argument("--candidates", type=int, default=16000)
+    parser.add_argument("--batch", type=int, default=8, help="crystals a task")
+    parser.add_argument("--round", type=int, default=8000, help="candidates a round")
+    parser.add_argument("--seconds", type=float, default=8.0, help="median time of a relaxation call")
+    parser.add_argument("--spread", type=float, default=0.5, help="sigma of its logarithm")
+    parser.add_argument("--ray", type=float, default=0.003, help="seconds of the driver that Ray takes for a call")
+    parser.add_argument("--disk", type=float, default=0.008, help="seconds that storing a task waits for the disk")
+    parser.add_argument("--folder", type=Path, help="keep the run here, or go on with it")
+    parser.add_argument("--measure-ray", action="store_true")
+    parser.add_argument("--json", type=Path)
+    return parser.parse_args()
+
+
+def measured(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Run the search, then start it again on what it has stored."""
+    config = settings(arguments)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = arguments.folder or Path(temporary)
+        before, began = memory(), time.process_time()
+        driver = driver_of(config, folder, arguments)
+        outcome = driver.run(threading.Event())
+        relaxers, tasks = driver.crew.pools[1], driver.tally.calls["judge"]
+        spent = driver.crew.clock.spent
+        found = {
+            "candidates": outcome.candidates,
+            "tasks": tasks,
+            "relaxer_utilisation": relaxers.busy / relaxers.present,
+            "driver_seconds_a_task": spent / tasks if tasks else None,
+            "driver_share": spent / (relaxers.present / relaxers.limit),
+            **{f"{what}_seconds": seconds for what, seconds in driver.tally.driver_seconds.items()},
+            "memory_mb": memory() - before,
+            "cpu_seconds_with_stubs": time.process_time() - began,
+        }
+        del driver
+        began = time.process_time()
+        again = driver_of(config, folder, arguments)
+        again.run(threading.Event())
+        return found | {"resume_cpu_seconds": time.process_time() - began, "resumed": again.progress.resumed}
+
+
+def settings(arguments: argparse.Namespace) -> SearchConfig:
+    half = arguments.round // 2
+    policy = {
+        "rounds": max(2, arguments.candidates // arguments.round),
+        "generated": half,
+        "inpainted": half,
+        "batch": arguments.batch,
+    }
+    content = {
+        "name": "driver",
+        "generators": ["diffusion", "inpainting"],
+        "compositions": {"system": "Li-Si", "more": [["Li", "Si"]], "max_atoms": 12},
+        "frameworks": {"guests": ["Li"]},
+        "lattices": {"volume_per_atom": 16.0},
+        "policy": policy,
+    }
+    return check_config(content, source="benchmark")
+
+
+def driver_of(config: SearchConfig, folder: Path, arguments: argparse.Namespace) -> Driver:
+    """A driver whose relaxers are the bottleneck: generators and symmetrizers are never short."""
+    rng, clock = np.random.default_rng(0), Clock(time.process_time)
+    n = arguments.relaxers
+
+    def relaxing(*_: Any) -> float:
+        return float(rng.lognormal(np.log(arguments.seconds), arguments.spread))
+
+    stages = Stages()
+    pools = [
+        SimulatedPool(stages.generator, max(1, n // 20), clock, lambda *_: 0.1 * arguments.seconds, arguments.ray),
+        SimulatedPool(stages.relaxer, n, clock, relaxing, arguments.ray),
+        SimulatedPool(stages.symmetrizer, max(1, n // 4), clock, lambda *_: 0.2 * arguments.seconds, arguments.ray),
+    ]
+    driver = Driver(config, folder, load_reference(config), SimulatedCrew(pools))
+    append = driver.store.append
+
+    def slow(task: str, rows: Any) -> None:
+        append(task, rows)
+        clock.charge(arguments.disk)
+
+    driver.store.append = slow  # type: ignore[method-assign]
+    return driver
+
+
+def memory() -> float:
+    """Resident memory of this process in MB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+class Echo:
+    """Takes and returns what a relaxer takes and returns."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+    def ready(self) -> None:
+        pass
+
+    def relax(self, crystals: Any, free: Any, settings: Any) -> Any:
+        return self.answer
+
+
+def ray_cost(batch: int, calls: int = 300) -> float:
+    """CPU seconds of the driver a call, of `Pool` with real actors, crystals of 12 atoms and their relaxations."""
+    rng = np.random.default_rng(0)
+    cell = CellFormula.parse("Li8Si4")
+    crystals = [Crystal(np.eye(3) * 6, rng.random((12, 3)), cell.numbers) for _ in range(batch)]
+    answer = Stages().relaxer.relax(crystals, None, None)
+    with connected("local"):
+        pool = Pool(Echo, count=1, options={"num_cpus": 0}, arguments={"answer": answer}, seconds=60)
+        while not pool.idle:
+            pool.collect(wait_any([pool], 0.5))
+        began = time.process_time()
+        for number in range(calls):
+            pool.submit(number, "relax", crystals, None, None)
+            while not pool.idle:
+                pool.collect(wait_any([pool], 1.0))
+        seconds = (time.process_time() - began) / calls
+        pool.close()
+    return seconds
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""What one start of a search has done: use of the actors, time in each step, retries, failures by reason."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from actors.pool import Done, Failed, Pool
+from search.crew import STEPS, Crew
+from search.progress import clock
+
+
+class Tally:
+    """Counts and times, for the summary at the end and, as they come, for Ray's metrics."""
+
+    def __init__(self, crew: Crew) -> None:
+        self.crew, self.began = crew, time.monotonic()
+        self.calls, self.retries, self.failed = Counter[str](), Counter[str](), Counter[str]()
+        self.splits = 0
+        self.most = [0 for _ in STEPS]  # actors at the same time
+        self.driver_seconds: defaultdict[str, float] = defaultdict(float)
+
+    def call(self, step: str, outcome: Done | Failed) -> None:
+        """A call of an actor came back."""
+        self.calls[step] += 1
+        cause = outcome.cause if isinstance(outcome, Failed) else "done"
+        self.crew.metrics.call(step, cause, outcome.seconds)
+
+    def stored(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """A task is on disk."""
+        self.crew.metrics.stored(Counter((row["status"], row["reason"]) for row in rows))
+        self.failed.update(row["reason"] for row in rows if row["status"] == "failed")
+
+    def look(self) -> None:
+        """Count the actors that are there."""
+        self.most = [max(most, pool.started) for most, pool in zip(self.most, self.crew.pools, strict=True)]
+
+    @contextmanager
+    def timed(self, what: str) -> Iterator[None]:
+        """Count the driver's own time."""
+        began = time.monotonic()
+        yield
+        seconds = time.monotonic() - began
+        self.driver_seconds[what] += seconds
+        self.crew.metrics.driver(what, seconds)
+
+    def summary(self) -> dict[str, Any]:
+        """All of it, for ``summary.json`` and `summary_lines`."""
+        devices = ("GPU" if self.crew.on_gpu else "CPU", "CPU", "CPU")
+        return {
+            "seconds": time.monotonic() - self.began,
+            "actors": {
+                step: self._actors(step, pool, most) | {"device": device}
+                for step, pool, most, device in zip(STEPS, self.crew.pools, self.most, devices, strict=True)
+            },
+            "driver_seconds": dict(self.driver_seconds),
+            "retries": dict(self.retries),
+            "split": self.splits,
+            "failed": dict(self.failed),
+        }
+
+    def _actors(self, step: str, pool: Pool, most: int) -> dict[str, Any]:
+        return {
+            "most": most,
+            "lost": pool.lost,
+            "calls": self.calls[step],
+            "busy_seconds": pool.busy,
+            "present_seconds": pool.present,
+            "utilisation": pool.busy / pool.present if pool.present else 0.0,
+        }
+
+
+def summary_lines(summary: Mapping[str, Any]) -> list[str]:
+    """A summary for a person."""
+    lines = [_actor_line(step, actors) for step, actors in summary["actors"].items()]
+    lines.append(f"driver: {_words(summary['driver_seconds'], '{1:.1f} s to {0}')}")
+    if summary["retries"]:
+        lines.append(f"tried again: {_words(summary['retries'], '{1} {0}')}")
+    if summary["split"]:
+        lines.append(f"gone through crystal by crystal: {summary['split']} tasks")
+    if summary["failed"]:
+        lines.append(f"failed: {_words(summary['failed'], '{1} {0}')}")
+    return lines
+
+
+def _actor_line(step: str, actors: Mapping[str, Any]) -> str:
+    count = "1 actor" if actors["most"] == 1 else f"{actors['most']} actors"
+    lost = f", {actors['lost']} lost" if actors["lost"] else ""
+    share = f"{100 * actors['utilisation']:.0f} % of the time of {count} on {actors['device']}"
+    return f"{step}: {actors['calls']} calls, {clock(actors['busy_seconds'])} of work, {share}{lost}"
+
+
+def _words(counts: Mapping[str, float], form: str) -> str:
+    return ", ".join(form.format(name, value) for name, value in counts.items())

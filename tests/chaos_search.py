@@ -1,0 +1,86 @@
+"""Run one search whose stages do no physics and misbehave as the files of a folder tell them to.
+
+    python chaos_search.py CONFIG RUN FAULTS
+
+A file ``relax-kill-3`` in FAULTS makes the next call of a relaxer kill its process; it is renamed first, so that it
+acts once. Only the chaos tests run this.
+"""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from simulated import StubGenerator, StubRelaxer, StubSymmetrizer
+
+from search.config import load_config
+from search.driver import run_search
+from search.prepare import load_reference
+from search.tally import summary_lines
+
+
+class Local(Exception):
+    """Cannot be pickled."""
+
+    def __reduce__(self):
+        raise TypeError("cannot be pickled")
+
+
+def raise_unpicklable():
+    raise Local("odd")
+
+
+def raise_error():
+    raise ValueError("no volume")
+
+
+ACTS = {
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "exit": lambda: os._exit(1),
+    "hang": lambda: time.sleep(3600),
+    "unpicklable": raise_unpicklable,
+    "error": raise_error,
+}
+
+
+class Misbehaving:
+    """Looks for its orders before each call; the classes go to the actors by value, with the folder in them."""
+
+    faults = Path(sys.argv[3])
+
+    def obey(self, step):
+        time.sleep(0.1)
+        for order in sorted(self.faults.glob(f"{step}-*")):
+            try:
+                order.rename(order.with_name(f"done-{order.name}"))
+            except FileNotFoundError:  # another actor was faster
+                continue
+            ACTS[order.name.split("-")[1]]()
+
+
+class ChaosGenerator(Misbehaving, StubGenerator):
+    def generate(self, blanks, settings):
+        self.obey("generate")
+        return super().generate(blanks, settings)
+
+
+class ChaosRelaxer(Misbehaving, StubRelaxer):
+    def relax(self, crystals, free, settings):
+        self.obey("relax")
+        return super().relax(crystals, free, settings)
+
+
+class ChaosSymmetrizer(Misbehaving, StubSymmetrizer):
+    def judge(self, relaxed, take_out, found):
+        self.obey("judge")
+        return super().judge(relaxed, take_out, found)
+
+
+if __name__ == "__main__":
+    config = load_config(sys.argv[1])
+    outcome = run_search(
+        config, Path(sys.argv[2]), load_reference(config), actors=(ChaosGenerator, ChaosRelaxer, ChaosSymmetrizer)
+    )
+    print("\n".join(summary_lines(outcome.summary)))
+    sys.exit(0 if outcome.finished else 130)

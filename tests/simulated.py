@@ -1,0 +1,242 @@
+"""A search without actors and without physics, for tests and benchmarks of the driver.
+
+The stages do no physics: what they return follows from the crystals, so that it is the same in any batch and on any
+machine, and has the form and size of the real thing. The pools run them in this process on a clock of their own. Time
+that the driver itself takes passes on that clock as it does on the wall; time that it waits is skipped; what the stages
+take in this process does not count, and instead each call takes as long as it is told to.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from actors.metrics import Metrics
+from actors.pool import Done, Failed
+from model.crystal import Crystal
+from model.framework import Framework
+from model.relax import Relaxation
+from model.stability import Decomposition
+from model.stages import Generated, Judged, Rejected
+from model.symmetry import SpaceGroup
+
+
+def chance(crystal: Crystal) -> np.random.Generator:
+    """Random numbers that belong to a crystal."""
+    return np.random.default_rng(int(crystal.identity[:15], 16))
+
+
+class StubGenerator:
+    """Places the guests at random."""
+
+    def __init__(self, **_: Any) -> None:
+        pass
+
+    def ready(self) -> str:
+        return "ready"
+
+    def generate(self, blanks: Sequence[Any], settings: Any) -> Generated:
+        return Generated([self._filled(blank) for blank in blanks], 39, 0.1, "stub-00000000")
+
+    def _filled(self, blank: Any) -> Crystal:
+        places = np.random.default_rng(blank.seed).random((len(blank.crystal), 3))
+        return blank.crystal.replace(fractional=np.where(blank.guest[:, None], places, blank.crystal.fractional))
+
+
+class StubRelaxer:
+    """Draws an energy and lets the cell shrink."""
+
+    def __init__(self, **_: Any) -> None:
+        pass
+
+    def ready(self) -> str:
+        return "ready"
+
+    def relax(self, crystals: Sequence[Crystal], free: Any, settings: Any) -> list[Relaxation | Rejected]:
+        return [self._relaxed(crystal) for crystal in crystals]
+
+    def _relaxed(self, crystal: Crystal) -> Relaxation | Rejected:
+        rng = chance(crystal)
+        if rng.random() < 0.05:
+            return Rejected("too_close")
+        reason = "step_limit" if rng.random() < 0.1 else "converged"
+        final = crystal.replace(lattice=crystal.lattice * rng.uniform(0.94, 1.0))
+        energy, forces = float(rng.normal(-3.0, 0.1)), np.zeros((len(crystal), 3))
+        steps = int(rng.integers(10, 200))
+        return Relaxation(
+            crystal, final, energy + 0.2, energy, forces, 1.0, 0.05, 0.1, steps, reason == "converged", reason
+        )
+
+
+class StubSymmetrizer:
+    """Draws E_d and calls what is no guest a framework."""
+
+    def __init__(self, **_: Any) -> None:
+        pass
+
+    def ready(self) -> str:
+        return "ready"
+
+    def judge(self, relaxed: Sequence[Any], take_out: Sequence[Any], found: Any) -> list[Judged | None]:
+        return [
+            None if isinstance(one, Rejected) else self._judged(one.final, names is not None)
+            for one, names in zip(relaxed, take_out, strict=True)
+        ]
+
+    def _judged(self, crystal: Crystal, wanted: bool) -> Judged:
+        rng, host = chance(crystal), crystal.numbers != 3
+        e_d = float(rng.lognormal(-2.0, 1.0)) - 0.02
+        group = SpaceGroup(1, "P1", 0.1, 10.0)
+        frameworks = []
+        if wanted and 0 < host.sum() < len(crystal) and rng.random() < 0.3:
+            frame = Crystal(crystal.lattice, crystal.fractional[host], crystal.numbers[host])
+            frameworks = [Framework(frame, {"Li": int((~host).sum())}, group, 0.1, 0.0, 1)]
+        decomposition = Decomposition(e_d, {"Li": 0.5, "Si": 0.5}, {})
+        return Judged(group, decomposition, e_d, frameworks, ["Li"], None, 0.1)
+
+
+class Stages(NamedTuple):
+    """All three."""
+
+    generator: Any = StubGenerator()
+    relaxer: Any = StubRelaxer()
+    symmetrizer: Any = StubSymmetrizer()
+
+
+class Clock:
+    """Time that passes as the driver computes, plus what was skipped, less what does not count.
+
+    Args:
+        real: seconds of the wall, or of this process's CPU time where others keep the machine busy.
+    """
+
+    def __init__(self, real: Callable[[], float] = time.perf_counter) -> None:
+        self._real, self._began = real, real()
+        self._skipped = self._charged = self._free = 0.0
+
+    def now(self) -> float:
+        return self.spent + self._skipped
+
+    @property
+    def spent(self) -> float:
+        """Seconds that the driver has taken itself."""
+        return self._real() - self._began - self._free + self._charged
+
+    def skip(self, seconds: float) -> None:
+        """The driver waits."""
+        self._skipped += seconds
+
+    def charge(self, seconds: float) -> None:
+        """Something takes the driver's time that is not done here."""
+        self._charged += seconds
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Something is done here that does not take the driver's time."""
+        began = self._real()
+        yield
+        self._free += self._real() - began
+
+
+class SimulatedPool:
+    """What `actors.pool.Pool` is, with calls in this process.
+
+    Args:
+        stage: whose methods are called.
+        count: actors.
+        clock: of all pools together.
+        seconds: of one call, given the arguments.
+        cost: seconds of the driver's time that Ray takes for a call.
+        fault: given the job, the cause that its call fails of; None if it does not.
+    """
+
+    def __init__(
+        self,
+        stage: Any,
+        count: int,
+        clock: Clock,
+        seconds: Callable[..., float],
+        cost: float = 0.0,
+        fault: Callable[[Any], str | None] = lambda job: None,
+    ) -> None:
+        self.stage, self.limit, self.clock, self.seconds, self.cost, self.fault = (
+            stage, count, clock, seconds, cost, fault,
+        )  # fmt: skip
+        self.name, self.idle, self.busy, self.lost, self.began = type(stage).__name__, count, 0.0, 0, clock.now()
+        self.calls: list[tuple[float, int, float, Any, str, tuple[Any, ...]]] = []
+        self._order = itertools.count()
+
+    @property
+    def size(self) -> int:
+        return self.limit
+
+    @property
+    def started(self) -> int:
+        return self.limit
+
+    @property
+    def present(self) -> float:
+        return self.limit * (self.clock.now() - self.began)
+
+    def submit(self, job: Any, method: str, *arguments: Any) -> None:
+        self.clock.charge(self.cost / 2)
+        self.idle -= 1
+        with self.clock.stopped():
+            seconds = self.seconds(*arguments)
+        end = self.clock.now() + seconds
+        heapq.heappush(self.calls, (end, next(self._order), seconds, job, method, arguments))
+
+    def collect(self, ready: set[Any]) -> list[Done | Failed]:
+        now, outcomes = self.clock.now(), list[Done | Failed]()
+        while self.calls and self.calls[0][0] <= now:
+            _, _, seconds, job, method, arguments = heapq.heappop(self.calls)
+            self.clock.charge(self.cost / 2)
+            self.idle += 1
+            self.busy += seconds
+            with self.clock.stopped():
+                cause = self.fault(job)
+                if cause is None:
+                    outcomes.append(Done(job, getattr(self.stage, method)(*arguments), seconds))
+                else:
+                    outcomes.append(Failed(job, cause, f"made to fail: {cause}", seconds))
+        return outcomes
+
+
+class SimulatedCrew:
+    """What `search.crew.Crew` is, with simulated pools."""
+
+    on_gpu = False
+
+    def __init__(self, pools: Sequence[SimulatedPool]) -> None:
+        self.pools, self.clock, self.notes, self.metrics = list(pools), pools[0].clock, list[str](), Metrics()
+
+    def staff(self, waiting: Sequence[int]) -> None:
+        pass
+
+    def wait(self, seconds: float) -> set[Any]:
+        ends = [pool.calls[0][0] for pool in self.pools if pool.calls]
+        self.clock.skip(max(0.0, min([seconds, *(end - self.clock.now() for end in ends)])))
+        return set()
+
+
+def crew_of(
+    counts: tuple[int, int, int] = (1, 2, 1),
+    *,
+    stages: Stages | None = None,
+    seconds: Callable[..., float] = lambda *arguments: 1.0,
+    fault: Callable[[Any], str | None] = lambda job: None,
+) -> SimulatedCrew:
+    """A crew whose calls all take as long and fail in the same way."""
+    clock = Clock()
+    return SimulatedCrew(
+        [
+            SimulatedPool(stage, count, clock, seconds, fault=fault)
+            for stage, count in zip(stages or Stages(), counts, strict=True)
+        ]
+    )
