@@ -1,5 +1,6 @@
 """How Sphinx builds the documentation: `make docs`. Pages are Markdown; the reference comes from docstrings."""
 
+import re
 import sys
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -13,6 +14,7 @@ project = "hostguide"
 version = release = installed("hostguide")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
+suppress_warnings = ["docutils"]  # docstrings are plain text, see plain_text
 
 myst_heading_anchors = 3  # links like configuration.md#policy-length-and-balance
 
@@ -35,6 +37,16 @@ def list_modules(app: Sphinx, page: str, source: list[str]) -> None:
         source[0] = source[0].replace(f"@modules {package}@", "\n".join(blocks))
 
 
+def plain_text(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
+    """Docstrings are text with names in backticks, not reStructuredText: nothing else in them is a mark."""
+    for number, line in enumerate(lines):
+        pieces = re.split(r"(``.+?``|`[^`]+`)", line)  # text, name, text, ...
+        pieces[::2] = [re.sub(r"[*|]|_(?!\w)", r"\\\g<0>", text) for text in pieces[::2]]
+        pieces[1::2] = [f"``{text.strip('`')}``" for text in pieces[1::2]]
+        lines[number] = "".join(pieces)
+
+
 def setup(app: Sphinx) -> None:
     """Sphinx calls this."""
     app.connect("source-read", list_modules)
+    app.connect("autodoc-process-docstring", plain_text, priority=400)  # before napoleon reads the sections

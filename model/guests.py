@@ -283,7 +283,7 @@ def _choose(numbers: np.ndarray, group: HostGroup, rng: np.random.Generator) -> 
 def draw_orbits(sites: Sequence[tuple[int, bool]], count: int, rng: np.random.Generator) -> list[int] | None:
     """How often each site is filled so that the multiplicities add up to ``count``; None if they cannot.
 
-    Every such choice of k orbits is drawn with a probability proportional to `PARSIMONY`^k.
+    Every such choice of k orbits is drawn with a probability proportional to ``PARSIMONY**k``.
 
     Args:
         sites: of each its multiplicity, and whether it can be filled once only.

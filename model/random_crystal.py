@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from model.crystal import Crystal
 from model.settings import Settings
-from model.space_groups import PrimitiveSite, groups_of, primitive_sites
+from model.space_groups import PrimitiveSite, groups_in, primitive_operations, primitive_sites
 
 _IMAGES = np.stack(np.meshgrid(*[np.arange(-1, 2)] * 3, indexing="ij"), -1).reshape(-1, 3)
 
@@ -30,7 +30,7 @@ class RandomSettings(Settings):
     """Random crystals with symmetry and minimum distances."""
 
     kind: Literal["random"] = "random"
-    symmetric: float = Field(0.8, ge=0, le=1)  # share with a space group of the cell's Bravais lattice; others are P1
+    symmetric: float = Field(0.8, ge=0, le=1)  # share with a space group that keeps the cell; others are P1
     separation: float = Field(1.1, gt=0)  # of the sum of covalent radii, the distance asked for at first
     smallest: float = Field(0.6, gt=0)  # of the sum of covalent radii, below which nothing is tried any more
 
@@ -60,11 +60,13 @@ def random_crystal(
     numbers, counts = np.unique(crystal.numbers, return_counts=True)
     content = {int(z): int(count) for z, count in zip(numbers, counts, strict=True)}
     groups = suitable_groups(bravais, tuple(counts.tolist())) if rng.random() < settings.symmetric else (1,)
+    share = np.array([1 / len(primitive_operations(group)[0]) for group in groups])
+    share /= share.sum()
     cell = _Cell(crystal.lattice)
     factor = settings.separation
     while factor >= settings.smallest:
         for _ in range(DRAWS):
-            group = int(rng.choice(groups))
+            group = int(rng.choice(groups, p=share))
             sites = distribute(content, primitive_sites(group), rng)
             placed = None if sites is None else _place(sites, cell, factor, rng)
             if placed is not None:
@@ -75,13 +77,13 @@ def random_crystal(
 
 @cache
 def suitable_groups(bravais: str, counts: tuple[int, ...]) -> tuple[int, ...]:
-    """Space groups of a Bravais lattice over whose Wyckoff positions such numbers of atoms can be shared out.
+    """Space groups above P1 of a Bravais lattice over whose Wyckoff positions such numbers of atoms can be shared out.
 
     P1 alone where there is none.
     """
     content = dict(enumerate(counts))
     rng = np.random.default_rng(0)
-    return tuple(g for g in groups_of(bravais) if distribute(content, primitive_sites(g), rng)) or (1,)
+    return tuple(g for g in groups_in(bravais) if g > 1 and distribute(content, primitive_sites(g), rng)) or (1,)
 
 
 def distribute(

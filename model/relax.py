@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -29,15 +29,17 @@ from torch import Tensor
 from model.batch import Batch
 from model.chgnet_network import undirected_bonds
 from model.crystal import Crystal
-from model.optimizers import OPTIMIZERS, Fire, Lbfgs, longest_row
+from model.optimizers import OPTIMIZERS, longest_row
 from model.potential import BatchEvaluation, Potential, broken_cells, select
 from model.projection import Projector, symmetric_start
+from model.relax_state import LOOK_BACK, Running, join, keep
 from model.settings import Settings
 
 REASONS = (
-    "converged", "step_limit", "wall_time", "volume_runaway", "energy_runaway", "fused_atoms", "nan", "no_atoms",
-    "not_started",
+    "converged", "step_limit", "wall_time", "hopeless", "not_promising", "volume_runaway", "energy_runaway",
+    "fused_atoms", "nan", "no_atoms", "not_started",
 )  # fmt: skip
+FALL_AHEAD = 3.0  # times its fall in the last LOOK_BACK steps that an energy may still fall
 FARTHEST = 1e6  # Å or cells; beyond it double precision places no atom
 Cell = Literal["full", "hydrostatic", "fixed_volume", "fixed"]
 
@@ -57,6 +59,9 @@ class RelaxSettings(Settings):
     max_energy_rise: float = Field(5.0, gt=0)  # eV/atom from the start, beyond which the potential is not believed
     max_energy_fall: float = Field(100.0, gt=0)  # the same, downwards
     min_distance: float = Field(0.5, ge=0)  # Å, closer atoms are fused and end a relaxation
+    hopeless: float | None = Field(None, gt=0)  # eV/atom above the lowest of its composition; see `relax`
+    share: float = Field(1.0, gt=0, le=1)  # of the crystals of a composition, relaxed in full; for `model.funnel`
+    guest_steps: int = Field(20, ge=0)  # of the guests alone, before that choice; for `model.funnel`
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,15 +98,20 @@ class Relaxation:
 
 def usable(outcome: Relaxation) -> bool:
     """Whether the final structure and its energy mean something, converged or not."""
-    return outcome.reason in ("converged", "step_limit", "wall_time")
+    return outcome.reason in ("converged", "step_limit", "wall_time", "hopeless", "not_promising")
 
 
 def relax(
     crystals: Sequence[Crystal], potential: Potential, settings: RelaxSettings | None = None, *,
     free: Sequence[np.ndarray | None] | None = None, batch_size: int = 16, max_seconds: float = math.inf,
+    known: Mapping[str, float] | None = None,
     report: Callable[[int, Relaxation], None] = lambda index, result: None,
 ) -> list[Relaxation]:  # fmt: skip
     """Relax crystals in the order given; a crystal that fails has a reason instead of raising.
+
+    With ``settings.hopeless`` a crystal ends early when its energy, less three times what it fell in the last five
+    steps, still lies that much above the lowest energy of its composition: that of ``known``, or of a crystal of this
+    call that has converged.
 
     Args:
         crystals: of any size.
@@ -112,6 +122,7 @@ def relax(
         batch_size: crystals that step together.
         max_seconds: wall time for all of them; then those that run end with ``wall_time``, and those that wait with
             ``not_started``.
+        known: reduced formula -> eV/atom, the lowest energy so far; only read with ``settings.hopeless``.
         report: called with the index and the result of each crystal as soon as it is done.
     """
     settings = settings or RelaxSettings()
@@ -119,14 +130,15 @@ def relax(
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     masks = [_free_mask(crystal, mask) for crystal, mask in zip(crystals, free or [None] * len(crystals), strict=True)]
     job = _Job(list(crystals), masks, potential, settings, time.perf_counter() + max_seconds, report)
+    job.lowest.update(known or {})
     waiting = iter(range(len(crystals)))
-    running: _Running | None = None
+    running: Running | None = None
     while True:
         room = batch_size - (len(running.steps) if running else 0)
         fresh = _next_filled(waiting, room, job)
         if fresh:
             entering = _enter(fresh, job)
-            running = entering if running is None else _join(running, entering)
+            running = entering if running is None else join(running, entering)
         if running is None or not len(running.steps):
             return [job.results[i] for i in range(len(crystals))]
         running = _advance(running, job)
@@ -144,8 +156,12 @@ class _Job:
     tell: Callable[[int, Relaxation], None]
     projectors: dict[int, Projector] = field(default_factory=dict)
     results: dict[int, Relaxation] = field(default_factory=dict)
+    lowest: dict[str, float] = field(default_factory=dict)  # by reduced formula, eV/atom
 
     def finish(self, index: int, result: Relaxation) -> None:
+        if result.converged:
+            formula = result.initial.formula
+            self.lowest[formula] = min(result.energy_final, self.lowest.get(formula, math.inf))
         self.results[index] = result
         self.tell(index, result)
 
@@ -186,77 +202,7 @@ def _stillborn(crystal: Crystal, reason: str, detail: str = "") -> Relaxation:
     return Relaxation(crystal, crystal, nan, nan, forces, nan, nan, nan, 0, False, reason, detail)
 
 
-@dataclass(frozen=True, eq=False)
-class _Running:
-    """The crystals that step together. Rows of one crystal are contiguous: its n atoms, then three of its cell.
-
-    Attributes:
-        row_position: per row, (R, 3) generalised coordinates.
-        row_is_atom, row_moves: per row, (R,) bool.
-        row_number: per row, (R,) atomic number, 0 for the cell.
-        index: per crystal, (B,) its place among the crystals given.
-        counts: per crystal, (B,) atoms.
-        origin: per crystal, (B, 3, 3) initial lattice, Å.
-        energy_initial, force_initial: per crystal, (B,) eV/atom and eV/Å, NaN before the first evaluation.
-        steps: per crystal, (B,) steps taken.
-        entered: per crystal, (B,) time.perf_counter() of its start.
-        optimizer: state of the optimizer.
-    """
-
-    row_position: Tensor
-    row_is_atom: Tensor
-    row_moves: Tensor
-    row_number: Tensor
-    index: Tensor
-    counts: Tensor
-    origin: Tensor
-    energy_initial: Tensor
-    force_initial: Tensor
-    steps: Tensor
-    entered: Tensor
-    optimizer: Fire | Lbfgs
-
-    @property
-    def owner(self) -> Tensor:
-        """(R,) crystal of each row."""
-        return torch.repeat_interleave(torch.arange(len(self.counts), device=self.counts.device), self.counts + 3)
-
-    def deformation(self) -> Tensor:
-        """(B, 3, 3) deformation gradient F."""
-        logarithm = self.row_position[~self.row_is_atom].view(-1, 3, 3) / self.counts[:, None, None]
-        return torch.linalg.matrix_exp(logarithm)
-
-    def batch(self, deformation: Tensor) -> Batch:
-        """The crystals as they are now."""
-        owner = self.owner[self.row_is_atom]
-        positions = torch.einsum("ni,nji->nj", self.row_position[self.row_is_atom], deformation[owner])
-        return Batch(self.origin @ deformation.mT, positions, self.row_number[self.row_is_atom], self.counts, owner)
-
-
-State = TypeVar("State", bound=Any)
-
-
-def _keep(state: State, crystals: Tensor, rows: Tensor) -> State:
-    """A state without the crystals where the mask is false; row tensors are those named ``row_...``."""
-
-    def cut(name: str, value: Any) -> Any:
-        if not isinstance(value, Tensor):
-            return _keep(value, crystals, rows)
-        return value[rows if name.startswith("row_") else crystals]
-
-    return replace(state, **{f.name: cut(f.name, getattr(state, f.name)) for f in fields(state)})
-
-
-def _join(a: State, b: State) -> State:
-    """The crystals of two states in one."""
-
-    def cat(x: Any, y: Any) -> Any:
-        return torch.cat([x, y]) if isinstance(x, Tensor) else _join(x, y)
-
-    return replace(a, **{f.name: cat(getattr(a, f.name), getattr(b, f.name)) for f in fields(a)})
-
-
-def _enter(indices: list[int], job: _Job) -> _Running:
+def _enter(indices: list[int], job: _Job) -> Running:
     """Crystals before their first step."""
     device, settings = job.potential.device, job.settings
     if settings.keep_symmetry:
@@ -274,7 +220,7 @@ def _enter(indices: list[int], job: _Job) -> _Running:
     moves = np.concatenate([part for i in indices for part in (job.masks[i], [cell_moves] * 3)])
     numbers = np.concatenate([part for crystal in chosen for part in (crystal.numbers, [0, 0, 0])])
     nan = torch.full((len(chosen),), torch.nan, dtype=torch.float64, device=device)
-    return _Running(
+    return Running(
         row_position=torch.from_numpy(rows).to(device),
         row_is_atom=torch.from_numpy(is_atom).to(device),
         row_moves=torch.from_numpy(moves).to(device),
@@ -284,13 +230,14 @@ def _enter(indices: list[int], job: _Job) -> _Running:
         origin=torch.from_numpy(np.stack([crystal.lattice for crystal in chosen])).to(device),
         energy_initial=nan,
         force_initial=nan,
+        energies=nan[:, None].expand(-1, LOOK_BACK),
         steps=torch.zeros(len(chosen), dtype=torch.int64, device=device),
         entered=torch.full_like(nan, time.perf_counter()),
         optimizer=OPTIMIZERS[settings.optimizer](len(rows), len(chosen), device),
     )
 
 
-def _advance(running: _Running, job: _Job) -> _Running:
+def _advance(running: Running, job: _Job) -> Running:
     """Evaluate all, hand out the results of those that are done, move the others one step."""
     settings = job.settings
     deformation = running.deformation()
@@ -316,15 +263,21 @@ def _advance(running: _Running, job: _Job) -> _Running:
     enthalpy = (evaluation.energy * batch.counts + settings.pressure * GPa * _volume(batch.lattice))[stay]
     forces = forces[rows]
     if not stay.all():
-        running = _keep(running, stay, rows)
+        running = keep(running, stay, rows)
     if not len(running.steps):
         return running
     move, optimizer = running.optimizer.step(forces, enthalpy, running.owner, running.row_is_atom)
-    return replace(running, row_position=running.row_position + move, steps=running.steps + 1, optimizer=optimizer)
+    return replace(
+        running,
+        row_position=running.row_position + move,
+        energies=torch.cat([evaluation.energy[stay, None], running.energies[:, :-1]], 1),
+        steps=running.steps + 1,
+        optimizer=optimizer,
+    )
 
 
 def generalised_forces(
-    running: _Running, batch: Batch, evaluation: BatchEvaluation, deformation: Tensor, settings: RelaxSettings
+    running: Running, batch: Batch, evaluation: BatchEvaluation, deformation: Tensor, settings: RelaxSettings
 ) -> Tensor:
     """(R, 3) eV/Å: forces in the undeformed cell, then the force on n log F, as ``ase.filters.FrechetCellFilter``."""
     rows = torch.zeros_like(running.row_position)
@@ -375,7 +328,7 @@ def _volume(lattice: Tensor) -> Tensor:
     return torch.linalg.det(lattice).abs()
 
 
-def _reasons(running: _Running, batch: Batch, evaluation: BatchEvaluation, force: Tensor, job: _Job) -> list[str]:
+def _reasons(running: Running, batch: Batch, evaluation: BatchEvaluation, force: Tensor, job: _Job) -> list[str]:
     """Per crystal, why it is done, or an empty string."""
     settings, now = job.settings, time.perf_counter()
     failed = torch.tensor([bool(problem) for problem in evaluation.problems], device=force.device)
@@ -388,14 +341,24 @@ def _reasons(running: _Running, batch: Batch, evaluation: BatchEvaluation, force
         "energy_runaway": (rise > settings.max_energy_rise) | (rise < -settings.max_energy_fall),
         "converged": force < settings.fmax,
         "step_limit": running.steps >= settings.max_steps,
+        "hopeless": _hopeless(running, evaluation.energy, job),
         "wall_time": (now - running.entered > settings.max_seconds) | (now > job.deadline),
     }
     columns = zip(*(test.tolist() for test in tests.values()), strict=True)
     return [next((name for name, hit in zip(tests, row, strict=True) if hit), "") for row in columns]
 
 
+def _hopeless(running: Running, energy: Tensor, job: _Job) -> Tensor:
+    """(B,) whether a crystal will hardly come near the lowest of its composition."""
+    if job.settings.hopeless is None:
+        return torch.zeros_like(energy, dtype=torch.bool)
+    lowest = [job.lowest.get(job.crystals[i].formula, math.inf) for i in running.index.tolist()]
+    expected = energy - FALL_AHEAD * (running.energies[:, -1] - energy).clamp_min(0)
+    return expected > torch.tensor(lowest, dtype=energy.dtype, device=energy.device) + job.settings.hopeless
+
+
 def _report(
-    i: int, reason: str, running: _Running, batch: Batch, evaluation: BatchEvaluation, force: Tensor, job: _Job
+    i: int, reason: str, running: Running, batch: Batch, evaluation: BatchEvaluation, force: Tensor, job: _Job
 ) -> None:
     """Write the result of crystal i of the batch."""
     index = int(running.index[i])

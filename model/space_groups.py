@@ -49,6 +49,18 @@ def groups_of(bravais: str) -> tuple[int, ...]:
 
 
 @cache
+def groups_in(bravais: str) -> tuple[int, ...]:
+    """Space groups whose operations keep every lattice of this type: its own, and those of its special cases' parents.
+
+    A cubic cell is a special tetragonal, orthorhombic, monoclinic and triclinic one.
+    """
+    family, letter = bravais[0], bravais[1]
+    parents = {"c": "ctoma", "t": "toma", "o": "oma", "m": "ma"}.get(family, family)
+    lattices = {parent + letter for parent in parents} | {"aP"}
+    return tuple(sorted(number for lattice in lattices for number in groups_of(lattice)))
+
+
+@cache
 def bravais_of(number: int) -> str:
     """Pearson symbol of a space group's Bravais lattice; ValueError if no group has this number."""
     if not 1 <= number <= 230:

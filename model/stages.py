@@ -16,12 +16,13 @@ from model.checkpoint import DEFAULT_WEIGHTS, default_device, load_network, weig
 from model.crystal import Crystal
 from model.distinct import DistinctCrystals
 from model.framework import Framework, choose_guest, extract_frameworks
+from model.funnel import funnel
 from model.guests import HostGroup, SymmetricSettings, host_groups, on_orbits
 from model.potential import CHGNetPotential
 from model.prototypes import ExchangeSettings
 from model.random_crystal import RandomSettings, random_crystal
 from model.reference import Reference
-from model.relax import Relaxation, RelaxSettings, relax, usable
+from model.relax import Relaxation, RelaxSettings, usable
 from model.sampler import Blank, SamplerSettings, sample
 from model.screen import ScreenSettings, screen
 from model.stability import Decomposition, Stability
@@ -138,6 +139,7 @@ class Relaxer:
         crystals: Sequence[Crystal],
         free: Sequence[np.ndarray] | None = None,
         settings: RelaxSettings | None = None,
+        guests: Sequence[np.ndarray] | None = None,
     ) -> list[Relaxation | Rejected]:
         """One outcome a crystal, in order.
 
@@ -148,13 +150,14 @@ class Relaxer:
             crystals: as made.
             free: masks (n,) of the atoms that may move, all when left out.
             settings: in place of the relaxer's own.
+            guests: masks (n,) of the atoms that were placed into a host; see `model.funnel`.
         """
         began = time.monotonic()
         verdicts = self._screen(crystals)
         places = [index for index, verdict in enumerate(verdicts) if verdict is None]
-        masks = None if free is None else [free[index] for index in places]
+        masks, placed = (None if some is None else [some[index] for index in places] for some in (free, guests))
         accepted = [crystals[index] for index in places]
-        relaxed = relax(accepted, self.potential, settings or self.relaxation, free=masks) if accepted else []
+        relaxed = funnel(accepted, self.potential, settings or self.relaxation, free=masks, guests=placed)
         work = [len(outcome.initial) * (outcome.steps + 1) for outcome in relaxed]
         second = (time.monotonic() - began) / max(1, sum(work))
         shared = iter([replace(outcome, seconds=second * n) for outcome, n in zip(relaxed, work, strict=True)])

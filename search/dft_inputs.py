@@ -19,7 +19,7 @@ from model.symmetry import refine
 from search.inpaint import read_host
 from search.results import load_results, required
 from search.storage import RunPath
-from search.tables import rank
+from search.tables import crystal_name, rank
 
 SetName = Literal["mp-gga", "mp-r2scan"]
 SETS: dict[tuple[str, bool], type[VaspInputSet]] = {
@@ -86,7 +86,7 @@ def job_of_file(path: Path) -> Job:
     link = path.with_name(LINK)
     about = json.loads(link.read_text()) if link.is_file() else {"candidate": "", "source": str(path)}
     crystal, group = _standard(read_host(path))
-    name = path.parent.name if link.is_file() else f"{crystal.formula}_{_plain(group)}_{path.stem}"
+    name = path.parent.name if link.is_file() else f"{crystal.formula}_{group.replace('/', '_')}_{path.stem}"
     return Job(name, crystal, {**about, "space_group": group})
 
 
@@ -170,7 +170,7 @@ def _named(frame: pd.DataFrame, candidates: Sequence[str]) -> pd.DataFrame:
 
 def _job_of_row(row: dict[Any, Any], run: RunPath) -> Job:
     crystal, group = _standard(required(row["final"]))
-    name = f"{row['formula']}_{_plain(group)}_{1e3 * row['e_d']:+.0f}meV_{row['candidate']}"
+    name = crystal_name({**row, "space_group": group})
     about = {
         "candidate": row["candidate"],
         "source": str(run),
@@ -185,7 +185,3 @@ def _job_of_row(row: dict[Any, Any], run: RunPath) -> Job:
 def _standard(crystal: Crystal) -> tuple[Crystal, str]:
     refined = refine(crystal)
     return (refined.crystal, refined.space_group.symbol) if refined else (crystal, "P1")
-
-
-def _plain(group: str) -> str:
-    return group.replace("/", "_")

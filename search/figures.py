@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
@@ -87,15 +88,27 @@ def _line(rows: pd.DataFrame, stability: Stability, elements: list[str]) -> go.F
     return figure
 
 
-def _name_phases(figure: go.Figure, stable: list[tuple[float, float, str]]) -> None:
-    """Names below the hull, to the left and right of its lowest phase, the lower the nearer they are to it."""
-    lowest = min(stable, key=lambda phase: phase[1])[0]
+def name_place(at: float, phases: Sequence[tuple[float, float]]) -> tuple[int, int]:
+    """Where the name of a phase inside a binary hull is clear of it and of the others.
+
+    Args:
+        at: fraction of the phase.
+        phases: fraction and formation energy of all phases on the hull.
+
+    Returns:
+        The side of the hull's lowest phase, -1, 0 or 1, and how many lines down: the nearer to the lowest, the more.
+    """
+    lowest = min(phases, key=lambda phase: phase[1])[0]
+    outer = sum(0 < other < at if at <= lowest else at < other < 1 for other, _ in phases)
+    return 0 if at == lowest else 1 if at > lowest else -1, outer
+
+
+def _name_phases(figure: go.Figure, stable: Sequence[tuple[float, float, str]]) -> None:
     for at, energy, name in stable:
-        if at in (0, 1):
-            place = {"showarrow": False, "yshift": 12}
-        else:
-            outer = sum(0 < other < at if at <= lowest else at < other < 1 for other, _, _ in stable)
-            place = {"ax": 0 if at == lowest else 34 if at > lowest else -34, "ay": 16 + 16 * outer}
+        place: dict[str, object] = {"showarrow": False, "yshift": 12}
+        if 0 < at < 1:
+            side, line = name_place(at, [phase[:2] for phase in stable])
+            place = {"ax": 34 * side, "ay": 16 + 16 * line}
         figure.add_annotation(
             x=at, y=energy, text=htmlify(name), arrowwidth=0.7, arrowhead=0, arrowcolor=REFERENCE, standoff=4, **place
         )

@@ -108,10 +108,14 @@ def draw_line(hull: go.Figure) -> Figure:
         if "lines" in trace.mode:
             axes.plot(x, y, "s-", color="0.25", markersize=4, label=trace.name, zorder=3)
             for at, energy, name in zip(x, y, trace.text, strict=True):
-                side, where = _outside(at, lowest=x[np.argmin(y)])
+                side, offset = 0, (0, 9)
+                if 0 < at < 1:
+                    side, line = figures.name_place(at, list(zip(x, y, strict=True)))
+                    offset = (5 * side, -9 * max(line, side == 0) - 3)
                 axes.annotate(
-                    latexify(name), (at, energy), textcoords="offset points", xytext=where, ha=side, va="center", size=7
-                )
+                    latexify(name), (at, energy), textcoords="offset points", xytext=offset, va="center", size=7,
+                    ha=("center", "left", "right")[side],
+                )  # fmt: skip
         else:
             known = trace.marker.symbol == "square-open"
             style: dict[str, Any] = {"facecolors": "none", "edgecolors": "0.4", "marker": "s"}
@@ -122,15 +126,6 @@ def draw_line(hull: go.Figure) -> Figure:
     axes.set(xlabel=hull.layout.xaxis.title.text, ylabel=hull.layout.yaxis.title.text, ylim=(1.2 * lowest - 0.02, 0.1))
     axes.legend(loc="lower right")
     return figure
-
-
-def _outside(at: float, *, lowest: float) -> tuple[str, tuple[float, float]]:
-    """Where a phase's name stands clear of the hull: alignment and offset in points."""
-    if at in (0, 1):
-        return "center", (0, 9)
-    if at == lowest:
-        return "center", (0, -9)
-    return ("right", (-5, -3)) if at < lowest else ("left", (5, -5))
 
 
 def draw_triangle(hull: go.Figure) -> Figure:

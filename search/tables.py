@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -89,9 +90,10 @@ def write_cif(crystal: Crystal, path: Path) -> None:
 
 
 def crystal_name(row: Mapping[str, Any]) -> str:
-    """File name that tells formula, space group, E_d and candidate."""
-    group = _text(row["space_group"]).replace("/", "_") or "P1"
-    return f"{row['formula']}_{group}_{1e3 * row['e_d']:+.0f}meV_{row['candidate']}"
+    """File name that tells formula, space group, E_d and candidate; never one that leads to another folder."""
+    group = _text(row["space_group"]) or "P1"
+    name = f"{row['formula']}_{group}_{1e3 * row['e_d']:+.0f}meV_{row['candidate']}"
+    return re.sub(r"[^\w.+-]", "_", name)
 
 
 def write_cifs(best: pd.DataFrame, folder: Path) -> list[Path]:

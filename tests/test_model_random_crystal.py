@@ -12,7 +12,7 @@ from model.crystal import Crystal
 from model.lattice import BRAVAIS, sample_lattice
 from model.random_crystal import RandomSettings, distribute, random_crystal, suitable_groups
 from model.screen import pair_distances
-from model.space_groups import bravais_of, groups_of, primitive_operations, primitive_sites
+from model.space_groups import bravais_of, groups_in, groups_of, primitive_operations, primitive_sites
 
 SITES = {1: 1, 2: 9, 12: 10, 62: 4, 139: 15, 166: 9, 194: 12, 225: 12, 227: 9}  # International Tables A: letters
 
@@ -36,6 +36,17 @@ def test_every_space_group_belongs_to_one_lattice():
     numbers = sorted(number for bravais in BRAVAIS for number in groups_of(bravais))
     assert numbers == list(range(1, 231))
     assert [bravais_of(number) for number in (2, 5, 38, 166, 194, 225)] == ["aP", "mS", "oS", "hR", "hP", "cF"]
+
+
+def test_special_cells_admit_the_groups_of_general_ones():
+    assert set(groups_in("aP")) == {1, 2}
+    assert set(groups_of("oF")) < set(groups_in("cF"))
+    assert set(groups_of("mS")) < set(groups_in("oS"))
+    for bravais in BRAVAIS:
+        metric = (lattice := sample_lattice(bravais, 50.0, np.random.default_rng(1))) @ lattice.T
+        for number in groups_in(bravais):
+            rotations, _ = primitive_operations(number)
+            assert np.allclose(rotations.transpose(0, 2, 1) @ metric @ rotations, metric), (bravais, number)
 
 
 def test_a_number_without_a_group_is_an_error():
@@ -130,7 +141,7 @@ def test_fixed_sites_are_taken_once():
 
 
 def test_numbers_that_no_group_suits_are_placed_without_one():
-    assert suitable_groups("cI", (1, 1, 1, 1, 1, 1)) == (1,)
+    assert suitable_groups("aP", (1,) * 9) == (1,)  # P-1 has eight centres
 
 
 def test_settings_name_what_contradicts():

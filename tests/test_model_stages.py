@@ -1,85 +1,22 @@
-"""What every generator keeps to, whatever its way."""
+"""The stations of a candidate's way, where no other file tests them."""
+
+import time
 
 import numpy as np
-import pytest
 
-from model.composition import CellFormula
-from model.crystal import Crystal
-from model.guests import SymmetricSettings
-from model.lattice import sample_lattice
-from model.prototypes import ExchangeSettings, exchanges
-from model.random_crystal import RandomSettings
-from model.sampler import AncestralSettings, Blank
-from model.stages import Generator
-from model.symmetry import space_group
-
-FEW = AncestralSettings(steps=3)
-SETTINGS = {
-    "diffusion": FEW,
-    "random": RandomSettings(),
-    "exchange": ExchangeSettings(),
-    "inpainting": FEW,
-    "symmetric": SymmetricSettings(sampler=FEW),
-}
+from model.relax import RelaxSettings
+from model.screen import ScreenSettings
+from model.stages import Rejected, Relaxer
 
 
-@pytest.fixture(scope="module")
-def generator(tiny_weights):
-    return Generator(str(tiny_weights), "cpu")
-
-
-def blanks(method, host, seeds):
-    """A ragged batch of what the method is given."""
-    if method in ("inpainting", "symmetric"):
-        counts = (1, 2)
-        filled = [host.join(Crystal(host.lattice, np.zeros((n, 3)), [3] * n)) for n in counts]
-        return [
-            Blank(crystal, np.arange(len(crystal)) >= len(host), seed)
-            for crystal, seed in zip(filled, seeds, strict=True)
-        ]
-    made = []
-    for cell, bravais, seed in zip(map(CellFormula.parse, ("Li4Si2", "LiSi")), ("hR", "oS"), seeds, strict=True):
-        lattice = sample_lattice(bravais, 16.0 * cell.n_atoms, np.random.default_rng(seed))
-        crystal = Crystal(lattice, np.zeros((cell.n_atoms, 3)), cell.numbers)
-        if method == "exchange":
-            crystal = exchanges(cell)[0].crystal(16.0 * cell.n_atoms)
-        made.append(Blank(crystal, np.full(len(crystal), method != "exchange"), seed, bravais=bravais))
-    return made
-
-
-@pytest.fixture(scope="module")
-def host(licoo2):
-    return licoo2.select(licoo2.numbers != 3)
-
-
-@pytest.mark.parametrize("method", SETTINGS)
-def test_crystals_hold_the_atoms_in_the_cells_that_were_asked_for(generator, host, method):
-    given = blanks(method, host, (1, 2))
-    made = generator.generate(given, SETTINGS[method])
-    for blank, crystal in zip(given, made.crystals, strict=True):
-        assert np.array_equal(crystal.numbers, blank.crystal.numbers)
-        assert np.array_equal(crystal.lattice, blank.crystal.lattice)
-        fixed = ~blank.guest
-        step = crystal.fractional[fixed] - blank.crystal.fractional[fixed]
-        assert np.abs(step - np.round(step)).max(initial=0) < 1e-9
-    network = method not in ("random", "exchange")
-    assert (made.evaluations > 0, made.score_model is not None) == (network, network)
-
-
-@pytest.mark.parametrize("method", SETTINGS)
-def test_a_seed_decides_a_crystal_whatever_shares_its_batch(generator, host, method):
-    first, second = blanks(method, host, (1, 2))
-    together = generator.generate([first, second], SETTINGS[method]).crystals
-    alone = generator.generate([second], SETTINGS[method]).crystals
-    assert np.allclose(together[1].fractional, alone[0].fractional, atol=1e-4)
-    if method != "exchange":
-        other = generator.generate(blanks(method, host, (1, 3)), SETTINGS[method]).crystals
-        assert not np.allclose(other[1].fractional, together[1].fractional, atol=1e-3)
-
-
-def test_guests_on_orbits_keep_a_group_of_their_host(generator, host):
-    given = [Blank(host.join(Crystal(host.lattice, np.zeros((1, 3)), [3])), np.arange(4) >= 3, s) for s in range(4)]
-    made = generator.generate(given, SymmetricSettings(descend=0.0, sampler=FEW)).crystals
-    assert {space_group(crystal, 1e-3).symbol for crystal in made} == {"R-3m"}
-    lower = generator.generate(given, SymmetricSettings(descend=0.9, sampler=FEW)).crystals
-    assert len({space_group(crystal, 1e-3).symbol for crystal in lower}) > 1
+def test_seconds_of_a_batch_add_up_to_its_wall_time(licoo2, lisi, rattle):
+    relaxer = Relaxer("chgnet-0.3.0", RelaxSettings(max_steps=3), ScreenSettings())
+    fused = lisi.replace(fractional=np.zeros((2, 3)))
+    began = time.monotonic()
+    outcomes = relaxer.relax([rattle(licoo2, width=0.1), fused, rattle(lisi, width=0.1)])
+    elapsed = time.monotonic() - began
+    assert isinstance(outcomes[1], Rejected)
+    large, small = outcomes[0], outcomes[2]
+    assert large.seconds + small.seconds <= elapsed  # each had the whole of it, if they were not shared out
+    work = [len(one.initial) * (one.steps + 1) for one in (large, small)]
+    np.testing.assert_allclose(large.seconds / small.seconds, work[0] / work[1])

@@ -32,6 +32,12 @@ def test_dots_of_a_binary_hull_are_those_of_the_report(small_run):
         np.testing.assert_allclose(offsets(axes)[name], np.column_stack([traces[name].x, traces[name].y]))
 
 
+def test_names_of_phases_stand_below_the_hull_apart_from_each_other():
+    phases = [(0.0, 0.0), (0.2, -0.2), (0.3, -0.3), (0.5, -0.25), (0.6, -0.1), (1.0, 0.0)]
+    places = [figures.name_place(at, phases) for at, _ in phases[1:-1]]
+    assert places == [(-1, 0), (0, 1), (1, 1), (1, 0)]
+
+
 def test_corners_of_the_triangle_are_the_elements(small_run):
     hull = figures.hull(frame_of(small_run), stability_of("Li-Si-P"))
     axes = draw_triangle(hull).axes[0]

@@ -1,0 +1,183 @@
+"""What a file from somebody else can do: nothing that is loaded is code, and nothing is written outside a run."""
+
+import ast
+import os
+import pickle
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+
+from model.train import TrainConfig
+from search.config import SearchConfig, check_config
+from search.dft_inputs import jobs_of_run
+from search.export import FORMATS, export
+from search.pipeline import load_stages, search_here
+from search.prepare import load_reference, remember, same_search
+from search.results import ResultStore, load_results
+from search.tables import write_cifs
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("model", "actors", "search", "benchmarks")
+SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+# They run, or may run, what they load.
+LOADERS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+CALLS = {"torch.load", "numpy.load", "np.load", "pandas.read_pickle", "pd.read_pickle", "eval", "exec"}
+CALLS |= {"yaml.load", "yaml.unsafe_load", "yaml.full_load"}
+
+
+def dangers(tree):
+    """(line, what) of imports and calls by which a file could run code when it is loaded."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, name.name) for name in node.names if name.name.split(".")[0] in LOADERS)
+        elif isinstance(node, ast.ImportFrom):
+            names = {node.module.split(".")[-1], *(name.name for name in node.names)}
+            yield from ((node.lineno, name) for name in sorted(names & LOADERS))
+        elif isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            true = {key.arg for key in node.keywords if getattr(key.value, "value", None) is True}
+            if (called in CALLS and "weights_only" not in true) or "allow_pickle" in true:
+                yield node.lineno, called
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["import pickle", "from ray import cloudpickle", "def f():\n    import joblib", "torch.load(path)", "eval(text)",
+     "torch.load(path, weights_only=False)", "np.load(path)", "read(path, allow_pickle=True)",
+     "yaml.load(text, Loader)"],
+)  # fmt: skip
+def test_a_danger_is_seen(text):
+    assert list(dangers(ast.parse(text)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["torch.load(path, weights_only=True)", "yaml.safe_load(text)", "network.eval()", "read(allow_pickle=False)"],
+)
+def test_what_is_harmless_is_not_taken_for_one(text):
+    assert not list(dangers(ast.parse(text)))
+
+
+def test_nothing_that_is_loaded_is_code_but_for_the_one_thing_that_is_documented():
+    found = {
+        str(path.relative_to(ROOT)): [what for _, what in dangers(ast.parse(path.read_text(encoding="utf-8")))]
+        for path in SOURCES
+    }
+    assert len(SOURCES) > 60
+    assert {name: what for name, what in found.items() if what} == {"model/reference.py": ["pickle"]}
+    assert (ROOT / "model" / "reference.py").read_text().count("pickle.load") == 1
+    assert "allow_pickle" in (ROOT / "docs" / "configuration.md").read_text()
+
+
+class Trap:
+    """Does something when it is unpickled."""
+
+    def __reduce__(self):
+        return os.mkdir, ("sprung",)
+
+
+def test_a_pickle_in_a_configuration_is_not_opened_unless_it_says_so(tmp_path, monkeypatch, make_config):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "phases.json").write_bytes(pickle.dumps(Trap()))
+    reference = {"kind": "file", "path": "phases.json", "potential": "CHGNet 0.3.0"}
+    with pytest.raises(ValueError, match="runs whatever code its author put into it"):
+        load_reference(make_config(reference=reference))
+    assert not (tmp_path / "sprung").exists()
+    with pytest.raises(AttributeError):  # the trap is real: it springs, and what it gives back is no reference
+        load_reference(make_config(reference={**reference, "allow_pickle": True}))
+    assert (tmp_path / "sprung").exists()
+
+
+# --- where things are written -------------------------------------------------------------------------------------
+
+# Every text of a configuration, by what it is: a place, which is read and never written, or a word.
+# A new field must be sorted in here.
+PLACES = {SearchConfig: {"frameworks.files", "reference.path", "models.weights"}, TrainConfig: {"data.path"}}
+WORDS = {
+    SearchConfig: {
+        "name", "compositions.system", "compositions.more", "compositions.fractions", "compositions.formulas",
+        "compositions.cells", "lattices.bravais", "frameworks.guests", "reference.potential", "resources.address",
+        "tuning.generation", "tuning.inpainting", "tuning.relaxation",
+    },
+    TrainConfig: {"data.split", "data.guests", "network.edge", "network.hidden", "network.auxiliary", "network.node"},
+}  # fmt: skip
+
+
+def texts(group, before=""):
+    """Names of the fields of a settings class, and of those in it, that may hold any text."""
+    for name, field in group.model_fields.items():
+        where, kinds = f"{before}{name}", list(flattened(field.annotation))
+        for kind in kinds:
+            if hasattr(kind, "model_fields"):
+                yield from texts(kind, f"{where}.")
+        if str in kinds or Path in kinds:
+            yield where
+
+
+def flattened(kind):
+    """A type and all types that it is made of; of the words of a Literal none."""
+    inside = get_args(kind)
+    if not inside:
+        yield kind
+    for part in inside:
+        if isinstance(part, type) or get_args(part):
+            yield from flattened(part)
+
+
+@pytest.mark.parametrize("settings", [SearchConfig, TrainConfig])
+def test_every_place_that_a_configuration_can_name_is_known(settings):
+    assert set(texts(settings)) == PLACES[settings] | WORDS[settings]
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "/elsewhere", "a/b", "..", "a\\b", "", "~"])
+def test_the_name_of_a_search_leads_nowhere(name):
+    with pytest.raises(ValueError, match=r"letters, digits and \. _ - only"):
+        check_config({"name": name, "compositions": {"system": "Li-Si"}}, source="test")
+
+
+def everything(folder):
+    """Content and time of change of all files below."""
+    return {path: (path.stat().st_mtime_ns, path.is_dir() or path.read_bytes()) for path in folder.rglob("*")}
+
+
+def test_a_search_writes_to_its_run_and_nowhere_else(tmp_path, monkeypatch, make_config, tiny_weights, host_file):
+    outside, here = tmp_path / "outside", tmp_path / "here"
+    for folder in (outside, here):
+        folder.mkdir()
+    weights = outside / "tiny.safetensors"
+    for source in (tiny_weights, tiny_weights.with_suffix(".yaml")):
+        (outside / source.name.replace(tiny_weights.stem, "tiny")).write_bytes(source.read_bytes())
+    (outside / "host.cif").write_bytes(host_file.read_bytes())
+    monkeypatch.chdir(here)
+    config = make_config(
+        compositions={"cells": [{"Li": 1, "Co": 1, "O": 2}]},
+        frameworks={"guests": ["Li"], "files": [str(outside / "host.cif")]},
+        models={"weights": str(weights)},
+        generation={"kind": "heun", "steps": 2}, inpainting={"kind": "heun", "steps": 2}, relaxation={"max_steps": 1},
+        policy={"rounds": 1, "generated": 1, "inpainted": 1, "samples": 1, "batch": 1},
+    )  # fmt: skip
+    before, reference, run = everything(outside), load_reference(config), here / "run"
+    run.mkdir()
+    same_search(run, config, reference)
+    remember(run, config, reference)
+    for _ in search_here(config, reference, ResultStore(run), load_stages(config, reference)):
+        pass
+    assert len(load_results(run)) == 2
+    assert everything(outside) == before
+    assert [path.name for path in here.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize("kind", [*FORMATS, "best", "dft"])
+def test_results_of_somebody_else_cannot_name_a_place(tmp_path, cobaltate, kind):
+    row = {**cobaltate["rows"][0], "candidate": "../../../evil", "space_group": "../..", "formula": "../Li"}
+    ResultStore(tmp_path / "run").append("task", [row])
+    frame, out = load_results(tmp_path / "run", structures=False), tmp_path / "a" / "b" / "c" / "out"
+    if kind == "dft":
+        (job,) = jobs_of_run(tmp_path / "run", top=1)
+        assert np.isin(list("/\\"), list(job.name)).sum() == 0
+        return
+    written = write_cifs(frame, out) if kind == "best" else export(frame, kind, out)
+    assert {path.resolve().parent for path in written} == {out.resolve()}
+    assert not list(tmp_path.rglob("*evil")) and not list((tmp_path / "a").glob("*.*"))
