@@ -20,6 +20,10 @@ class Metrics:
             tag_keys=("step", "outcome"),
         )
         self._candidates = Counter("hostguide_candidates", "Candidates stored", tag_keys=("status", "reason"))
+        self._store = Histogram(
+            "hostguide_store_seconds", "Seconds to store a task", boundaries=[0.003, 0.01, 0.03, *SECONDS]
+        )
+        self._candidates = Counter("hostguide_candidates", "Candidates stored", tag_keys=("status", "reason"))
         self._driver = Histogram(
             "hostguide_driver_seconds",
             "Seconds the driver takes to plan a round or to store a task",
@@ -33,9 +37,9 @@ class Metrics:
         """One call came back; ``outcome`` is ``done`` or the cause of the failure."""
         self._calls.observe(seconds, {"step": step, "outcome": outcome})
 
-    def driver(self, what: str, seconds: float) -> None:
-        """The driver has planned a round or stored a task."""
-        self._driver.observe(seconds, {"what": what})
+    def storing(self, seconds: float) -> None:
+        """A task was stored in so many seconds."""
+        self._store.observe(seconds)
 
     def stored(self, statuses: Mapping[tuple[str, str], int]) -> None:
         """A task is on disk: how many candidates of each status and reason it has."""

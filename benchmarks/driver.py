@@ -8,7 +8,7 @@ and skips what the driver waits. So 500 relaxers need no 500 cores, and all that
 call costs the driver ``--ray`` seconds; ``--measure-ray`` measures that here with real actors and arguments of real
 size.
 The clock counts the driver's CPU time, so that other work on this machine does not matter; what it waits for the disk
-is counted as ``--disk`` seconds a task.
+is counted as ``--disk`` seconds a task. Memory is that of driver and planner together.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from model.composition import CellFormula
 from model.crystal import Crystal
 from search.config import SearchConfig, check_config
 from search.driver import Driver
+from search.planner import Planner
 from search.prepare import load_reference
 
 
@@ -75,15 +76,16 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
         before, began = memory(), time.process_time()
         driver = driver_of(config, folder, arguments)
         outcome = driver.run(threading.Event())
-        relaxers, tasks = driver.crew.pools[1], driver.tally.calls["judge"]
-        spent = driver.crew.clock.spent
+        pools, tasks = driver.crew.pools, driver.tally.calls["judge"]
+        relaxers, spent = pools["relax"], driver.crew.clock.spent
         found = {
             "candidates": outcome.candidates,
             "tasks": tasks,
             "relaxer_utilisation": relaxers.busy / relaxers.present,
+            "planner_utilisation": pools["plan"].busy / pools["plan"].present,
+            "planner_seconds_a_task": pools["plan"].busy / tasks if tasks else None,
             "driver_seconds_a_task": spent / tasks if tasks else None,
             "driver_share": spent / (relaxers.present / relaxers.limit),
-            **{f"{what}_seconds": seconds for what, seconds in driver.tally.driver_seconds.items()},
             "memory_mb": memory() - before,
             "cpu_seconds_with_stubs": time.process_time() - began,
         }
@@ -121,18 +123,19 @@ def driver_of(config: SearchConfig, folder: Path, arguments: argparse.Namespace)
     def relaxing(*_: Any) -> float:
         return float(rng.lognormal(np.log(arguments.seconds), arguments.spread))
 
-    stages = Stages()
+    stages, reference = Stages(), load_reference(config)
     pools = [
+        SimulatedPool(Planner(config, reference), 1, clock, None, arguments.ray),
         SimulatedPool(stages.generator, max(1, n // 20), clock, lambda *_: 0.1 * arguments.seconds, arguments.ray),
         SimulatedPool(stages.relaxer, n, clock, relaxing, arguments.ray),
         SimulatedPool(stages.symmetrizer, max(1, n // 4), clock, lambda *_: 0.2 * arguments.seconds, arguments.ray),
     ]
-    driver = Driver(config, folder, load_reference(config), SimulatedCrew(pools))
+    driver = Driver(config, folder, reference, SimulatedCrew(pools))
     append = driver.store.append
 
-    def slow(task: str, rows: Any) -> None:
-        append(task, rows)
+    def slow(task: str, rows: Any) -> Any:
         clock.charge(arguments.disk)
+        return append(task, rows)
 
     driver.store.append = slow  # type: ignore[method-assign]
     return driver

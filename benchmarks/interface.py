@@ -18,7 +18,6 @@ import argparse
 import json
 import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +28,17 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from model.analysis import void_sites
 from model.crystal import Crystal
 from model.relax import RelaxSettings
 from model.sampler import Blank
-from model.screen import ScreenSettings, too_close
+from model.screen import ScreenSettings
 from model.stages import Generator, Rejected, Relaxer, usable
+from model.starts import at_random, in_voids
 from search.inpaint import Filled, Region, fill, make_blanks, read_host, refine
 from search.tables import write_cif
 
 STACKED = Path(__file__).parent.parent / "examples" / "interface" / "Li-Li2O.cif"
 REGION = Region(0.28, 0.63)  # the last O and Li layers of the oxide, the first two Li layers of the metal
-TRIES = 2000  # random fillings for one without overlaps
 SIZES = {"O": (90, "#d33b2f"), "Li": (110, "#2fa84f")}
 
 
@@ -56,7 +54,7 @@ class Ways:
         return self._relaxed([self.stacked])
 
     def inpainted(self) -> list[tuple[float, Crystal]]:
-        return _pairs(fill(self._blanks(self.samples * (1 + self.rounds)), self.generator, self.relaxer)[0])
+        return _pairs(fill(self._many(), self.generator, self.relaxer)[0])
 
     def refined(self) -> list[tuple[float, Crystal]]:
         filled, _ = fill(self._blanks(self.samples), self.generator, self.relaxer)
@@ -67,47 +65,20 @@ class Ways:
         return _pairs(filled)
 
     def in_voids(self) -> list[tuple[float, Crystal]]:
-        return self._relaxed([self._in_voids(blank) for blank in self._blanks(self.samples * (1 + self.rounds))])
+        return self._relaxed([in_voids(blank, where=REGION.holds).crystal for blank in self._many()])
 
     def at_random(self) -> list[tuple[float, Crystal]]:
-        return self._relaxed([self._at_random(blank) for blank in self._blanks(self.samples * (1 + self.rounds))])
+        return self._relaxed([at_random(blank, where=REGION.holds).crystal for blank in self._many()])
+
+    def _many(self) -> list[Blank]:
+        return self._blanks(self.samples * (1 + self.rounds))
 
     def _blanks(self, count: int) -> list[Blank]:
         return make_blanks(self.stacked, {}, samples=count, seed=self.seed, region=REGION)
 
-    def _at_random(self, blank: Blank) -> Crystal:
-        """One guest after the other where it overlaps with nothing that is there."""
-        return self._one_by_one(
-            blank, lambda rng, there: REGION.scattered(there, _last(there), int(rng.integers(2**62)))
-        )
-
-    def _in_voids(self, blank: Blank) -> Crystal:
-        """One guest after the other into the widest voids that are left, give or take 0.2 Å."""
-
-        def widest(rng: np.random.Generator, there: Crystal) -> Crystal:
-            voids = void_sites(there.select(~_last(there)), min_radius=0.5)
-            inside = [void for void in voids if REGION.holds(void.fractional[None])[0]]
-            place = max(inside, key=lambda void: void.radius + 0.2 * rng.standard_normal()).fractional
-            return there.replace(fractional=np.concatenate([there.fractional[:-1], place[None]]))
-
-        return self._one_by_one(blank, widest)
-
-    def _one_by_one(self, blank: Blank, place: Callable[[np.random.Generator, Crystal], Crystal]) -> Crystal:
-        rng = np.random.default_rng(blank.seed)
-        filled = blank.crystal.select(~blank.guest)
-        for number in rng.permutation(blank.crystal.numbers[blank.guest]):
-            larger = filled.join(Crystal(filled.lattice, np.zeros((1, 3)), np.array([number])))
-            tries = (place(rng, larger) for _ in range(TRIES))
-            filled = next((one for one in tries if not too_close(one)), larger)
-        return filled
-
     def _relaxed(self, crystals: list[Crystal]) -> list[tuple[float, Crystal]]:
         outcomes = [one for one in self.relaxer.relax(crystals) if not isinstance(one, Rejected) and usable(one)]
         return sorted(((one.energy_final, one.final) for one in outcomes), key=lambda pair: pair[0])
-
-
-def _last(crystal: Crystal) -> np.ndarray:
-    return np.arange(len(crystal)) == len(crystal) - 1
 
 
 def _pairs(filled: list[Filled]) -> list[tuple[float, Crystal]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -51,11 +52,27 @@ class CrystalTable:
 
         With ``crystals`` so many are drawn, whatever their size.
         """
+        counts = {size: crystals or max(1, atoms // size) for size in self.groups}
+        return self._draw(rng, counts, {size: 1 if crystals else size for size in self.groups})
+
+    def draw_edges(self, edges: int, rng: np.random.Generator, *, cutoff: float) -> list[Crystal]:
+        """The same by the number of edges within ``cutoff`` Å, taken from the mean density of crystals of one size."""
+        sphere = 4 / 3 * np.pi * cutoff**3
+        counts = {size: max(1, int(edges / (sphere * density))) for size, density in self.pair_density.items()}
+        return self._draw(rng, counts, {size: 1 / count for size, count in counts.items()})
+
+    @cached_property
+    def pair_density(self) -> dict[int, float]:
+        """Per size, the mean of n²/V in 1/Å³: so many edges has a crystal for every Å³ of the sphere of the cutoff."""
+        return {n: float(np.mean([n**2 / crystal.volume for crystal in group])) for n, group in self.groups.items()}
+
+    def _draw(self, rng: np.random.Generator, counts: dict[int, int], due: dict[int, float]) -> list[Crystal]:
+        """So many crystals of one size; a size comes up as its weight times ``due`` says."""
         sizes = list(self.groups)
-        share = np.array([self.weights[size].sum() * (1 if crystals else size) for size in sizes])
+        share = np.array([self.weights[size].sum() * due[size] for size in sizes])
         size = sizes[rng.choice(len(sizes), p=share / share.sum())]
         weight = self.weights[size]
-        chosen = rng.choice(len(weight), size=crystals or max(1, atoms // size), p=weight / weight.sum())
+        chosen = rng.choice(len(weight), size=counts[size], p=weight / weight.sum())
         return [self.groups[size][i] for i in chosen]
 
 

@@ -91,14 +91,34 @@ class Exchange:
 def exchanges(cell: CellFormula) -> tuple[Exchange, ...]:
     """All ways to make a cell of these atoms from a known structure type, the least strange first."""
     counts = {atomic_numbers[element]: count for element, count in cell.counts}
-    found = [
-        Exchange(prototype, dict(zip(places, assigned, strict=True)))
-        for prototype in _library().get(tuple(sorted(counts.values())), ())
-        for places in [tuple(prototype.negativity)]
-        for assigned in permutations(counts)
-        if all((prototype.crystal.numbers == z).sum() == counts[new] for z, new in zip(places, assigned, strict=True))
-    ]
+    known = _library().get(tuple(sorted(counts.values())), [])
+    found = [exchange for prototype in known for exchange in _assignments(prototype, counts)]
     return tuple(sorted(found, key=lambda one: (one.strangeness, one.prototype.name)))
+
+
+def _assignments(prototype: Prototype, counts: Mapping[int, int]) -> list[Exchange]:
+    """The ways to put elements in the places of a prototype; those that only swap places of one kind count once."""
+    places = tuple(prototype.negativity)
+    size = {z: int((prototype.crystal.numbers == z).sum()) for z in places}
+    fitting = [
+        one for one in permutations(counts) if all(size[z] == counts[new] for z, new in zip(places, one, strict=True))
+    ]
+    if len(fitting) == 1:
+        return [Exchange(prototype, dict(zip(places, fitting[0], strict=True)))]
+    rows = dict(zip(places, _mean_distances(prototype.crystal).values(), strict=True))
+    kept: list[tuple[np.ndarray, Exchange]] = []
+    for assigned in fitting:
+        elements = dict(zip(places, assigned, strict=True))
+        seen = np.stack([rows[z] for z in sorted(places, key=lambda z: elements[z])])
+        if not any(np.abs(seen - other).max() < SAME for other, _ in kept):
+            kept.append((seen, Exchange(prototype, elements)))
+    return [exchange for _, exchange in kept]
+
+
+def _mean_distances(crystal: Crystal) -> dict[int, np.ndarray]:
+    """Atomic number -> (16,) mean distances to the k-th neighbours at one unit of volume an atom."""
+    distances = neighbour_distances(crystal, NEIGHBOURS) / np.cbrt(crystal.volume / len(crystal))
+    return {z: distances[crystal.numbers == z].mean(0) for z in np.unique(crystal.numbers).tolist()}
 
 
 def electronegativity(z: int) -> float:
@@ -155,8 +175,7 @@ class _Type:
 
     @classmethod
     def of(cls, name: str, crystal: Crystal) -> _Type:
-        distances = neighbour_distances(crystal, NEIGHBOURS) / np.cbrt(crystal.volume / len(crystal))
-        means = {z: distances[crystal.numbers == z].mean(0) for z in np.unique(crystal.numbers).tolist()}
+        means = _mean_distances(crystal)
         counts = {z: int((crystal.numbers == z).sum()) for z in means}
         places = sorted(means, key=lambda z: (counts[z], *means[z].round(2), electronegativity(z)))
         label = tuple(counts[z] for z in places)

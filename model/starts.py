@@ -5,6 +5,7 @@ They are baselines for the samplers, and places to start from: a blank that come
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -14,21 +15,33 @@ from model.crystal import Crystal
 from model.sampler import Blank
 from model.screen import ScreenSettings, closest_allowed
 
+Allowed = Callable[[np.ndarray], np.ndarray]
 TRIES = 200  # random places for one guest, of which the first without an overlap counts, else the roomiest
 
 
-def at_random(blank: Blank) -> Blank:
-    """Guests one after another at random, where they overlap with nothing if there is such a place."""
+def everywhere(places: np.ndarray) -> np.ndarray:
+    """(m,) true: no fractional place (m, 3) is forbidden."""
+    return np.ones(len(places), dtype=bool)
+
+
+def at_random(blank: Blank, *, where: Allowed = everywhere) -> Blank:
+    """Guests one after another at random, where they overlap with nothing if there is such a place.
+
+    Args:
+        blank: its seed decides.
+        where: which fractional places (m, 3) guests may take; a part of the cell that random points find.
+    """
     rng = np.random.default_rng(blank.seed)
-    return _filled(blank, [rng.random((TRIES, 3)) for _ in range(blank.guest.sum())])
+    return _filled(blank, [_tries(rng, where) for _ in range(blank.guest.sum())])
 
 
-def in_voids(blank: Blank, *, spread: float = 0.0) -> Blank:
+def in_voids(blank: Blank, *, spread: float = 0.0, where: Allowed = everywhere) -> Blank:
     """Guests in voids of the host, wide ones rather than narrow ones, and at random where there are too few.
 
     Args:
         blank: its seed decides.
         spread: Å, standard deviation of normal noise about the voids, for a sampler whose highest level it is.
+        where: as for `at_random`.
     """
     rng = np.random.default_rng(blank.seed)
     count = int(blank.guest.sum())
@@ -37,11 +50,17 @@ def in_voids(blank: Blank, *, spread: float = 0.0) -> Blank:
     # Gumbel noise: an order drawn without replacement, proportional to exp(radius / 0.1 Å)
     handicap = np.array([void.radius for void in voids]) / 0.1 + rng.gumbel(size=len(voids))
     places = sites[np.argsort(-handicap)]
-    filled = _filled(blank, [np.concatenate([places, rng.random((TRIES, 3))]) for _ in range(count)])
+    places = places[where(places)]
+    filled = _filled(blank, [np.concatenate([places, _tries(rng, where)]) for _ in range(count)])
     noise = spread * rng.standard_normal((count, 3)) @ np.linalg.inv(blank.crystal.lattice)
     fractional = filled.crystal.fractional.copy()
     fractional[blank.guest] += noise
     return replace(filled, crystal=filled.crystal.replace(fractional=fractional))
+
+
+def _tries(rng: np.random.Generator, where: Allowed) -> np.ndarray:
+    places = rng.random((TRIES, 3))
+    return places[where(places)]
 
 
 def _filled(blank: Blank, places: list[np.ndarray]) -> Blank:

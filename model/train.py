@@ -1,6 +1,8 @@
-"""Training of the score network: deterministic, resumable at any step, one process.
+"""Training of the score network: deterministic, resumable at any step, in one process or several.
 
 Every step draws its batch and noise from (seed, step), so that a resumed run continues exactly where it stopped.
+Several processes draw the same batch, each takes its share of the crystals, and their gradients are added: the step
+is that of one process.
 """
 
 from __future__ import annotations
@@ -8,8 +10,11 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import platform
+import subprocess
 import time
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +31,7 @@ from model.dataset import CrystalTable, DataConfig, load_table
 from model.loss import Objective, denoising_loss, training_example
 from model.network import NetworkConfig, ScoreNetwork
 from model.paper_network import PaperNetwork
+from model.potential import select
 from model.settings import Settings
 
 Example = tuple[Batch, Batch, Tensor, Tensor]  # what `training_example` returns
@@ -44,6 +50,8 @@ class TrainConfig(Settings):
     steps: int = 50_000
     atoms_per_batch: int = 288
     crystals_per_batch: int | None = Field(default=None, ge=1)  # if given, takes the place of atoms_per_batch
+    edges_per_batch: int | None = Field(default=None, ge=1)  # the same: edges within the cutoff, by the mean density
+    precision: Literal["float32", "bfloat16"] = "float32"  # of the forward pass; weights and optimizer are float32
     learning_rate: float = 3e-3  # after the warm-up
     schedule: Literal["cosine", "constant", "trapezoid"] = "cosine"
     decay: int = Field(default=0, ge=0)  # trapezoid: steps at the end over which the rate falls to zero
@@ -68,10 +76,21 @@ def learning_rate(step: int, config: TrainConfig) -> float:
 
 
 class Trainer:
-    """One training run in one folder. `run` continues from whatever the folder holds."""
+    """One training run in one folder. `run` continues from whatever the folder holds.
 
-    def __init__(self, config: TrainConfig, folder: Path, *, device: str = "cpu") -> None:
+    Args:
+        config: what to train.
+        folder: of the run; all processes see it, the first one writes.
+        device: ``cpu``, ``cuda`` or ``cuda:1``.
+        rank, world: number of this process among all that train together. With more than one,
+            ``torch.distributed`` has been initialised.
+    """
+
+    def __init__(
+        self, config: TrainConfig, folder: Path, *, device: str = "cpu", rank: int = 0, world: int = 1
+    ) -> None:
         self.config, self.folder, self.device = config, folder, device
+        self.rank, self.world = rank, world
         self.table = load_table(config.data)
         self.validation = load_table(config.data.model_copy(update={"split": "val"}))
         torch.manual_seed(config.seed)
@@ -82,38 +101,86 @@ class Trainer:
         folder.mkdir(parents=True, exist_ok=True)
         self._resume()
 
-    def run(self, report: Callable[[dict[str, Any]], None] = print) -> dict[str, Any]:
-        """Train to the last step and return the final validation record."""
-        began, losses = time.monotonic(), []
+    def run(
+        self, report: Callable[[dict[str, Any]], None] = print, *, seconds: float = math.inf
+    ) -> dict[str, Any] | None:
+        """Train to the last step, or for about ``seconds``; return the final validation record if it came so far."""
+        started = began = time.monotonic()
+        losses: list[float] = []
         while self.step < self.config.steps:
             losses.append(self._train_step())
             self.step += 1
-            if self.step % self.config.validate_every == 0 or self.step == self.config.steps:
-                record = {
-                    "step": self.step,
-                    "train": float(np.mean(losses)),
-                    "seconds_per_step": (time.monotonic() - began) / len(losses),
-                    **self.validate(),
-                }
-                self._log(record)
-                report(record)
+            last = self.step == self.config.steps
+            if self.step % self.config.validate_every == 0 or last:
+                if self.rank == 0:
+                    self._record(losses, began, report)
                 began, losses = time.monotonic(), []
-            if self.step % self.config.save_every == 0 or self.step == self.config.steps:
+            stop = self.step % 10 == 0 and self._agreed(time.monotonic() - started > seconds)
+            if self.rank == 0 and (self.step % self.config.save_every == 0 or last or stop):
                 self.save()
+            if stop and not last:
+                return None
         return self.validate()
+
+    def _record(self, losses: list[float], began: float, report: Callable[[dict[str, Any]], None]) -> None:
+        record = {
+            "step": self.step,
+            "train": float(np.mean(losses)),
+            "seconds_per_step": (time.monotonic() - began) / len(losses),
+            **self.validate(),
+        }
+        self._log(record)
+        report(record)
 
     def _train_step(self) -> float:
         rng = np.random.default_rng([self.config.seed, self.step])
-        loss = self._loss(self.network, self._example(self.table, rng)).mean()
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss = self.backward(self._example(self.table, rng))
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, self.config)
         if torch.isfinite(norm):  # a lost step shows in the log, as a training loss that is not finite
             self.optimizer.step()
         self._update_average()
+        return loss
+
+    def backward(self, example: Example) -> float:
+        """Set the gradients of the mean loss over all guests of a batch, whoever computes them; return that loss."""
+        if self.world == 1:
+            loss = self._training_loss(example).mean()
+            loss.backward()
+            return float(loss.detach())
+        return self._add_up(self.backward_share(example, self.rank, self.world))
+
+    def backward_share(self, example: Example, rank: int, world: int) -> float:
+        """Add what every ``world``-th crystal from ``rank`` on gives to the gradients; return its part of the loss."""
+        clean, noised, sigma, guest = example
+        keep = torch.arange(len(clean), device=sigma.device) % world == rank
+        if not keep.any():
+            return 0.0
+        mine = select(clean, keep), select(noised, keep), sigma[keep], guest[keep[clean.owner]]
+        loss = self._training_loss(mine).sum() / guest.sum()
+        loss.backward()
         return float(loss.detach())
+
+    def _add_up(self, loss: float) -> float:
+        """Sum gradients and loss over the processes."""
+        parameters = list(self.network.parameters())
+        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        flat = torch.cat([part.flatten() for part in parts] + [torch.tensor([loss], device=parts[0].device)])
+        torch.distributed.all_reduce(flat)
+        *gradients, total = flat.split([*(part.numel() for part in parts), 1])
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient.view_as(parameter)
+        return float(total)
+
+    def _agreed(self, stop: bool) -> bool:
+        """Whether the first process says stop, in every process."""
+        if self.world == 1:
+            return stop
+        flag = torch.tensor([float(stop)], device=self.device)
+        torch.distributed.broadcast(flag, src=0)
+        return bool(flag)
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -135,11 +202,21 @@ class Trainer:
         }
 
     def _example(self, table: CrystalTable, rng: np.random.Generator) -> Example:
-        crystals = table.draw(self.config.atoms_per_batch, rng, crystals=self.config.crystals_per_batch)
-        return training_example(crystals, self.config.objective, self.config.data.guests, rng, device=self.device)
+        config = self.config
+        if config.edges_per_batch is not None:
+            crystals = table.draw_edges(config.edges_per_batch, rng, cutoff=config.network.cutoff)
+        else:
+            crystals = table.draw(config.atoms_per_batch, rng, crystals=config.crystals_per_batch)
+        return training_example(crystals, config.objective, config.data.guests, rng, device=self.device)
 
     def _loss(self, network: ScoreNetwork | PaperNetwork, example: Example) -> Tensor:
         return denoising_loss(network, *example, kind=self.config.objective.loss)
+
+    def _training_loss(self, example: Example) -> Tensor:
+        """As `_loss`, in the precision that was asked for."""
+        mixed = self.config.precision == "bfloat16"
+        with torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16, enabled=mixed):
+            return self._loss(self.network, example)
 
     def _validation_batches(self) -> Iterator[Example]:
         for index in range(self.config.validation_batches):
@@ -172,13 +249,14 @@ class Trainer:
             "crystals": len(self.table),
             "data_digest": self.table.digest,
             "metrics": log[-1] if log else None,
+            "made_with": made_with(),
             "config": self.config.model_dump(mode="json"),
         }
 
     def _resume(self) -> None:
         state_file, config_file = self.folder / "resume.safetensors", self.folder / "config.yaml"
         if not state_file.exists():
-            save_yaml(self.config.model_dump(mode="json"), config_file)
+            self._save_config(config_file)
             return
         tensors = load_file(state_file, device=self.device)
         self.step = int(tensors.pop("step"))
@@ -186,7 +264,7 @@ class Trainer:
             raise ValueError(
                 f"{self.folder} holds a run with another configuration; choose another folder or remove it"
             )
-        save_yaml(self.config.model_dump(mode="json"), config_file)
+        self._save_config(config_file)
         self.network.load_state_dict(_under(tensors, "weights/"))
         self.average = _under(tensors, "average/")
         state: dict[int, dict[str, Tensor]] = {}
@@ -194,11 +272,45 @@ class Trainer:
             index, key = name.split("/")
             state.setdefault(int(index), {})[key] = value
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
-        _truncate_log(self.folder, self.step)
+        if self.rank == 0:
+            _truncate_log(self.folder, self.step)
+
+    def _save_config(self, path: Path) -> None:
+        if self.rank == 0:
+            save_yaml(self.config.model_dump(mode="json"), path)
 
     def _log(self, record: dict[str, Any]) -> None:
         with (self.folder / "log.jsonl").open("a") as file:
             file.write(json.dumps(record) + "\n")
+
+
+def step_reached(folder: Path) -> int:
+    """Steps that a run's last save holds; 0 without one."""
+    file = folder / "resume.safetensors"
+    return int(load_file(file)["step"]) if file.exists() else 0
+
+
+def made_with() -> dict[str, str]:
+    """Versions, and the commit of this code where it is a git checkout (``+`` if it was changed since)."""
+    versions = {name: version(name) for name in ("hostguide", "torch", "e3nn", "numpy")}
+    return {"python": platform.python_version(), **versions, "commit": _commit()}
+
+
+def _commit() -> str:
+    command = [
+        "git",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--abbrev=12",
+        "--exclude=*",
+        "--dirty=+",
+    ]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
 
 
 def same_until(step: int, one: TrainConfig, other: TrainConfig) -> bool:

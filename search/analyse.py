@@ -176,15 +176,19 @@ def draw_barriers(found: Mapping[str, Barrier], path: Path) -> None:
     """Energies along hops, by the name of each, over the way that the moving atom has made."""
     figure, (axis,) = new_figure(1)
     for name, one in found.items():
-        steps = [
-            closest(before, after.fractional[-1] - before.fractional[-1]) @ before.lattice
-            for before, after in pairwise(one.images)
-        ]
-        way = np.cumsum([0.0, *(float(np.linalg.norm(step)) for step in steps)])
-        axis.plot(way, one.energies, marker="o", markersize=3, label=name)
+        axis.plot(way_of(one), one.energies, marker="o", markersize=3, label=name)
     axis.set(xlabel="way of the guest (Å)", ylabel="energy (eV)")
     axis.legend(frameon=False, fontsize=8)
     save_figure(figure, path)
+
+
+def way_of(found: Barrier) -> np.ndarray:
+    """(images + 2,) Å that the moving atom has gone at each image of a hop."""
+    steps = [
+        closest(before, after.fractional[-1] - before.fractional[-1]) @ before.lattice
+        for before, after in pairwise(found.images)
+    ]
+    return np.cumsum([0.0, *(float(np.linalg.norm(step)) for step in steps)])
 
 
 def with_equal_sites(crystal: Crystal, guest: str) -> Crystal:

@@ -145,7 +145,7 @@ class Campaign:
 
     def known_rounds(self, number: int) -> range:
         """Rounds whose results round ``number`` is planned from."""
-        return range(max(0, number - self.config.policy.lookahead))
+        return known_rounds(self.config, number)
 
     def stop_reason(self, number: int, rows: Iterable[Mapping[str, Any]]) -> str | None:
         """Why round ``number`` need not be planned; None if it should be."""
@@ -339,6 +339,11 @@ class _Round:
             sampler = self.tuner.next(_PARTS[stage], self.campaign.seed(self.number, f"sampler {identity}", 0))
         relaxation: Any = self.tuner.next("relaxation", self.campaign.seed(self.number, f"relaxation {identity}", 0))
         return sampler, relaxation
+
+
+def known_rounds(config: SearchConfig, number: int) -> range:
+    """Rounds whose results round ``number`` is planned from."""
+    return range(max(0, number - config.policy.lookahead))
 
 
 _PARTS = {GENERATED: "generation", INPAINTED: "inpainting"}  # of the configuration, with a stage's sampler

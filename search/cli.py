@@ -366,6 +366,27 @@ def tune(
 
 
 @app.command()
+def data(
+    source: Annotated[Path, typer.Argument(help="A .parquet file, an ASE .db file, or a folder of .cif files")],
+    out: Annotated[Path, typer.Option(help="Parquet file to write, for data.path of a training")],
+    max_atoms: Annotated[int, typer.Option(min=2, help="Drop larger cells")] = 250,
+    max_e_above_hull: Annotated[float, typer.Option(help="Drop what lies higher, eV/atom")] = 0.1,
+    without: Annotated[str, typer.Option(help="Drop what holds one of these elements, for example Pu,U")] = "",
+    val: Annotated[float, typer.Option(help="Share of the formulas for validation")] = 0.05,
+    test: Annotated[float, typer.Option(help="Share of the formulas for tests")] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, help="Decides the splits")] = 0,
+) -> None:
+    """Make training data from crystals; says what was dropped and why."""
+    from search.training_data import Filters
+    from search.training_data_command import make_training_data
+
+    unwanted = tuple(symbol.strip() for symbol in without.split(",") if symbol.strip())
+    make_training_data(
+        console, source, out, filters=Filters(max_atoms, max_e_above_hull, unwanted), val=val, test=test, seed=seed
+    )
+
+
+@app.command()
 def train(
     config: Annotated[Path, typer.Argument(help="YAML file, for example configs/train/small.yaml")],
     out: Annotated[
@@ -374,35 +395,18 @@ def train(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads")] = 1,
+    minutes: Annotated[
+        float | None, typer.Option(min=0, help="Stop after this time; the same command goes on", show_default=False)
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that share every batch, by Ray, one GPU each")] = 1,
 ) -> None:
-    """Train a score model; resumes where the folder left off."""
-    import torch
-    import yaml
-    from pydantic import ValidationError
+    """Train a score model; resumes where the folder left off. Draws curves.png beside the log."""
+    from search.train_command import train_model
 
-    from model.checkpoint import default_device
-    from model.train import TrainConfig, Trainer
-
-    if not config.is_file():
-        raise ValueError(f"{config} does not exist")
-    try:
-        settings = TrainConfig.model_validate(yaml.safe_load(config.read_text()))
-    except (ValidationError, yaml.YAMLError) as error:
-        raise ValueError(f"{config}: {error}") from error
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(True)
-    folder = out or Path("runs") / f"train-{config.stem}"
-    trainer = Trainer(settings, folder, device=default_device() if device == "auto" else device)
-    console.print(
-        f"{trainer.card()['crystals']} crystals, {trainer.card()['parameters']} parameters, from step {trainer.step}"
-    )
-    trainer.run(
-        lambda record: console.print(
-            f"step {record['step']:>7}  train {record['train']:.4f}  validation {record['validation']:.4f}"
-            f"  {record['seconds_per_step'] * 1e3:.0f} ms a step"
-        )
-    )
-    console.print(f"Weights: {folder / 'weights.safetensors'}")
+    train_model(
+        console, config, out or Path("runs") / f"train-{config.stem}", device=device, threads=threads,
+        minutes=minutes, workers=workers,
+    )  # fmt: skip
 
 
 @reference_app.command("show")

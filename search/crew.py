@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from actors.cluster import Capacity, ask_for, capacity
@@ -13,24 +13,26 @@ from actors.pool import Pool, wait_any
 from actors.workers import ACTORS
 from model.reference import Reference
 from search.config import SearchConfig
+from search.planner import Planner
 
-STEPS = ("generate", "relax", "judge")
+STEPS = ("plan", "generate", "relax", "judge")
 RELAXERS_A_SYMMETRIZER = 4  # symmetry and E_d take a tenth to a quarter of the time that the relaxation takes
 RECOUNT = 10.0  # s between two looks at what the cluster has
 PATIENCE = 300.0  # s without work, after which a cluster gets an actor's place back
 
 
 class Crew:
-    """One pool a step: generators, relaxers, symmetrizers.
+    """One pool a step: planner, generators, relaxers, symmetrizers.
 
     Args:
         config: the search.
         reference: phases of the system.
         found: what Ray has at the start.
-        actors: the three classes, see `actors.workers`.
+        actors: classes of generator, relaxer and symmetrizer, see `actors.workers`.
 
     Attributes:
         pools: one a step.
+        devices: of the actors of each step, GPU or CPU.
         notes: what a person should know, in the order in which it turned out.
 
     Raises:
@@ -48,19 +50,24 @@ class Crew:
         self._counted = time.monotonic()
         self.metrics = Metrics()
         arguments = _arguments(config, reference, "cuda" if self.on_gpu else "cpu")
-        # Generators on a CPU and symmetrizers are busy for a part of the time only: they share the relaxers' cores.
+        # Generators on a CPU, symmetrizers and the planner are busy for a part of the time only: they share the
+        # relaxers' cores.
         light = {"num_cpus": 0, "scheduling_strategy": "SPREAD"}
-        options = ({"num_cpus": 0, "num_gpus": 1} if self.on_gpu else light, {"num_cpus": 1}, light)
-        self.pools = [
-            Pool(cls, count=count, options=some, arguments=given, seconds=self.resources.task_seconds)
-            for cls, count, some, given in zip(actors, self._limits(), options, arguments, strict=True)
-        ]
+        options = (light, {"num_cpus": 0, "num_gpus": 1} if self.on_gpu else light, {"num_cpus": 1}, light)
+        seconds = self.resources.task_seconds
+        self.pools = {
+            step: Pool(cls, count=count, options=some, arguments=given, seconds=seconds)
+            for step, cls, count, some, given in zip(
+                STEPS, (Planner, *actors), self._limits(), options, arguments, strict=True
+            )
+        }
+        self.devices = {step: "GPU" if "num_gpus" in some else "CPU" for step, some in zip(STEPS, options, strict=True)}
 
     def wait(self, seconds: float) -> set[Any]:
         """References that are ready, after at most ``seconds``."""
-        return wait_any(self.pools, seconds)
+        return wait_any(list(self.pools.values()), seconds)
 
-    def staff(self, waiting: Sequence[int]) -> None:
+    def staff(self, waiting: Mapping[str, int]) -> None:
         """Start and let go actors as the cluster grows, shrinks or has nothing to do; ``waiting`` jobs a step.
 
         Raises:
@@ -69,14 +76,14 @@ class Crew:
         if self.on_cluster and time.monotonic() - self._counted > RECOUNT:
             self._recount()
         patience = PATIENCE if self.on_cluster else math.inf
-        for step, pool, limit, jobs in zip(STEPS, self.pools, self._limits(), waiting, strict=True):
-            pool.staff(limit, waiting=jobs, patience=patience)
+        for (step, pool), limit in zip(self.pools.items(), self._limits(), strict=True):
+            pool.staff(limit, waiting=waiting[step], patience=patience)
             starting, idle = pool.size - pool.started, pool.idle
-            self.metrics.staff(step, busy=pool.started - idle, idle=idle, starting=starting, waiting=jobs)
+            self.metrics.staff(step, busy=pool.started - idle, idle=idle, starting=starting, waiting=waiting[step])
 
     def close(self) -> None:
         """End all actors."""
-        for pool in self.pools:
+        for pool in self.pools.values():
             pool.close()
 
     def _recount(self) -> None:
@@ -84,14 +91,14 @@ class Crew:
         self.found = capacity()
         if self.found != before:
             self.notes.append(
-                f"the cluster has {_count(self.found)} now, {_count(before)} before; {self._limits()[1]} relaxers"
+                f"the cluster has {_count(self.found)} now, {_count(before)} before; {self._limits()[2]} relaxers"
             )
 
-    def _limits(self) -> tuple[int, int, int]:
-        """How many generators, relaxers and symmetrizers there may be; one of each is always wanted."""
+    def _limits(self) -> tuple[int, int, int, int]:
+        """How many planners, generators, relaxers and symmetrizers there may be; one of each is always wanted."""
         relaxers = max(1, min(self.resources.relaxers or self.found.cpus, self.found.cpus))
         generators = min(self.resources.generators, self.found.gpus) if self.on_gpu else self.resources.generators
-        return max(1, generators), relaxers, math.ceil(relaxers / RELAXERS_A_SYMMETRIZER)
+        return 1, max(1, generators), relaxers, math.ceil(relaxers / RELAXERS_A_SYMMETRIZER)
 
     def _check(self, config: SearchConfig) -> None:
         """Errors and notes about what is asked for and what there is."""
@@ -117,9 +124,10 @@ class Crew:
 
 
 def _arguments(config: SearchConfig, reference: Reference, device: str) -> tuple[dict[str, Any], ...]:
-    """Arguments of generators, relaxers and symmetrizers."""
+    """Arguments of planner, generators, relaxers and symmetrizers."""
     models = config.models
     return (
+        {"config": config, "reference": reference},
         {"weights": models.weights, "device": device},
         {"potential": models.potential, "relaxation": config.relaxation, "screening": config.screening},
         {

@@ -18,26 +18,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from actors.cluster import connected
-from actors.pool import Done, Failed
+from actors.pool import Done, Failed, Pool
 from actors.workers import ACTORS
 from model.reference import Reference
-from search.campaign import Campaign, Task
+from search.campaign import Task, known_rounds
 from search.config import SearchConfig
 from search.crew import STEPS, Crew
 from search.journal import Attempt, Attempts, Journal
 from search.lock import locked
 from search.pipeline import alone, failed_rows, take_out, task_rows
-from search.prepare import describe_reference, remember, same_search, volume_estimate
+from search.prepare import describe_reference, remember, same_search
 from search.progress import Progress
 from search.results import DamagedPart, ResultStore, write_json
 from search.storage import RunPath
 from search.tally import Tally
 
-ATTEMPTS = {"node": 5}  # losses of a node say little about a task; everything else is tried twice
-ATTEMPTS_OTHERWISE = 2
 LOOK_SECONDS = 0.5  # between two looks at the actors
 DRAIN_SECONDS = 2.0  # after the first signal; `ray job stop` leaves three
-JUDGE = STEPS.index("judge")
+NEXT = {"generate": "relax", "relax": "judge"}
 
 
 @dataclass(eq=False)
@@ -54,23 +52,23 @@ class Job:
     task: Task
     candidate: int | None = None
     attempt: Attempt = field(default_factory=Attempt)
-    step: int = 0
+    step: str = "generate"
     outcomes: list[Any] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
-    def given_up(self) -> str | None:
-        """The cause that it has failed of too often; None while it may be tried."""
-        for cause, count in self.attempt.failures.items():
-            if count >= ATTEMPTS.get(cause, ATTEMPTS_OTHERWISE):
-                return cause
-        return None
-
-    @property
     def name(self) -> dict[str, Any]:
         """Whom a line of the journal is about."""
-        task = {"task": self.task.identity, "step": STEPS[min(self.step, JUDGE)]}
+        task = {"task": self.task.identity, "step": self.step}
         return task if self.candidate is None else {**task, "candidate": f"{self.task.identity}-{self.candidate:02d}"}
+
+
+@dataclass(eq=False)
+class Question:
+    """What the planner is asked: the tasks of a round."""
+
+    number: int
+    attempt: Attempt = field(default_factory=Attempt)
 
 
 @dataclass(frozen=True)
@@ -135,29 +133,29 @@ class Driver:
     ) -> None:
         self.config, self.crew, self.report, self.check, self.folder = config, crew, report, check, run
         self.store, self.journal, self.attempts = ResultStore(run), Journal(run), Attempts(run)
-        self.campaign = Campaign(config, lambda cell: volume_estimate(config, reference, cell))
         self.judged_by = {"potential": config.models.potential, "reference": describe_reference(reference)}
         self.progress = Progress(expected=config.candidates)
         self.rounds = config.policy.rounds  # fewer once there is reason to stop
         self.enough: str | None = None  # that reason
-        self.rows: dict[int, list[dict[str, Any]]] = {}  # round -> rows of its stored tasks
-        self.tasks: dict[int, list[Task]] = {}  # round -> its plan
+        self.stored: set[str] = set()  # tasks that were stored before this start
+        self.rows: dict[int, list[dict[str, Any]]] = {}  # round -> rows of its stored tasks, until the planner has them
+        self.told = 0  # rows that the planner has
+        self.asked = False  # whether the planner has a round to plan
+        self.tasks: dict[int, list[Task]] = {}  # round -> its plan, while a plan depends on it
         self.open: dict[int, set[str]] = {}  # round -> tasks not stored yet
-        self.queues: list[list[tuple[int, int, Job]]] = [[] for _ in STEPS]  # a heap a step
+        self.queues: dict[str, list[tuple[int, int, Any]]] = {step: [] for step in STEPS}  # heaps
         self.parts: dict[str, dict[int, list[dict[str, Any]]]] = {}  # split task -> rows of its candidates
         self.tally = Tally(crew)
         self._order, self._looked = itertools.count(), -math.inf
 
     def run(self, stop: threading.Event) -> Outcome:
         """Work until all rounds are stored or ``stop`` is set."""
-        self.journal.note("started", rounds=self.rounds, actors=[pool.limit for pool in self.crew.pools])
+        self.journal.note("started", rounds=self.rounds, actors={k: pool.limit for k, pool in self.crew.pools.items()})
         self.store.tidy()
-        self.progress.message, stored = "starting", self.store.tasks()
+        self.stored = self.store.tasks()
         try:
-            while not stop.is_set():
-                self._plan(stored)
-                if self.finished:
-                    break
+            while not (self.finished or stop.is_set()):
+                self._ask()
                 self._turn(STEPS)
             self._drain()
         except RuntimeError as error:  # nothing is wrong with the disk: say what there is to say
@@ -180,25 +178,17 @@ class Driver:
 
     # --- planning -----------------------------------------------------------------------------------------------------
 
-    def _plan(self, stored: set[str]) -> None:
-        """Open every round whose predecessors are complete; take over the tasks that are stored already."""
+    def _ask(self) -> None:
+        """Have the next round planned, once those that it is planned from are complete."""
         number = len(self.open)
-        while number < self.rounds and not any(self.open[k] for k in self.campaign.known_rounds(number)):
-            known = self.campaign.known_rounds(number)
-            rows = [row for k in known for row in self.rows[k]]
-            self.enough = self.campaign.stop_reason(number, rows) or self._out_of_time()
-            if self.enough:
-                self.rounds = number
-                break
-            pending = [task for k in range(len(known), number) for task in self.tasks[k]]
-            with self.tally.timed("plan"):
-                tasks = self.tasks[number] = self.campaign.plan(number, rows, pending)
-            self.open[number], self.rows[number] = {task.identity for task in tasks}, []
-            for task in tasks:
-                if task.identity not in stored or not self._take_over(task):
-                    self._go_on(Job(task, attempt=self.attempts.of(task.identity)))
-            self.progress.round = number
-            number += 1
+        if self.asked or number >= self.rounds or any(self.open[k] for k in known_rounds(self.config, number)):
+            return
+        self.enough = self._out_of_time()
+        if self.enough:
+            self.rounds = number
+            return
+        self.asked = True
+        heapq.heappush(self.queues["plan"], (number, next(self._order), Question(number)))
 
     def _out_of_time(self) -> str | None:
         hours = self.config.policy.stop.hours
@@ -206,10 +196,50 @@ class Driver:
             return None
         return f"{hours:g} hours have passed"
 
+    def _question(self, number: int) -> tuple[Any, ...]:
+        """Arguments of `Planner.plan`: the rows that it does not have yet, and the plans whose rows are not there."""
+        known = known_rounds(self.config, number)
+        rows = [row for k in known for row in self.rows.get(k, ())]
+        pending = [task for k in range(len(known), number) for task in self.tasks[k]]
+        return number, self.told, rows, pending
+
+    def _planned(self, question: Question, outcome: Done | Failed) -> None:
+        """Open the round; take over the tasks that are stored already, queue the rest."""
+        number = question.number
+        if isinstance(outcome, Failed):
+            self._not_planned(question, outcome)
+            return
+        self.asked = False
+        if isinstance(outcome.value, str):
+            self.enough, self.rounds = outcome.value, number
+            return
+        for k in known_rounds(self.config, number):
+            self.told += len(self.rows.pop(k, ()))
+            self.tasks.pop(k, None)
+        tasks = self.tasks[number] = outcome.value
+        self.open[number], self.rows[number] = {task.identity for task in tasks}, []
+        for task in tasks:
+            if task.identity not in self.stored or not self._take_over(task):
+                self._go_on(Job(task, attempt=self.attempts.of(task.identity)))
+        self.progress.round = number
+
+    def _not_planned(self, question: Question, outcome: Failed) -> None:
+        """Ask again, with all rows: whoever had them may be gone."""
+        number, attempt = question.number, question.attempt
+        attempt.count(outcome.cause, outcome.message)
+        self.journal.note("failed", round=number, step="plan", cause=outcome.cause, message=outcome.message)
+        if attempt.too_often:
+            raise RuntimeError(f"round {number} cannot be planned: {outcome.message}")
+        self.tally.retries[f"plan {outcome.cause}"] += 1
+        self.told, stored = 0, sorted(self.store.tasks())
+        for k in known_rounds(self.config, number):
+            self.rows[k] = [row for task in stored if task.startswith(f"{k:05d}-") for row in self.store.planned(task)]
+        heapq.heappush(self.queues["plan"], (number, next(self._order), question))
+
     def _take_over(self, task: Task) -> bool:
         """Whether the rows of an earlier start are there; a damaged part is set aside and its task done again."""
         try:
-            self._stored(task)
+            self._stored(task, self.store.planned(task.identity))
         except DamagedPart as error:
             aside = self.store.set_aside(task.identity)
             self._note(f"{error.args[0]} It is now {aside}.", task=task.identity)
@@ -223,46 +253,49 @@ class Driver:
         """Give out jobs of ``steps``, wait for something to come back, and see to it."""
         if time.monotonic() - self._looked > LOOK_SECONDS:
             self._look_around()
-        self._dispatch(steps)
+        for step in steps:
+            self._dispatch(step, self.queues[step], self.crew.pools[step])
         ready = self.crew.wait(seconds)
-        for step, pool in enumerate(self.crew.pools):
+        for step, pool in self.crew.pools.items():
             for outcome in pool.collect(ready):
                 self._receive(step, outcome)
         self.attempts.save()
 
-    def _dispatch(self, steps: Sequence[str]) -> None:
-        full = len(self.queues[1]) >= 2 * self.crew.pools[1].limit + 2
-        for step, queue, pool in zip(STEPS, self.queues, self.crew.pools, strict=True):
-            while step in steps and queue and pool.idle and not (full and step == STEPS[0]):
-                job = heapq.heappop(queue)[2]
-                pool.submit(job, step, *self._arguments(job))
+    def _dispatch(self, step: str, queue: list[tuple[int, int, Any]], pool: Pool) -> None:
+        if step == "generate" and len(self.queues["relax"]) >= 2 * self.crew.pools["relax"].limit + 2:
+            return
+        while queue and pool.idle:
+            job = heapq.heappop(queue)[2]
+            pool.submit(job, step, *self._arguments(job))
 
-    def _arguments(self, job: Job) -> tuple[Any, ...]:
-        if job.step == 0:
+    def _arguments(self, job: Job | Question) -> tuple[Any, ...]:
+        if isinstance(job, Question):
+            return self._question(job.number)
+        if job.step == "generate":
             return job.task.blanks, job.task.sampler
-        if job.step == 1:
+        if job.step == "relax":
             return job.outcomes[0].crystals, None, job.task.relaxation
         return job.outcomes[1], take_out(job.task, job.outcomes[1]), job.task.found
 
     def _look_around(self) -> None:
         """See to the actors, and tell what is to be told."""
         self._looked = time.monotonic()
-        self.crew.staff([len(queue) for queue in self.queues])
+        self.crew.staff({step: len(queue) for step, queue in self.queues.items()})
         self.tally.look()
         for note in self.crew.notes:
             self._note(note)
         self.crew.notes.clear()
         self.journal.save()
-        missing = [pool.name for pool in self.crew.pools if not pool.started]
+        missing = [pool.name for pool in self.crew.pools.values() if not pool.started]
         self.progress.message = f"waiting for {', '.join(missing)} to start" if missing else "running"
         self.report(self.progress)
 
     def _drain(self) -> None:
         """After a signal: bring home what is nearly done, and begin nothing that takes long."""
         deadline = time.monotonic() + DRAIN_SECONDS
-        judge = self.crew.pools[JUDGE]
-        while not self.finished and time.monotonic() < deadline and (self.queues[JUDGE] or judge.started > judge.idle):
-            self._turn(STEPS[JUDGE:], 0.1)
+        queue, judge = self.queues["judge"], self.crew.pools["judge"]
+        while not self.finished and time.monotonic() < deadline and (queue or judge.started > judge.idle):
+            self._turn(["judge"], 0.1)
 
     def _end(self) -> dict[str, Any]:
         self.progress.message = "finished" if self.finished else "stopped"
@@ -274,16 +307,19 @@ class Driver:
 
     # --- what comes back ----------------------------------------------------------------------------------------------
 
-    def _receive(self, step: int, outcome: Done | Failed) -> None:
-        job: Job = outcome.job
-        self.tally.call(STEPS[step], outcome)
-        job.seconds[STEPS[step]] = job.seconds.get(STEPS[step], 0.0) + outcome.seconds
+    def _receive(self, step: str, outcome: Done | Failed) -> None:
+        job: Job | Question = outcome.job
+        self.tally.call(step, outcome)
+        if isinstance(job, Question):
+            self._planned(job, outcome)
+            return
+        job.seconds[step] = job.seconds.get(step, 0.0) + outcome.seconds
         if isinstance(outcome, Failed):
             self._failed(job, outcome)
             return
         job.outcomes.append(outcome.value)
-        job.step += 1
-        if job.step < len(STEPS):
+        if step in NEXT:
+            job.step = NEXT[step]
             self._enqueue(job)
             return
         self._complete(job, task_rows(job.task, *job.outcomes, judged_by=self.judged_by))
@@ -293,13 +329,13 @@ class Driver:
         self.journal.note(
             "failed", **job.name, cause=outcome.cause, message=outcome.message, seconds=round(outcome.seconds, 3)
         )
-        if not job.given_up:
-            self.tally.retries[f"{STEPS[job.step]} {outcome.cause}"] += 1
+        if not job.attempt.too_often:
+            self.tally.retries[f"{job.step} {outcome.cause}"] += 1
         self._go_on(job)
 
     def _go_on(self, job: Job) -> None:
         """Try again; or, after too many failures, go through a task crystal by crystal; or give a crystal up."""
-        cause = job.given_up
+        cause = job.attempt.too_often
         if cause is None:
             self._enqueue(job)
         elif cause != "node" and len(job.task.plans) > 1:
@@ -331,17 +367,16 @@ class Driver:
                 return
             task, rows = whole, [row for _, part in sorted(self.parts.pop(task.identity).items()) for row in part]
         self.check()
-        with self.tally.timed("store"):
-            self.store.append(task.identity, rows)
-            self._stored(task)
+        with self.tally.storing():
+            stored = self.store.append(task.identity, rows)
+        self._stored(task, stored)
         self.attempts.forget(task.identity)
         self.tally.stored(rows)
         seconds = {step: round(value, 3) for step, value in job.seconds.items()}
         self.journal.note("stored", task=task.identity, candidates=len(rows), seconds=seconds)
 
-    def _stored(self, task: Task) -> None:
-        """Let the campaign see the task as it stands on disk."""
-        rows = self.store.rows([task.identity])
+    def _stored(self, task: Task, rows: list[dict[str, Any]]) -> None:
+        """Keep for the planner what stands on disk."""
         self.rows[task.round] += rows
         self.open[task.round].discard(task.identity)
         for row in rows:

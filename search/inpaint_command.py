@@ -125,7 +125,17 @@ def _checked(supercell: Sequence[int]) -> list[int]:
 
 
 def _what_is_ordered(disordered: Disordered) -> str:
+    """In words.
+
+    Raises:
+        ValueError: an element of the crystal does not come up to one atom.
+    """
     atoms = {chemical_symbols[z]: n for z, n in disordered.counts().items()}
+    lost = [f"{n:.2f} {element}" for element, n in disordered.occupancy.items() if element not in atoms]
+    if lost:
+        raise ValueError(
+            f"the cell holds {' and '.join(lost)}, which round to none: give a larger --supercell, for example 1 1 3"
+        )
     rounded = [
         f"{n} {element} for {disordered.occupancy[element]:.2f}"
         for element, n in atoms.items()

@@ -15,6 +15,8 @@ from search.results import write_json
 from search.storage import RunPath, StorePath, unwritten, write_whole
 
 SAVE_SECONDS = 60.0
+TRIES = {"node": 5}  # losses of a node say little about a task; everything else is tried twice
+TRIES_OTHERWISE = 2
 
 
 class Journal:
@@ -74,6 +76,19 @@ class Attempt:
     failures: Counter[str] = field(default_factory=Counter)
     message: str = ""
 
+    def count(self, cause: str, message: str) -> None:
+        """Count one more."""
+        self.failures[cause] += 1
+        self.message = message
+
+    @property
+    def too_often(self) -> str | None:
+        """The cause that is seen too often; None while it may be tried again."""
+        for cause, count in self.failures.items():
+            if count >= TRIES.get(cause, TRIES_OTHERWISE):
+                return cause
+        return None
+
 
 class Attempts:
     """Failed attempts of tasks that are not stored yet, in ``attempts.json``: a poisonous crystal is not met anew.
@@ -99,8 +114,8 @@ class Attempts:
     def add(self, task: str, candidate: int | None, cause: str, message: str) -> Attempt:
         """Count one failure; `save` makes it last."""
         attempt = self._known.setdefault(task, {}).setdefault(_name(candidate), Attempt())
-        attempt.failures[cause] += 1
-        attempt.message, self._saved = message, False
+        attempt.count(cause, message)
+        self._saved = False
         return attempt
 
     def forget(self, task: str) -> None:

@@ -94,6 +94,9 @@ SCHEMA = pa.schema(
     ],
     metadata={"schema_version": SCHEMA_VERSION},
 )
+# What neither planning nor progress looks at; the rest of a row is kept in memory while a search runs.
+STORED_ONLY = ("detail", "initial", "max_force_initial", "max_force", "pressure", "products", "score_model")
+PLANNED = [name for name in SCHEMA.names if name not in STORED_ONLY]
 READERS = 16  # parts that are read at once: a store takes some time to answer
 TIMINGS = ("seconds_generate", "seconds_relax", "seconds_refine")
 
@@ -113,10 +116,11 @@ class ResultStore:
         """Identities of the tasks that are stored."""
         return {path.stem for path in _parts(self.folder)}
 
-    def append(self, task: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Store all rows of one task, or, if the process dies, none."""
+    def append(self, task: str, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Store all rows of one task, or, if the process dies, none; returns what `planned` would then read."""
         table = pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA)
         write_whole(self.folder / f"{task}.parquet", parquet_bytes(table))
+        return _dictionaries(table.select(PLANNED))
 
     def tidy(self) -> None:
         """Remove what killed processes left unfinished; only for the process that holds the run's lock."""
@@ -131,11 +135,16 @@ class ResultStore:
 
     def rows(self, tasks: Iterable[str]) -> list[dict[str, Any]]:
         """Rows of the named tasks as dictionaries, in the order of the names."""
-        return [
-            row
-            for task in tasks
-            for row in read_part(self.folder / f"{task}.parquet").to_pylist(maps_as_pydicts="strict")
-        ]
+        return [row for task in tasks for row in _dictionaries(read_part(self.folder / f"{task}.parquet"))]
+
+    def planned(self, task: str) -> list[dict[str, Any]]:
+        """Rows of a task, of each as much as planning needs."""
+        return _dictionaries(read_part(self.folder / f"{task}.parquet", PLANNED))
+
+
+def _dictionaries(table: pa.Table) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = table.to_pylist(maps_as_pydicts="strict")
+    return rows
 
 
 def parquet_bytes(table: pa.Table) -> bytes:
@@ -145,11 +154,16 @@ def parquet_bytes(table: pa.Table) -> bytes:
     return bytes(buffer.getvalue())
 
 
-def read_part(path: RunPath) -> pa.Table:
-    """Read one part; raises ValueError when it is of another schema version, and DamagedPart when it is damaged."""
+def read_part(path: RunPath, columns: list[str] | None = None) -> pa.Table:
+    """Read one part; raises ValueError when it is of another schema version, and DamagedPart when it is damaged.
+
+    Args:
+        path: the file.
+        columns: only these.
+    """
     content = path.read_bytes()
     try:
-        table = pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
+        table = pq.read_table(pa.BufferReader(content), columns=columns, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise DamagedPart(
             f"{path} is damaged ({error}). Run the same search again: it sets the file aside and repeats its task."

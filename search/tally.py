@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -19,9 +19,8 @@ class Tally:
     def __init__(self, crew: Crew) -> None:
         self.crew, self.began = crew, time.monotonic()
         self.calls, self.retries, self.failed = Counter[str](), Counter[str](), Counter[str]()
-        self.splits = 0
-        self.most = [0 for _ in STEPS]  # actors at the same time
-        self.driver_seconds: defaultdict[str, float] = defaultdict(float)
+        self.splits, self.store_seconds = 0, 0.0
+        self.most = dict.fromkeys(STEPS, 0)  # actors at the same time
 
     def call(self, step: str, outcome: Done | Failed) -> None:
         """A call of an actor came back."""
@@ -36,35 +35,32 @@ class Tally:
 
     def look(self) -> None:
         """Count the actors that are there."""
-        self.most = [max(most, pool.started) for most, pool in zip(self.most, self.crew.pools, strict=True)]
+        self.most = {step: max(self.most[step], pool.started) for step, pool in self.crew.pools.items()}
 
     @contextmanager
-    def timed(self, what: str) -> Iterator[None]:
-        """Count the driver's own time."""
+    def storing(self) -> Iterator[None]:
+        """Count the time that the driver takes to store a task."""
         began = time.monotonic()
         yield
         seconds = time.monotonic() - began
-        self.driver_seconds[what] += seconds
-        self.crew.metrics.driver(what, seconds)
+        self.store_seconds += seconds
+        self.crew.metrics.storing(seconds)
 
     def summary(self) -> dict[str, Any]:
         """All of it, for ``summary.json`` and `summary_lines`."""
-        devices = ("GPU" if self.crew.on_gpu else "CPU", "CPU", "CPU")
         return {
             "seconds": time.monotonic() - self.began,
-            "actors": {
-                step: self._actors(step, pool, most) | {"device": device}
-                for step, pool, most, device in zip(STEPS, self.crew.pools, self.most, devices, strict=True)
-            },
-            "driver_seconds": dict(self.driver_seconds),
+            "actors": {step: self._actors(step, pool) for step, pool in self.crew.pools.items()},
+            "store_seconds": self.store_seconds,
             "retries": dict(self.retries),
             "split": self.splits,
             "failed": dict(self.failed),
         }
 
-    def _actors(self, step: str, pool: Pool, most: int) -> dict[str, Any]:
+    def _actors(self, step: str, pool: Pool) -> dict[str, Any]:
         return {
-            "most": most,
+            "device": self.crew.devices[step],
+            "most": self.most[step],
             "lost": pool.lost,
             "calls": self.calls[step],
             "busy_seconds": pool.busy,
@@ -76,13 +72,13 @@ class Tally:
 def summary_lines(summary: Mapping[str, Any]) -> list[str]:
     """A summary for a person."""
     lines = [_actor_line(step, actors) for step, actors in summary["actors"].items()]
-    lines.append(f"driver: {_words(summary['driver_seconds'], '{1:.1f} s to {0}')}")
+    lines.append(f"store: {clock(summary['store_seconds'])}")
     if summary["retries"]:
-        lines.append(f"tried again: {_words(summary['retries'], '{1} {0}')}")
+        lines.append(f"tried again: {_words(summary['retries'])}")
     if summary["split"]:
         lines.append(f"gone through crystal by crystal: {summary['split']} tasks")
     if summary["failed"]:
-        lines.append(f"failed: {_words(summary['failed'], '{1} {0}')}")
+        lines.append(f"failed: {_words(summary['failed'])}")
     return lines
 
 
@@ -93,5 +89,5 @@ def _actor_line(step: str, actors: Mapping[str, Any]) -> str:
     return f"{step}: {actors['calls']} calls, {clock(actors['busy_seconds'])} of work, {share}{lost}"
 
 
-def _words(counts: Mapping[str, float], form: str) -> str:
-    return ", ".join(form.format(name, value) for name, value in counts.items())
+def _words(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items())

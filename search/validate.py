@@ -12,12 +12,13 @@ import torch
 from model.composition import CellFormula
 from model.crystal import Crystal
 from model.potential import CHGNetPotential
+from model.prototypes import exchanges
 from model.reference import Reference
 from model.sampler import AncestralSettings, Blank, HeunSettings, SamplerSettings, jump_schedule
 from model.stability import Stability
 from model.stages import Generator
 from search.campaign import Campaign, Task
-from search.config import SearchConfig
+from search.config import EXCHANGE, SearchConfig
 from search.prepare import describe_reference, load_reference, volume_estimate
 
 TYPICAL_STEPS = 60  # of a relaxation; an assumption on the safe side, L-BFGS in Li-Si needs about 15
@@ -36,6 +37,7 @@ def describe(config: SearchConfig) -> Iterator[str]:
         yield f"  {formula:<12} V0 {volume:5.1f} Å³/atom, cells of {sizes} atoms"
     low, high = config.lattices.ranges.ratio
     yield f"lattices: {' '.join(config.lattices.bravais)}, ratios {low:g} to {high:g}"
+    yield from _generators(config, cells)
     yield f"guests: {', '.join(config.frameworks.guests or ()) or 'the species whose surroundings vary most'}"
     yield from _describe_reference(config, reference)
     policy = config.policy
@@ -48,6 +50,17 @@ def describe(config: SearchConfig) -> Iterator[str]:
         yield f"{name}: {sampler.kind}, {calls} network evaluations a batch"
     minutes = _estimate(config, reference) / 60
     yield f"estimated time on one core: {minutes:.0f} minutes (measured just now; relaxations vary)"
+    limits = [f"{name} {value:g}" for name, value in policy.stop if value is not None]
+    if limits:
+        yield f"it ends before at policy.stop: {', '.join(limits)}"
+
+
+def _generators(config: SearchConfig, cells: Sequence[CellFormula]) -> Iterator[str]:
+    yield f"generators: {', '.join(config.generators)}"
+    if EXCHANGE in config.generators:
+        known = [len(exchanges(cell)) for cell in cells]
+        covered = np.count_nonzero(known)
+        yield f"  ion exchange: {sum(known)} crystals of known structure types, for {covered} of {len(cells)} cells"
 
 
 def _describe_reference(config: SearchConfig, reference: Reference) -> Iterator[str]:

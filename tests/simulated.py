@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -25,6 +25,8 @@ from model.relax import Relaxation
 from model.stability import Decomposition
 from model.stages import Generated, Judged, Rejected
 from model.symmetry import SpaceGroup
+from search.crew import STEPS
+from search.planner import Planner
 
 
 def chance(crystal: Crystal) -> np.random.Generator:
@@ -151,7 +153,7 @@ class SimulatedPool:
         stage: whose methods are called.
         count: actors.
         clock: of all pools together.
-        seconds: of one call, given the arguments.
+        seconds: of one call, given the arguments; as long as it takes in this process when left out.
         cost: seconds of the driver's time that Ray takes for a call.
         fault: given the job, the cause that its call fails of; None if it does not.
     """
@@ -161,7 +163,7 @@ class SimulatedPool:
         stage: Any,
         count: int,
         clock: Clock,
-        seconds: Callable[..., float],
+        seconds: Callable[..., float] | None,
         cost: float = 0.0,
         fault: Callable[[Any], str | None] = lambda job: None,
     ) -> None:
@@ -169,7 +171,7 @@ class SimulatedPool:
             stage, count, clock, seconds, cost, fault,
         )  # fmt: skip
         self.name, self.idle, self.busy, self.lost, self.began = type(stage).__name__, count, 0.0, 0, clock.now()
-        self.calls: list[tuple[float, int, float, Any, str, tuple[Any, ...]]] = []
+        self.calls: list[tuple[float, int, Done | Failed]] = []
         self._order = itertools.count()
 
     @property
@@ -188,55 +190,47 @@ class SimulatedPool:
         self.clock.charge(self.cost / 2)
         self.idle -= 1
         with self.clock.stopped():
-            seconds = self.seconds(*arguments)
-        end = self.clock.now() + seconds
-        heapq.heappush(self.calls, (end, next(self._order), seconds, job, method, arguments))
+            cause, began = self.fault(job), time.process_time()
+            value = None if cause else getattr(self.stage, method)(*arguments)
+            seconds = self.seconds(*arguments) if self.seconds else time.process_time() - began
+        outcome = Failed(job, cause, f"made to fail: {cause}", seconds) if cause else Done(job, value, seconds)
+        heapq.heappush(self.calls, (self.clock.now() + seconds, next(self._order), outcome))
 
     def collect(self, ready: set[Any]) -> list[Done | Failed]:
         now, outcomes = self.clock.now(), list[Done | Failed]()
         while self.calls and self.calls[0][0] <= now:
-            _, _, seconds, job, method, arguments = heapq.heappop(self.calls)
+            outcome = heapq.heappop(self.calls)[2]
             self.clock.charge(self.cost / 2)
             self.idle += 1
-            self.busy += seconds
-            with self.clock.stopped():
-                cause = self.fault(job)
-                if cause is None:
-                    outcomes.append(Done(job, getattr(self.stage, method)(*arguments), seconds))
-                else:
-                    outcomes.append(Failed(job, cause, f"made to fail: {cause}", seconds))
+            self.busy += outcome.seconds
+            outcomes.append(outcome)
         return outcomes
 
 
 class SimulatedCrew:
-    """What `search.crew.Crew` is, with simulated pools."""
-
-    on_gpu = False
+    """What `search.crew.Crew` is, with simulated pools, in the order of `STEPS`."""
 
     def __init__(self, pools: Sequence[SimulatedPool]) -> None:
-        self.pools, self.clock, self.notes, self.metrics = list(pools), pools[0].clock, list[str](), Metrics()
+        self.pools, self.clock = dict(zip(STEPS, pools, strict=True)), pools[0].clock
+        self.devices, self.notes, self.metrics = dict.fromkeys(STEPS, "CPU"), list[str](), Metrics()
 
-    def staff(self, waiting: Sequence[int]) -> None:
+    def staff(self, waiting: Mapping[str, int]) -> None:
         pass
 
     def wait(self, seconds: float) -> set[Any]:
-        ends = [pool.calls[0][0] for pool in self.pools if pool.calls]
+        ends = [pool.calls[0][0] for pool in self.pools.values() if pool.calls]
         self.clock.skip(max(0.0, min([seconds, *(end - self.clock.now() for end in ends)])))
         return set()
 
 
 def crew_of(
+    planner: Planner,
     counts: tuple[int, int, int] = (1, 2, 1),
     *,
-    stages: Stages | None = None,
     seconds: Callable[..., float] = lambda *arguments: 1.0,
     fault: Callable[[Any], str | None] = lambda job: None,
 ) -> SimulatedCrew:
-    """A crew whose calls all take as long and fail in the same way."""
+    """A crew of stub stages whose calls all take as long and fail in the same way."""
     clock = Clock()
-    return SimulatedCrew(
-        [
-            SimulatedPool(stage, count, clock, seconds, fault=fault)
-            for stage, count in zip(stages or Stages(), counts, strict=True)
-        ]
-    )
+    actors = zip((planner, *Stages()), (1, *counts), strict=True)
+    return SimulatedCrew([SimulatedPool(actor, count, clock, seconds, fault=fault) for actor, count in actors])

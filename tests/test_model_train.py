@@ -18,9 +18,10 @@ from model.checkpoint import load_network, save_network, weights_version
 from model.crystal import Crystal
 from model.dataset import CrystalTable, DataConfig, load_table
 from model.loss import Objective, choose_guests, denoising_loss, strained, training_example
+from model.neighbors import periodic_edges
 from model.network import NetworkConfig, ScoreNetwork
 from model.paper_network import PaperNetwork, PaperNetworkConfig
-from model.train import TrainConfig, Trainer, learning_rate, read_log
+from model.train import TrainConfig, Trainer, learning_rate, read_log, step_reached
 
 OURS = NetworkConfig(multiplicities=(8, 4), layers=2, cutoff=4.0, radial=4, radial_hidden=8, node_hidden=16)
 PAPER = PaperNetworkConfig(
@@ -140,6 +141,58 @@ def test_interrupted_run_ends_where_an_uninterrupted_one_does(dataset: Path, tmp
     assert validation[0] == validation[1]
 
 
+def test_run_in_short_stretches_ends_where_a_long_one_does(dataset: Path, tmp_path: Path) -> None:
+    """With no time at all every stretch is ten steps."""
+    config = settings(dataset, steps=25)
+    whole = train(config, tmp_path / "whole")
+    for reached in (10, 20, 25):
+        trainer = Trainer(config, tmp_path / "parts")
+        trainer.run(report=lambda record: None, seconds=0)
+        assert trainer.step == step_reached(tmp_path / "parts") == reached
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(value, trainer.network.state_dict()[name])
+
+
+def test_gradients_of_shares_add_up_to_those_of_the_batch(dataset: Path, tmp_path: Path) -> None:
+    """Three processes share five crystals of unlike guests, and seven share five: two have nothing to do."""
+    trainer = Trainer(settings(dataset, crystals_per_batch=5), tmp_path)
+    example = trainer._example(trainer.table, np.random.default_rng(1))
+    loss = trainer.backward(example)
+    whole = [parameter.grad.clone() for parameter in trainer.network.parameters()]
+    for world in (3, 7):
+        trainer.optimizer.zero_grad()
+        shares = [trainer.backward_share(example, rank, world) for rank in range(world)]
+        assert sum(shares) == pytest.approx(loss, rel=1e-5)
+        for gradient, parameter in zip(whole, trainer.network.parameters(), strict=True):
+            torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("network", [OURS, PAPER], ids=["ours", "paper"])
+def test_bfloat16_gives_nearly_the_same_gradient(dataset: Path, tmp_path: Path, network: Any) -> None:
+    gradients, losses = [], []
+    for precision in ("float32", "bfloat16"):
+        trainer = Trainer(settings(dataset, network=network, precision=precision), tmp_path / precision)
+        losses.append(trainer.backward(trainer._example(trainer.table, np.random.default_rng(0))))
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in trainer.network.parameters()]))
+    assert losses[1] == pytest.approx(losses[0], rel=0.02) and losses[1] != losses[0]
+    assert torch.cosine_similarity(*gradients, dim=0) > 0.99
+
+
+@pytest.mark.slow
+def test_two_processes_of_ray_train_as_one_does(dataset: Path, tmp_path: Path) -> None:
+    from actors.training import train_together
+
+    config = settings(dataset, steps=20, crystals_per_batch=4)
+    alone = train(config, tmp_path / "alone")
+    assert train_together(config, tmp_path / "together", device="cpu", workers=2) == 20
+    together = load_file(tmp_path / "together" / "weights.safetensors")
+    for name, value in alone.average.items():
+        torch.testing.assert_close(together[name], value, rtol=1e-2, atol=1e-4)
+    assert read_log(tmp_path / "together")[-1]["step"] == 20
+    with pytest.raises(ValueError, match="workers need as many CPUs"):
+        train_together(config, tmp_path / "together", device="cpu", workers=1000)
+
+
 def test_finished_run_is_left_as_it_is(dataset: Path, tmp_path: Path) -> None:
     config = settings(dataset, steps=3)
     first = train(config, tmp_path)
@@ -212,6 +265,7 @@ def test_card_tells_what_a_person_wants_to_know(dataset: Path, tmp_path: Path) -
     assert card["crystals"] == 11
     assert card["parameters"] == sum(parameter.numel() for parameter in trainer.network.parameters())
     assert card["data_digest"] == trainer.table.digest
+    assert card["made_with"]["torch"] == torch.__version__ and card["made_with"]["commit"]
     assert card["metrics"]["validation"] == trainer.validate()["validation"]
 
 
@@ -281,6 +335,20 @@ def _sizes(table: CrystalTable, rng: np.random.Generator, crystals: int | None) 
     drawn = [len(crystal) for crystal in table.draw(24, rng, crystals=crystals)]
     assert len(drawn) == (crystals or 24 // drawn[0])
     return drawn
+
+
+def test_batches_by_edges_hold_their_budget_and_draw_every_crystal_equally_often(dataset: Path) -> None:
+    table, rng = load_table(DataConfig(path=str(dataset), guest_weight=1.0)), np.random.default_rng(0)
+    batches = [table.draw_edges(400, rng, cutoff=4.0) for _ in range(20000)]
+    sizes = np.concatenate([[len(crystal) for crystal in batch] for batch in batches])
+    assert np.mean(sizes == 2) == pytest.approx(7 / 11, abs=0.03)
+    edges = [len(periodic_edges(*_tensors(batch), cutoff=4.0)) for batch in batches[:100]]
+    assert 200 < np.mean(edges) < 500
+
+
+def _tensors(crystals: list[Crystal]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    batch = Batch.from_crystals(crystals)
+    return batch.positions, batch.lattice, batch.counts
 
 
 def test_missing_data_are_explained(tmp_path: Path) -> None:

@@ -1,0 +1,71 @@
+"""Training in several processes, by Ray Train: a thin shell round `model.train.Trainer`."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray.train import RunConfig, ScalingConfig, get_context
+from ray.train.torch import TorchTrainer, get_device
+
+from actors.cluster import connected
+from model.train import TrainConfig, Trainer, step_reached
+
+
+def train_together(
+    config: TrainConfig,
+    folder: Path,
+    *,
+    device: str,
+    workers: int,
+    seconds: float = math.inf,
+    address: str = "local",
+) -> int:
+    """Train with ``workers`` processes that share every batch; the result is that of one process but for rounding.
+
+    Args:
+        config: what to train.
+        folder: of the run, seen by all of them.
+        device: ``cpu`` (processes talk by gloo) or ``cuda`` (by NCCL, one GPU each).
+        workers: how many.
+        seconds: stop, and save, after about this time.
+        address: of Ray; ``local`` starts a private one.
+
+    Returns:
+        the step that was reached.
+
+    Raises:
+        ValueError: there are not so many CPUs or GPUs.
+    """
+    cuda = device.startswith("cuda")
+    with connected(address) as capacity, tempfile.TemporaryDirectory() as scratch:
+        there = capacity.gpus if cuda else capacity.cpus
+        if workers > there:
+            kind = "GPUs" if cuda else "CPUs"
+            raise ValueError(f"{workers} workers need as many {kind}; Ray has {there}. Use --workers {max(1, there)}")
+        settings = {"config": config.model_dump(mode="json"), "folder": str(folder.absolute()), "seconds": seconds}
+        trainer = TorchTrainer(
+            _work,
+            train_loop_config=settings,
+            scaling_config=ScalingConfig(num_workers=workers, use_gpu=cuda),
+            run_config=RunConfig(storage_path=scratch),
+        )
+        trainer.fit()
+    return step_reached(folder)
+
+
+def _work(settings: dict[str, Any]) -> None:
+    """What each process does; Ray has set up ``torch.distributed``."""
+    torch.set_num_threads(1)
+    context = get_context()
+    trainer = Trainer(
+        TrainConfig.model_validate(settings["config"]),
+        Path(settings["folder"]),
+        device=str(get_device()),
+        rank=context.get_world_rank(),
+        world=context.get_world_size(),
+    )
+    trainer.run(lambda record: None, seconds=settings["seconds"])

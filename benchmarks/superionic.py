@@ -1,0 +1,114 @@
+"""Lithium in LaCl3, with and without a vacancy of La: the figures and the picture of docs/superionic.md.
+
+    python benchmarks/superionic.py --out superionic
+
+The host stays as it is in every step. About a minute on one free core.
+"""
+
+# ruff: noqa: E402
+from __future__ import annotations
+
+import os
+
+for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[variable] = "1"  # before anything below loads a thread pool
+
+import argparse
+import warnings
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from ase.visualize.plot import plot_atoms
+
+from model.analysis import closest, coordination_numbers
+from model.crystal import Crystal
+from model.migration import BarrierSettings
+from model.potential import CHGNetPotential
+from model.relax import RelaxSettings
+from model.screen import ScreenSettings
+from model.stages import Generator, Relaxer
+from search.analyse import Ways, way_of, ways_through
+from search.inpaint import fill, make_blanks, read_host
+from search.tables import write_cif
+
+HOSTS = Path(__file__).parent.parent / "examples" / "superionic"
+CASES = (("LaCl3", 1), ("LaCl3", 2), ("La5Cl18", 3))
+COLOURS = {"La": "#8fb8de", "Cl": "#7bc47f", "Li": "#c04fd0"}
+VACANCY = np.array([2 / 3, 1 / 3, 1 / 4])  # of La5Cl18
+
+
+def best(host: Crystal, count: int, samples: int, seed: int, stations: tuple[Generator, Relaxer]) -> Crystal:
+    """The arrangement of lowest energy of so many Li."""
+    filled, dropped = fill(
+        make_blanks(host, {"Li": count}, samples=samples, seed=seed), *stations, free_guests_only=True
+    )
+    print(f"{host.formula} with {count} Li: {len(filled)} different arrangements, {len(dropped)} dropped")
+    return filled[0].crystal
+
+
+def describe(crystal: Crystal, name: str) -> None:
+    """Where each Li sits."""
+    numbers = coordination_numbers(crystal, neighbours=["Cl"])
+    distance = crystal.to_pymatgen().distance_matrix
+    for atom in np.flatnonzero(crystal.numbers == 3):
+        place = crystal.fractional[atom] % 1
+        nearest = distance[atom, crystal.numbers == 17].min()
+        away = f"{_length(crystal, place * [1, 1, 0]):.2f} Å off the axis"
+        if name == "La5Cl18":
+            away += f", {_length(crystal, place - VACANCY):.2f} Å from the vacancy"
+        print(f"  Li at {np.round(place, 3)}: {numbers[atom]} Cl, nearest {nearest:.2f} Å, {away}")
+
+
+def _length(crystal: Crystal, step: np.ndarray) -> float:
+    return float(np.linalg.norm(closest(crystal, step) @ crystal.lattice))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("superionic"))
+    parser.add_argument("--samples", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--weights", help="score model; the packaged one when left out")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    relaxer = Relaxer("chgnet-0.3.0", RelaxSettings(cell="fixed", optimizer="lbfgs", fmax=0.05), ScreenSettings())
+    stations = Generator(arguments.weights), relaxer
+    found = {}
+    for name, count in CASES:
+        crystal = best(read_host(HOSTS / f"{name}.cif"), count, arguments.samples, arguments.seed, stations)
+        describe(crystal, name)
+        write_cif(crystal, arguments.out / f"{name}-Li{count}.cif")
+        found[name, count] = crystal
+    channel = ways_through(
+        found["LaCl3", 1], "Li", equal_sites=True, potential=CHGNetPotential(),
+        settings=BarrierSettings(min_length=6.0, vacancy=False),
+    )  # fmt: skip
+    print(f"LaCl3: longest hops {channel.lengths}, highest barriers in eV {channel.highest}")
+    print(f"La5Cl18: longest hops {ways_through(found['La5Cl18', 3], 'Li', equal_sites=True).lengths}")
+    draw([found["LaCl3", 1], found["La5Cl18", 3]], channel, arguments.out / "superionic.png")
+
+
+def draw(crystals: list[Crystal], channel: Ways, path: Path) -> None:
+    """The crystals seen along the channels, and the energy along the hop."""
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
+    for axis, crystal in zip(axes, crystals, strict=False):
+        atoms = crystal.to_ase().repeat([2, 2, 1])
+        plot_atoms(atoms, axis, radii=0.5, colors=[COLOURS[symbol] for symbol in atoms.get_chemical_symbols()])
+        axis.set_axis_off()
+        axis.set_title(f"{len(crystal)} atoms a cell: {crystal.formula}")
+    for index, band in channel.barriers.items():
+        axes[2].plot(way_of(band), band.energies, marker="o", label=f"hop {index}")
+    axes[2].set(xlabel="way along the channel (Å)", ylabel="energy (eV)", title="one Li in LaCl3")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()
