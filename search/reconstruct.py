@@ -117,12 +117,15 @@ class Record:
 def load_cases(path: Path, *, split: str, guest: str | None = None, limit: int | None = None) -> list[Case]:
     """Read cases from a file with the columns of the training data, ``limit`` a guest element.
 
+    Crystals of the guest element alone have no host and are left out.
+
     Raises:
         ValueError: the file or a case of that kind does not exist.
     """
     columns = ["material_id", "split", "guest", "cell", "atomic_numbers", "frac_coords"]
     frame = read_columns(path, columns, see="docs/training.md")
     chosen = frame[(frame["split"] == split) & (frame["guest"].fillna("") != "")]
+    chosen = chosen[[len(np.unique(numbers)) > 1 for numbers in chosen["atomic_numbers"]]]
     if guest is not None:
         chosen = chosen[chosen["guest"] == guest]
     if chosen.empty:

@@ -17,6 +17,7 @@ from simulated import StubGenerator, StubRelaxer, StubSymmetrizer
 from search.config import load_config
 from search.driver import run_search
 from search.prepare import load_reference
+from search.storage import run_path
 from search.tally import summary_lines
 
 
@@ -80,7 +81,7 @@ class ChaosSymmetrizer(Misbehaving, StubSymmetrizer):
 if __name__ == "__main__":
     config = load_config(sys.argv[1])
     outcome = run_search(
-        config, Path(sys.argv[2]), load_reference(config), actors=(ChaosGenerator, ChaosRelaxer, ChaosSymmetrizer)
+        config, run_path(sys.argv[2]), load_reference(config), actors=(ChaosGenerator, ChaosRelaxer, ChaosSymmetrizer)
     )
     print("\n".join(summary_lines(outcome.summary)))
     sys.exit(0 if outcome.finished else 130)

@@ -141,6 +141,10 @@ def place(tmp_path_factory):
         known[name].to(folder / f"{new}.cif")
     known["LiCoO2"].to(folder / "host.cif")
     known["MgO"].to(folder / "phase.cif")
+    (folder / "crystals").mkdir()
+    for number, size in enumerate((4.0, 4.1, 4.2)):
+        known["NaCl"].scale_lattice(size**3).to(str(folder / "crystals" / f"{number}.cif"))
+        known["MgO"].scale_lattice(size**3).to(str(folder / "crystals" / f"MgO-{number}.cif"))
     Poscar(known["NaCl"]).write_file(folder / "POSCAR")
     known["LiCl"].to_ase_atoms().write(folder / "candidates.extxyz")
     rows = [table_row(name, one, split) for split in ("train", "val", "test") for name, one in known.items()]

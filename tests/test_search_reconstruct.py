@@ -146,6 +146,8 @@ def test_cases_are_chosen_by_split_guest_and_limit(tmp_path):
     path = write(tmp_path / "data.parquet", ["test"] * 4 + ["train"], ["Na", "Na", "Na", "", "Na"])
     assert len(load_cases(path, split="test")) == 3
     assert len(load_cases(path, split="test", limit=2)) == 2
+    sodium = write(tmp_path / "pure.parquet", ["test"] * 2, ["Na"] * 2, [SALT, SALT.select(CASE.mask)])
+    assert len(load_cases(sodium, split="test")) == 1  # the other has no host
     with pytest.raises(ValueError, match="no case of split 'test' with guest Li"):
         load_cases(path, split="test", guest="Li")
     with pytest.raises(ValueError, match="does not exist"):

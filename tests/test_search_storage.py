@@ -2,7 +2,7 @@
 
 import json
 import os
-import signal
+import random
 import subprocess
 import sys
 import threading
@@ -15,30 +15,21 @@ import pytest
 import requests
 import yaml
 from moto.server import ThreadedMotoServer
+from simulated import Stages, crew_of
 
 from search import lock
 from search.cli import main
-from search.config import SearchConfig, load_config
+from search.config import load_config
+from search.driver import Driver
 from search.lock import locked
-from search.pipeline import load_stages, search_here
+from search.pipeline import search_here
+from search.planner import Planner
 from search.prepare import load_reference, remember, same_search
 from search.results import TIMINGS, ResultStore, load_results, pack
 from search.second_opinion import load_second_opinion
 from search.storage import StorePath, beside, require_lasting, run_path, write_whole
 
 ALLOW = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}
-TINY = {
-    "name": "tiny",
-    "seed": 3,
-    "compositions": {"cells": [{"Li": 2, "Si": 1}, {"Li": 3, "Si": 1}]},
-    "frameworks": {"guests": ["Li"]},
-    "generation": {"kind": "heun", "steps": 4},
-    "inpainting": {"kind": "heun", "steps": 4},
-    "relaxation": {"max_steps": 5},
-    "policy": {"rounds": 3, "generated": 4, "inpainted": 2, "samples": 2, "batch": 2, "lookahead": 0},
-    "resources": {"relaxers": 1},
-}
-
 
 @pytest.fixture(scope="module")
 def server():
@@ -69,9 +60,8 @@ def place(server, monkeypatch, request):
 
 
 @pytest.fixture
-def short(monkeypatch):
-    """Leases of seconds. S3's times are whole seconds."""
-    monkeypatch.setattr(lock, "LEASE_SECONDS", 5.0)
+def often(monkeypatch):
+    """Signs of life every second and a half. S3's times are whole seconds."""
     monkeypatch.setattr(lock, "BEAT_SECONDS", 1.5)
 
 
@@ -195,34 +185,106 @@ def test_results_are_those_of_a_folder(place, tmp_path, cobaltate):
     assert [row["candidate"] for row in rows] == [row["candidate"] for row in cobaltate["rows"][:3]]
 
 
-@pytest.mark.slow
-def test_a_search_goes_on_where_it_stopped(place, tmp_path):
-    config = SearchConfig.model_validate(TINY)
-    reference = load_reference(config)
-    stages = load_stages(config, reference)
-    for _ in search_here(config, reference, ResultStore(tmp_path), stages):
+# --- a driver that dies -------------------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """The end of a process, which nothing catches."""
+
+
+@pytest.fixture
+def tiny(make_config):
+    return make_config(
+        generators=["diffusion", "inpainting"],
+        compositions={"cells": [{"Li": 2, "Si": 1}, {"Li": 3, "Si": 1}]},
+        lattices={"volume_per_atom": 16.0},
+        frameworks={"guests": ["Li"]},
+        policy={"rounds": 3, "generated": 6, "inpainted": 3, "samples": 2, "batch": 3},
+    )
+
+
+@pytest.fixture
+def undisturbed(tiny, tmp_path):
+    """Its rows, made task after task in one process and kept in a folder."""
+    for _ in search_here(tiny, load_reference(tiny), ResultStore(tmp_path / "undisturbed"), Stages()):
         pass
-    run = run_path(place)
-    same_search(run, config, reference)
-    remember(run, config, reference)
-    begun = search_here(config, reference, ResultStore(run), stages)
-    first = [next(begun)[0]["task"] for _ in range(2)]
-    begun.close()  # killed
-    same_search(run, config, reference)
-    assert ResultStore(run).tasks() == set(first)
-    for _ in search_here(config, reference, ResultStore(run), stages):
-        pass
-    frames = [load_results(where, structures=False).drop(columns=[*TIMINGS]) for where in (place, tmp_path)]
-    assert frames[0].map(repr).equals(frames[1].map(repr))
-    assert len(frames[0]) > 6
+    return rows_of(tmp_path / "undisturbed")
+
+
+def rows_of(run):
+    return load_results(run, structures=False).drop(columns=list(TIMINGS)).map(repr).sort_values("candidate")
+
+
+def test_killed_at_any_write_the_search_ends_as_if_undisturbed(place, tiny, undisturbed, monkeypatch):
+    """The driver and the store are real, the stages simulated; it ends before a write or right after it."""
+    run, reference, write, moments = run_path(place), load_reference(tiny), StorePath.write_bytes, random.Random(3)
+    left, reported, kills = 0, set(), 0
+
+    def fragile(path, content):
+        nonlocal left
+        left -= 1
+        if left == 0 and moments.random() < 0.5:
+            raise Killed
+        write(path, content)
+        if left == 0:
+            raise Killed
+
+    monkeypatch.setattr(StorePath, "write_bytes", fragile)
+    while True:
+        left = moments.randint(1, 4)
+        driver = Driver(tiny, run, reference, crew_of(Planner(tiny, reference)))
+        try:
+            assert driver.run(threading.Event()).finished
+            break
+        except Killed:
+            kills += 1
+        stored = ResultStore(run).tasks()
+        assert reported <= stored
+        reported = stored
+    left = 0
+    driver.journal.close()
+    assert kills > 3
+    pd.testing.assert_frame_equal(rows_of(place), undisturbed)
+    events = [json.loads(line)["event"] for path in run.glob("log-*.jsonl") for line in path.read_text().splitlines()]
+    assert "started" in events
+
+
+def test_another_search_is_refused(place, tiny):
+    run, reference = run_path(place), load_reference(tiny)
+    same_search(run, tiny, reference)
+    remember(run, tiny, reference)
+    same_search(run, tiny, reference)
+    assert load_config(run / "config.yaml") == tiny
     with pytest.raises(ValueError, match=r"s3://runs/.* holds a search with another configuration \(seed"):
-        same_search(run, config.model_copy(update={"seed": 4}), reference)
+        same_search(run, tiny.model_copy(update={"seed": 4}), reference)
+
+
+@pytest.mark.slow
+def test_a_process_that_was_killed_is_followed_by_one_that_finishes(place, tiny, undisturbed, tmp_path):
+    """With Ray, signal and lease as they are; only the stages are simulated."""
+    config, faults = tmp_path / "tiny.yaml", tmp_path / "faults"
+    config.write_text(yaml.safe_dump(tiny.model_dump(mode="json")))
+    faults.mkdir()
+    command = [sys.executable, Path(__file__).with_name("chaos_search.py"), config, place, faults]
+    killed = subprocess.Popen(command)
+    deadline = time.monotonic() + 240
+    while len(ResultStore(run_path(place)).tasks()) < 2:
+        assert killed.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    killed.kill()
+    killed.wait()
+    assert len((run_path(place) / lock.FOLDER).changed()) == 1  # what it left behind
+    second = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert "was running a search here" in second.stderr
+    pd.testing.assert_frame_equal(rows_of(place), undisturbed)
+    assert (run_path(place) / lock.FOLDER).changed() == {}
 
 
 # --- one driver ---------------------------------------------------------------------------------------------------
 
 
-def test_a_second_driver_is_refused_and_says_who_has_the_run(place, short):
+def test_a_second_driver_is_refused_and_says_who_has_the_run(place, often):
     run = run_path(place)
     with locked(run) as check:
         check()
@@ -235,17 +297,18 @@ def test_a_second_driver_is_refused_and_says_who_has_the_run(place, short):
         check()
 
 
-def test_what_a_killed_driver_left_is_passed_over_after_a_while(place, short):
+def test_what_a_killed_driver_left_is_passed_over_after_a_while(place, often, monkeypatch):
+    monkeypatch.setattr(lock, "LEASE_SECONDS", 4.0)
     left = run_path(place) / lock.FOLDER / "left.json"
     write_whole(left, json.dumps({"host": "gone", "process": 4711}).encode())
     began = time.monotonic()
     with locked(run_path(place)) as check:
         check()
         assert not left.exists()
-    assert time.monotonic() - began > 4  # it might have been alive
+    assert time.monotonic() - began > 3  # it might have been alive
 
 
-def test_a_driver_that_lost_its_run_stores_nothing_more(place, short):
+def test_a_driver_that_lost_its_run_stores_nothing_more(place, often):
     run = run_path(place)
     with locked(run) as check:
         (mine,) = (run / lock.FOLDER).glob("*.json")
@@ -256,7 +319,7 @@ def test_a_driver_that_lost_its_run_stores_nothing_more(place, short):
     assert (run / lock.FOLDER).changed() == {}
 
 
-def test_of_drivers_that_start_at_once_one_at_most_goes_on(place, short):
+def test_of_drivers_that_start_at_once_one_at_most_goes_on(place, often):
     inside, most, begin = [], [], threading.Barrier(3)
 
     def drive(number):
@@ -333,33 +396,3 @@ def test_a_second_opinion_is_stored_in_the_store(place, stored, call):
     assert (code, error) == (0, "")
     assert len(load_second_opinion(place)) == 1
     assert f"Stored in {stored / 'second_opinion.parquet'}" in out
-
-
-# --- a driver that is killed --------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_a_killed_search_resumes_to_the_same_results(place, tmp_path):
-    config = tmp_path / "tiny.yaml"
-    config.write_text(yaml.safe_dump(TINY))
-    settings = load_config(config)
-    reference = load_reference(settings)
-    for _ in search_here(settings, reference, ResultStore(tmp_path / "run"), load_stages(settings, reference)):
-        pass
-    code = "from search import lock; from search.cli import main; lock.LEASE_SECONDS, lock.BEAT_SECONDS = 6, 2; main()"
-    command = [sys.executable, "-c", code, "search", str(config), "--run", place]
-    killed = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    deadline = time.monotonic() + 300
-    while len(ResultStore(run_path(place)).tasks()) < 2:
-        assert killed.poll() is None and time.monotonic() < deadline
-        time.sleep(0.1)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    resumed = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
-    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
-    frames: list[pd.DataFrame] = [
-        load_results(where, structures=False).drop(columns=[*TIMINGS]) for where in (place, tmp_path / "run")
-    ]
-    assert frames[0]["candidate"].equals(frames[1]["candidate"])
-    assert frames[0]["status"].equals(frames[1]["status"])
-    assert list((run_path(place) / lock.FOLDER).glob("*")) == []
