@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import ray
 from ray._private import ray_constants
 from ray.autoscaler.sdk import request_resources
+from ray.exceptions import AuthenticationError
 
 OBJECT_STORE_BYTES = 200 * 2**20
 
@@ -30,7 +31,7 @@ def connected(address: str) -> Iterator[Capacity]:
     """Start a private Ray on this machine (``local``) or join one, and leave it at the end.
 
     Raises:
-        ConnectionError: no cluster answers at the address.
+        ConnectionError: no cluster answers at the address, or it wants another token.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # an actor uses one core
@@ -44,7 +45,7 @@ def connected(address: str) -> Iterator[Capacity]:
             stack.enter_context(_on_loopback())
             _start_private(folder)
         else:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            _join(address)
         yield capacity()
 
 
@@ -57,6 +58,16 @@ def capacity() -> Capacity:
 def ask_for(cpus: int) -> None:
     """Tell the cluster's autoscaler, if it has one, how many CPUs are wanted; its own limit stands."""
     request_resources(num_cpus=cpus)
+
+
+def _join(address: str) -> None:
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, AuthenticationError) as error:
+        raise ConnectionError(
+            f"no Ray cluster at {address} lets us in ({error}). If there is one, it wants its token: set "
+            "RAY_AUTH_MODE=token, and have the token in ~/.ray/auth_token or in RAY_AUTH_TOKEN"
+        ) from error
 
 
 def _start_private(folder: str) -> None:

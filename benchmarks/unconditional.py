@@ -96,7 +96,7 @@ def main() -> None:
         seconds = (time.perf_counter() - began) / len(empty)
         crystals = [crystal for batch in made for crystal in batch.crystals]
         table[name] = {
-            **figures(crystals, potential), "evaluations": made[0].evaluations, "seconds_per_sample": seconds
+            **figures(crystals, potential), "evaluations": made[0].evaluations[0], "seconds_per_sample": seconds
         }  # fmt: skip
         print(f"{name:<32}", {key: round(value, 3) for key, value in table[name].items()}, flush=True)
     if arguments.json:

@@ -38,15 +38,15 @@ class Generated:
 
     Attributes:
         crystals: as sampled.
-        evaluations: calls of the network for the whole batch.
+        evaluations: of each crystal, calls of the network for the crystals that were made with it.
         seconds: wall time a crystal.
-        score_model: version of the weights; None if no network took part.
+        score_model: of each crystal, version of the weights; None if no network took part.
     """
 
     crystals: list[Crystal]
-    evaluations: int
+    evaluations: list[int]
     seconds: float
-    score_model: str | None
+    score_model: list[str | None]
 
 
 @dataclass(frozen=True)
@@ -95,11 +95,19 @@ class Generator:
         self.version = weights_version(path)
         self._known_groups: dict[str, list[HostGroup]] = {}
 
-    def generate(self, blanks: Sequence[Blank], settings: GeneratorSettings) -> Generated:
-        """Fill the blanks, all in one batch."""
+    def generate(self, blanks: Sequence[Blank], settings: GeneratorSettings | Sequence[GeneratorSettings]) -> Generated:
+        """Fill the blanks, with settings for all or one for each; those with the same settings in one batch."""
         began = time.monotonic()
-        crystals, evaluations, version = self._fill(blanks, settings)
-        return Generated(crystals, evaluations, (time.monotonic() - began) / len(blanks), version)
+        each = list(settings) if isinstance(settings, Sequence) else [settings] * len(blanks)
+        crystals = [blank.crystal for blank in blanks]
+        evaluations = [0] * len(blanks)
+        versions: list[str | None] = [None] * len(blanks)
+        for one in dict.fromkeys(each):
+            places = [place for place, other in enumerate(each) if other == one]
+            made, calls, version = self._fill([blanks[place] for place in places], one)
+            for place, crystal in zip(places, made, strict=True):
+                crystals[place], evaluations[place], versions[place] = crystal, calls, version
+        return Generated(crystals, evaluations, (time.monotonic() - began) / len(blanks), versions)
 
     def _fill(self, blanks: Sequence[Blank], settings: GeneratorSettings) -> tuple[list[Crystal], int, str | None]:
         """Crystals, calls of the network, version of the network if it took part."""

@@ -46,10 +46,19 @@ Rows = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """One candidate to be made, and the columns that tell where it comes from."""
+    """One candidate to be made.
 
+    Attributes:
+        method: name of the generator.
+        blank: what it is given.
+        origin: columns that tell where the candidate comes from.
+        settings: of the generator.
+    """
+
+    method: str
     blank: Blank
     origin: Mapping[str, Any]
+    settings: GeneratorSettings
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +68,6 @@ class Task:
     Attributes:
         identity: name of the task and of its part in the results; depends only on configuration, seed and results.
         stage: ``generated`` or ``inpainted``.
-        method: name of the generator.
         relaxation: settings of the relaxation.
         found: reduced formula -> energy (eV/atom) of the phases below the reference hull that the search had found.
         volume_change: relative change of volume beyond which a filled framework becomes one again.
@@ -69,9 +77,7 @@ class Task:
     identity: str
     round: int
     stage: str
-    method: str
     plans: tuple[Plan, ...]
-    sampler: GeneratorSettings
     relaxation: RelaxSettings
     found: Mapping[str, float]
     volume_change: float
@@ -85,6 +91,11 @@ class Task:
     def blanks(self) -> list[Blank]:
         """What the generator is given."""
         return [plan.blank for plan in self.plans]
+
+    @property
+    def settings(self) -> list[GeneratorSettings]:
+        """With what it makes each of them."""
+        return [plan.settings for plan in self.plans]
 
 
 class Findings:
@@ -182,10 +193,11 @@ class _Round:
         for row in self.rows:
             self._record(row, self._reward(row), work(row, self.policy))
         for task in pending:
-            self.tuner.under_way(_PARTS[task.stage], task.sampler)
+            for settings in dict.fromkeys(task.settings):
+                self.tuner.under_way(_PARTS[task.stage], settings)
             self.tuner.under_way("relaxation", task.relaxation)
             for plan in task.plans:
-                self._record({**plan.origin, "generator": task.method}, None, None)
+                self._record({**plan.origin, "generator": plan.method}, None, None)
 
     def tasks(self) -> list[Task]:
         """All tasks of the round."""
@@ -278,7 +290,7 @@ class _Round:
         lattice = sample_lattice(bravais, self._volume(cell), rng, self.config.lattices.ranges)
         crystal = Crystal(lattice, np.zeros((cell.n_atoms, 3)), cell.numbers)
         origin = {"cell_formula": arm.cell, "lattice_system": bravais}
-        return Plan(Blank(crystal, np.ones(cell.n_atoms, dtype=bool), seed, bravais=bravais), origin)
+        return self._plan(arm, Blank(crystal, np.ones(cell.n_atoms, dtype=bool), seed, bravais=bravais), origin)
 
     def _exchanged(self, arm: Arm, turn: int, seed: int) -> Plan:
         """The prototype whose turn it is; atoms are moved a little once all had theirs."""
@@ -287,7 +299,7 @@ class _Round:
         exchange = known[turn % len(known)]
         crystal = exchange.crystal(self._volume(cell), np.random.default_rng(seed) if turn >= len(known) else None)
         origin = {"cell_formula": arm.cell, "prototype": exchange.prototype.name}
-        return Plan(Blank(crystal, np.zeros(cell.n_atoms, dtype=bool), seed), origin)
+        return self._plan(arm, Blank(crystal, np.zeros(cell.n_atoms, dtype=bool), seed), origin)
 
     def _volume(self, cell: CellFormula) -> float:
         """Å³ of a new cell, N·V0."""
@@ -317,28 +329,39 @@ class _Round:
             "framework_displacement": record["displacement"],
             "guests": sorted(element for element, _ in guests),
         }
-        return Plan(Blank(crystal, np.arange(len(crystal)) >= len(host), seed), origin)
+        return self._plan(arm, Blank(crystal, np.arange(len(crystal)) >= len(host), seed), origin)
+
+    def _plan(self, arm: Arm, blank: Blank, origin: Mapping[str, Any]) -> Plan:
+        return Plan(arm.method, blank, origin, self.config.sampler(arm.method))
 
     def _batches(self, plans: Mapping[str, Sequence[Plan]]) -> Iterator[Task]:
-        """Batches of crystals of similar size, the largest first because they take longest."""
-        numbers = {GENERATED: count(), INPAINTED: count()}
-        for method, some in plans.items():
-            stage = GENERATED if method in NEW_METHODS else INPAINTED
-            ordered = sorted(some, key=lambda plan: -len(plan.blank.crystal))
-            for start in range(0, len(ordered), self.policy.batch):
-                identity = f"{self.number:05d}-{stage[:3]}-{next(numbers[stage]):03d}-{self.campaign.digest}"
-                batch = tuple(ordered[start : start + self.policy.batch])
-                sampler, relaxation = self._settings(method, stage, identity)
-                change = self.config.frameworks.volume_change
-                yield Task(identity, self.number, stage, method, batch, sampler, relaxation, self.found, change)
+        """Full batches of one generator each, then what is left of all generators of a stage in common ones.
 
-    def _settings(self, method: str, stage: str, identity: str) -> tuple[GeneratorSettings, RelaxSettings]:
-        """Settings of a batch, tuned where that is asked for."""
-        sampler: Any = self.config.sampler(method)
-        if method in TUNED:
-            sampler = self.tuner.next(_PARTS[stage], self.campaign.seed(self.number, f"sampler {identity}", 0))
+        The largest crystals come first because they take longest.
+        """
+        size = self.policy.batch
+        for stage, methods in ((GENERATED, NEW_METHODS), (INPAINTED, HOST_METHODS)):
+            numbers, rest = count(), list[Plan]()
+            for method in methods:
+                ordered = sorted(plans[method], key=lambda plan: -len(plan.blank.crystal))
+                whole = len(ordered) - len(ordered) % size
+                for start in range(0, whole, size):
+                    yield self._task(stage, next(numbers), ordered[start : start + size])
+                rest += ordered[whole:]
+            rest.sort(key=lambda plan: -len(plan.blank.crystal))
+            for start in range(0, len(rest), size):
+                yield self._task(stage, next(numbers), rest[start : start + size])
+
+    def _task(self, stage: str, number: int, plans: Sequence[Plan]) -> Task:
+        """A batch, its settings tuned where that is asked for."""
+        identity = f"{self.number:05d}-{stage[:3]}-{number:03d}-{self.campaign.digest}"
+        part = _PARTS[stage]
+        if self.tuner.ranges[part] and any(plan.method in TUNED for plan in plans):
+            settings: Any = self.tuner.next(part, self.campaign.seed(self.number, f"sampler {identity}", 0))
+            plans = [replace(plan, settings=settings) if plan.method in TUNED else plan for plan in plans]
         relaxation: Any = self.tuner.next("relaxation", self.campaign.seed(self.number, f"relaxation {identity}", 0))
-        return sampler, relaxation
+        change = self.config.frameworks.volume_change
+        return Task(identity, self.number, stage, tuple(plans), relaxation, self.found, change)
 
 
 def known_rounds(config: SearchConfig, number: int) -> range:

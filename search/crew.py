@@ -82,9 +82,11 @@ class Crew:
             self.metrics.staff(step, busy=pool.started - idle, idle=idle, starting=starting, waiting=waiting[step])
 
     def close(self) -> None:
-        """End all actors."""
+        """End all actors, and ask for no more machines: what was asked for outlives the search."""
         for pool in self.pools.values():
             pool.close()
+        if self.on_cluster:
+            ask_for(0)
 
     def _recount(self) -> None:
         self._counted, before = time.monotonic(), self.found

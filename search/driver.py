@@ -281,7 +281,7 @@ class Driver:
         if isinstance(job, Question):
             return self._question(job.number)
         if job.step == "generate":
-            return job.task.blanks, job.task.sampler
+            return job.task.blanks, job.task.settings
         if job.step == "relax":
             return job.outcomes[0].crystals, None, job.task.relaxation
         return job.outcomes[1], take_out(job.task, job.outcomes[1]), job.task.found

@@ -74,7 +74,7 @@ def run_task(
     judged_by: Mapping[str, str],
 ) -> list[dict[str, Any]]:
     """All stages of one task, one after the other."""
-    generated = generator.generate(task.blanks, task.sampler)
+    generated = generator.generate(task.blanks, task.settings)
     relaxed = relaxer.relax(generated.crystals, None, task.relaxation)
     judged = symmetrizer.judge(relaxed, take_out(task, relaxed), task.found)
     return task_rows(task, generated, relaxed, judged, judged_by=judged_by)
@@ -121,8 +121,8 @@ def task_rows(
     for index, plan in enumerate(task.plans):
         row = {
             **_origin(task, index, plan),
-            "evaluations": generated.evaluations,
-            "score_model": generated.score_model,
+            "evaluations": generated.evaluations[index],
+            "score_model": generated.score_model[index],
             **judged_by,
             "initial": pack(generated.crystals[index]),
             "seconds_generate": generated.seconds,
@@ -151,10 +151,10 @@ def _origin(task: Task, index: int, plan: Plan) -> dict[str, Any]:
         "task": task.identity,
         "round": task.round,
         "stage": task.stage,
-        "generator": task.method,
+        "generator": plan.method,
         "formula": plan.blank.crystal.formula,
         "n_atoms": len(plan.blank.crystal),
-        "sampler": task.sampler.model_dump_json(),
+        "sampler": plan.settings.model_dump_json(),
         "relaxation": task.relaxation.model_dump_json(),
         "seed": plan.blank.seed,
     }

@@ -48,7 +48,7 @@ def make_method(name: str, generator: Generator, prototypes: Prototypes | None) 
 
     def sampled(case: Case, seeds: Sequence[int]) -> tuple[list[Crystal], int]:
         made = generator.generate(prepare(case, seeds), settings)
-        return made.crystals, made.evaluations
+        return made.crystals, max(made.evaluations)
 
     return sampled
 

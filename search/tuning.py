@@ -195,13 +195,17 @@ class Tuner:
 
     def _read(self, part: str, rows: Sequence[Mapping[str, Any]]) -> Iterator[Trial]:
         batches: dict[Any, list[Mapping[str, Any]]] = {}
+        values: dict[Any, dict[str, float]] = {}
         for row in rows:
-            if row["stage"] == _STAGES.get(part, row["stage"]):
-                batches.setdefault(row["round" if part == "samples" else "task"], []).append(row)
-        for batch in batches.values():
-            values = stored_values(batch[0], part, self.ranges[part])
-            if values is not None:
-                yield Trial(values, quality(batch, self.bar), float(np.mean([self.cost(row) for row in batch])))
+            used = (
+                stored_values(row, part, self.ranges[part]) if row["stage"] == _STAGES.get(part, row["stage"]) else None
+            )
+            if used is not None:
+                name = row["round" if part == "samples" else "task"]
+                batches.setdefault(name, []).append(row)
+                values.setdefault(name, used)
+        for name, batch in batches.items():
+            yield Trial(values[name], quality(batch, self.bar), float(np.mean([self.cost(row) for row in batch])))
 
 
 _STAGES = {"generation": "generated", "inpainting": "inpainted", "samples": "inpainted"}

@@ -104,7 +104,7 @@ def cobaltate(make_config, licoo2, rattle, relaxation) -> dict[str, Any]:
         packaged_reference(), config.compositions.elements, ["Li"], config.frameworks.ladder, ScreenSettings()
     )
     judged = symmetrizer.judge(outcomes, [[]] * len(outcomes))
-    generated = Generated(crystals, 31, 0.5, "test-00000000")
+    generated = Generated(crystals, [31] * len(crystals), 0.5, ["test-00000000"] * len(crystals))
     rows = task_rows(
         task, generated, outcomes, judged, judged_by={"potential": "chgnet-0.3.0", "reference": "packaged"}
     )

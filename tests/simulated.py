@@ -44,7 +44,9 @@ class StubGenerator:
         return "ready"
 
     def generate(self, blanks: Sequence[Any], settings: Any) -> Generated:
-        return Generated([self._filled(blank) for blank in blanks], 39, 0.1, "stub-00000000")
+        return Generated(
+            [self._filled(blank) for blank in blanks], [39] * len(blanks), 0.1, ["stub-00000000"] * len(blanks)
+        )
 
     def _filled(self, blank: Any) -> Crystal:
         places = np.random.default_rng(blank.seed).random((len(blank.crystal), 3))

@@ -56,8 +56,8 @@ def environment(folder):
 
 
 @pytest.fixture(scope="module")
-def dashboard(folder, environment):
-    """Address for jobs of a head without CPUs and a worker with one.
+def cluster(folder, environment):
+    """Addresses, for jobs and for drivers, of a head without CPUs and a worker with one.
 
     Both run in front, so that no `ray stop` is needed, which would end every Ray on this machine.
     """
@@ -74,11 +74,16 @@ def dashboard(folder, environment):
             with (folder / f"{name}.log").open("w") as log:
                 nodes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT))
             wait_for_nodes(count, address, environment, nodes, folder)
-        yield f"http://127.0.0.1:{ports['dashboard']}"
+        yield f"http://127.0.0.1:{ports['dashboard']}", address
     finally:
         for node in reversed(nodes):
             node.terminate()
             node.wait(timeout=60)
+
+
+@pytest.fixture
+def dashboard(cluster):
+    return cluster[0]
 
 
 def alive(address, environment):
@@ -127,10 +132,16 @@ def test_a_job_refuses_a_run_that_would_be_lost(folder, environment, dashboard, 
     assert not Path(place).exists()
 
 
-def test_nobody_without_the_token_is_served(environment, dashboard):
+def test_nobody_without_the_token_is_served(folder, environment, dashboard, cluster):
     with pytest.raises(urllib.error.HTTPError, match="401"):
         urllib.request.urlopen(f"{dashboard}/api/jobs/", timeout=30)
-    for stranger in ({"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_TOKEN": "0" * 64}):
-        done = submit(dashboard, {**environment, **stranger}, "stranger", "--version")
+    config = folder / "tiny.yaml"
+    config.write_text(yaml.safe_dump(TINY))
+    search = [sys.executable, "-m", "search.cli", "search", config, "--address", cluster[1], "--run", folder / "none"]
+    for changes in ({"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_TOKEN": "0" * 64}):
+        stranger = {**environment, **changes}
+        done = submit(dashboard, stranger, "stranger", "--version")
         assert done.returncode != 0
         assert "401" in done.stderr or "authentication" in done.stderr.lower()
+        done = subprocess.run(search, env=stranger, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 2 and "it wants its token" in done.stderr

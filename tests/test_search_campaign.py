@@ -37,7 +37,7 @@ def seeds(tasks):
 def assert_same_tasks(some, others):
     assert [task.identity for task in some] == [task.identity for task in others]
     for one, other in zip(some, others, strict=True):
-        assert one.sampler == other.sampler
+        assert one.settings == other.settings
         for a, b in zip(one.plans, other.plans, strict=True):
             assert a.origin == b.origin
             assert a.blank.seed == b.blank.seed
@@ -175,7 +175,7 @@ def test_new_crystals_hold_their_composition_and_are_all_guest(make_config):
         for plan in task.plans:
             crystal = plan.blank.crystal
             assert CellFormula.parse(crystal.composition.formula) == CellFormula.parse(plan.origin["cell_formula"])
-            assert (plan.blank.guest == (task.method != "exchange")).all()
+            assert (plan.blank.guest == (plan.method != "exchange")).all()
             assert len(plan.blank.guest) == len(crystal)
 
 
@@ -295,8 +295,8 @@ def test_ion_exchange_takes_each_prototype_once_in_the_order_of_its_list(make_co
     config = make_config(
         compositions={"cells": [{"Li": 4, "Si": 2}]}, generators=["exchange", "random"], policy={"generated": 6}
     )
-    tasks = [task for tasks in walk(campaign_of(config), 6, lookahead=1) for task in tasks if task.method == "exchange"]
-    names = [plan.origin["prototype"] for task in tasks for plan in task.plans]
+    tasks = [task for tasks in walk(campaign_of(config), 6, lookahead=1) for task in tasks]
+    names = [plan.origin["prototype"] for task in tasks for plan in task.plans if plan.method == "exchange"]
     known = [one.prototype.name for one in exchanges(CellFormula.parse("Li4Si2"))]
     assert 6 <= len(names) <= len(known)
     assert names == known[: len(names)]
@@ -310,9 +310,8 @@ def test_ion_exchange_ends_with_its_prototypes_and_begins_again_when_alone(make_
     rows = pretended(both.plan(0, [])) + pretended(both.plan(1, []), candidate="z")
     spent = [row for row in rows if row["generator"] == "exchange"]
     assert len(spent) >= known
-    assert {task.method for task in both.plan(2, [{**row, "candidate": str(i)} for i, row in enumerate(spent)])} == {
-        "random"
-    }
+    later = both.plan(2, [{**row, "candidate": str(i)} for i, row in enumerate(spent)])
+    assert {plan.method for task in later for plan in task.plans} == {"random"}
     alone = campaign_of(make_config(compositions=cells, generators=["exchange"], policy=policy))
     (task,) = alone.plan(0, [])
     assert len({plan.blank.crystal.identity for plan in task.plans}) == known + 2  # the last two are moved a little
@@ -369,7 +368,8 @@ def test_each_generator_has_its_own_settings(make_config, cobaltate):
         random={"separation": 0.9},
         inpainting={"kind": "predictor-corrector", "steps": 6},
     )
-    samplers = {task.method: task.sampler for task in campaign_of(config).plan(1, cobaltate["rows"])}
+    tasks = campaign_of(config).plan(1, cobaltate["rows"])
+    samplers = {plan.method: plan.settings for task in tasks for plan in task.plans}
     assert samplers == {
         "diffusion": config.generation,
         "random": config.random,
@@ -400,8 +400,17 @@ def test_tasks_are_full_batches_and_a_rest(make_config, generated, batch, sizes)
 
 def test_batches_hold_crystals_of_similar_size_the_largest_first(make_config):
     config = make_config(compositions={"system": "Li-Si", "max_atoms": 9}, policy={"generated": 36, "batch": 5})
-    tasks = campaign_of(config).plan(0, [])
-    for method in ("diffusion", "random"):
-        sizes = [len(plan.blank.crystal) for task in tasks if task.method == method for plan in task.plans]
+    for task in campaign_of(config).plan(0, []):
+        sizes = [len(plan.blank.crystal) for plan in task.plans]
         assert sizes == sorted(sizes, reverse=True)
-        assert max(sizes) > min(sizes)
+
+
+def test_what_is_left_of_several_generators_shares_a_batch(make_config):
+    config = make_config(compositions={"system": "Li-Si", "max_atoms": 9}, policy={"generated": 36, "batch": 5})
+    tasks = campaign_of(config).plan(0, [])
+    assert [len(task.plans) for task in tasks] == [5] * 7 + [1]  # and not a small one for each generator
+    kinds = [{plan.method for plan in task.plans} for task in tasks]
+    assert all(len(some) == 1 for some in kinds[:-2])
+    assert len(kinds[-2]) > 1
+    for task in tasks:
+        assert [type(plan.settings) for plan in task.plans] == [type(config.sampler(p.method)) for p in task.plans]

@@ -38,7 +38,7 @@ class Pretender:
     def generate(self, blanks, sampler):
         self.batches.append(len(blanks))
         self.samplers.append(sampler)
-        return Generated([blank.crystal for blank in blanks], 1, 0.0, "none")
+        return Generated([blank.crystal for blank in blanks], [1] * len(blanks), 0.0, ["none"] * len(blanks))
 
     def relax(self, crystals, free=None):
         self.masks.append(free)

@@ -130,9 +130,9 @@ def tuned_config(make_config, **policy):
 
 def test_every_batch_of_a_search_tries_settings_of_its_own(make_config):
     tasks = Campaign(tuned_config(make_config), lambda cell: 16.0).plan(0, [])
-    assert len({task.sampler.model_dump_json() for task in tasks}) == len(tasks) == 4
+    assert len({plan.settings.model_dump_json() for task in tasks for plan in task.plans}) == len(tasks) == 4
     assert len({task.relaxation.max_steps for task in tasks}) > 1
-    assert {type(task.sampler) for task in tasks} == {HeunSettings}
+    assert {type(plan.settings) for task in tasks for plan in task.plans} == {HeunSettings}
 
 
 def test_a_search_learns_from_its_batches_and_a_resumed_one_asks_the_same(make_config):
@@ -142,7 +142,7 @@ def test_a_search_learns_from_its_batches_and_a_resumed_one_asks_the_same(make_c
         tasks = campaign.plan(number, rows)
         rows += made(tasks)
     again = Campaign(config, lambda cell: 16.0).plan(12, rows[::-1])
-    assert [task.sampler for task in campaign.plan(12, rows)] == [task.sampler for task in again]
+    assert [task.settings for task in campaign.plan(12, rows)] == [task.settings for task in again]
     early, late = (
         np.mean([json.loads(row["sampler"])["churn"] for row in rows if row["round"] in rounds])
         for rounds in (range(3), range(9, 12))
@@ -151,9 +151,9 @@ def test_a_search_learns_from_its_batches_and_a_resumed_one_asks_the_same(make_c
 
 
 def test_without_ranges_settings_are_as_configured(make_config):
-    config = make_config(generation={"kind": "ancestral", "steps": 9})
+    config = make_config(generation={"kind": "ancestral", "steps": 9}, generators=["diffusion"])
     (task, *_) = Campaign(config, lambda cell: 16.0).plan(0, [])
-    assert task.sampler == AncestralSettings(steps=9) and task.relaxation == config.relaxation
+    assert set(task.settings) == {AncestralSettings(steps=9)} and task.relaxation == config.relaxation
 
 
 def test_samples_a_framework_are_tuned_round_by_round(make_config):
@@ -212,3 +212,15 @@ def test_the_command_tunes_and_goes_on_where_it_was(tmp_path, make_config):
     tuned = load_config(out)
     assert 2 <= tuned.generation.steps <= 4 and tuned.tuning == Tuning()
     assert len(plot_tuning(load_config(run / "config.yaml"), run, tmp_path / "plots")) >= 2
+
+
+def test_in_a_batch_of_several_generators_only_those_that_are_tuned_count(make_config):
+    config = tuned_config(make_config).model_copy(update={"generators": ("diffusion", "random")})
+    config = config.model_copy(update={"policy": config.policy.model_copy(update={"generated": 6, "batch": 4})})
+    campaign = Campaign(config, lambda cell: 16.0)
+    (task, rest) = campaign.plan(0, [])
+    assert {plan.method for plan in (*task.plans, *rest.plans)} == {"diffusion", "random"}
+    rows = made([task, rest])
+    trials = tuner(config, rows, 0.05).trials["generation"]
+    tuned = [{p.settings for p in one.plans if p.method == "diffusion"} for one in (task, rest)]
+    assert [trial.values["churn"] for trial in trials] == [next(iter(some)).churn for some in tuned if some]
