@@ -7,8 +7,8 @@ Driver, campaign, policy and store are the real ones and work in this process on
 and skips what the driver waits. So 500 relaxers need no 500 cores, and all that the driver does counts. Of Ray, each
 call costs the driver ``--ray`` seconds; ``--measure-ray`` measures that here with real actors and arguments of real
 size.
-The clock counts the driver's CPU time, so that other work on this machine does not matter; what it waits for the disk
-is counted as ``--disk`` seconds a task. Memory is that of driver and planner together.
+The clock counts the CPU time of this process, so that other work on this machine does not matter. Threads wait for the
+disk, the driver does not. Memory is that of driver and planner together.
 """
 
 from __future__ import annotations
@@ -61,7 +61,6 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=8.0, help="median time of a relaxation call")
     parser.add_argument("--spread", type=float, default=0.5, help="sigma of its logarithm")
     parser.add_argument("--ray", type=float, default=0.003, help="seconds of the driver that Ray takes for a call")
-    parser.add_argument("--disk", type=float, default=0.008, help="seconds that storing a task waits for the disk")
     parser.add_argument("--folder", type=Path, help="keep the run here, or go on with it")
     parser.add_argument("--measure-ray", action="store_true")
     parser.add_argument("--json", type=Path)
@@ -89,10 +88,12 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
             "memory_mb": memory() - before,
             "cpu_seconds_with_stubs": time.process_time() - began,
         }
+        driver.close()
         del driver
         began = time.process_time()
         again = driver_of(config, folder, arguments)
         again.run(threading.Event())
+        again.close()
         return found | {"resume_cpu_seconds": time.process_time() - began, "resumed": again.progress.resumed}
 
 
@@ -130,15 +131,7 @@ def driver_of(config: SearchConfig, folder: Path, arguments: argparse.Namespace)
         SimulatedPool(stages.relaxer, n, clock, relaxing, arguments.ray),
         SimulatedPool(stages.symmetrizer, max(1, n // 4), clock, lambda *_: 0.2 * arguments.seconds, arguments.ray),
     ]
-    driver = Driver(config, folder, reference, SimulatedCrew(pools))
-    append = driver.store.append
-
-    def slow(task: str, rows: Any) -> Any:
-        clock.charge(arguments.disk)
-        return append(task, rows)
-
-    driver.store.append = slow  # type: ignore[method-assign]
-    return driver
+    return Driver(config, folder, reference, SimulatedCrew(pools))
 
 
 def memory() -> float:

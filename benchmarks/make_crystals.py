@@ -104,7 +104,10 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder with mp_structures.parquet and hosts/")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/generated.extxyz"))
     parser.add_argument("--count", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0, help="other crystals of the same families; below 500")
     args = parser.parse_args()
+    if not 0 <= args.seed < 500:
+        parser.error(f"--seed must be from 0 to 499, got {args.seed}")
     torch.set_num_threads(1)
 
     generator = Generator()
@@ -112,7 +115,7 @@ def main() -> None:
     every = list(families(args.data))
     for place, (family, make) in enumerate(every):
         count = args.count // len(every) + (place < args.count % len(every))
-        some = [to_atoms(*pair, family) for pair in worth_relaxing(make, generator, count, 1000 * place)]
+        some = [to_atoms(*pair, family) for pair in worth_relaxing(make, generator, count, 1000 * place + args.seed)]
         print(f"{family}: {len(some)} crystals of {len(some[0]) if some else 0} atoms", flush=True)
         made += some
         ase.io.write(args.out, made, columns=["symbols", "positions", "placed"])

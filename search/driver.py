@@ -12,9 +12,10 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from actors.cluster import connected
@@ -32,8 +33,10 @@ from search.progress import Progress
 from search.results import DamagedPart, ResultStore, write_json
 from search.storage import RunPath
 from search.tally import Tally
+from search.writer import Writer
 
 LOOK_SECONDS = 0.5  # between two looks at the actors
+WRITING_SECONDS = 0.02  # until it is looked again whether a part is written
 DRAIN_SECONDS = 2.0  # after the first signal; `ray job stop` leaves three
 NEXT = {"generate": "relax", "relax": "judge"}
 
@@ -115,7 +118,7 @@ def run_search(
         crew = Crew(config, reference, found, actors)
         stack.callback(crew.close)
         driver = Driver(config, run, reference, crew, report, check)
-        stack.callback(driver.journal.close)
+        stack.callback(driver.close)
         return driver.run(stop)
 
 
@@ -145,7 +148,7 @@ class Driver:
         self.open: dict[int, set[str]] = {}  # round -> tasks not stored yet
         self.queues: dict[str, list[tuple[int, int, Any]]] = {step: [] for step in STEPS}  # heaps
         self.parts: dict[str, dict[int, list[dict[str, Any]]]] = {}  # split task -> rows of its candidates
-        self.tally = Tally(crew)
+        self.writer, self.tally = Writer(self.store), Tally(crew)
         self._order, self._looked = itertools.count(), -math.inf
 
     def run(self, stop: threading.Event) -> Outcome:
@@ -164,6 +167,11 @@ class Driver:
             raise
         summary = self._end()
         return Outcome(self.finished, self.progress.done, summary["seconds"], self.enough, summary)
+
+    def close(self) -> None:
+        """End what runs beside the loop."""
+        self.writer.close()
+        self.journal.close()
 
     @property
     def finished(self) -> bool:
@@ -239,7 +247,7 @@ class Driver:
     def _take_over(self, task: Task) -> bool:
         """Whether the rows of an earlier start are there; a damaged part is set aside and its task done again."""
         try:
-            self._stored(task, self.store.planned(task.identity))
+            self._keep(task, self.store.planned(task.identity))
         except DamagedPart as error:
             aside = self.store.set_aside(task.identity)
             self._note(f"{error.args[0]} It is now {aside}.", task=task.identity)
@@ -255,10 +263,11 @@ class Driver:
             self._look_around()
         for step in steps:
             self._dispatch(step, self.queues[step], self.crew.pools[step])
-        ready = self.crew.wait(seconds)
+        ready = self.crew.wait(WRITING_SECONDS if self.writer.busy else seconds)
         for step, pool in self.crew.pools.items():
             for outcome in pool.collect(ready):
                 self._receive(step, outcome)
+        self.writer.collect()
         self.attempts.save()
 
     def _dispatch(self, step: str, queue: list[tuple[int, int, Any]], pool: Pool) -> None:
@@ -298,6 +307,7 @@ class Driver:
             self._turn(["judge"], 0.1)
 
     def _end(self) -> dict[str, Any]:
+        self.writer.finish()
         self.progress.message = "finished" if self.finished else "stopped"
         summary = self.summary()
         self.journal.note("ended", **summary)
@@ -367,15 +377,17 @@ class Driver:
                 return
             task, rows = whole, [row for _, part in sorted(self.parts.pop(task.identity).items()) for row in part]
         self.check()
-        with self.tally.storing():
-            stored = self.store.append(task.identity, rows)
-        self._stored(task, stored)
-        self.attempts.forget(task.identity)
-        self.tally.stored(rows)
-        seconds = {step: round(value, 3) for step, value in job.seconds.items()}
-        self.journal.note("stored", task=task.identity, candidates=len(rows), seconds=seconds)
+        self.writer.write(task.identity, rows, partial(self._stored, task, job.seconds))
 
-    def _stored(self, task: Task, rows: list[dict[str, Any]]) -> None:
+    def _stored(self, task: Task, times: Mapping[str, float], rows: list[dict[str, Any]], seconds: float) -> None:
+        """A task is on disk."""
+        self._keep(task, rows)
+        self.attempts.forget(task.identity)
+        self.tally.stored(rows, seconds)
+        took = {step: round(value, 3) for step, value in times.items()}
+        self.journal.note("stored", task=task.identity, candidates=len(rows), seconds=took)
+
+    def _keep(self, task: Task, rows: list[dict[str, Any]]) -> None:
         """Keep for the planner what stands on disk."""
         self.rows[task.round] += rows
         self.open[task.round].discard(task.identity)
