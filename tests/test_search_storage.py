@@ -18,7 +18,6 @@ from moto.server import ThreadedMotoServer
 from simulated import Stages, crew_of
 
 from search import lock
-from search.cli import main
 from search.config import load_config
 from search.driver import Driver
 from search.lock import locked
@@ -346,26 +345,9 @@ def test_of_drivers_that_start_at_once_one_at_most_goes_on(place, often):
 
 
 @pytest.fixture
-def call(monkeypatch, capsys, tmp_path):
-    """A function that runs the command line in an empty folder: exit code, standard output, standard error."""
+def stored(place, cobaltate, lisi, make_config, monkeypatch, tmp_path):
+    """A run with one crystal of Li-Si; what commands write beside it goes to an empty folder."""
     monkeypatch.chdir(tmp_path)
-
-    def called(*arguments):
-        monkeypatch.setattr(sys, "argv", ["hostguide", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return called
-
-
-@pytest.fixture
-def stored(place, cobaltate, lisi, make_config):
-    """A run with one crystal of Li-Si."""
     run, columns = run_path(place), {"formula": "LiSi", "n_atoms": 2, "frameworks": [], "products": {"LiSi": 1.0}}
     crystals = {"initial": pack(lisi), "final": pack(lisi)}
     row = {**cobaltate["rows"][0], **columns, **crystals, "candidate": "a", "e_d": -0.02}
