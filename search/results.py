@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -147,6 +147,11 @@ class ResultStore:
     def planned(self, task: str) -> list[dict[str, Any]]:
         """Rows of a task, of each as much as planning needs."""
         return _dictionaries(read_part(self.folder / f"{task}.parquet", PLANNED))
+
+    def planned_each(self, tasks: Iterable[str]) -> dict[str, Future[list[dict[str, Any]]]]:
+        """`planned` of several tasks, read at once: what came of each."""
+        with ThreadPoolExecutor(READERS) as readers:
+            return {task: readers.submit(self.planned, task) for task in tasks}
 
 
 def _dictionaries(table: pa.Table) -> list[dict[str, Any]]:

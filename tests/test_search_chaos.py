@@ -16,12 +16,13 @@ import pandas as pd
 import pytest
 from simulated import Stages, crew_of
 
-from search.driver import Driver, Question
+from search.driver import Driver
 from search.journal import Attempts, Journal
 from search.pipeline import search_here
 from search.planner import Planner
 from search.prepare import load_reference
 from search.results import TIMINGS, ResultStore, load_results
+from search.rounds import Question
 from search.tally import summary_lines
 
 POLICY = {"rounds": 4, "generated": 6, "inpainted": 3, "samples": 2, "batch": 3}

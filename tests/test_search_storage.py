@@ -222,7 +222,7 @@ def test_killed_at_any_write_the_search_ends_as_if_undisturbed(place, tiny, undi
     def fragile(path, content):
         nonlocal left
         left -= 1
-        if left == 0 and moments.random() < 0.5:
+        if left < 0 or (left == 0 and moments.random() < 0.5):  # from here on nothing is written, by no thread
             raise Killed
         write(path, content)
         if left == 0:
@@ -237,11 +237,12 @@ def test_killed_at_any_write_the_search_ends_as_if_undisturbed(place, tiny, undi
             break
         except Killed:
             kills += 1
+            driver.writer.close()
         stored = ResultStore(run).tasks()
         assert reported <= stored
         reported = stored
-    left = 0
-    driver.journal.close()
+    left = 2
+    driver.close()
     assert kills > 3
     pd.testing.assert_frame_equal(rows_of(place), undisturbed)
     events = [json.loads(line)["event"] for path in run.glob("log-*.jsonl") for line in path.read_text().splitlines()]
@@ -329,7 +330,7 @@ def test_of_drivers_that_start_at_once_one_at_most_goes_on(place, often):
                 most.append(len(inside))
                 time.sleep(4)
                 inside.remove(number)
-        except ValueError:
+        except (ValueError, OSError):  # refused, or the store was too slow to answer on a busy machine
             pass
 
     threads = [threading.Thread(target=drive, args=(number,)) for number in range(3)]
