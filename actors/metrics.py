@@ -23,13 +23,6 @@ class Metrics:
         self._store = Histogram(
             "hostguide_store_seconds", "Seconds to store a task", boundaries=[0.003, 0.01, 0.03, *SECONDS]
         )
-        self._candidates = Counter("hostguide_candidates", "Candidates stored", tag_keys=("status", "reason"))
-        self._driver = Histogram(
-            "hostguide_driver_seconds",
-            "Seconds the driver takes to plan a round or to store a task",
-            boundaries=[0.003, 0.01, 0.03, *SECONDS],
-            tag_keys=("what",),
-        )
         self._actors = Gauge("hostguide_actors", "Actors of a step", tag_keys=("step", "state"))
         self._waiting = Gauge("hostguide_waiting", "Batches that wait for an actor", tag_keys=("step",))
 
@@ -37,14 +30,11 @@ class Metrics:
         """One call came back; ``outcome`` is ``done`` or the cause of the failure."""
         self._calls.observe(seconds, {"step": step, "outcome": outcome})
 
-    def storing(self, seconds: float) -> None:
-        """A task was stored in so many seconds."""
-        self._store.observe(seconds)
-
-    def stored(self, statuses: Mapping[tuple[str, str], int]) -> None:
-        """A task is on disk: how many candidates of each status and reason it has."""
+    def stored(self, statuses: Mapping[tuple[str, str], int], seconds: float) -> None:
+        """A task is on disk: how many candidates of each status and reason it has, and how long that took."""
         for (status, reason), count in statuses.items():
             self._candidates.inc(count, {"status": status, "reason": reason})
+        self._store.observe(seconds)
 
     def staff(self, step: str, *, busy: int, idle: int, starting: int, waiting: int) -> None:
         """Actors and queue of one step."""

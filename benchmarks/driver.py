@@ -7,8 +7,9 @@ Driver, campaign, policy and store are the real ones and work in this process on
 and skips what the driver waits. So 500 relaxers need no 500 cores, and all that the driver does counts. Of Ray, each
 call costs the driver ``--ray`` seconds; ``--measure-ray`` measures that here with real actors and arguments of real
 size.
-The clock counts the driver's CPU time, so that other work on this machine does not matter; what it waits for the disk
-is counted as ``--disk`` seconds a task. Memory is that of driver and planner together.
+A search begins with idle relaxers and ends with them; ``relaxer_utilisation_in_between`` is that of the second third.
+The clock counts the CPU time of this process, so that other work on this machine does not matter. Threads wait for the
+disk, the driver does not. Memory is that of driver and planner together.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from search.config import SearchConfig, check_config
 from search.driver import Driver
 from search.planner import Planner
 from search.prepare import load_reference
+from search.progress import Progress
 
 
 def main() -> None:
@@ -61,7 +63,6 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=8.0, help="median time of a relaxation call")
     parser.add_argument("--spread", type=float, default=0.5, help="sigma of its logarithm")
     parser.add_argument("--ray", type=float, default=0.003, help="seconds of the driver that Ray takes for a call")
-    parser.add_argument("--disk", type=float, default=0.008, help="seconds that storing a task waits for the disk")
     parser.add_argument("--folder", type=Path, help="keep the run here, or go on with it")
     parser.add_argument("--measure-ray", action="store_true")
     parser.add_argument("--json", type=Path)
@@ -74,7 +75,8 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
         before, began = memory(), time.process_time()
-        driver = driver_of(config, folder, arguments)
+        marks: list[tuple[int, float, float]] = []
+        driver = driver_of(config, folder, arguments, marks)
         outcome = driver.run(threading.Event())
         pools, tasks = driver.crew.pools, driver.tally.calls["judge"]
         relaxers, spent = pools["relax"], driver.crew.clock.spent
@@ -82,6 +84,7 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
             "candidates": outcome.candidates,
             "tasks": tasks,
             "relaxer_utilisation": relaxers.busy / relaxers.present,
+            "relaxer_utilisation_in_between": in_between(marks, outcome.candidates) / relaxers.limit,
             "planner_utilisation": pools["plan"].busy / pools["plan"].present,
             "planner_seconds_a_task": pools["plan"].busy / tasks if tasks else None,
             "driver_seconds_a_task": spent / tasks if tasks else None,
@@ -89,11 +92,20 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
             "memory_mb": memory() - before,
             "cpu_seconds_with_stubs": time.process_time() - began,
         }
+        driver.close()
         del driver
         began = time.process_time()
-        again = driver_of(config, folder, arguments)
+        again = driver_of(config, folder, arguments, [])
         again.run(threading.Event())
+        again.close()
         return found | {"resume_cpu_seconds": time.process_time() - began, "resumed": again.progress.resumed}
+
+
+def in_between(marks: list[tuple[int, float, float]], candidates: int) -> float:
+    """Relaxers at work on average while the second third of the candidates was stored."""
+    some = [mark for mark in marks if candidates <= 3 * mark[0] <= 2 * candidates]
+    (_, busy, began), (_, busy_then, ended) = some[0], some[-1]
+    return (busy_then - busy) / (ended - began)
 
 
 def settings(arguments: argparse.Namespace) -> SearchConfig:
@@ -115,8 +127,11 @@ def settings(arguments: argparse.Namespace) -> SearchConfig:
     return check_config(content, source="benchmark")
 
 
-def driver_of(config: SearchConfig, folder: Path, arguments: argparse.Namespace) -> Driver:
-    """A driver whose relaxers are the bottleneck: generators and symmetrizers are never short."""
+def driver_of(config: SearchConfig, folder: Path, arguments: argparse.Namespace, marks: list[Any]) -> Driver:
+    """A driver whose relaxers are the bottleneck: generators and symmetrizers are never short.
+
+    What is stored, how long relaxers were busy and what time it was goes to ``marks`` about twice a second.
+    """
     rng, clock = np.random.default_rng(0), Clock(time.process_time)
     n = arguments.relaxers
 
@@ -130,15 +145,11 @@ def driver_of(config: SearchConfig, folder: Path, arguments: argparse.Namespace)
         SimulatedPool(stages.relaxer, n, clock, relaxing, arguments.ray),
         SimulatedPool(stages.symmetrizer, max(1, n // 4), clock, lambda *_: 0.2 * arguments.seconds, arguments.ray),
     ]
-    driver = Driver(config, folder, reference, SimulatedCrew(pools))
-    append = driver.store.append
 
-    def slow(task: str, rows: Any) -> Any:
-        clock.charge(arguments.disk)
-        return append(task, rows)
+    def mark(progress: Progress) -> None:
+        marks.append((progress.done, pools[2].busy, clock.now()))
 
-    driver.store.append = slow  # type: ignore[method-assign]
-    return driver
+    return Driver(config, folder, reference, SimulatedCrew(pools), mark)
 
 
 def memory() -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, islice
 from math import comb
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import spglib
 from pymatgen.core import Structure
+from scipy.optimize import milp
 
 from model.crystal import Crystal
 from model.screen import ScreenSettings, closest_allowed
@@ -42,7 +43,7 @@ class Disordered:
 
     @classmethod
     def from_pymatgen(cls, structure: Structure) -> Disordered:
-        """Read the occupancies; counts are rounded, sites of equal occupancies together.
+        """Read the occupancies; counts are rounded, of the crystal first, then of sites of equal occupancies.
 
         Raises:
             ValueError: every site is full.
@@ -51,10 +52,9 @@ class Disordered:
             raise ValueError("every site is full: there is nothing to order")
         kinds = [_kind(site.species) for site in structure]
         fixed = np.array([kind[0][0] if len(kind) == 1 and kind[0][1] == 1 else 0 for kind in kinds])
-        groups = []
-        for kind in sorted({kind for kind, full in zip(kinds, fixed, strict=True) if not full}):
-            sites = np.array([i for i, other in enumerate(kinds) if other == kind])
-            groups.append((sites, _counts(kind, len(sites))))
+        partial = sorted({kind for kind, full in zip(kinds, fixed, strict=True) if not full})
+        sites = [np.array([i for i, other in enumerate(kinds) if other == kind]) for kind in partial]
+        groups = list(zip(sites, _counts(partial, [len(some) for some in sites]), strict=True))
         occupancy = {str(element): float(n) for element, n in structure.composition.element_composition.items()}
         return cls(structure.lattice.matrix, structure.frac_coords, fixed, groups, occupancy)
 
@@ -206,12 +206,33 @@ def _kind(species: Any) -> tuple[tuple[int, float], ...]:
     return tuple(sorted((z, round(share, 3)) for z, share in shares.items()))
 
 
-def _counts(kind: tuple[tuple[int, float], ...], sites: int) -> dict[int, int]:
-    """Whole atoms of each element on so many sites, by largest remainders; vacancies take part."""
-    shares = dict(kind)
-    shares[EMPTY] = max(0.0, 1.0 - sum(shares.values()))
-    exact = {z: share * sites for z, share in shares.items()}
-    whole = {z: int(np.floor(n + 1e-6)) for z, n in exact.items()}
-    for z in sorted(exact, key=lambda z: whole[z] - exact[z])[: sites - sum(whole.values())]:
-        whole[z] += 1
-    return {z: n for z, n in whole.items() if z != EMPTY and n}
+def _counts(kinds: Sequence[tuple[tuple[int, float], ...]], sites: Sequence[int]) -> list[dict[int, int]]:
+    """Whole atoms of each element on so many sites of each kind.
+
+    Every number is rounded up or down so that sites and atoms come out (controlled rounding), vacancies take part. An
+    element's count in the whole crystal comes as near as it can first, then its counts on the kinds of sites.
+    """
+    full = [sum(share for _, share in kind) for kind in kinds]  # rounded shares add up to a bit more than one, perhaps
+    shares = [
+        {z: share / max(1.0, total) for z, share in kind} | {EMPTY: max(0.0, 1.0 - total)}
+        for kind, total in zip(kinds, full, strict=True)
+    ]
+    cells = [(row, z) for row, share in enumerate(shares) for z in share]
+    exact = np.array([shares[row][z] * sites[row] for row, z in cells])
+    whole = np.floor(exact + 1e-6)
+    part = exact - whole
+    rows = np.array([[row == other for other, _ in cells] for row in range(len(sites))], dtype=float)
+    elements = sorted({z for _, z in cells if z != EMPTY})
+    columns = np.array([[z == other for _, other in cells] for z in elements], dtype=float)
+    left = columns @ part
+    least = np.floor(left + 1e-6)
+    cost = 1 - 2 * part + 2 * len(cells) * (1 - 2 * (left - least)) @ columns  # of rounding up instead of down
+    up = milp(
+        cost, integrality=np.ones(len(cells)), bounds=(0, np.ceil(part - 1e-6)),
+        constraints=[(rows, *[np.array(sites) - rows @ whole] * 2), (columns, least, np.ceil(left - 1e-6))],
+    ).x  # fmt: skip
+    counts: list[dict[int, int]] = [{} for _ in sites]
+    for (row, z), n in zip(cells, np.rint(whole + up).astype(int).tolist(), strict=True):
+        if z != EMPTY and n:
+            counts[row][z] = n
+    return counts

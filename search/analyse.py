@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from pymatgen.core import Composition, Element
 
 from model.analysis import (
@@ -97,6 +98,7 @@ def draw_coordination(table: pd.DataFrame, path: Path) -> None:
         if rows["known"].notna().any():
             axis.bar(rows["coordination"] + 0.2, 100 * rows["known"], 0.4, color=KNOWN, label="known")
         axis.set(xlabel="coordination number", ylabel="%", title=f"{element} by {rows['neighbours'].iloc[0]}")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.legend(frameon=False, fontsize=8)
     save_figure(figure, path)
 

@@ -12,16 +12,18 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from actors.cluster import connected
 from actors.pool import Done, Failed, Pool
 from actors.workers import ACTORS
 from model.reference import Reference
-from search.campaign import Task, known_rounds
+from search.campaign import Task
 from search.config import SearchConfig
 from search.crew import STEPS, Crew
 from search.journal import Attempt, Attempts, Journal
@@ -30,10 +32,13 @@ from search.pipeline import alone, failed_rows, take_out, task_rows
 from search.prepare import describe_reference, remember, same_search
 from search.progress import Progress
 from search.results import DamagedPart, ResultStore, write_json
+from search.rounds import Question, Rounds
 from search.storage import RunPath
 from search.tally import Tally
+from search.writer import Writer
 
 LOOK_SECONDS = 0.5  # between two looks at the actors
+WRITING_SECONDS = 0.02  # until it is looked again whether a part is written
 DRAIN_SECONDS = 2.0  # after the first signal; `ray job stop` leaves three
 NEXT = {"generate": "relax", "relax": "judge"}
 
@@ -61,14 +66,6 @@ class Job:
         """Whom a line of the journal is about."""
         task = {"task": self.task.identity, "step": self.step}
         return task if self.candidate is None else {**task, "candidate": f"{self.task.identity}-{self.candidate:02d}"}
-
-
-@dataclass(eq=False)
-class Question:
-    """What the planner is asked: the tasks of a round."""
-
-    number: int
-    attempt: Attempt = field(default_factory=Attempt)
 
 
 @dataclass(frozen=True)
@@ -115,7 +112,7 @@ def run_search(
         crew = Crew(config, reference, found, actors)
         stack.callback(crew.close)
         driver = Driver(config, run, reference, crew, report, check)
-        stack.callback(driver.journal.close)
+        stack.callback(driver.close)
         return driver.run(stop)
 
 
@@ -135,26 +132,21 @@ class Driver:
         self.store, self.journal, self.attempts = ResultStore(run), Journal(run), Attempts(run)
         self.judged_by = {"potential": config.models.potential, "reference": describe_reference(reference)}
         self.progress = Progress(expected=config.candidates)
-        self.rounds = config.policy.rounds  # fewer once there is reason to stop
-        self.enough: str | None = None  # that reason
-        self.stored: set[str] = set()  # tasks that were stored before this start
-        self.rows: dict[int, list[dict[str, Any]]] = {}  # round -> rows of its stored tasks, until the planner has them
-        self.told = 0  # rows that the planner has
-        self.asked = False  # whether the planner has a round to plan
-        self.tasks: dict[int, list[Task]] = {}  # round -> its plan, while a plan depends on it
-        self.open: dict[int, set[str]] = {}  # round -> tasks not stored yet
+        self.rounds = Rounds(config, self.store)
+        self.before: set[str] = set()  # tasks that were stored before this start
         self.queues: dict[str, list[tuple[int, int, Any]]] = {step: [] for step in STEPS}  # heaps
         self.parts: dict[str, dict[int, list[dict[str, Any]]]] = {}  # split task -> rows of its candidates
-        self.tally = Tally(crew)
+        self.writer, self.tally = Writer(self.store), Tally(crew)
         self._order, self._looked = itertools.count(), -math.inf
 
     def run(self, stop: threading.Event) -> Outcome:
         """Work until all rounds are stored or ``stop`` is set."""
-        self.journal.note("started", rounds=self.rounds, actors={k: pool.limit for k, pool in self.crew.pools.items()})
+        actors = {step: pool.limit for step, pool in self.crew.pools.items()}
+        self.journal.note("started", rounds=self.rounds.count, actors=actors)
         self.store.tidy()
-        self.stored = self.store.tasks()
+        self.before = self.store.tasks()
         try:
-            while not (self.finished or stop.is_set()):
+            while not (self.rounds.finished or stop.is_set()):
                 self._ask()
                 self._turn(STEPS)
             self._drain()
@@ -163,83 +155,55 @@ class Driver:
             self._end()
             raise
         summary = self._end()
-        return Outcome(self.finished, self.progress.done, summary["seconds"], self.enough, summary)
+        return Outcome(self.rounds.finished, self.progress.done, summary["seconds"], self.rounds.enough, summary)
 
-    @property
-    def finished(self) -> bool:
-        """Whether all rounds are planned and stored."""
-        return len(self.open) == self.rounds and not any(self.open.values())
+    def close(self) -> None:
+        """End what runs beside the loop."""
+        self.writer.close()
+        self.journal.close()
 
     def summary(self) -> dict[str, Any]:
         """What this start has done; docs/results.md explains it."""
         progress = self.progress
-        ended = {"finished": self.finished, "candidates": progress.done, "resumed": progress.resumed}
+        ended = {"finished": self.rounds.finished, "candidates": progress.done, "resumed": progress.resumed}
         return ended | self.tally.summary() | {"notes": progress.notes}
 
     # --- planning -----------------------------------------------------------------------------------------------------
 
     def _ask(self) -> None:
-        """Have the next round planned, once those that it is planned from are complete."""
-        number = len(self.open)
-        if self.asked or number >= self.rounds or any(self.open[k] for k in known_rounds(self.config, number)):
-            return
-        self.enough = self._out_of_time()
-        if self.enough:
-            self.rounds = number
-            return
-        self.asked = True
-        heapq.heappush(self.queues["plan"], (number, next(self._order), Question(number)))
-
-    def _out_of_time(self) -> str | None:
-        hours = self.config.policy.stop.hours
-        if hours is None or time.monotonic() - self.progress.began < 3600 * hours:
-            return None
-        return f"{hours:g} hours have passed"
-
-    def _question(self, number: int) -> tuple[Any, ...]:
-        """Arguments of `Planner.plan`: the rows that it does not have yet, and the plans whose rows are not there."""
-        known = known_rounds(self.config, number)
-        rows = [row for k in known for row in self.rows.get(k, ())]
-        pending = [task for k in range(len(known), number) for task in self.tasks[k]]
-        return number, self.told, rows, pending
+        """Have the next round planned, when it is time."""
+        question = self.rounds.ask()
+        if question is not None:
+            self._enqueue("plan", question.number, question)
 
     def _planned(self, question: Question, outcome: Done | Failed) -> None:
-        """Open the round; take over the tasks that are stored already, queue the rest."""
-        number = question.number
+        """Take over the tasks of a round that are stored already, and queue the rest."""
         if isinstance(outcome, Failed):
             self._not_planned(question, outcome)
             return
-        self.asked = False
-        if isinstance(outcome.value, str):
-            self.enough, self.rounds = outcome.value, number
-            return
-        for k in known_rounds(self.config, number):
-            self.told += len(self.rows.pop(k, ()))
-            self.tasks.pop(k, None)
-        tasks = self.tasks[number] = outcome.value
-        self.open[number], self.rows[number] = {task.identity for task in tasks}, []
+        tasks = self.rounds.planned(question.number, outcome.value)
+        found = self.store.planned_each(self.before.intersection(task.identity for task in tasks))
         for task in tasks:
-            if task.identity not in self.stored or not self._take_over(task):
+            if task.identity not in found or not self._take_over(task, found[task.identity]):
                 self._go_on(Job(task, attempt=self.attempts.of(task.identity)))
-        self.progress.round = number
+        if tasks:
+            self.progress.round = question.number
 
     def _not_planned(self, question: Question, outcome: Failed) -> None:
-        """Ask again, with all rows: whoever had them may be gone."""
+        """Ask again, with all rows."""
         number, attempt = question.number, question.attempt
         attempt.count(outcome.cause, outcome.message)
         self.journal.note("failed", round=number, step="plan", cause=outcome.cause, message=outcome.message)
         if attempt.too_often:
             raise RuntimeError(f"round {number} cannot be planned: {outcome.message}")
         self.tally.retries[f"plan {outcome.cause}"] += 1
-        self.told, stored = 0, sorted(self.store.tasks())
-        for k in known_rounds(self.config, number):
-            self.rows[k] = [row for task in stored if task.startswith(f"{k:05d}-") for row in self.store.planned(task)]
-        heapq.heappush(self.queues["plan"], (number, next(self._order), question))
+        self.rounds.tell_again(number)
+        self._enqueue("plan", number, question)
 
-    def _take_over(self, task: Task) -> bool:
+    def _take_over(self, task: Task, rows: Future[list[dict[str, Any]]]) -> bool:
         """Whether the rows of an earlier start are there; a damaged part is set aside and its task done again."""
         try:
-            self._stored(task, self.store.planned(task.identity))
+            self._keep(task, rows.result())
         except DamagedPart as error:
             aside = self.store.set_aside(task.identity)
             self._note(f"{error.args[0]} It is now {aside}.", task=task.identity)
@@ -255,10 +219,11 @@ class Driver:
             self._look_around()
         for step in steps:
             self._dispatch(step, self.queues[step], self.crew.pools[step])
-        ready = self.crew.wait(seconds)
+        ready = self.crew.wait(WRITING_SECONDS if self.writer.busy else seconds)
         for step, pool in self.crew.pools.items():
             for outcome in pool.collect(ready):
                 self._receive(step, outcome)
+        self.writer.collect()
         self.attempts.save()
 
     def _dispatch(self, step: str, queue: list[tuple[int, int, Any]], pool: Pool) -> None:
@@ -270,7 +235,7 @@ class Driver:
 
     def _arguments(self, job: Job | Question) -> tuple[Any, ...]:
         if isinstance(job, Question):
-            return self._question(job.number)
+            return self.rounds.arguments(job)
         if job.step == "generate":
             return job.task.blanks, job.task.settings
         if job.step == "relax":
@@ -294,11 +259,12 @@ class Driver:
         """After a signal: bring home what is nearly done, and begin nothing that takes long."""
         deadline = time.monotonic() + DRAIN_SECONDS
         queue, judge = self.queues["judge"], self.crew.pools["judge"]
-        while not self.finished and time.monotonic() < deadline and (queue or judge.started > judge.idle):
+        while not self.rounds.finished and time.monotonic() < deadline and (queue or judge.started > judge.idle):
             self._turn(["judge"], 0.1)
 
     def _end(self) -> dict[str, Any]:
-        self.progress.message = "finished" if self.finished else "stopped"
+        self.writer.finish()
+        self.progress.message = "finished" if self.rounds.finished else "stopped"
         summary = self.summary()
         self.journal.note("ended", **summary)
         write_json(self.folder / "summary.json", summary)
@@ -320,7 +286,7 @@ class Driver:
         job.outcomes.append(outcome.value)
         if step in NEXT:
             job.step = NEXT[step]
-            self._enqueue(job)
+            self._queue(job)
             return
         self._complete(job, task_rows(job.task, *job.outcomes, judged_by=self.judged_by))
 
@@ -337,7 +303,7 @@ class Driver:
         """Try again; or, after too many failures, go through a task crystal by crystal; or give a crystal up."""
         cause = job.attempt.too_often
         if cause is None:
-            self._enqueue(job)
+            self._queue(job)
         elif cause != "node" and len(job.task.plans) > 1:
             self._split(job)
         else:
@@ -353,8 +319,12 @@ class Driver:
             outcomes = [alone(outcome, number) for outcome in job.outcomes]
             self._go_on(Job(job.task.only(number), number, attempt, job.step, outcomes))
 
-    def _enqueue(self, job: Job) -> None:
-        heapq.heappush(self.queues[job.step], (job.task.round, next(self._order), job))
+    def _queue(self, job: Job) -> None:
+        self._enqueue(job.step, job.task.round, job)
+
+    def _enqueue(self, step: str, number: int, job: Job | Question) -> None:
+        """Queue something of this round: earlier rounds go first."""
+        heapq.heappush(self.queues[step], (number, next(self._order), job))
 
     def _complete(self, job: Job, rows: list[dict[str, Any]]) -> None:
         """Store a task, once the rows of all its candidates are there."""
@@ -362,23 +332,24 @@ class Driver:
         if job.candidate is not None:
             parts = self.parts[task.identity]
             parts[job.candidate] = rows
-            whole = next(one for one in self.tasks[task.round] if one.identity == task.identity)
-            if len(parts) < len(whole.plans):
+            task = self.rounds.whole(task)
+            if len(parts) < len(task.plans):
                 return
-            task, rows = whole, [row for _, part in sorted(self.parts.pop(task.identity).items()) for row in part]
+            rows = [row for _, part in sorted(self.parts.pop(task.identity).items()) for row in part]
         self.check()
-        with self.tally.storing():
-            stored = self.store.append(task.identity, rows)
-        self._stored(task, stored)
-        self.attempts.forget(task.identity)
-        self.tally.stored(rows)
-        seconds = {step: round(value, 3) for step, value in job.seconds.items()}
-        self.journal.note("stored", task=task.identity, candidates=len(rows), seconds=seconds)
+        self.writer.write(task.identity, rows, partial(self._stored, task, job.seconds))
 
-    def _stored(self, task: Task, rows: list[dict[str, Any]]) -> None:
-        """Keep for the planner what stands on disk."""
-        self.rows[task.round] += rows
-        self.open[task.round].discard(task.identity)
+    def _stored(self, task: Task, times: Mapping[str, float], rows: list[dict[str, Any]], seconds: float) -> None:
+        """A task is on disk."""
+        self._keep(task, rows)
+        self.attempts.forget(task.identity)
+        self.tally.stored(rows, seconds)
+        took = {step: round(value, 3) for step, value in times.items()}
+        self.journal.note("stored", task=task.identity, candidates=len(rows), seconds=took)
+
+    def _keep(self, task: Task, rows: list[dict[str, Any]]) -> None:
+        """Count what stands on disk."""
+        self.rounds.stored(task, rows)
         for row in rows:
             self.progress.add(row)
 

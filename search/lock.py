@@ -145,8 +145,9 @@ class _Lease:
         return written
 
     def _who(self, name: str) -> str:
+        """For messages, so that an object that cannot be read now, or is gone, does not matter."""
         try:
             about = json.loads((self.folder / name).read_bytes())
-        except FileNotFoundError:
+        except OSError:
             return "another process"
         return f"process {about['process']} on {about['host']}"

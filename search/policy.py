@@ -198,12 +198,14 @@ def choose(
     """
     settings = book.settings
     picks: list[tuple[Arm, int]] = []
+    given: Counter[str] = Counter()  # candidates by method
     values = _Values(arms, book)
     while slots > 0 and arms:
         even = not settings.feedback or book.empty or _due(len(picks), settings.floor)
-        arm = _least_tried(arms, book, picks) if even else values.best(rng(len(picks)))
+        arm = _least_tried(arms, book, given) if even else values.best(rng(len(picks)))
         count = min(samples if arm.host else 1, slots)
         picks.append((arm, count))
+        given[arm.method] += count
         slots -= count
         for _ in range(count):
             book.record(arm, None)
@@ -243,12 +245,9 @@ class _Values:
         self.beta[self.place[_group(arm)]] = self.book.beta(arm)
 
 
-def _least_tried(arms: Sequence[Arm], book: Book, picks: Sequence[tuple[Arm, int]]) -> Arm:
+def _least_tried(arms: Sequence[Arm], book: Book, given: Mapping[str, int]) -> Arm:
     """Methods take turns; within a method the arm tried least, the first of equals."""
-    given: Counter[str] = Counter()
-    for arm, count in picks:
-        given[arm.method] += count
-    return min(arms, key=lambda arm: (given[arm.method], *book.tried(arm)))
+    return min(arms, key=lambda arm: (given.get(arm.method, 0), *book.tried(arm)))
 
 
 class Novelty:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -116,11 +116,18 @@ class ResultStore:
         """Identities of the tasks that are stored."""
         return {path.stem for path in _parts(self.folder)}
 
-    def append(self, task: str, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Store all rows of one task, or, if the process dies, none; returns what `planned` would then read."""
+    def append(self, task: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Store all rows of one task, or, if the process dies, none."""
+        self.write(task, self.encoded(rows)[0])
+
+    def encoded(self, rows: Sequence[Mapping[str, Any]]) -> tuple[bytes, list[dict[str, Any]]]:
+        """Rows of a task as the content of its part, and as `planned` will read them."""
         table = pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA)
-        write_whole(self.folder / f"{task}.parquet", parquet_bytes(table))
-        return _dictionaries(table.select(PLANNED))
+        return parquet_bytes(table), _dictionaries(table.select(PLANNED))
+
+    def write(self, task: str, content: bytes) -> None:
+        """Store the part of a task, or, if the process dies, nothing."""
+        write_whole(self.folder / f"{task}.parquet", content)
 
     def tidy(self) -> None:
         """Remove what killed processes left unfinished; only for the process that holds the run's lock."""
@@ -140,6 +147,11 @@ class ResultStore:
     def planned(self, task: str) -> list[dict[str, Any]]:
         """Rows of a task, of each as much as planning needs."""
         return _dictionaries(read_part(self.folder / f"{task}.parquet", PLANNED))
+
+    def planned_each(self, tasks: Iterable[str]) -> dict[str, Future[list[dict[str, Any]]]]:
+        """`planned` of several tasks, read at once: what came of each."""
+        with ThreadPoolExecutor(READERS) as readers:
+            return {task: readers.submit(self.planned, task) for task in tasks}
 
 
 def _dictionaries(table: pa.Table) -> list[dict[str, Any]]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from actors.pool import Done, Failed, Pool
@@ -19,7 +18,7 @@ class Tally:
     def __init__(self, crew: Crew) -> None:
         self.crew, self.began = crew, time.monotonic()
         self.calls, self.retries, self.failed = Counter[str](), Counter[str](), Counter[str]()
-        self.splits, self.store_seconds = 0, 0.0
+        self.splits, self.tasks, self.store_seconds = 0, 0, 0.0
         self.most = dict.fromkeys(STEPS, 0)  # actors at the same time
 
     def call(self, step: str, outcome: Done | Failed) -> None:
@@ -28,30 +27,23 @@ class Tally:
         cause = outcome.cause if isinstance(outcome, Failed) else "done"
         self.crew.metrics.call(step, cause, outcome.seconds)
 
-    def stored(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    def stored(self, rows: Sequence[Mapping[str, Any]], seconds: float) -> None:
         """A task is on disk."""
-        self.crew.metrics.stored(Counter((row["status"], row["reason"]) for row in rows))
+        self.crew.metrics.stored(Counter((row["status"], row["reason"]) for row in rows), seconds)
         self.failed.update(row["reason"] for row in rows if row["status"] == "failed")
+        self.tasks += 1
+        self.store_seconds += seconds
 
     def look(self) -> None:
         """Count the actors that are there."""
         self.most = {step: max(self.most[step], pool.started) for step, pool in self.crew.pools.items()}
-
-    @contextmanager
-    def storing(self) -> Iterator[None]:
-        """Count the time that the driver takes to store a task."""
-        began = time.monotonic()
-        yield
-        seconds = time.monotonic() - began
-        self.store_seconds += seconds
-        self.crew.metrics.storing(seconds)
 
     def summary(self) -> dict[str, Any]:
         """All of it, for ``summary.json`` and `summary_lines`."""
         return {
             "seconds": time.monotonic() - self.began,
             "actors": {step: self._actors(step, pool) for step, pool in self.crew.pools.items()},
-            "store_seconds": self.store_seconds,
+            "store": {"tasks": self.tasks, "seconds_a_task": self.store_seconds / self.tasks if self.tasks else 0.0},
             "retries": dict(self.retries),
             "split": self.splits,
             "failed": dict(self.failed),
@@ -72,7 +64,8 @@ class Tally:
 def summary_lines(summary: Mapping[str, Any]) -> list[str]:
     """A summary for a person."""
     lines = [_actor_line(step, actors) for step, actors in summary["actors"].items()]
-    lines.append(f"store: {clock(summary['store_seconds'])}")
+    store = summary["store"]
+    lines.append(f"store: {store['tasks']} tasks, {1000 * store['seconds_a_task']:.0f} ms each")
     if summary["retries"]:
         lines.append(f"tried again: {_words(summary['retries'])}")
     if summary["split"]:

@@ -76,14 +76,18 @@ def draw_curves(folder: Path) -> Path | None:
     if not log:
         return None
     steps = [record["step"] for record in log]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
     left.plot(steps, [record["train"] for record in log], label="train")
     left.plot(steps, [record["validation"] for record in log], label="validation, averaged weights")
     for name in log[-1]["by_noise"]:
-        right.plot(steps, [record["by_noise"].get(name, math.nan) for record in log], label=f"{name} Å")
+        label = name.replace("-inf", " Å and above") if name.endswith("-inf") else f"{name} Å"
+        right.plot(steps, [record["by_noise"].get(name, math.nan) for record in log], label=label)
     for axes, title in ((left, "loss"), (right, "validation by noise level")):
         axes.set(xlabel="step", ylabel=title, yscale="log")
-        axes.legend(fontsize="small")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
+    left.legend(fontsize="small")
+    right.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
     path = folder / "curves.png"
     figure.savefig(path, dpi=150)
     plt.close(figure)

@@ -1,6 +1,7 @@
 """What tests of several files share: one thread, real crystals, and one task that went through all its stages."""
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from model.relax import Relaxation
 from model.screen import ScreenSettings
 from model.stages import Generated, Rejected, Symmetrizer
 from search.campaign import Campaign
+from search.cli import main
 from search.config import SearchConfig, check_config
 from search.pipeline import task_rows
 from search.results import ResultStore, pack
@@ -132,6 +134,23 @@ def tiny_weights(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     save_network(network.state_dict(), {"network": config.model_dump(mode="json")}, path)
     return path
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """A function that runs the command line as a shell would: exit code, standard output, standard error."""
+
+    def called(*arguments: Any) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["hostguide", *map(str, arguments)])
+        code: Any = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return called
 
 
 @pytest.fixture

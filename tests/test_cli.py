@@ -10,7 +10,7 @@ import yaml
 from pymatgen.core import Lattice, Structure
 from typer.testing import CliRunner
 
-from search.cli import app, main
+from search.cli import app
 from search.results import ResultStore, pack
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,23 +23,6 @@ def commands(command=None, path=()):
     yield path
     for name, child in getattr(command, "commands", {}).items():
         yield from commands(child, (*path, name))
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """A function that runs the command line as a shell would: exit code, standard output, standard error."""
-
-    def called(*arguments):
-        monkeypatch.setattr(sys, "argv", ["hostguide", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return called
 
 
 @pytest.fixture

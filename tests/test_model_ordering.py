@@ -62,6 +62,19 @@ def test_counts_are_rounded_together():
     assert one.occupancy["Li"] == pytest.approx(1.692)
 
 
+def test_the_crystals_count_of_an_element_is_rounded_before_that_of_its_sites():
+    """Cubic Li7La3Zr2O12: 22.56 Li on 24d and 33.50 on 96h are 56, not 23 + 34."""
+    sites = [[3 / 8, 0, 1 / 4], [0.0968, 0.6853, 0.5781]]
+    lithium = Structure.from_spacegroup("Ia-3d", Lattice.cubic(12.983), [{"Li": 0.94}, {"Li": 0.349}], sites)
+    assert disordered(lithium).counts() == {3: 56}
+
+
+def test_sites_stay_full_where_no_element_can_be_rounded_to_its_nearest():
+    """Three sites, 1.5 Na and 1.5 K: two of one and one of the other."""
+    full = Structure(Lattice.cubic(8), [{"Na": 0.5, "K": 0.5}] * 3, np.eye(3) / 2)
+    assert sorted(disordered(full).counts().values()) == [1, 2]
+
+
 def test_of_too_many_arrangements_some_are_drawn_by_the_seed():
     crystal = cubic(4, {"Po": 0.5})
     assert crystal.arrangements() > 10**18

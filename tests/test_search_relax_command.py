@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import ase.io
 import numpy as np
 import pandas as pd
@@ -16,28 +14,10 @@ from pymatgen.io.cif import CifWriter
 from model.crystal import Crystal
 from model.potential import CHGNetPotential
 from model.symmetry import space_group
-from search.cli import main
 from search.crystal_files import read_files
 
 SALT = bulk("NaCl", "rocksalt", a=5.9)
 SILICON = bulk("Si", a=5.3)
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """The command line as a shell runs it: exit code, standard output, standard error."""
-
-    def called(*arguments):
-        monkeypatch.setattr(sys, "argv", ["hostguide", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return called
 
 
 @pytest.fixture

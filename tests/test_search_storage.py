@@ -18,7 +18,6 @@ from moto.server import ThreadedMotoServer
 from simulated import Stages, crew_of
 
 from search import lock
-from search.cli import main
 from search.config import load_config
 from search.driver import Driver
 from search.lock import locked
@@ -223,7 +222,7 @@ def test_killed_at_any_write_the_search_ends_as_if_undisturbed(place, tiny, undi
     def fragile(path, content):
         nonlocal left
         left -= 1
-        if left == 0 and moments.random() < 0.5:
+        if left < 0 or (left == 0 and moments.random() < 0.5):  # from here on nothing is written, by no thread
             raise Killed
         write(path, content)
         if left == 0:
@@ -238,11 +237,12 @@ def test_killed_at_any_write_the_search_ends_as_if_undisturbed(place, tiny, undi
             break
         except Killed:
             kills += 1
+            driver.writer.close()
         stored = ResultStore(run).tasks()
         assert reported <= stored
         reported = stored
-    left = 0
-    driver.journal.close()
+    left = 2
+    driver.close()
     assert kills > 3
     pd.testing.assert_frame_equal(rows_of(place), undisturbed)
     events = [json.loads(line)["event"] for path in run.glob("log-*.jsonl") for line in path.read_text().splitlines()]
@@ -330,7 +330,7 @@ def test_of_drivers_that_start_at_once_one_at_most_goes_on(place, often):
                 most.append(len(inside))
                 time.sleep(4)
                 inside.remove(number)
-        except ValueError:
+        except (ValueError, OSError):  # refused, or the store was too slow to answer on a busy machine
             pass
 
     threads = [threading.Thread(target=drive, args=(number,)) for number in range(3)]
@@ -345,26 +345,9 @@ def test_of_drivers_that_start_at_once_one_at_most_goes_on(place, often):
 
 
 @pytest.fixture
-def call(monkeypatch, capsys, tmp_path):
-    """A function that runs the command line in an empty folder: exit code, standard output, standard error."""
+def stored(place, cobaltate, lisi, make_config, monkeypatch, tmp_path):
+    """A run with one crystal of Li-Si; what commands write beside it goes to an empty folder."""
     monkeypatch.chdir(tmp_path)
-
-    def called(*arguments):
-        monkeypatch.setattr(sys, "argv", ["hostguide", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return called
-
-
-@pytest.fixture
-def stored(place, cobaltate, lisi, make_config):
-    """A run with one crystal of Li-Si."""
     run, columns = run_path(place), {"formula": "LiSi", "n_atoms": 2, "frameworks": [], "products": {"LiSi": 1.0}}
     crystals = {"initial": pack(lisi), "final": pack(lisi)}
     row = {**cobaltate["rows"][0], **columns, **crystals, "candidate": "a", "e_d": -0.02}
