@@ -5,7 +5,7 @@ undeformed cell (Å), and n times the logarithm of the deformation gradient F, w
 generalised forces (eV/Å) are the negative gradient in these coordinates, so the last three rows are about
 ``volume/n`` times the stress. A relaxation has converged when the longest of all n + 3 rows is shorter than ``fmax``,
 as in ASE and in ``chgnet.StructOptimizer``. L-BFGS goes on while the energy still falls by more than `SETTLED` in
-`LOOK_BACK` steps: where forces are small on the way down along a soft mode it would stay, while FIRE's inertia carries on.
+`LOOK_BACK` steps: it would stay where forces are small on the way down a soft mode, where FIRE's inertia carries on.
 
 What may not change (the volume, the shape, the cell, atoms, the space group) is projected out of these forces, so that
 the optimizers never see it.
