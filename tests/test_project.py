@@ -178,6 +178,12 @@ def test_files_that_documents_link_to_exist(path):
         assert (path.parent / target).exists(), target
 
 
+def test_every_page_is_in_the_table_of_contents():
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^[\w-]+$", "\n".join(re.findall(r"```\{toctree\}\n(.*?)```", index, re.DOTALL)), re.MULTILINE)
+    assert sorted([*listed, "index"]) == sorted(path.stem for path in (ROOT / "docs").glob("*.md"))
+
+
 def test_every_field_of_a_search_is_explained_and_no_other():
     text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
     known = set(fields(SearchConfig))

@@ -105,13 +105,15 @@ def test_the_server_shows_a_run_as_it_grows_and_stays_on_this_machine(small_run)
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome on this machine")
-def test_a_browser_shows_the_hull_and_opens_a_structure(small_run, tmp_path, lisi):
+def test_a_browser_shows_the_hull_opens_a_structure_and_prints_black_on_white(small_run, tmp_path, lisi):
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     page_file = tmp_path / "report.html"
     page_file.write_text(build_report(small_run), encoding="utf-8")
+    background = "getComputedStyle(document.body).backgroundColor"
+    ink = "getComputedStyle(document.querySelector('#hull .xtitle')).fill"
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=BROWSER, args=GRAPHICS)
-        page = browser.new_page()
+        page = browser.new_page(color_scheme="dark")
         errors = []
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
@@ -126,6 +128,12 @@ def test_a_browser_shows_the_hull_and_opens_a_structure(small_run, tmp_path, lis
         with page.expect_download() as download:
             page.click("#download")
         structure = Structure.from_str(download.value.path().read_text(), fmt="cif")
+        colours = [page.evaluate(f"[{background}, {ink}]")]
+        for event in ("beforeprint", "afterprint"):
+            page.evaluate(f"dispatchEvent(new Event('{event}'))")
+            colours.append(page.evaluate(f"[{background}, {ink}]"))
         browser.close()
     assert StructureMatcher().fit(structure, lisi.to_pymatgen())
+    assert colours[1] == ["rgb(255, 255, 255)", "rgb(0, 0, 0)"]
+    assert colours[0] == colours[2] == ["rgb(18, 22, 29)", "rgb(230, 234, 240)"]
     assert errors == []
