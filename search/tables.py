@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pymatgen.core import Composition, Structure
+from pymatgen.core import Structure
 from pymatgen.io.cif import CifWriter
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 from rich.table import Table
 
-from model.composition import parse_system
+from model.composition import CellFormula, parse_system
 from model.crystal import Crystal
 from model.distinct import DistinctCrystals, DistinctSettings
 from model.reference import packaged_reference
@@ -29,7 +29,8 @@ def rank(
     """The ``top`` relaxed candidates of lowest E_d (eV/atom); of equal crystals only the best if ``distinct``."""
     chosen = frame[(frame["status"] == "relaxed") & frame["e_d"].notna()]
     if formula is not None:
-        chosen = chosen[chosen["formula"] == Composition(formula).reduced_formula]
+        wanted = CellFormula.parse(formula).reduced
+        chosen = chosen[chosen["formula"] == wanted]
     if stage is not None:
         chosen = chosen[chosen["stage"] == stage]
     if e_d_below is not None:
