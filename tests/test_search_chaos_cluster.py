@@ -149,8 +149,10 @@ def test_the_driver_killed_at_random_moments(tmp_path, cluster, undisturbed):
 def test_two_drivers_on_one_run(tmp_path, cluster, undisturbed):
     first = start(tmp_path, cluster)
     wait_for(first, tmp_path, 1)
+    first.send_signal(signal.SIGSTOP)  # it must not finish before the second one has come up
     second = start(tmp_path, cluster)
     assert second.wait(timeout=600) == 1
+    first.send_signal(signal.SIGCONT)
     assert "another process is running a search in" in (tmp_path / "out").read_text()
     finish(first, tmp_path)
     assert_whole(tmp_path, undisturbed)
