@@ -20,7 +20,7 @@ from ray.exceptions import (
 
 FAILED_STARTS = 3  # in a row, after which starting again is no use
 PAUSE = 60.0  # s, before it is tried again all the same while other actors work
-MEMORY_PAUSE = 10.0  # s without new actors after Ray has ended some for memory: it ends those that start, too
+MEMORY_PAUSE = 10.0  # s without calls and new actors after Ray has ended some for memory: it goes on to end more
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Pool:
         self._idle: list[tuple[ActorHandle, float]] = []  # and since when; the last one is taken first
         self._calls: dict[Any, _Call] = {}
         self._failed_starts, self._start_failure, self._not_before = 0, "", -math.inf
-        self._memory_at = -math.inf  # when Ray has last ended an actor for memory
+        self._doubted, self._doubtful = -math.inf, False  # when, and whether still, see `doubt`
         self._let_go = 0
         self._looked = time.monotonic()
         self.limit, self.busy, self.present, self.lost = count, 0.0, 0.0, 0
@@ -112,8 +112,8 @@ class Pool:
 
     @property
     def idle(self) -> int:
-        """How many actors wait for work."""
-        return len(self._idle)
+        """How many actors wait for work and are known to be there."""
+        return 0 if self._doubtful else len(self._idle)
 
     @property
     def references(self) -> list[Any]:
@@ -132,6 +132,9 @@ class Pool:
             RuntimeError: no actor works and none can be started, with the reason.
         """
         self.limit, now = limit, time.monotonic()
+        if self._doubtful and now - self._doubted > MEMORY_PAUSE:
+            self._doubtful = False
+            self._ask_idle()
         if waiting and not self._idle:
             self._let_go = 0
         while self._idle and self.size > 1 and now - self._idle[0][1] > patience:
@@ -144,11 +147,18 @@ class Pool:
                 raise RuntimeError(f"{self.name} does not start: {self._start_failure}")
             if now < self._not_before:
                 return
-        if now - self._memory_at < MEMORY_PAUSE:
+        if self._doubtful:
             return
         for _ in range(max(1, limit - self._let_go) - self.size):
             actor = self._remote.remote(**self._arguments)
             self._starting[actor.ready.remote()] = actor
+
+    def doubt(self) -> None:
+        """Give idle actors no calls for a while, and then to those only that say that they are there; start no others.
+
+        When a machine is short of memory, Ray ends several processes, idle ones too, and may go on for seconds.
+        """
+        self._doubted, self._doubtful = time.monotonic(), True
 
     def submit(self, job: Any, method: str, *arguments: Any) -> None:
         """Call ``method`` on an idle actor; ``job`` comes back with the outcome."""
@@ -182,9 +192,9 @@ class Pool:
 
     def _not_started(self, error: Exception) -> None:
         cause, now = _cause(error), time.monotonic()
-        again = cause == "oom" and now - self._memory_at < MEMORY_PAUSE  # several are ended at once
+        again = cause == "oom" and self._doubtful  # several are ended at once
         if cause == "oom":
-            self._memory_at = now
+            self.doubt()
         if cause == "node" or again:
             return
         self._failed_starts += 1
@@ -205,17 +215,15 @@ class Pool:
         except Exception as error:  # whatever an actor raises must not end the search
             self._end(call.actor)
             cause = _cause(error)
-            if cause == "oom":
-                self._memory_at = now
-            if cause in ("node", "oom"):
+            if cause == "node":
                 self._ask_idle()
             return Failed(call.job, cause, _line(error), seconds)
         self._idle.append((call.actor, now))
         return Done(call.job, value, seconds)
 
     def _ask_idle(self) -> None:
-        """Let idle actors say again that they are there: those that went with the machine, or were ended for its memory
-        too, must not be given the next calls.
+        """Let idle actors say again that they are there: those that went with the machine, or for want of memory,
+        must not be given the next calls.
         """
         again = {actor.ready.remote(): actor for actor, _ in self._idle}
         self._starting |= again

@@ -13,6 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 import ray
 import yaml
@@ -57,6 +58,15 @@ def cluster(monkeypatch):
     yield made
     ray.shutdown()
     made.shutdown()
+
+
+@pytest.fixture
+def little_memory(monkeypatch):
+    """Ray's workers may take a few GB only; the cluster must start after this."""
+    memory = psutil.virtual_memory()
+    if memory.available < 8e9:
+        pytest.skip(f"this machine has {memory.available / 1e9:.1f} GB free; 8 are needed")
+    monkeypatch.setenv("RAY_memory_usage_threshold", f"{1 - (memory.available - 6e9) / memory.total:.3f}")
 
 
 def comparable(frame):
@@ -124,6 +134,16 @@ def test_actors_that_die_hang_and_raise_and_a_node_that_goes(tmp_path, cluster, 
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert not summary["failed"]
     assert any("CPUs" in note for note in summary["notes"])  # the node that went, and the one that came
+
+
+def test_a_relaxer_that_takes_all_memory(tmp_path, little_memory, cluster, undisturbed):
+    process = start(tmp_path, cluster)
+    wait_for(process, tmp_path, 2)
+    (tmp_path / "faults" / "relax-memory-1").touch()
+    said = finish(process, tmp_path)
+    assert_whole(tmp_path, undisturbed)
+    assert causes(tmp_path)["oom"] >= 1
+    assert " oom" in said and "lost" in said
 
 
 def test_the_driver_killed_at_random_moments(tmp_path, cluster, undisturbed):
