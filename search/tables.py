@@ -93,7 +93,7 @@ def write_cif(crystal: Crystal, path: Path) -> None:
 def crystal_name(row: Mapping[str, Any]) -> str:
     """File name that tells formula, space group, E_d and candidate; never one that leads to another folder."""
     group = _text(row["space_group"]) or "P1"
-    name = f"{row['formula']}_{group}_{1e3 * row['e_d']:+.0f}meV_{row['candidate']}"
+    name = f"{row['formula']}_{group}_{round(1e3 * row['e_d']):+d}meV_{row['candidate']}"
     return re.sub(r"[^\w.+-]", "_", name)
 
 
