@@ -47,7 +47,7 @@ def write(
     warned = write_inputs(jobs, out, kind=kind, static=static, potcars=potcars)  # type: ignore[arg-type]
     for job in jobs:
         console.print(str(out / job.name))
-    console.print(f"{len(jobs)} folders of VASP inputs, listed in {out / MANIFEST}")
+    console.print(f"{len(jobs)} folder{'s' if len(jobs) > 1 else ''} of VASP inputs, listed in {out / MANIFEST}")
     for text in warned:
         console.print(f"pymatgen: {text}")
     if not has_potcars():
