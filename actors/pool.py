@@ -20,6 +20,7 @@ from ray.exceptions import (
 
 FAILED_STARTS = 3  # in a row, after which starting again is no use
 PAUSE = 60.0  # s, before it is tried again all the same while other actors work
+MEMORY_PAUSE = 10.0  # s without calls and new actors after Ray has ended some for memory: it goes on to end more
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,11 @@ class Pool:
         self._seconds = seconds
         self.name = cls.__name__
         self._starting: dict[Any, ActorHandle] = {}
+        self._asked: set[Any] = set()  # of those, the ones that had started before
         self._idle: list[tuple[ActorHandle, float]] = []  # and since when; the last one is taken first
         self._calls: dict[Any, _Call] = {}
         self._failed_starts, self._start_failure, self._not_before = 0, "", -math.inf
+        self._doubted, self._doubtful = -math.inf, False  # when, and whether still, see `doubt`
         self._let_go = 0
         self._looked = time.monotonic()
         self.limit, self.busy, self.present, self.lost = count, 0.0, 0.0, 0
@@ -109,8 +112,8 @@ class Pool:
 
     @property
     def idle(self) -> int:
-        """How many actors wait for work."""
-        return len(self._idle)
+        """How many actors wait for work and are known to be there."""
+        return 0 if self._doubtful else len(self._idle)
 
     @property
     def references(self) -> list[Any]:
@@ -129,6 +132,9 @@ class Pool:
             RuntimeError: no actor works and none can be started, with the reason.
         """
         self.limit, now = limit, time.monotonic()
+        if self._doubtful and now - self._doubted > MEMORY_PAUSE:
+            self._doubtful = False
+            self._ask_idle()
         if waiting and not self._idle:
             self._let_go = 0
         while self._idle and self.size > 1 and now - self._idle[0][1] > patience:
@@ -141,9 +147,18 @@ class Pool:
                 raise RuntimeError(f"{self.name} does not start: {self._start_failure}")
             if now < self._not_before:
                 return
+        if self._doubtful:
+            return
         for _ in range(max(1, limit - self._let_go) - self.size):
             actor = self._remote.remote(**self._arguments)
             self._starting[actor.ready.remote()] = actor
+
+    def doubt(self) -> None:
+        """Give idle actors no calls for a while, and then to those only that say that they are there; start no others.
+
+        When a machine is short of memory, Ray ends several processes, idle ones too, and may go on for seconds.
+        """
+        self._doubted, self._doubtful = time.monotonic(), True
 
     def submit(self, job: Any, method: str, *arguments: Any) -> None:
         """Call ``method`` on an idle actor; ``job`` comes back with the outcome."""
@@ -163,17 +178,27 @@ class Pool:
         return [self._finish(reference, reference in ready) for reference in finished]
 
     def _welcome(self, reference: Any) -> None:
-        actor = self._starting.pop(reference)
+        actor, asked = self._starting.pop(reference), reference in self._asked
+        self._asked.discard(reference)
         try:
             ray.get(reference)
         except Exception as error:  # whatever a constructor raises
             self._end(actor)
-            if _cause(error) != "node":
-                self._failed_starts += 1
-                self._start_failure, self._not_before = _last_line(error), time.monotonic() + PAUSE
+            if not asked:
+                self._not_started(error)
             return
         self._failed_starts = 0
         self._idle.append((actor, time.monotonic()))
+
+    def _not_started(self, error: Exception) -> None:
+        cause, now = _cause(error), time.monotonic()
+        again = cause == "oom" and self._doubtful  # several are ended at once
+        if cause == "oom":
+            self.doubt()
+        if cause == "node" or again:
+            return
+        self._failed_starts += 1
+        self._start_failure, self._not_before = _line(error), now + PAUSE
 
     def _finish(self, reference: Any, ready: bool) -> Done | Failed:
         call, now = self._calls.pop(reference), time.monotonic()
@@ -186,20 +211,23 @@ class Pool:
             value = ray.get(reference)
         except RayTaskError as error:
             self._idle.append((call.actor, now))
-            return Failed(call.job, "error", _last_line(error), seconds)
+            return Failed(call.job, "error", _line(error), seconds)
         except Exception as error:  # whatever an actor raises must not end the search
             self._end(call.actor)
             cause = _cause(error)
             if cause == "node":
                 self._ask_idle()
-            return Failed(call.job, cause, _last_line(error), seconds)
+            return Failed(call.job, cause, _line(error), seconds)
         self._idle.append((call.actor, now))
         return Done(call.job, value, seconds)
 
     def _ask_idle(self) -> None:
-        """Let idle actors say again that they are there: those of a lost machine must not be given the next calls."""
-        for actor, _ in self._idle:
-            self._starting[actor.ready.remote()] = actor
+        """Let idle actors say again that they are there: those that went with the machine, or for want of memory,
+        must not be given the next calls.
+        """
+        again = {actor.ready.remote(): actor for actor, _ in self._idle}
+        self._starting |= again
+        self._asked |= set(again)
         self._idle = []
 
     def _end(self, actor: ActorHandle) -> None:
@@ -240,6 +268,8 @@ def _node_died(error: ActorDiedError) -> bool:
     return "its node has died" in str(error)
 
 
-def _last_line(error: Exception) -> str:
+def _line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:500] if lines else type(error).__name__
+    if not lines:
+        return type(error).__name__
+    return lines[0 if isinstance(error, OutOfMemoryError) else -1][:500]  # advice follows there

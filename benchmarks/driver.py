@@ -1,6 +1,6 @@
 """How many relaxers one driver keeps busy, what a task costs it, and what it needs to hold and to read again.
 
-    python benchmarks/driver.py --relaxers 500 --candidates 16000 --json driver.json
+    python benchmarks/driver.py --relaxers 500 --candidates 40000 --json driver.json
 
 Driver, campaign, policy and store are the real ones and work in this process on real files. Actors are simulated
 (tests/simulated.py): a call takes a time from a lognormal distribution on a clock that passes as the driver computes
@@ -57,9 +57,10 @@ def main() -> None:
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--relaxers", type=int, default=500)
-    parser.add_argument("--candidates", type=int, default=16000)
+    parser.add_argument("--candidates", type=int, default=40000)
     parser.add_argument("--batch", type=int, default=8, help="crystals a task")
-    parser.add_argument("--round", type=int, default=8000, help="candidates a round")
+    parser.add_argument("--round", type=int, default=4000, help="candidates a round")
+    parser.add_argument("--lookahead", type=int, default=4, help="rounds that are planned ahead")
     parser.add_argument("--seconds", type=float, default=8.0, help="median time of a relaxation call")
     parser.add_argument("--spread", type=float, default=0.5, help="sigma of its logarithm")
     parser.add_argument("--ray", type=float, default=0.003, help="seconds of the driver that Ray takes for a call")
@@ -92,6 +93,7 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
             "memory_mb": memory() - before,
             "cpu_seconds_with_stubs": time.process_time() - began,
         }
+        print(json.dumps(found, indent=2), flush=True)
         driver.close()
         del driver
         began = time.process_time()
@@ -115,6 +117,7 @@ def settings(arguments: argparse.Namespace) -> SearchConfig:
         "generated": half,
         "inpainted": half,
         "batch": arguments.batch,
+        "lookahead": arguments.lookahead,
     }
     content = {
         "name": "driver",
@@ -141,7 +144,7 @@ def driver_of(config: SearchConfig, folder: Path, arguments: argparse.Namespace,
     stages, reference = Stages(), load_reference(config)
     pools = [
         SimulatedPool(Planner(config, reference), 1, clock, None, arguments.ray),
-        SimulatedPool(stages.generator, max(1, n // 20), clock, lambda *_: 0.1 * arguments.seconds, arguments.ray),
+        SimulatedPool(stages.generator, max(1, n // 8), clock, lambda *_: 0.1 * arguments.seconds, arguments.ray),
         SimulatedPool(stages.relaxer, n, clock, relaxing, arguments.ray),
         SimulatedPool(stages.symmetrizer, max(1, n // 4), clock, lambda *_: 0.2 * arguments.seconds, arguments.ray),
     ]
@@ -181,6 +184,7 @@ def ray_cost(batch: int, calls: int = 300) -> float:
         pool = Pool(Echo, count=1, options={"num_cpus": 0}, arguments={"answer": answer}, seconds=60)
         while not pool.idle:
             pool.collect(wait_any([pool], 0.5))
+            pool.staff(1)  # it says so when the actor cannot start
         began = time.process_time()
         for number in range(calls):
             pool.submit(number, "relax", crystals, None, None)

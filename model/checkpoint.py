@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import torch
 import yaml
 from pydantic import Discriminator, Tag, TypeAdapter
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -75,10 +76,13 @@ def load_network(path: Path = DEFAULT_WEIGHTS, *, device: str = "cpu") -> ScoreN
             raise ValueError(
                 f"score model: {file} does not exist; `hostguide train` writes both a .safetensors and a .yaml"
             )
-    network = build_network(_NETWORK_CONFIG.validate_python(yaml.safe_load(card.read_text())["network"]))
+    try:
+        network = build_network(_NETWORK_CONFIG.validate_python(yaml.safe_load(card.read_text())["network"]))
+    except (yaml.YAMLError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"score model: {card} is not the card of a score model: {error}") from error
     try:
         network.load_state_dict(load_file(path, device="cpu"))
-    except RuntimeError as error:
+    except (RuntimeError, SafetensorError) as error:
         raise ValueError(f"score model: {path} does not fit the network described in {card}: {error}") from error
     return network.to(device).requires_grad_(False).eval()
 

@@ -72,7 +72,7 @@ class Fire:
         return move, Fire(velocity, timestep, mixing, downhill, torch.ones_like(self.started))
 
 
-MEMORY = 8  # pairs of moves and force changes that L-BFGS remembers
+MEMORY = 16  # pairs of moves and force changes that L-BFGS remembers
 LONGEST_MOVE = 0.2  # Å, of any row
 START_CURVATURE = 40.0  # eV/Å², before anything is known
 CELL_SCALE = 2.0  # Å, see Lbfgs

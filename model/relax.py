@@ -4,7 +4,8 @@ Coordinates are ASE's ``FrechetCellFilter`` (one crystal of n atoms has n + 3 ro
 undeformed cell (Å), and n times the logarithm of the deformation gradient F, with ``lattice = lattice₀ Fᵀ``. The
 generalised forces (eV/Å) are the negative gradient in these coordinates, so the last three rows are about
 ``volume/n`` times the stress. A relaxation has converged when the longest of all n + 3 rows is shorter than ``fmax``,
-as in ASE and in ``chgnet.StructOptimizer``.
+as in ASE and in ``chgnet.StructOptimizer``. L-BFGS goes on while the energy still falls by more than `SETTLED` in
+`LOOK_BACK` steps: it would stay where forces are small on the way down a soft mode, where FIRE's inertia carries on.
 
 What may not change (the volume, the shape, the cell, atoms, the space group) is projected out of these forces, so that
 the optimizers never see it.
@@ -40,6 +41,7 @@ REASONS = (
     "fused_atoms", "nan", "no_atoms", "not_started",
 )  # fmt: skip
 FALL_AHEAD = 3.0  # times its fall in the last LOOK_BACK steps that an energy may still fall
+SETTLED = 2e-3  # eV/atom in the last LOOK_BACK steps of L-BFGS; a larger fall is no end yet
 FARTHEST = 1e6  # Å or cells; beyond it double precision places no atom
 Cell = Literal["full", "hydrostatic", "fixed_volume", "fixed"]
 
@@ -75,7 +77,7 @@ class Relaxation:
         max_force_initial, max_force: eV/Å, longest row of forces and scaled stress; fixed atoms do not count.
         pressure: GPa at ``final``, positive where the crystal wants to grow.
         steps: optimizer steps taken.
-        converged: whether ``max_force`` fell below fmax with no atoms fused.
+        converged: whether ``max_force`` fell below fmax with no atoms fused and, with L-BFGS, the energy settled.
         reason: one of `REASONS`.
         detail: what the potential said where it failed.
         seconds: wall time in the batch.
@@ -339,13 +341,20 @@ def _reasons(running: Running, batch: Batch, evaluation: BatchEvaluation, force:
         "nan": failed | ~torch.isfinite(force),
         "volume_runaway": (growth > settings.max_volume_change) | (growth < 1 / settings.max_volume_change),
         "energy_runaway": (rise > settings.max_energy_rise) | (rise < -settings.max_energy_fall),
-        "converged": force < settings.fmax,
+        "converged": (force < settings.fmax) & _settled(running, evaluation.energy, settings),
         "step_limit": running.steps >= settings.max_steps,
         "hopeless": _hopeless(running, evaluation.energy, job),
         "wall_time": (now - running.entered > settings.max_seconds) | (now > job.deadline),
     }
     columns = zip(*(test.tolist() for test in tests.values()), strict=True)
     return [next((name for name, hit in zip(tests, row, strict=True) if hit), "") for row in columns]
+
+
+def _settled(running: Running, energy: Tensor, settings: RelaxSettings) -> Tensor:
+    """(B,) whether small forces are the end; so they are, too, in the first steps and with FIRE."""
+    if settings.optimizer == "fire":
+        return torch.ones_like(energy, dtype=torch.bool)
+    return ~(running.energies[:, -1] - energy > SETTLED)
 
 
 def _hopeless(running: Running, energy: Tensor, job: _Job) -> Tensor:

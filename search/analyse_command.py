@@ -68,7 +68,7 @@ def analyse(
     """
     torch.set_num_threads(1)
     if guest is not None and not Element.is_valid_symbol(guest):
-        raise ValueError(f"{guest!r} is not an element")
+        raise ValueError(f"--guest {guest!r} is not an element; use symbols such as Li")
     if guest is None and (barriers or equal_sites or host is not None):
         raise ValueError("say with --guest which element moves")
     frame = load_results(source, structures=False) if is_run(source) else None

@@ -103,7 +103,10 @@ def results(
     stage: Annotated[str | None, typer.Option(help="Only `generated` or `inpainted`")] = None,
     all_candidates: Annotated[bool, typer.Option("--all", help="Repeats of the same crystal too")] = False,
     cif: Annotated[
-        Path | None, typer.Option(help="Folder of the CIFs; RUN/best if none, and NAME/best here for a run in a store")
+        Path | None,
+        typer.Option(
+            help="Folder of the CIFs; RUN/best if none, and NAME/best here for a run in a store", file_okay=False
+        ),
     ] = None,
 ) -> None:
     """Show the best crystals of a run and write them as CIF files."""
@@ -117,7 +120,7 @@ def results(
 @app.command()
 def export(
     run: RunArgument,
-    out: Annotated[Path, typer.Option(help="Folder of the files")],
+    out: Annotated[Path, typer.Option(help="Folder of the files", file_okay=False)],
     kind: Annotated[str, typer.Option("--format", help="cif, poscar, res, extxyz, ase-db or optimade-json")] = "cif",
     e_d_below: Annotated[float | None, typer.Option("--e-d-below", help="Largest E_d in eV/atom")] = None,
     top: Annotated[int, typer.Option(min=1, help="How many crystals at most")] = 1_000_000,
@@ -138,7 +141,7 @@ def export(
 @app.command()
 def report(
     run: RunArgument,
-    out: Annotated[Path | None, typer.Option(help="HTML file; RUN/report.html when left out")] = None,
+    out: Annotated[Path | None, typer.Option(help="HTML file; RUN/report.html when left out", dir_okay=False)] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Serve it on this machine while the search runs")] = False,
     port: Annotated[int, typer.Option(min=0, max=65535, help="With --watch; 0 takes any that is free")] = 8365,
 ) -> None:
@@ -159,7 +162,9 @@ def report(
 @app.command()
 def plot(
     run: RunArgument,
-    out: Annotated[Path | None, typer.Option(help="Folder of the pictures; RUN/plots when left out")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the pictures; RUN/plots when left out", file_okay=False)
+    ] = None,
     kind: Annotated[str, typer.Option("--format", help="png, svg or pdf")] = "png",
 ) -> None:
     """Draw hull, progress, symmetry, changes on relaxation and the best crystal, each one journal column wide."""
@@ -191,7 +196,9 @@ def inpaint(
     weights: Annotated[
         Path | None, typer.Option(help="Score model (.safetensors); the packaged one when left out")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the CIFs; <host>-<guests> when left out")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the CIFs; <host>-<guests> when left out", file_okay=False)
+    ] = None,
 ) -> None:
     """Put guest atoms into one host, relax and rank by energy. Without guests: order its partially occupied sites."""
     from search.inpaint_command import inpaint_host, order_host
@@ -304,7 +311,9 @@ def analyse(
     ] = False,
     max_length: Annotated[float, typer.Option(help="Longest hop in Å")] = 4.5,
     top: Annotated[int, typer.Option(min=1, help="Of a run: how many of the best crystals")] = 20,
-    out: Annotated[Path | None, typer.Option(help="Folder of tables and pictures; <source>-analysis if none")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of tables and pictures; <source>-analysis if none", file_okay=False)
+    ] = None,
 ) -> None:
     """Coordination, radial distribution functions, voids, ways of a guest, voltages."""
     from model.migration import BarrierSettings
@@ -368,7 +377,7 @@ def tune(
 @app.command()
 def data(
     source: Annotated[Path, typer.Argument(help="A .parquet file, an ASE .db file, or a folder of .cif files")],
-    out: Annotated[Path, typer.Option(help="Parquet file to write, for data.path of a training")],
+    out: Annotated[Path, typer.Option(help="Parquet file to write, for data.path of a training", dir_okay=False)],
     max_atoms: Annotated[int, typer.Option(min=2, help="Drop larger cells")] = 250,
     max_e_above_hull: Annotated[float, typer.Option(help="Drop what lies higher, eV/atom")] = 0.1,
     without: Annotated[str, typer.Option(help="Drop what holds one of these elements, for example Pu,U")] = "",
@@ -451,7 +460,7 @@ def reference_build(
 @reference_app.command("relax")
 def reference_relax(
     structures: Annotated[Path, typer.Option(help="Parquet of phases with structures; docs/reference.md says how")],
-    out: Annotated[Path, typer.Option(help="Folder of the results; one that exists is continued")],
+    out: Annotated[Path, typer.Option(help="Folder of the results; one that exists is continued", file_okay=False)],
     within: Annotated[float, typer.Option(min=0, help="eV/atom above the hull")] = 0.02,
     first: Annotated[str, typer.Option(help="Chemical systems to begin with, for example Li-Si,Zn-P-S")] = "",
     max_atoms: Annotated[int, typer.Option(min=1, help="Leave out larger cells")] = 250,

@@ -81,6 +81,11 @@ class Crew:
             starting, idle = pool.size - pool.started, pool.idle
             self.metrics.staff(step, busy=pool.started - idle, idle=idle, starting=starting, waiting=waiting[step])
 
+    def short_of_memory(self) -> None:
+        """An actor was ended for memory: others may have been, whatever they do."""
+        for pool in self.pools.values():
+            pool.doubt()
+
     def close(self) -> None:
         """End all actors, and ask for no more machines: what was asked for outlives the search."""
         for pool in self.pools.values():

@@ -22,7 +22,7 @@ dft_app = typer.Typer(help="Write VASP inputs of the best crystals, and read the
 @dft_app.command("write")
 def write(
     source: Annotated[list[str], typer.Argument(help="Folder or address of a run, or crystal files")],
-    out: Annotated[Path, typer.Option(help="Folder of the inputs")],
+    out: Annotated[Path, typer.Option(help="Folder of the inputs", file_okay=False)],
     kind: Annotated[str, typer.Option("--set", help="mp-gga (GGA/GGA+U) or mp-r2scan")] = "mp-gga",
     static: Annotated[bool, typer.Option("--static", help="Single points instead of relaxations")] = False,
     top: Annotated[int, typer.Option(min=1, help="Of a run: at most so many crystals")] = 5,
@@ -47,7 +47,7 @@ def write(
     warned = write_inputs(jobs, out, kind=kind, static=static, potcars=potcars)  # type: ignore[arg-type]
     for job in jobs:
         console.print(str(out / job.name))
-    console.print(f"{len(jobs)} folders of VASP inputs, listed in {out / MANIFEST}")
+    console.print(f"{len(jobs)} folder{'s' if len(jobs) > 1 else ''} of VASP inputs, listed in {out / MANIFEST}")
     for text in warned:
         console.print(f"pymatgen: {text}")
     if not has_potcars():

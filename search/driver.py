@@ -276,6 +276,8 @@ class Driver:
     def _receive(self, step: str, outcome: Done | Failed) -> None:
         job: Job | Question = outcome.job
         self.tally.call(step, outcome)
+        if isinstance(outcome, Failed) and outcome.cause == "oom":
+            self.crew.short_of_memory()
         if isinstance(job, Question):
             self._planned(job, outcome)
             return

@@ -107,7 +107,7 @@ def make_blanks(
     """
     for element, count in guests.items():
         if not Element.is_valid_symbol(element):
-            raise ValueError(f"{element!r} is not an element")
+            raise ValueError(f"{element!r} is not an element; use symbols such as Li")
         if count < 1:
             raise ValueError(f"count of {element} must be at least 1, got {count}")
     if samples < 1:

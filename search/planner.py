@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,6 +47,7 @@ class Planner:
         if reason:
             return reason
         tasks = self.campaign.plan(number, self.rows, pending)
-        for row in rows:  # the campaign has read them, and they are most of a row
+        for row in rows:  # the campaign has read the crystals, which are most of a row; settings repeat
             row["final"] = row["frameworks"] = None
+            row["sampler"], row["relaxation"] = sys.intern(row["sampler"]), sys.intern(row["relaxation"])
         return tasks

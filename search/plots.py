@@ -83,7 +83,7 @@ def plot_run(run: RunPath, out: Path, kind: Format = "png") -> list[Path]:
         drawings = {"hull": draw_triangle(hull) if hull.layout.ternary.aaxis.title.text else draw_line(hull)} | drawings
     paths = [_save(drawing, out / f"{name}.{kind}") for name, drawing in drawings.items()]
     row = best.iloc[0]
-    title = f"{row['formula']}, {row['space_group']}, E_d {1e3 * row['e_d']:+.0f} meV/atom"
+    title = f"{row['formula']}, {row['space_group']}, E_d {1e3 * row['e_d']:+.1f} meV/atom"
     paths.append(draw_crystal(required(row["final"]), title, out / f"best.{kind}"))
     return paths + (plot_tuning(config, run, out) if config.tuning != Tuning() else [])
 

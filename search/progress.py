@@ -114,7 +114,7 @@ def line(progress: Progress) -> str:
         f"[{elapsed}] {progress.message}: {progress.done}/{progress.expected} candidates",
         f"{counts['generated relaxed'] + inpainted} relaxed ({inpainted} inpainted)",
         *([", ".join(f"{n} {reason}" for reason, n in progress.reasons.most_common(3))] if progress.reasons else []),
-        *([f"best {best[0]} {best[1][1]} {1e3 * best[1][0]:+.0f} meV/atom"] if best else []),
+        *([f"best {best[0]} {best[1][1]} {1e3 * best[1][0]:+.1f} meV/atom"] if best else []),
         *(
             [f"about {clock(progress.seconds_left)} left"]
             if progress.seconds_left is not None and progress.message == "running"

@@ -34,8 +34,13 @@ OPINIONS = ("r2SCAN", "DFT")  # what else has judged crystals of the table
 OPENED = 1000  # crystals of lowest E_d that a click on a point opens
 
 
-def build_report(run: RunPath, *, live: bool = False) -> str:
-    """The page. With ``live`` it asks its server for news.
+def build_report(run: RunPath, *, live: bool = False, known: dict[str, dict[str, Any]] | None = None) -> str:
+    """The page.
+
+    Args:
+        run: place of the run.
+        live: it asks its server for news.
+        known: crystals of an earlier page by candidate, which do not change; those of this page are added.
 
     Raises:
         ValueError: the run holds no relaxed crystal.
@@ -46,6 +51,10 @@ def build_report(run: RunPath, *, live: bool = False) -> str:
     stability = Stability(load_reference(config), config.compositions.elements)
     best, others = rank(frame, top=SHOWN), _other_verdicts(run)
     opened = pd.concat([best, figures.relaxed(frame).head(OPENED)]).drop_duplicates("candidate")
+    known = {} if known is None else known
+    for row in opened.to_dict("records"):
+        if row["candidate"] not in known:
+            known[row["candidate"]] = _crystal(row, config)
     drawn = {
         "hull": figures.hull(frame, stability),
         "progress": figures.progress(frame),
@@ -64,7 +73,7 @@ def build_report(run: RunPath, *, live: bool = False) -> str:
         best=[_table_row(row) | {"others": others.get(row["candidate"], {})} for row in best.to_dict("records")],
         opinions=[name for name in OPINIONS if any(name in given for given in others.values())],
         figures={name: _safe(figure.to_json()) for name, figure in drawn.items() if figure is not None},
-        crystals=_safe(json.dumps({row["candidate"]: _crystal(row, config) for row in opened.to_dict("records")})),
+        crystals=_safe(json.dumps({candidate: known[candidate] for candidate in opened["candidate"]})),
         plotly=get_plotlyjs(),
         viewer=VIEWER.read_text(),
         made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
@@ -150,6 +159,7 @@ class _Cache:
     def __init__(self, run: RunPath) -> None:
         self.run, self.lock = run, threading.Lock()
         self.of, self.text = "", ""
+        self.known: dict[str, dict[str, Any]] = {}
 
     def version(self) -> str:
         return str(sum(1 for _ in (self.run / "candidates").glob("*.parquet")))
@@ -158,7 +168,7 @@ class _Cache:
         with self.lock:
             if self.of != (now := self.version()):
                 try:
-                    self.of, self.text = now, build_report(self.run, live=True)
+                    self.of, self.text = now, build_report(self.run, live=True, known=self.known)
                 except ValueError as error:
                     return f'<meta http-equiv="refresh" content="10"><p>{error}. This page looks again every 10 s.</p>'
             return self.text

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pymatgen.core import Composition, Structure
+from pymatgen.core import Structure
 from pymatgen.io.cif import CifWriter
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 from rich.table import Table
 
-from model.composition import parse_system
+from model.composition import CellFormula, parse_system
 from model.crystal import Crystal
 from model.distinct import DistinctCrystals, DistinctSettings
 from model.reference import packaged_reference
@@ -29,7 +29,8 @@ def rank(
     """The ``top`` relaxed candidates of lowest E_d (eV/atom); of equal crystals only the best if ``distinct``."""
     chosen = frame[(frame["status"] == "relaxed") & frame["e_d"].notna()]
     if formula is not None:
-        chosen = chosen[chosen["formula"] == Composition(formula).reduced_formula]
+        wanted = CellFormula.parse(formula).reduced
+        chosen = chosen[chosen["formula"] == wanted]
     if stage is not None:
         chosen = chosen[chosen["stage"] == stage]
     if e_d_below is not None:
@@ -92,7 +93,7 @@ def write_cif(crystal: Crystal, path: Path) -> None:
 def crystal_name(row: Mapping[str, Any]) -> str:
     """File name that tells formula, space group, E_d and candidate; never one that leads to another folder."""
     group = _text(row["space_group"]) or "P1"
-    name = f"{row['formula']}_{group}_{1e3 * row['e_d']:+.0f}meV_{row['candidate']}"
+    name = f"{row['formula']}_{group}_{round(1e3 * row['e_d']):+d}meV_{row['candidate']}"
     return re.sub(r"[^\w.+-]", "_", name)
 
 

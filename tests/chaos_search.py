@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 from simulated import StubGenerator, StubRelaxer, StubSymmetrizer
 
 from search.config import load_config
@@ -36,10 +37,19 @@ def raise_error():
     raise ValueError("no volume")
 
 
+def take_memory():
+    """All that Ray lets its workers have, and a little more, but no more than that."""
+    threshold, held = float(os.environ["RAY_memory_usage_threshold"]), []  # noqa: SIM112
+    while psutil.virtual_memory().percent < 100 * threshold + 2:
+        held.append(bytearray(b"x") * 100_000_000)
+    time.sleep(3600)
+
+
 ACTS = {
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "exit": lambda: os._exit(1),
     "hang": lambda: time.sleep(3600),
+    "memory": take_memory,
     "unpicklable": raise_unpicklable,
     "error": raise_error,
 }

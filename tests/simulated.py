@@ -219,6 +219,9 @@ class SimulatedCrew:
     def staff(self, waiting: Mapping[str, int]) -> None:
         pass
 
+    def short_of_memory(self) -> None:
+        pass
+
     def wait(self, seconds: float) -> set[Any]:
         ends = [pool.calls[0][0] for pool in self.pools.values() if pool.calls]
         self.clock.skip(max(0.0, min([seconds, *(end - self.clock.now() for end in ends)])))

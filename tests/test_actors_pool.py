@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+import ray
 from ray import cloudpickle
 
 from actors.cluster import Capacity, connected
@@ -149,6 +150,24 @@ def test_idle_actors_are_let_go_and_come_back_when_there_is_work(capacity):
     pool.staff(3, waiting=1)
     assert pool.size == 3
     started(pool, 3)
+    pool.close()
+
+
+def test_idle_actors_in_doubt_take_calls_once_they_answer_and_dead_ones_are_replaced(capacity, monkeypatch):
+    pool = make_pool(count=3)
+    started(pool, 3)
+    pool.submit("death", "crash")
+    pool.doubt()
+    while not pool.collect(wait_any([pool], 0.2)):
+        pass
+    pool.staff(3)
+    assert (pool.size, pool.started, pool.idle) == (2, 2, 0)  # none is started, none is given a call
+    ray.kill(pool._idle[0][0])
+    monkeypatch.setattr("actors.pool.MEMORY_PAUSE", 0.0)
+    started(pool, 3)
+    assert pool.idle == 3
+    done = run(pool, [("double", (number,)) for number in range(6)])
+    assert [done[number].value for number in range(6)] == [0, 2, 4, 6, 8, 10]
     pool.close()
 
 

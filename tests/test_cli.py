@@ -226,6 +226,19 @@ def test_results_can_be_narrowed(call, run, tmp_path, options, expected):
 def test_results_that_match_nothing_say_so(call, run):
     code, out, _ = call("results", run, "--formula", "Li9Si")
     assert (code, out) == (0, "No relaxed crystal matches.\n")
+    code, _, err = call("results", run, "--formula", "LiFoo")
+    assert (code, err) == (2, "hostguide: cannot read the formula 'LiFoo': write it like 'Li5Si2'\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "is_folder"), [("report", True), ("plot", False), ("export", False), ("results", False)]
+)
+def test_a_place_for_results_that_is_taken_is_named_before_any_work(call, run, tmp_path, command, is_folder):
+    taken = tmp_path / "taken"
+    taken.mkdir() if is_folder else taken.write_text("mine")
+    code, _, err = call(command, run, "--cif" if command == "results" else "--out", taken)
+    assert code == 2
+    assert ("is a directory" if is_folder else "is a file") in " ".join(err.replace("│", " ").split())
 
 
 PICTURES = ("hull.png", "progress.png", "symmetry.png", "changes.png", "best.png")

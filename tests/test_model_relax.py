@@ -14,7 +14,7 @@ from ase.units import GPa
 
 from model.crystal import Crystal
 from model.potential import ASEPotential, CHGNetPotential
-from model.relax import REASONS, Relaxation, RelaxSettings, relax
+from model.relax import REASONS, SETTLED, Relaxation, RelaxSettings, relax
 
 torch.set_num_threads(1)
 # The stock calculator turns volumes into scalars in a way that torch warns about.
@@ -46,6 +46,19 @@ class Collapse(Calculator):
         vector = self.atoms.get_distance(0, 1, mic=True, vector=True)
         pull = vector / np.linalg.norm(vector)
         self.results = {"energy": np.linalg.norm(vector), "forces": np.stack([pull, -pull]), "stress": np.zeros(6)}
+
+
+class SoftSpring(Calculator):
+    """Two atoms 3 Å apart at rest, on a spring of 0.05 eV/Å²."""
+
+    implemented_properties = ("energy", "forces", "stress")
+
+    def calculate(self, *args, **kwargs) -> None:
+        super().calculate(*args, **kwargs)
+        vector = self.atoms.get_distance(0, 1, mic=True, vector=True)
+        stretch = np.linalg.norm(vector) - 3.0
+        pull = 0.05 * stretch * vector / np.linalg.norm(vector)
+        self.results = {"energy": 0.025 * stretch**2, "forces": np.stack([pull, -pull]), "stress": np.zeros(6)}
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +201,14 @@ def test_limits_end_a_relaxation_and_are_recorded(change, reason, emt) -> None:
     assert result.reason == reason and not result.converged
     assert result.steps <= change.get("max_steps", 500)
     assert result.energy_final == pytest.approx(emt.evaluate([result.final])[0].energy, abs=1e-9)
+
+
+def test_lbfgs_does_not_end_where_forces_are_small_but_the_energy_still_falls() -> None:
+    pair = Crystal(np.eye(3) * 14.0, [[0, 0, 0], [0.45, 0, 0]], [3, 8])  # 3.3 Å too far apart, pulled with 0.165 eV/Å
+    (result,) = relax([pair], ASEPotential(SoftSpring()), RelaxSettings(optimizer="lbfgs", cell="fixed"))
+    assert result.converged and result.energy_final < SETTLED
+    at_the_limit = 0.025 * (0.1 / 0.05) ** 2 / 2  # eV/atom where the force falls below 0.1 eV/Å
+    assert at_the_limit > 20 * SETTLED
 
 
 def test_atoms_that_fuse_on_the_way_end_it() -> None:

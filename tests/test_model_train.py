@@ -291,6 +291,18 @@ def test_weights_that_do_not_fit_their_card_are_refused(tmp_path: Path) -> None:
     save_network(state, {"network": OURS.model_copy(update={"layers": 3}).model_dump(mode="json")}, path)
     with pytest.raises(ValueError, match="does not fit the network described in"):
         load_network(path)
+    path.write_text("no tensors")
+    with pytest.raises(ValueError, match="does not fit the network described in"):
+        load_network(path)
+
+
+@pytest.mark.parametrize("card", ["a: [1\n", "[]\n", "network: {kind: unknown}\n"])
+def test_another_file_in_place_of_the_card_is_refused(tmp_path: Path, card: str) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_network(ScoreNetwork(OURS).state_dict(), {"network": OURS.model_dump(mode="json")}, path)
+    path.with_suffix(".yaml").write_text(card)
+    with pytest.raises(ValueError, match=r"weights\.yaml is not the card of a score model"):
+        load_network(path)
 
 
 def test_card_must_describe_a_network(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 import ray
 import yaml
@@ -57,6 +58,15 @@ def cluster(monkeypatch):
     yield made
     ray.shutdown()
     made.shutdown()
+
+
+@pytest.fixture
+def little_memory(monkeypatch):
+    """Ray's workers may take a few GB only; the cluster must start after this."""
+    memory = psutil.virtual_memory()
+    if memory.available < 8e9:
+        pytest.skip(f"this machine has {memory.available / 1e9:.1f} GB free; 8 are needed")
+    monkeypatch.setenv("RAY_memory_usage_threshold", f"{1 - (memory.available - 6e9) / memory.total:.3f}")
 
 
 def comparable(frame):
@@ -126,6 +136,16 @@ def test_actors_that_die_hang_and_raise_and_a_node_that_goes(tmp_path, cluster, 
     assert any("CPUs" in note for note in summary["notes"])  # the node that went, and the one that came
 
 
+def test_a_relaxer_that_takes_all_memory(tmp_path, little_memory, cluster, undisturbed):
+    process = start(tmp_path, cluster)
+    wait_for(process, tmp_path, 2)
+    (tmp_path / "faults" / "relax-memory-1").touch()
+    said = finish(process, tmp_path)
+    assert_whole(tmp_path, undisturbed)
+    assert causes(tmp_path)["oom"] >= 1
+    assert " oom" in said and "lost" in said
+
+
 def test_the_driver_killed_at_random_moments(tmp_path, cluster, undisturbed):
     moments, kills, reported = random.Random(11), 0, set()
     while kills < KILLS:
@@ -149,8 +169,10 @@ def test_the_driver_killed_at_random_moments(tmp_path, cluster, undisturbed):
 def test_two_drivers_on_one_run(tmp_path, cluster, undisturbed):
     first = start(tmp_path, cluster)
     wait_for(first, tmp_path, 1)
+    first.send_signal(signal.SIGSTOP)  # it must not finish before the second one has come up
     second = start(tmp_path, cluster)
     assert second.wait(timeout=600) == 1
+    first.send_signal(signal.SIGCONT)
     assert "another process is running a search in" in (tmp_path / "out").read_text()
     finish(first, tmp_path)
     assert_whole(tmp_path, undisturbed)
