@@ -36,7 +36,6 @@ from model.screen import ScreenSettings
 from model.stages import Generator, Rejected, Relaxer, usable
 from model.starts import at_random, in_voids
 from search.inpaint import Filled, Region, fill, make_blanks, read_host, refine
-from search.tables import write_cif
 
 STACKED = Path(__file__).parent.parent / "examples" / "interface" / "Li-Li2O.cif"
 REGION = Region(0.28, 0.63)  # the last O and Li layers of the oxide, the first two Li layers of the metal
@@ -109,7 +108,7 @@ def main() -> None:
         if not path.exists():
             began = time.process_time()
             found = getattr(ways, name)()
-            write_cif(found[0][1], folder / f"{name}.cif")
+            found[0][1].to_pymatgen().to(folder / f"{name}.cif")  # every atom where it is
             record = {"energies": [energy for energy, _ in found], "seconds": time.process_time() - began}
             path.write_text(json.dumps(record))
     results = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}

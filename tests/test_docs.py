@@ -33,7 +33,7 @@ NOT_RUN = {
     ".venv/bin/python -m pip": "downloads a package",
     "export": "sets what only the reader has: a key, a folder of pseudopotentials",
     "hostguide report runs/li-si --watch": "serves until it is stopped; test_search_report.py asks such a server",
-    "python benchmarks/mno2.py": "half an hour",
+    "python benchmarks/": "measurements of minutes to hours",
     "python benchmarks/driver.py": "a quarter of an hour",
 }
 ELSEWHERE = {"cluster.md": "needs a cluster; what can be checked of it without one, other tests check"}
