@@ -142,10 +142,13 @@ def place(tmp_path_factory):
         known[name].to(folder / f"{new}.cif")
     known["LiCoO2"].to(folder / "host.cif")
     known["MgO"].to(folder / "phase.cif")
+    iodide = [{"I": 1}, {"Ag": 1 / 6}], [[0, 0, 0], [0.25, 0, 0.5]]
+    Structure.from_spacegroup("Im-3m", Lattice.cubic(5.062), *iodide).to(folder / "AgI.cif")
     (folder / "crystals").mkdir()
-    for number, size in enumerate((4.0, 4.1, 4.2)):
-        known["NaCl"].scale_lattice(size**3).to(str(folder / "crystals" / f"{number}.cif"))
-        known["MgO"].scale_lattice(size**3).to(str(folder / "crystals" / f"MgO-{number}.cif"))
+    for name in ("NaCl", "MgO"):
+        for percent in (99, 100, 101):
+            crystal = known[name].copy()
+            crystal.scale_lattice(known[name].volume * percent / 100).to(folder / "crystals" / f"{name}-{percent}.cif")
     Poscar(known["NaCl"]).write_file(folder / "POSCAR")
     known["LiCl"].to_ase_atoms().write(folder / "candidates.extxyz")
     rows = [table_row(name, one, split) for split in ("train", "val", "test") for name, one in known.items()]
