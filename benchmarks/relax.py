@@ -120,7 +120,11 @@ def group_of(frames: list[Atoms], first: int) -> dict[str, Any]:
 
 
 def summarise(groups: list[dict[str, Any]]) -> dict[str, Any]:
-    complete = [group for group in groups if all("package" in row for row in group["crystals"])]
+    complete = [
+        group
+        for group in groups
+        if set(OURS) <= set(group["seconds"]) and all("package" in row for row in group["crystals"])
+    ]
     rows = [row for group in complete for row in group["crystals"]]
     if not rows:
         return {"crystals": 0}

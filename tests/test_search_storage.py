@@ -30,6 +30,7 @@ from search.storage import StorePath, beside, require_lasting, run_path, write_w
 
 ALLOW = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}
 
+
 @pytest.fixture(scope="module")
 def server():
     """Address of a server with one bucket, `runs`, and the keys of a user who may use it."""
@@ -330,7 +331,7 @@ def test_of_drivers_that_start_at_once_one_at_most_goes_on(place, often):
                 most.append(len(inside))
                 time.sleep(4)
                 inside.remove(number)
-        except (ValueError, OSError):  # refused, or the store was too slow to answer on a busy machine
+        except ValueError:
             pass
 
     threads = [threading.Thread(target=drive, args=(number,)) for number in range(3)]
