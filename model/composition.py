@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -60,7 +61,7 @@ class CellFormula:
         """Atoms in the cell."""
         return sum(count for _, count in self.counts)
 
-    @property
+    @cached_property
     def reduced(self) -> str:
         """Reduced formula as pymatgen writes it, for example ``Li5Si2`` (molecules stay: ``O2``)."""
         return self.pymatgen.get_reduced_formula_and_factor()[0]

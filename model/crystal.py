@@ -101,6 +101,18 @@ class Crystal:
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
+    def to_bytes(self) -> bytes:
+        """The exact numbers in little memory, 25 bytes an atom and 72 for the lattice."""
+        places = np.concatenate([self.lattice.ravel(), self.fractional.ravel()])
+        return places.tobytes() + self.numbers.astype(np.uint8).tobytes()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Crystal:
+        """Inverse of `to_bytes`."""
+        n = (len(content) - 72) // 25
+        lattice, fractional = np.frombuffer(content, count=9), np.frombuffer(content, count=3 * n, offset=72)
+        return cls(lattice, fractional, np.frombuffer(content, np.uint8, offset=72 + 24 * n))
+
     @classmethod
     def from_pymatgen(cls, structure: Structure) -> Crystal:
         """Convert an ordered pymatgen Structure; raises ValueError if a site is partially occupied."""

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from collections.abc import Sequence
 
 import numpy as np
-from ase.data import atomic_numbers
+import torch
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Structure
 
-from model.crystal import Crystal
-from model.screen import pair_distances
+from model.crystal import Crystal, cells
+from model.neighbors import periodic_edges
 from model.settings import Settings
 
 NEIGHBOURS = 8
+AT_ONCE = 128  # crystals whose neighbours are looked for together
+REMEMBERED = 2000  # primitive cells kept for further comparisons
 
 
 class DistinctSettings(Settings):
     """When two crystals are the same: all of these conditions hold.
 
-    The first two are cheap and only there to save matches. Moving every atom by at most u changes any k-th smallest
+    The first four are cheap and only there to save matches. Moving every atom by at most u changes any k-th smallest
     neighbour distance, and so its mean, by at most 2u; straining the cell by s changes it by at most s times itself.
     With the defaults no pair whose atoms differ by up to 0.2 Å and 2 % of strain is ever kept apart by them. The
     matcher compares primitive cells; it finds those of distorted supercells up to about 0.1 Å of disorder.
@@ -27,6 +29,8 @@ class DistinctSettings(Settings):
 
     volume_tolerance: float = 0.1  # relative difference of the volumes per atom
     distance_tolerance: float = 0.5  # Å, difference of the mean k-th neighbour distances of an element, k = 1 to 8
+    extremes: bool = False  # the same for the smallest and the largest of these distances
+    energy_tolerance: float | None = None  # eV/atom; of crystals that are relaxed
     ltol: float = 0.2  # StructureMatcher: relative tolerance of lengths
     stol: float = 0.3  # StructureMatcher: sites, in units of (volume per atom)^(1/3)
     angle_tol: float = 5.0  # StructureMatcher: degrees
@@ -34,82 +38,149 @@ class DistinctSettings(Settings):
 
 
 class DistinctCrystals:
-    """A growing set of crystals without repeats."""
+    """A growing set of crystals without repeats; it keeps some hundred bytes of each."""
 
     def __init__(self, settings: DistinctSettings | None = None) -> None:
         self.settings = settings or DistinctSettings()
         self._matcher = StructureMatcher(
             ltol=self.settings.ltol, stol=self.settings.stol, angle_tol=self.settings.angle_tol
         )
-        self._known: dict[str, list[_Known]] = {}
+        self._known: dict[str, _Known] = {}
+        self._reduced: dict[int, Structure] = {}  # of crystals compared of late
         self._seen = 0
 
     def __len__(self) -> int:
         """Number of distinct crystals."""
-        return sum(len(known) for known in self._known.values())
+        return sum(known.count for known in self._known.values())
 
-    def add(self, crystal: Crystal, space_group: int | None = None) -> int | None:
+    def add(
+        self,
+        crystal: Crystal,
+        space_group: int | None = None,
+        *,
+        energy: float | None = None,
+        fingerprint: np.ndarray | None = None,
+    ) -> int | None:
         """Add a crystal.
 
         Args:
             crystal: the crystal.
             space_group: its number, compared only if the settings ask for it and both numbers are known.
+            energy: eV/atom, compared only if the settings ask for it; then every crystal needs one.
+            fingerprint: of `distance_fingerprints`, if it is known already.
 
         Returns:
             The index, counted over all calls of `add` from 0, of the first crystal that this one repeats; None if
             it is new.
         """
         index, self._seen = self._seen, self._seen + 1
-        new = _Known(crystal, space_group, index)
-        known = self._known.setdefault(crystal.formula, [])
-        for old in known:
-            if self._alike(old, new) and self._matcher.fit(old.reduced, new.reduced, skip_structure_reduction=True):
-                return old.index
-        known.append(new)
+        if fingerprint is None:
+            (fingerprint,) = distance_fingerprints([crystal])
+        known = self._known.setdefault(crystal.formula, _Known(fingerprint.size))
+        features = (np.log(crystal.volume / len(crystal)), energy or 0.0, space_group or 0, fingerprint.ravel())
+        for place in known.alike(features, self.settings):
+            old = int(known.index[place])
+            if self._matcher.fit(
+                self._primitive(old, known.crystals[place]),
+                self._primitive(index, crystal),
+                skip_structure_reduction=True,
+            ):
+                self._reduced.pop(index)
+                return old
+        known.add(features, crystal, index)
         return None
 
-    def _alike(self, old: _Known, new: _Known) -> bool:
-        settings = self.settings
-        groups = {old.space_group, new.space_group} - {None}
-        if settings.same_space_group and len(groups) == 2:
-            return False
-        if abs(np.log(old.volume / new.volume)) > np.log1p(settings.volume_tolerance):
-            return False
-        return bool(np.abs(old.fingerprint - new.fingerprint).max() <= settings.distance_tolerance)
+    def _primitive(self, index: int, crystal: Crystal | bytes) -> Structure:
+        """The primitive cell that the matcher compares; found once, not once a comparison."""
+        if index not in self._reduced:
+            if len(self._reduced) >= REMEMBERED:
+                self._reduced.clear()
+            whole = Crystal.from_bytes(crystal) if isinstance(crystal, bytes) else crystal
+            self._reduced[index] = whole.to_pymatgen().get_reduced_structure("niggli").get_primitive_structure()
+        return self._reduced[index]
 
 
 class _Known:
-    def __init__(self, crystal: Crystal, space_group: int | None, index: int) -> None:
-        self.space_group, self.index = space_group, index
-        self.volume = crystal.volume / len(crystal)
-        self.fingerprint = distance_fingerprint(crystal)
-        self.crystal = crystal
+    """Crystals of one formula: what is compared as arrays, and the crystals in few bytes."""
 
-    @cached_property
-    def reduced(self) -> Structure:
-        """The primitive cell that the matcher compares; found once, not once a comparison."""
-        return self.crystal.to_pymatgen().get_reduced_structure("niggli").get_primitive_structure()
+    def __init__(self, width: int) -> None:
+        self.count, self.crystals = 0, list[bytes]()
+        self.fingerprints = np.empty((4, width), dtype=np.float32)
+        self.volumes, self.energies = np.empty(4), np.empty(4)
+        self.groups, self.index = np.empty(4, dtype=np.int16), np.empty(4, dtype=np.int64)
+
+    def alike(self, features: _Features, settings: DistinctSettings) -> np.ndarray:
+        """Places of those that may be the same crystal, in the order in which they were added."""
+        volume, energy, group, fingerprint = features
+        n = self.count
+        close = np.abs(self.volumes[:n] - volume) <= np.log1p(settings.volume_tolerance)
+        if settings.energy_tolerance is not None:
+            close &= np.abs(self.energies[:n] - energy) <= settings.energy_tolerance
+        if settings.same_space_group and group:
+            close &= (self.groups[:n] == group) | (self.groups[:n] == 0)
+        places = np.flatnonzero(close)
+        width = len(fingerprint) if settings.extremes else len(fingerprint) // 3
+        difference = np.abs(self.fingerprints[places, :width] - fingerprint[:width].astype(np.float32))
+        return places[difference.max(axis=1, initial=0.0) <= settings.distance_tolerance]
+
+    def add(self, features: _Features, crystal: Crystal, index: int) -> None:
+        """Keep one more."""
+        if self.count == len(self.index):
+            for name in ("fingerprints", "volumes", "energies", "groups", "index"):
+                column = getattr(self, name)
+                setattr(self, name, np.concatenate([column, np.empty_like(column)]))
+        n, self.count = self.count, self.count + 1
+        self.volumes[n], self.energies[n], self.groups[n], self.fingerprints[n] = features
+        self.index[n] = index
+        self.crystals.append(crystal.to_bytes())
+
+
+_Features = tuple[float, float, int, np.ndarray]  # ln(Å³/atom), eV/atom, space group or 0, fingerprint
 
 
 def neighbour_distances(crystal: Crystal, count: int = NEIGHBOURS) -> np.ndarray:
     """(n, count) distances in Å from each atom to its nearest atoms or images, ascending."""
-    cutoff = 2.0 * np.cbrt(crystal.volume / len(crystal) * count / 4.0)
-    while True:
-        first, _, distance = pair_distances(crystal, cutoff=cutoff)
-        have = np.bincount(first, minlength=len(crystal))
-        if have.min() >= count:
-            break
-        cutoff *= 1.3
-    order = np.lexsort((distance, first))
-    start = np.cumsum(have) - have
-    return distance[order][start[:, None] + np.arange(count)]
+    return _neighbour_distances([crystal], count)[0]
 
 
-def distance_fingerprint(crystal: Crystal, count: int = NEIGHBOURS) -> np.ndarray:
-    """(elements, count) mean k-th neighbour distance in Å of each element, elements by atomic number.
+def distance_fingerprints(crystals: Sequence[Crystal], count: int = NEIGHBOURS) -> list[np.ndarray]:
+    """Of each crystal (3, elements, count): mean, smallest and largest k-th neighbour distance in Å of each element.
 
-    Independent of origin, orientation, choice of cell and order of atoms.
+    Elements by atomic number. Independent of origin, orientation, choice of cell and order of atoms.
     """
-    distances = neighbour_distances(crystal, count)
-    elements = sorted({atomic_numbers[symbol] for symbol in crystal.symbols})
-    return np.stack([distances[crystal.numbers == z].mean(0) for z in elements])
+    found = []
+    for start in range(0, len(crystals), AT_ONCE):
+        some = crystals[start : start + AT_ONCE]
+        for crystal, distances in zip(some, _neighbour_distances(some, count), strict=True):
+            each = [distances[crystal.numbers == z] for z in np.unique(crystal.numbers)]
+            found.append(np.stack([[one.mean(0), one.min(0), one.max(0)] for one in each], axis=1))
+    return found
+
+
+def _neighbour_distances(crystals: Sequence[Crystal], count: int) -> list[np.ndarray]:
+    """Of each crystal (n, count) distances in Å to the nearest atoms or images, ascending."""
+    cutoff = 1.3 * np.cbrt(max(crystal.volume / len(crystal) for crystal in crystals) * count / 4.0)
+    found: dict[int, np.ndarray] = {}
+    while len(found) < len(crystals):
+        left = [index for index in range(len(crystals)) if index not in found]
+        for index, distances in zip(left, _within([crystals[index] for index in left], cutoff, count), strict=True):
+            if distances is not None:
+                found[index] = distances
+        cutoff *= 1.3
+    return [found[index] for index in range(len(crystals))]
+
+
+def _within(crystals: Sequence[Crystal], cutoff: float, count: int) -> list[np.ndarray | None]:
+    """The same; None for crystals with an atom that has fewer neighbours within ``cutoff`` Å."""
+    counts = torch.tensor([len(crystal) for crystal in crystals])
+    positions = torch.tensor(np.concatenate([crystal.cartesian for crystal in crystals]))
+    lattice = torch.tensor(cells(crystals))
+    edges = periodic_edges(positions, lattice, counts, cutoff=cutoff)
+    owner = torch.repeat_interleave(torch.arange(len(crystals)), counts)
+    first, distance = edges.receiver.numpy(), edges.vectors(positions, lattice, owner).norm(dim=-1).numpy()
+    have = np.bincount(first, minlength=len(positions))
+    distance = np.append(distance[np.lexsort((distance, first))], np.zeros(count))
+    nearest = distance[(np.cumsum(have) - have)[:, None] + np.arange(count)]
+    ends = np.cumsum(counts.numpy())[:-1]
+    enough = [part.min() >= count for part in np.split(have, ends)]
+    return [part if whole else None for part, whole in zip(np.split(nearest, ends), enough, strict=True)]

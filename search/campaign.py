@@ -7,8 +7,10 @@ depend on which worker was faster, and a resumed run plans exactly what an undis
 from __future__ import annotations
 
 import hashlib
+import heapq
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
@@ -25,23 +27,11 @@ from model.sampler import Blank
 from model.stages import GeneratorSettings
 from search.config import EXCHANGE, HOST_METHODS, NEW_METHODS, TUNED, SearchConfig
 from search.frameworks import FrameworkPool, Guests, KnownFramework, fillings, frameworks_from_files
-from search.policy import (
-    Arm,
-    Book,
-    Novelty,
-    PolicySettings,
-    bar,
-    choose,
-    host_class,
-    reward,
-    stop_reason,
-    work,
-    work_an_atom,
-)
+from search.known import Known, Row, Spent
+from search.policy import Arm, Book, Choice, PolicySettings, choose, host_class, work_an_atom
 from search.tuning import PARTS, Tuner
 
 GENERATED, INPAINTED = "generated", "inpainted"
-Rows = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,25 +88,6 @@ class Task:
         return [plan.settings for plan in self.plans]
 
 
-class Findings:
-    """What stored candidates say when read in the order of their names: what is new, and which frameworks there are."""
-
-    def __init__(self, pool: FrameworkPool) -> None:
-        self.novelty, self.pool = Novelty(), pool
-        self.names: list[str] = []
-
-    def extends(self, rows: Rows) -> bool:
-        """Whether ``rows`` begin with those that were read already."""
-        return [row["candidate"] for row in rows[: len(self.names)]] == self.names
-
-    def read(self, rows: Rows) -> None:
-        """Read those that are new."""
-        for row in rows[len(self.names) :]:
-            self.novelty.add(row)
-            self.pool.add(row)
-            self.names.append(row["candidate"])
-
-
 class Campaign:
     """Plans the rounds of one search.
 
@@ -134,7 +105,7 @@ class Campaign:
         self.digest = digest(config)
         self.files = frameworks_from_files(config.frameworks.files)
         self._check_beginning()
-        self._findings: Findings | None = None  # of the rows last planned from: saves reading them again
+        self._fillings: dict[str, tuple[int, list[tuple[str, str]]]] = {}
 
     def _check_beginning(self) -> None:
         new = set(self.config.generators) & set(NEW_METHODS)
@@ -144,30 +115,38 @@ class Campaign:
                 "raise compositions.max_atoms or add diffusion or random"
             )
 
-    def plan(self, number: int, rows: Iterable[Mapping[str, Any]], pending: Iterable[Task] = ()) -> list[Task]:
+    def known(self, rows: Iterable[Row] = ()) -> Known:
+        """What the rows of whole rounds say; `Known.read` adds those of later ones."""
+        tuning = self.config.tuning
+        pool = FrameworkPool(self.config.frameworks.volume_change, self.files)
+        known = Known(self.config.policy, pool, whole=any(ranges for _, ranges in tuning))
+        known.read(rows)
+        return known
+
+    def plan(self, number: int, known: Known, pending: Iterable[Row] = ()) -> list[Task]:
         """Tasks of one round.
 
         Args:
             number: of the round.
-            rows: results of the rounds that it may know of, see `known_rounds`.
-            pending: tasks of the rounds in between; they count as spent on their arms, without a result yet.
+            known: results of the rounds that it may know of, see `known_rounds`.
+            pending: candidates of the rounds in between, see `under_way`; they count as spent, without a result yet.
         """
-        return _Round(self, number, rows, pending).tasks()
+        return _Round(self, number, known, list(pending)).tasks()
 
     def known_rounds(self, number: int) -> range:
         """Rounds whose results round ``number`` is planned from."""
         return known_rounds(self.config, number)
 
-    def stop_reason(self, number: int, rows: Iterable[Mapping[str, Any]]) -> str | None:
-        """Why round ``number`` need not be planned; None if it should be."""
-        return stop_reason(list(rows), number, self.config.policy)
-
-    def findings(self, ordered: Rows) -> Findings:
-        """What rows in the order of their names say."""
-        if self._findings is None or not self._findings.extends(ordered):
-            self._findings = Findings(FrameworkPool(self.config.frameworks.volume_change, self.files))
-        self._findings.read(ordered)
-        return self._findings
+    def fillings(self, framework: KnownFramework) -> list[tuple[str, str]]:
+        """What may be put into a framework: formula of the filled cell, and the guests as text."""
+        count, found = self._fillings.get(framework.name, (-1, []))
+        if count != len(framework.guests):
+            elements = self.config.frameworks.guests or self.config.compositions.elements
+            guests = fillings(framework, self.cells.values(), elements, self.config.frameworks.sweep)
+            host = framework.host
+            found = [(str(CellFormula.parse(_join(host, some).composition.formula)), _text(some)) for some in guests]
+            self._fillings[framework.name] = len(framework.guests), found
+        return found
 
     def seed(self, number: int, what: str, index: int) -> int:
         """Of everything random: one of 2⁶² for each purpose."""
@@ -178,26 +157,20 @@ class Campaign:
 class _Round:
     """One round while it is planned."""
 
-    def __init__(
-        self, campaign: Campaign, number: int, rows: Iterable[Mapping[str, Any]], pending: Iterable[Task]
-    ) -> None:
+    def __init__(self, campaign: Campaign, number: int, known: Known, pending: Sequence[Row]) -> None:
         self.campaign, self.config, self.number = campaign, campaign.config, number
         self.policy = self.config.policy
-        self.rows = sorted(rows, key=lambda row: row["candidate"])
-        self.findings = campaign.findings(self.rows)
-        self.frameworks = self.findings.pool.known
-        self.bar = bar(self.rows, self.findings.novelty, self.policy)
-        self.volumes, self.found = best_volumes(self.rows), phases_below(self.rows)
-        self.tuner = tuner(self.config, self.rows, self.bar)
+        self.frameworks = known.pool.known
+        self.bar = known.bar()
+        self.volumes, self.found = known.volumes, dict(sorted(known.found.items()))
+        self.tuner = tuner(self.config, known.rows, self.bar)
+        self.tuner.under_way(pending)
         self.arms, self.lattices = Book(self.policy), Book(self.policy)
-        for row in self.rows:
-            self._record(row, self._reward(row), work(row, self.policy))
-        for task in pending:
-            for settings in dict.fromkeys(task.settings):
-                self.tuner.under_way(_PARTS[task.stage], settings)
-            self.tuner.under_way("relaxation", task.relaxation)
-            for plan in task.plans:
-                self._record({**plan.origin, "generator": plan.method}, None, None)
+        for spent, tries, reward, work in known.spent(self.bar):
+            self._record(spent, tries, reward, work)
+        for spent, tries in Counter(map(Spent.by, pending)).items():
+            self._record(spent, tries, None, None)
+        self._bravais: dict[str, Choice] = {}  # of each cell
 
     def tasks(self) -> list[Task]:
         """All tasks of the round."""
@@ -247,21 +220,19 @@ class _Round:
         if not self.policy.inpainted:
             return
         methods = [method for method in self.config.generators if method in HOST_METHODS]
-        elements = self.config.frameworks.guests or self.config.compositions.elements
-        for name, framework in self._best_frameworks():
+        for framework in self._best_frameworks():
             quality = host_class(framework.parent_e_d, self.bar)
-            for guests in fillings(framework, self.campaign.cells.values(), elements, self.config.frameworks.sweep):
-                cell = str(CellFormula.parse(_join(framework.host, guests).composition.formula))
+            for cell, guests in self.campaign.fillings(framework):
                 for method in methods:
-                    yield Arm(method, cell, name, quality, _text(guests))
+                    yield Arm(method, cell, framework.name, quality, guests)
 
-    def _best_frameworks(self) -> list[tuple[str, KnownFramework]]:
+    def _best_frameworks(self) -> list[KnownFramework]:
         """Those that compete: from files, then by the E_d of the best crystal that had them."""
 
-        def rank(item: tuple[str, KnownFramework]) -> float:
-            return -math.inf if item[1].parent_e_d is None else item[1].parent_e_d
+        def rank(framework: KnownFramework) -> float:
+            return -math.inf if framework.parent_e_d is None else framework.parent_e_d
 
-        return sorted(self.frameworks.items(), key=rank)[: self.policy.pool]
+        return heapq.nsmallest(self.policy.pool, self.frameworks.values(), key=rank)
 
     def _choose(self, arms: Sequence[Arm], slots: int, purpose: str) -> list[tuple[Arm, int]]:
         def rng(pick: int) -> np.random.Generator:
@@ -269,23 +240,18 @@ class _Round:
 
         return choose(arms, self.arms, slots, rng, self.samples)
 
-    def _reward(self, row: Mapping[str, Any]) -> float:
-        return reward(row["e_d"], once=self.findings.novelty.once(row["candidate"]), bar=self.bar)
-
-    def _record(self, row: Mapping[str, Any], value: float | None, spent: float | None) -> None:
-        """Count a candidate for its arm, and a new crystal for its lattice too."""
-        framework = self.frameworks.get(row.get("framework") or "")
+    def _record(self, spent: Spent, tries: int, reward: float | None, work: float | None) -> None:
+        """Count candidates for their arm, and new crystals for their lattice too."""
+        framework = self.frameworks.get(spent.framework)
         quality = 0 if framework is None else host_class(framework.parent_e_d, self.bar)
-        arm = Arm(row["generator"], row["cell_formula"], row.get("framework") or "", quality)
-        self.arms.record(arm, value, spent)
-        if framework is None and row.get("lattice_system"):
-            lattice = Arm(row["lattice_system"], row["cell_formula"])
-            self.lattices.record(lattice, value)
+        self.arms.record(Arm(spent.generator, spent.cell, spent.framework, quality), reward, work, tries=tries)
+        if framework is None and spent.lattice:
+            self.lattices.record(Arm(spent.lattice, spent.cell), reward, tries=tries)
 
     def _new_crystal(self, arm: Arm, seed: int) -> Plan:
         """A random lattice at N·V0."""
         cell = self.campaign.cells[arm.cell]
-        bravais = self._bravais(arm.cell, seed)
+        bravais = self._lattice(arm.cell, seed)
         rng = np.random.default_rng(seed)
         lattice = sample_lattice(bravais, self._volume(cell), rng, self.config.lattices.ranges)
         crystal = Crystal(lattice, np.zeros((cell.n_atoms, 3)), cell.numbers)
@@ -306,27 +272,29 @@ class _Round:
         known = self.volumes.get(cell.reduced) or self.config.lattices.volume_per_atom
         return cell.n_atoms * (known or self.campaign.volume(cell))
 
-    def _bravais(self, cell: str, seed: int) -> str:
+    def _lattice(self, cell: str, seed: int) -> str:
         """The type of lattice that pays most in this cell; the types take turns until results are in."""
-        order = np.random.default_rng(self.campaign.seed(0, cell, 1)).permutation(self.config.lattices.bravais)
-        arms = [Arm(str(name), cell) for name in order]
-        return choose(arms, self.lattices, 1, lambda _: np.random.default_rng([seed, 1]), 1)[0][0].method
+        if cell not in self._bravais:
+            order = np.random.default_rng(self.campaign.seed(0, cell, 1)).permutation(self.config.lattices.bravais)
+            self._bravais[cell] = Choice([Arm(str(name), cell) for name in order], self.lattices)
+        ((arm, _),) = self._bravais[cell].pick(1, lambda _: np.random.default_rng([seed, 1]), 1)
+        return arm.method
 
     def _filled(self, arm: Arm, seed: int) -> Plan:
         """A framework's host with guests to be placed."""
         framework = self.frameworks[arm.host]
-        record, parent, host = framework.record, framework.parent, framework.host
+        host = framework.host
         guests = _guests(arm.guests)
         crystal = _join(host, guests)
         origin = {
             "cell_formula": arm.cell,
             "samples": self.samples,
-            "lattice_system": parent["lattice_system"],
-            "parent": parent["candidate"],
+            "lattice_system": framework.lattice_system,
+            "parent": framework.parent,
             "framework": arm.host,
-            "framework_space_group": record["space_group"],
-            "framework_symprec": record["symprec"],
-            "framework_displacement": record["displacement"],
+            "framework_space_group": framework.space_group,
+            "framework_symprec": framework.symprec,
+            "framework_displacement": framework.displacement,
             "guests": sorted(element for element, _ in guests),
         }
         return self._plan(arm, Blank(crystal, np.arange(len(crystal)) >= len(host), seed), origin)
@@ -364,6 +332,23 @@ class _Round:
         return Task(identity, self.number, stage, tuple(plans), relaxation, self.found, change)
 
 
+def under_way(tasks: Iterable[Task]) -> list[dict[str, Any]]:
+    """Rows of tasks before they have results, as far as planning needs them."""
+    return [
+        {
+            **plan.origin,
+            "task": task.identity,
+            "round": task.round,
+            "stage": task.stage,
+            "generator": plan.method,
+            "sampler": plan.settings.model_dump_json(),
+            "relaxation": task.relaxation.model_dump_json(),
+        }
+        for task in tasks
+        for plan in task.plans
+    ]
+
+
 def known_rounds(config: SearchConfig, number: int) -> range:
     """Rounds whose results round ``number`` is planned from."""
     return range(max(0, number - config.policy.lookahead))
@@ -372,7 +357,7 @@ def known_rounds(config: SearchConfig, number: int) -> range:
 _PARTS = {GENERATED: "generation", INPAINTED: "inpainting"}  # of the configuration, with a stage's sampler
 
 
-def tuner(config: SearchConfig, rows: Rows, bar: float) -> Tuner:
+def tuner(config: SearchConfig, rows: Sequence[Row], bar: float) -> Tuner:
     """What the results (in the order of their names) say of the settings that the configuration tunes."""
     groups: dict[str, Any] = {part: getattr(config, part) for part in PARTS} | {"samples": config.policy}
     return Tuner(config.tuning, groups, rows, bar, lambda row: work_an_atom(row, config.policy))
@@ -386,25 +371,7 @@ def digest(config: SearchConfig) -> str:
 
 def hosts(config: SearchConfig) -> list[str]:
     """Names of the hosts in files, which tell what they hold."""
-    return [str(framework.record["framework"]) for framework in frameworks_from_files(config.frameworks.files)]
-
-
-def best_volumes(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """Volume per atom (Å³) of the lowest relaxed structure of each reduced formula."""
-    best: dict[str, tuple[float, float]] = {}
-    for row in rows:
-        if row["status"] == "relaxed" and row["e_d"] < best.get(row["formula"], (math.inf, 0.0))[0]:
-            best[row["formula"]] = (row["e_d"], row["volume_per_atom"])
-    return {formula: volume for formula, (_, volume) in best.items()}
-
-
-def phases_below(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """Lowest energy (eV/atom) of each reduced formula that relaxed below the reference hull."""
-    energies: dict[str, float] = {}
-    for row in rows:
-        if row["status"] == "relaxed" and row["e_d"] < 0:
-            energies[row["formula"]] = min(row["energy"], energies.get(row["formula"], math.inf))
-    return dict(sorted(energies.items()))
+    return [record["framework"] for record in frameworks_from_files(config.frameworks.files)]
 
 
 def _join(host: Crystal, guests: Guests) -> Crystal:

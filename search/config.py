@@ -230,10 +230,13 @@ class SearchConfig(Settings):
     @property
     def extra_inpainted(self) -> int:
         """Those of `candidates` that are planned once there are frameworks."""
-        if not set(self.generators) & set(HOST_METHODS):
-            return 0
+        return sum(self.round_size(number) - self.policy.generated for number in range(self.policy.rounds))
+
+    def round_size(self, number: int) -> int:
+        """The most candidates that a round can have."""
         without = 0 if self.frameworks.files else self.policy.lookahead + 1
-        return max(0, self.policy.rounds - without) * self.policy.inpainted
+        inpainting = number >= without and set(self.generators) & set(HOST_METHODS)
+        return self.policy.generated + (self.policy.inpainted if inpainting else 0)
 
     def sampler(self, method: str) -> GeneratorSettings:
         """Settings of a generator."""

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import pyarrow as pa
+
 from actors.cluster import connected
 from actors.pool import Done, Failed, Pool
 from actors.workers import ACTORS
@@ -30,7 +32,7 @@ from search.journal import Attempt, Attempts, Journal
 from search.lock import locked
 from search.pipeline import alone, failed_rows, take_out, task_rows
 from search.prepare import describe_reference, remember, same_search
-from search.progress import Progress
+from search.progress import SHOWN, Progress
 from search.results import DamagedPart, ResultStore, write_json
 from search.rounds import Question, Rounds
 from search.storage import RunPath
@@ -38,6 +40,7 @@ from search.tally import Tally
 from search.writer import Writer
 
 LOOK_SECONDS = 0.5  # between two looks at the actors
+WAIT_SECONDS = 0.5  # for something to come back
 WRITING_SECONDS = 0.02  # until it is looked again whether a part is written
 DRAIN_SECONDS = 2.0  # after the first signal; `ray job stop` leaves three
 NEXT = {"generate": "relax", "relax": "judge"}
@@ -145,10 +148,12 @@ class Driver:
         self.journal.note("started", rounds=self.rounds.count, actors=actors)
         self.store.tidy()
         self.before = self.store.tasks()
+        self.rounds.begin(self.before)
         try:
             while not (self.rounds.finished or stop.is_set()):
+                recovered = self._recover()
                 self._ask()
-                self._turn(STEPS)
+                self._turn(STEPS, 0.0 if recovered else WAIT_SECONDS)
             self._drain()
         except RuntimeError as error:  # nothing is wrong with the disk: say what there is to say
             self._note(str(error))
@@ -170,6 +175,15 @@ class Driver:
 
     # --- planning -----------------------------------------------------------------------------------------------------
 
+    def _recover(self) -> bool:
+        """Take over a round of an earlier start as a whole; False when there is none, or not now."""
+        rows = self.rounds.recover() if self.rounds.recovering else None
+        if rows is None:
+            return False
+        self._count(rows)
+        self.progress.resumed += rows.num_rows
+        return True
+
     def _ask(self) -> None:
         """Have the next round planned, when it is time."""
         question = self.rounds.ask()
@@ -181,7 +195,7 @@ class Driver:
         if isinstance(outcome, Failed):
             self._not_planned(question, outcome)
             return
-        tasks = self.rounds.planned(question.number, outcome.value)
+        tasks = self.rounds.planned(question, outcome.value)
         found = self.store.planned_each(self.before.intersection(task.identity for task in tasks))
         for task in tasks:
             if task.identity not in found or not self._take_over(task, found[task.identity]):
@@ -190,17 +204,16 @@ class Driver:
             self.progress.round = question.number
 
     def _not_planned(self, question: Question, outcome: Failed) -> None:
-        """Ask again, with all rows."""
+        """Ask again, and tell everything before."""
         number, attempt = question.number, question.attempt
         attempt.count(outcome.cause, outcome.message)
         self.journal.note("failed", round=number, step="plan", cause=outcome.cause, message=outcome.message)
         if attempt.too_often:
             raise RuntimeError(f"round {number} cannot be planned: {outcome.message}")
         self.tally.retries[f"plan {outcome.cause}"] += 1
-        self.rounds.tell_again(number)
-        self._enqueue("plan", number, question)
+        self.rounds.tell_again()
 
-    def _take_over(self, task: Task, rows: Future[list[dict[str, Any]]]) -> bool:
+    def _take_over(self, task: Task, rows: Future[pa.Table]) -> bool:
         """Whether the rows of an earlier start are there; a damaged part is set aside and its task done again."""
         try:
             self._keep(task, rows.result())
@@ -213,13 +226,13 @@ class Driver:
 
     # --- one turn of the loop -----------------------------------------------------------------------------------------
 
-    def _turn(self, steps: Sequence[str], seconds: float = 0.5) -> None:
+    def _turn(self, steps: Sequence[str], seconds: float) -> None:
         """Give out jobs of ``steps``, wait for something to come back, and see to it."""
         if time.monotonic() - self._looked > LOOK_SECONDS:
             self._look_around()
         for step in steps:
             self._dispatch(step, self.queues[step], self.crew.pools[step])
-        ready = self.crew.wait(WRITING_SECONDS if self.writer.busy else seconds)
+        ready = self.crew.wait(min(seconds, WRITING_SECONDS) if self.writer.busy else seconds)
         for step, pool in self.crew.pools.items():
             for outcome in pool.collect(ready):
                 self._receive(step, outcome)
@@ -341,19 +354,23 @@ class Driver:
         self.check()
         self.writer.write(task.identity, rows, partial(self._stored, task, job.seconds))
 
-    def _stored(self, task: Task, times: Mapping[str, float], rows: list[dict[str, Any]], seconds: float) -> None:
+    def _stored(self, task: Task, times: Mapping[str, float], rows: pa.Table, seconds: float) -> None:
         """A task is on disk."""
-        self._keep(task, rows)
+        self.tally.stored(self._keep(task, rows), seconds)
         self.attempts.forget(task.identity)
-        self.tally.stored(rows, seconds)
         took = {step: round(value, 3) for step, value in times.items()}
-        self.journal.note("stored", task=task.identity, candidates=len(rows), seconds=took)
+        self.journal.note("stored", task=task.identity, candidates=rows.num_rows, seconds=took)
 
-    def _keep(self, task: Task, rows: list[dict[str, Any]]) -> None:
-        """Count what stands on disk."""
+    def _keep(self, task: Task, rows: pa.Table) -> list[dict[str, Any]]:
+        """Count what stands on disk of a task."""
         self.rounds.stored(task, rows)
-        for row in rows:
+        return self._count(rows)
+
+    def _count(self, rows: pa.Table) -> list[dict[str, Any]]:
+        shown: list[dict[str, Any]] = rows.select(SHOWN).to_pylist()
+        for row in shown:
             self.progress.add(row)
+        return shown
 
     def _note(self, text: str, **fields: Any) -> None:
         """Something that a person should know."""

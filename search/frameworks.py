@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,26 +17,49 @@ from search.results import pack, required
 Guests = tuple[tuple[str, int], ...]  # element and count, sorted by element
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class KnownFramework:
-    """A framework of the pool.
+    """A framework of the pool. There may be very many, so it keeps little.
 
     Attributes:
-        record: as stored with the first crystal in which it was found, see `search.results.FRAMEWORK`.
-        parent: columns of that crystal; a framework from a file has none.
+        name: identity, as stored with the first crystal in which it was found.
+        content: its host, see `Crystal.to_bytes`.
+        space_group: symbol.
+        symprec: Å, at which it was found.
+        displacement: Å, the furthest an atom was moved.
+        parent: candidate in which it was found; None for one from a file.
+        lattice_system: of that candidate.
         guests: fillings with which it was found.
         parent_e_d: eV/atom, the lowest E_d of all crystals in which it was found; None if there is none.
     """
 
-    record: Mapping[str, Any]
-    parent: Mapping[str, Any]
+    name: str
+    content: bytes
+    space_group: str
+    symprec: float
+    displacement: float
+    parent: str | None = None
+    lattice_system: str | None = None
     guests: list[Guests] = field(default_factory=list)
     parent_e_d: float | None = None
 
-    @cached_property
+    @classmethod
+    def of(cls, record: Mapping[str, Any], row: Mapping[str, Any]) -> KnownFramework:
+        """From a stored framework, see `search.results.FRAMEWORK`, and the row that it stands in."""
+        return cls(
+            record["framework"],
+            required(record["host"]).to_bytes(),
+            record["space_group"],
+            record["symprec"],
+            record["displacement"],
+            row["candidate"],
+            row["lattice_system"],
+        )
+
+    @property
     def host(self) -> Crystal:
         """The crystal to fill."""
-        return required(self.record["host"])
+        return Crystal.from_bytes(self.content)
 
     def seen(self, guests: Mapping[str, int], e_d: float | None) -> None:
         """Note one more crystal that has this framework."""
@@ -55,20 +77,20 @@ class FrameworkPool:
     less than ``volume_change`` and the matcher maps one onto the other. The first one found stands for all.
     """
 
-    def __init__(self, volume_change: float, files: Sequence[KnownFramework] = ()) -> None:
+    def __init__(self, volume_change: float, files: Sequence[Mapping[str, Any]] = ()) -> None:
         self.known: dict[str, KnownFramework] = {}
         self._settings = DistinctSettings(same_space_group=True, volume_tolerance=volume_change)
         self._distinct: dict[str, DistinctCrystals] = {}
         self._names: dict[str, list[str]] = {}
-        for framework in files:
-            self._add(framework.record, framework.parent)
+        for record in files:
+            self._add(record, {"candidate": None, "lattice_system": None, "e_d": None})
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Take over the frameworks of one stored candidate."""
         for record in row["frameworks"] or ():
             self._add(record, row)
 
-    def _add(self, record: Mapping[str, Any], parent: Mapping[str, Any]) -> None:
+    def _add(self, record: Mapping[str, Any], row: Mapping[str, Any]) -> None:
         host = required(record["host"])
         key = str(CellFormula.parse(host.composition.formula))
         names = self._names.setdefault(key, [])
@@ -76,8 +98,8 @@ class FrameworkPool:
         same = distinct.add(host, record["space_group_number"])
         names.append(record["framework"] if same is None else names[same])
         if same is None:
-            self.known[record["framework"]] = KnownFramework(record, parent)
-        self.known[names[-1]].seen(dict(record["guests"]), parent.get("e_d"))
+            self.known[record["framework"]] = KnownFramework.of(record, row)
+        self.known[names[-1]].seen(dict(record["guests"]), row["e_d"])
 
 
 def fillings(
@@ -116,8 +138,8 @@ def _distance(some: Guests, others: Guests) -> int:
     return sum(abs(a.get(element, 0) - b.get(element, 0)) for element in {*a, *b})
 
 
-def frameworks_from_files(paths: Iterable[str | Path]) -> list[KnownFramework]:
-    """Hosts from files, or from all files of a folder, in their primitive cells.
+def frameworks_from_files(paths: Iterable[str | Path]) -> list[dict[str, Any]]:
+    """Hosts from files, or from all files of a folder, in their primitive cells; see `search.results.FRAMEWORK`.
 
     Raises:
         ValueError: a file cannot be read, or a folder holds none.
@@ -136,10 +158,10 @@ def _files(paths: Iterable[str | Path]) -> Iterator[Path]:
         yield from inside
 
 
-def _from_file(path: Path) -> KnownFramework:
+def _from_file(path: Path) -> dict[str, Any]:
     host = Crystal.from_pymatgen(read_host(path).to_pymatgen().get_primitive_structure())
     group = space_group(host)
-    record = {
+    return {
         "framework": f"file-{path.stem}-{host.identity[:8]}",
         "host": pack(host),
         "guests": {},
@@ -149,4 +171,3 @@ def _from_file(path: Path) -> KnownFramework:
         "angle_tolerance": group.angle if group else None,
         "displacement": 0.0,
     }
-    return KnownFramework(record, {"candidate": None, "lattice_system": None, "e_d": None})

@@ -10,7 +10,7 @@ from model.framework import Framework
 from model.reference import Reference
 from model.relax import Relaxation
 from model.stages import Generated, Generator, Judged, Rejected, Relaxer, Symmetrizer, usable
-from search.campaign import GENERATED, Campaign, Plan, Task
+from search.campaign import GENERATED, Campaign, Plan, Task, under_way
 from search.config import SearchConfig
 from search.prepare import describe_reference, volume_estimate
 from search.results import SCHEMA, ResultStore, pack
@@ -48,15 +48,16 @@ def search_here(
     """A search in this process, task after task; tasks that are stored are taken over. Yields the rows of each."""
     campaign = Campaign(config, lambda cell: volume_estimate(config, reference, cell))
     judged_by = {"potential": config.models.potential, "reference": describe_reference(reference)}
-    stored, tasks = store.tasks(), dict[int, list[Task]]()
+    stored, known = store.tasks(), campaign.known()
+    tasks: dict[int, list[Task]] = {}
     rows: dict[int, list[dict[str, Any]]] = {}
     for number in range(config.policy.rounds):
-        known = campaign.known_rounds(number)
-        before = [row for k in known for row in rows[k]]
-        if campaign.stop_reason(number, before):
+        for before in campaign.known_rounds(number):
+            known.read(rows.pop(before, ()))
+        if known.ending.reason(number):
             return
-        pending = [task for k in range(len(known), number) for task in tasks[k]]
-        tasks[number], rows[number] = campaign.plan(number, before, pending), []
+        pending = [task for k in rows for task in tasks[k]]
+        tasks[number], rows[number] = campaign.plan(number, known, under_way(pending)), []
         for task in tasks[number]:
             if task.identity not in stored:
                 store.append(task.identity, run_task(task, *stages, judged_by=judged_by))

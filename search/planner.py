@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from typing import Any
+
+import pyarrow as pa
 
 from model.reference import Reference
 from search.campaign import Campaign, Task
 from search.config import SearchConfig
 from search.prepare import volume_estimate
+from search.results import dictionaries
 
 
 class Planner:
@@ -22,32 +23,34 @@ class Planner:
 
     def __init__(self, config: SearchConfig, reference: Reference) -> None:
         self.campaign = Campaign(config, lambda cell: volume_estimate(config, reference, cell))
-        self.rows: list[dict[str, Any]] = []
+        self.known, self.rounds = self.campaign.known(), 0
 
     def ready(self) -> str:
         """Return the class name, once the constructor has done its work."""
         return type(self).__name__
 
-    def plan(self, number: int, told: int, rows: Sequence[dict[str, Any]], pending: Sequence[Task]) -> list[Task] | str:
+    def plan(
+        self, number: int, told: int, rounds: Sequence[pa.Table], pending: Sequence[pa.Table] | None
+    ) -> list[Task] | str:
         """The tasks of a round, or the reason why it need not be planned.
 
         Args:
             number: of the round.
-            told: rows that this planner was given before.
-            rows: further rows, of rounds that are complete since; see `search.results.PLANNED`.
-            pending: tasks of the rounds between those and this one.
+            told: rounds that this planner was given before.
+            rounds: rows of further rounds, complete since; see `search.results.PLANNED`. Those that are known are
+                left out.
+            pending: candidates of the rounds between those and this one, see `search.campaign.under_way`; None while
+                there is more to tell, and nothing to be planned.
 
         Raises:
-            ValueError: the planner has been started anew and was not given all rows.
+            ValueError: the planner has been started anew and was not given all rounds.
         """
-        if len(self.rows) < told:
-            raise ValueError(f"the planner has {len(self.rows)} rows, {told} were given to one before it")
-        self.rows[told:] = rows
-        reason = self.campaign.stop_reason(number, self.rows)
-        if reason:
-            return reason
-        tasks = self.campaign.plan(number, self.rows, pending)
-        for row in rows:  # the campaign has read the crystals, which are most of a row; settings repeat
-            row["final"] = row["frameworks"] = None
-            row["sampler"], row["relaxation"] = sys.intern(row["sampler"]), sys.intern(row["relaxation"])
-        return tasks
+        if self.rounds < told:
+            raise ValueError(f"the planner knows {self.rounds} rounds, {told} were given to one before it")
+        for rows in rounds[self.rounds - told :]:
+            self.known.read(dictionaries(rows))
+            self.rounds += 1
+        if pending is None:
+            return []
+        reason = self.known.ending.reason(number)
+        return reason or self.campaign.plan(number, self.known, [row for rows in pending for row in rows.to_pylist()])

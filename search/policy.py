@@ -9,6 +9,7 @@ pooled, so that an arm that was never tried is judged by its relatives.
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -19,14 +20,9 @@ import numpy as np
 from pydantic import Field
 
 from model.composition import CellFormula
-from model.distinct import DistinctCrystals, DistinctSettings
 from model.settings import Settings
-from search.results import TIMINGS, required
 
-Rows = Sequence[Mapping[str, Any]]
 Node = tuple[str, ...]
-COMPARED = 0.3  # eV/atom; crystals above are so many and so little worth that they are not compared with each other
-RELAXED = DistinctSettings(volume_tolerance=0.05, distance_tolerance=0.2)  # the same minimum is reached to 0.1 Å
 EVERYTHING: Node = ()
 START_RATE = 0.2  # reward of a candidate before anything is known
 START_WORK = 30.0  # steps of the potential that a candidate takes before anything is known
@@ -86,7 +82,7 @@ class Book:
 
     def __init__(self, settings: PolicySettings) -> None:
         self.settings = settings
-        self._sums: dict[Node, np.ndarray] = {}  # tries, rewards, tries with known work, steps
+        self._sums: dict[Node, list[float]] = {}  # tries, rewards, tries with known work, steps
         self._pulls: Counter[Node] = Counter()
         self._cells: dict[str, tuple[str, str, int]] = {}
 
@@ -95,17 +91,26 @@ class Book:
         """Whether nothing has come back yet."""
         return EVERYTHING not in self._sums
 
-    def record(self, arm: Arm, reward: float | None, work: float | None = None) -> None:
-        """Count one candidate; without a reward it is under way, a try of its arm that has brought nothing so far."""
-        self._pulls.update([_leaf(arm), _group(arm), ("cell", arm.cell)])
+    def record(self, arm: Arm, reward: float | None, work: float | None = None, *, tries: int = 1) -> None:
+        """Count candidates of an arm.
+
+        Args:
+            arm: whose they are.
+            reward: of all together; without one they are under way, tries of their arm that have brought nothing so
+                far.
+            work: of all together; None if it is not known.
+            tries: how many they are.
+        """
+        for node in (_leaf(arm), _group(arm), ("cell", arm.cell)):
+            self._pulls[node] += tries
         if reward is None:
             for node in {_leaf(arm), _group(arm)}:
-                self._add(node, np.array([1.0, 0.0, 0.0, 0.0]))
+                self._add(node, tries, 0.0, 0.0, 0.0)
             return
-        steps = 0.0 if work is None else max(0.0, work - FIXED_WORK) / self._cell(arm.cell)[2]
-        entry = np.array([1.0, reward, float(work is not None), steps])
+        known = 0 if work is None else tries
+        steps = 0.0 if work is None else max(0.0, work - tries * FIXED_WORK) / self._cell(arm.cell)[2]
         for node in self._nodes(arm):
-            self._add(node, entry)
+            self._add(node, tries, reward, known, steps)
 
     def beta(self, arm: Arm) -> tuple[float, float]:
         """The two parameters of the Beta distribution of the reward of an arm's method and cell."""
@@ -142,14 +147,16 @@ class Book:
 
     def _rate(self, node: Node, prior: float) -> float:
         a, b = self._posterior(node, prior)
-        return float(a / (a + b))
+        return a / (a + b)
 
-    def _add(self, node: Node, entry: np.ndarray) -> None:
-        self._sums[node] = self._sums.get(node, _NOTHING) + entry
+    def _add(self, node: Node, *entry: float) -> None:
+        sums = self._sums.setdefault(node, [0.0, 0.0, 0.0, 0.0])
+        for place, value in enumerate(entry):
+            sums[place] += value
 
-    def _nodes(self, arm: Arm) -> set[Node]:
+    def _nodes(self, arm: Arm) -> tuple[Node, ...]:
         reduced, region, _ = self._cell(arm.cell)
-        return {
+        return (
             EVERYTHING,
             ("method", arm.method),
             ("class", arm.method, str(arm.host_class)),
@@ -158,7 +165,7 @@ class Book:
             ("cell", arm.cell),
             _group(arm),
             _leaf(arm),
-        }
+        )
 
     def _cell(self, name: str) -> tuple[str, str, int]:
         """Reduced formula, region of composition space (fractions to the nearest fifth) and number of atoms."""
@@ -169,7 +176,7 @@ class Book:
         return self._cells[name]
 
 
-_NOTHING = np.zeros(4)
+_NOTHING = (0.0, 0.0, 0.0, 0.0)
 
 
 def _group(arm: Arm) -> Node:
@@ -187,42 +194,23 @@ def _odds(rate: float) -> float:
 def choose(
     arms: Sequence[Arm], book: Book, slots: int, rng: Callable[[int], np.random.Generator], samples: int
 ) -> list[tuple[Arm, int]]:
-    """Spread the slots of a round over arms: (arm, candidates) in the order of the picks.
+    """Spread the slots of a round over arms: (arm, candidates) in the order of the picks; see `Choice.pick`."""
+    return Choice(arms, book).pick(slots, rng, samples)
+
+
+class Choice:
+    """Arms to choose from, ready for many picks.
+
+    Beta parameters and expected work of all methods and cells are kept as arrays, up to date as long as all that is
+    recorded in the book meanwhile are picks of these arms.
 
     Args:
         arms: in a fixed order.
         book: what is known; picks are recorded in it as under way.
-        slots: candidates to give away.
-        rng: from the number of the pick to its random numbers.
-        samples: candidates a pick of an arm with a host; other arms get one.
     """
-    settings = book.settings
-    picks: list[tuple[Arm, int]] = []
-    given: Counter[str] = Counter()  # candidates by method
-    values = _Values(arms, book)
-    while slots > 0 and arms:
-        even = not settings.feedback or book.empty or _due(len(picks), settings.floor)
-        arm = _least_tried(arms, book, given) if even else values.best(rng(len(picks)))
-        count = min(samples if arm.host else 1, slots)
-        picks.append((arm, count))
-        given[arm.method] += count
-        slots -= count
-        for _ in range(count):
-            book.record(arm, None)
-        values.refresh(arm)
-    return picks
-
-
-def _due(number: int, floor: float) -> bool:
-    """Whether the pick of this number belongs to the floor: the share ``floor`` of all numbers, evenly spread."""
-    return math.floor((number + 1) * floor) > math.floor(number * floor)
-
-
-class _Values:
-    """Beta parameters and expected work of all methods and cells as arrays, kept up to date while picks are made."""
 
     def __init__(self, arms: Sequence[Arm], book: Book) -> None:
-        self.book = book
+        self.arms, self.book = arms, book
         self.groups: dict[Node, list[Arm]] = {}
         for arm in arms:
             self.groups.setdefault(_group(arm), []).append(arm)
@@ -231,7 +219,29 @@ class _Values:
         self.beta = np.array([book.beta(arm) for arm in first]).reshape(-1, 2)
         self.work = np.array([book.work(arm) for arm in first])
 
-    def best(self, rng: np.random.Generator) -> Arm:
+    def pick(self, slots: int, rng: Callable[[int], np.random.Generator], samples: int) -> list[tuple[Arm, int]]:
+        """Arms and how many candidates each, in the order of the picks.
+
+        Args:
+            slots: candidates to give away.
+            rng: from the number of the pick to its random numbers.
+            samples: candidates a pick of an arm with a host; other arms get one.
+        """
+        settings = self.book.settings
+        picks: list[tuple[Arm, int]] = []
+        turns = _Turns(self.arms, self.book)
+        while slots > 0 and self.arms:
+            even = not settings.feedback or self.book.empty or _due(len(picks), settings.floor)
+            arm = turns.next() if even else self._best(rng(len(picks)))
+            count = min(samples if arm.host else 1, slots)
+            picks.append((arm, count))
+            turns.given[arm.method] += count
+            slots -= count
+            self.book.record(arm, None, tries=count)
+            self.beta[self.place[_group(arm)]] = self.book.beta(arm)
+        return picks
+
+    def _best(self, rng: np.random.Generator) -> Arm:
         """The method and cell with the largest drawn reward a unit of work; of their frameworks the one drawn best."""
         drawn = rng.beta(self.beta[:, 0], self.beta[:, 1]) / self.work
         some = list(self.groups.values())[int(np.argmax(drawn))]
@@ -240,60 +250,49 @@ class _Values:
         a, b = np.array([self.book.host_beta(arm) for arm in some]).T
         return some[int(np.argmax(rng.beta(a, b)))]
 
-    def refresh(self, arm: Arm) -> None:
-        """Read one arm again."""
-        self.beta[self.place[_group(arm)]] = self.book.beta(arm)
+
+def _due(number: int, floor: float) -> bool:
+    """Whether the pick of this number belongs to the floor: the share ``floor`` of all numbers, evenly spread."""
+    return math.floor((number + 1) * floor) > math.floor(number * floor)
 
 
-def _least_tried(arms: Sequence[Arm], book: Book, given: Mapping[str, int]) -> Arm:
-    """Methods take turns; within a method the arm tried least, the first of equals."""
-    return min(arms, key=lambda arm: (given.get(arm.method, 0), *book.tried(arm)))
+class _Turns:
+    """Methods take turns; within a method it is that of the arm tried least, the first of equals.
+
+    Each method has a heap of its arms. What an arm was tried only grows, so an entry that is out of date stands too
+    early: it is put back where it belongs when its turn seems to have come.
+    """
+
+    def __init__(self, arms: Sequence[Arm], book: Book) -> None:
+        self.arms, self.book = arms, book
+        self.given: Counter[str] = Counter()  # candidates by method
+        self._heaps: dict[str, list[tuple[tuple[int, int, int], int]]] = {}
+
+    def next(self) -> Arm:
+        """The arm whose turn it is."""
+        if not self._heaps:
+            for number, arm in enumerate(self.arms):
+                self._heaps.setdefault(arm.method, []).append((self.book.tried(arm), number))
+            for heap in self._heaps.values():
+                heapq.heapify(heap)
+        _, _, number = min((self.given[method], *self._first(heap)) for method, heap in self._heaps.items())
+        return self.arms[number]
+
+    def _first(self, heap: list[tuple[tuple[int, int, int], int]]) -> tuple[tuple[int, int, int], int]:
+        while heap[0][0] != (tried := self.book.tried(self.arms[heap[0][1]])):
+            heapq.heapreplace(heap, (tried, heap[0][1]))
+        return heap[0]
 
 
-class Novelty:
-    """Which crystal each candidate is, and how often each was seen; told in the order of the candidates' names."""
+def reward(e_d: np.ndarray, *, once: np.ndarray, bar: float) -> np.ndarray:
+    """1 for a crystal on the hull, 1/2 at the bar; nothing above it and for what was seen more than once.
 
-    def __init__(self) -> None:
-        self.seen: Counter[str] = Counter()  # by the name of the first candidate that was this crystal
-        self._first: dict[str, str] = {}
-        self._distinct = DistinctCrystals(RELAXED)
-        self._compared: list[str] = []
-
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Look at the next candidate."""
-        name = row["candidate"]
-        self._first[name] = first = self._identify(row)
-        self.seen[first] += 1
-
-    def once(self, name: str) -> bool:
-        """Whether the candidate's crystal was seen only once in the whole search."""
-        return self.seen[self._first[name]] == 1
-
-    def new(self, name: str) -> bool:
-        """Whether the candidate was the first to be this crystal."""
-        return self._first[name] == name
-
-    def _identify(self, row: Mapping[str, Any]) -> str:
-        if row["duplicate_of"] is not None:
-            return self._first[row["duplicate_of"]]
-        if row["e_d"] is None or row["e_d"] > COMPARED:
-            return str(row["candidate"])
-        same = self._distinct.add(required(row["final"]))
-        self._compared.append(row["candidate"])
-        return self._compared[-1 if same is None else same]
-
-
-def bar(rows: Rows, novelty: Novelty, settings: PolicySettings) -> float:
-    """E_d (eV/atom) up to which a crystal is rewarded: the window, or the best ``quantile`` if too few lie in it."""
-    energies = [row["e_d"] for row in rows if row["e_d"] is not None and novelty.new(row["candidate"])]
-    return max(settings.window, float(np.quantile(energies, settings.quantile))) if energies else settings.window
-
-
-def reward(e_d: float | None, *, once: bool, bar: float) -> float:
-    """1 for a crystal on the hull, 1/2 at the bar; nothing above it and for what was seen more than once."""
-    if not once or e_d is None or e_d > bar:
-        return 0.0
-    return min(1.0, 1 - e_d / (2 * bar))
+    Args:
+        e_d: eV/atom; NaN where there is no energy.
+        once: whether the crystal was seen only once in the whole search.
+        bar: eV/atom.
+    """
+    return np.where(once & (e_d <= bar), np.minimum(1.0, 1 - e_d / (2 * bar)), 0.0)
 
 
 def work(row: Mapping[str, Any], settings: PolicySettings) -> float:
@@ -315,31 +314,3 @@ def host_class(parent_e_d: float | None, bar: float) -> int:
     if parent_e_d is None:
         return 5
     return 1 + sum(parent_e_d > limit * bar for limit in (1, 2, 4))
-
-
-def stop_reason(rows: Rows, number: int, settings: PolicySettings) -> str | None:
-    """Why no further round is planned; ``rows`` are all that round ``number`` would be planned from."""
-    stop = settings.stop
-    relaxed = [row for row in rows if row["status"] == "relaxed"]
-    best = min((row["e_d"] for row in relaxed), default=math.inf)
-    if stop.target is not None and best <= stop.target:
-        return f"the target is reached: E_d {best:.4f} eV/atom"
-    if stop.candidates is not None and len(rows) >= stop.candidates:
-        return f"{len(rows)} candidates are stored, {stop.candidates} were asked for"
-    seconds = sum(row[name] or 0.0 for row in rows for name in TIMINGS)
-    if stop.cpu_seconds is not None and seconds >= stop.cpu_seconds:
-        return f"{seconds:.0f} CPU seconds are spent, {stop.cpu_seconds:g} were allowed"
-    since = number - settings.lookahead - 1 - _last_improvement(relaxed, settings.window)
-    if stop.patience is not None and rows and since >= stop.patience:
-        return f"no formula's E_d below {settings.window:g} eV/atom has fallen for {since} rounds"
-    return None
-
-
-def _last_improvement(relaxed: Rows, window: float) -> int:
-    """The last round in which the lowest E_d of a formula, inside the window, fell by a meV/atom; 0 if none."""
-    best: dict[str, float] = {}
-    last = 0
-    for row in sorted(relaxed, key=lambda row: row["candidate"]):
-        if row["e_d"] <= min(window, best.get(row["formula"], math.inf) - 1e-3):
-            best[row["formula"]], last = row["e_d"], row["round"]
-    return last

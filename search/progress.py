@@ -19,6 +19,7 @@ from search.storage import RunPath
 
 SECONDS_BETWEEN_LINES = 15.0
 SHOWN_FORMULAS = 12
+SHOWN = ("stage", "status", "reason", "formula", "e_d", "space_group")  # of a stored candidate
 
 
 @dataclass(eq=False)
@@ -49,7 +50,7 @@ class Progress:
         return max(0, self.expected - self.done) * (time.monotonic() - self.began) / fresh
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Count one stored candidate."""
+        """Count one stored candidate, of which `SHOWN` is looked at."""
         self.counts[f"{row['stage']} {row['status']}"] += 1
         if row["reason"]:
             self.reasons[row["reason"]] += 1

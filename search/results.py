@@ -94,9 +94,13 @@ SCHEMA = pa.schema(
     ],
     metadata={"schema_version": SCHEMA_VERSION},
 )
-# What neither planning nor progress looks at; the rest of a row is kept in memory while a search runs.
-STORED_ONLY = ("detail", "initial", "max_force_initial", "max_force", "pressure", "products", "score_model")
-PLANNED = [name for name in SCHEMA.names if name not in STORED_ONLY]
+# What planning and progress look at; the driver and the planner see no more of a row than this.
+PLANNED = (
+    "candidate", "task", "round", "stage", "generator", "status", "reason", "formula", "cell_formula", "n_atoms",
+    "lattice_system", "volume_per_atom", "framework", "sampler", "relaxation", "samples", "evaluations", "final",
+    "energy", "steps", "space_group", "duplicate_of", "e_d", "frameworks",
+    "seconds_generate", "seconds_relax", "seconds_refine",
+)  # fmt: skip
 READERS = 16  # parts that are read at once: a store takes some time to answer
 TIMINGS = ("seconds_generate", "seconds_relax", "seconds_refine")
 
@@ -120,10 +124,15 @@ class ResultStore:
         """Store all rows of one task, or, if the process dies, none."""
         self.write(task, self.encoded(rows)[0])
 
-    def encoded(self, rows: Sequence[Mapping[str, Any]]) -> tuple[bytes, list[dict[str, Any]]]:
+    def encoded(self, rows: Sequence[Mapping[str, Any]]) -> tuple[bytes, pa.Table]:
         """Rows of a task as the content of its part, and as `planned` will read them."""
-        table = pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA)
-        return parquet_bytes(table), _dictionaries(table.select(PLANNED))
+        table = pa.Table.from_pylist(list(rows), schema=SCHEMA)
+        buffer = pa.BufferOutputStream()
+        # Of some rows each column is short: dictionaries and statistics make it longer, and zstd takes its time.
+        pq.write_table(
+            table, buffer, compression="lz4", use_dictionary=False, write_statistics=False, write_page_checksum=True
+        )
+        return bytes(buffer.getvalue()), table.select(PLANNED)
 
     def write(self, task: str, content: bytes) -> None:
         """Store the part of a task, or, if the process dies, nothing."""
@@ -142,19 +151,20 @@ class ResultStore:
 
     def rows(self, tasks: Iterable[str]) -> list[dict[str, Any]]:
         """Rows of the named tasks as dictionaries, in the order of the names."""
-        return [row for task in tasks for row in _dictionaries(read_part(self.folder / f"{task}.parquet"))]
+        return [row for task in tasks for row in dictionaries(read_part(self.folder / f"{task}.parquet"))]
 
-    def planned(self, task: str) -> list[dict[str, Any]]:
+    def planned(self, task: str) -> pa.Table:
         """Rows of a task, of each as much as planning needs."""
-        return _dictionaries(read_part(self.folder / f"{task}.parquet", PLANNED))
+        return read_part(self.folder / f"{task}.parquet", PLANNED)
 
-    def planned_each(self, tasks: Iterable[str]) -> dict[str, Future[list[dict[str, Any]]]]:
+    def planned_each(self, tasks: Iterable[str]) -> dict[str, Future[pa.Table]]:
         """`planned` of several tasks, read at once: what came of each."""
         with ThreadPoolExecutor(READERS) as readers:
             return {task: readers.submit(self.planned, task) for task in tasks}
 
 
-def _dictionaries(table: pa.Table) -> list[dict[str, Any]]:
+def dictionaries(table: pa.Table) -> list[dict[str, Any]]:
+    """The rows of a table, one dictionary each."""
     rows: list[dict[str, Any]] = table.to_pylist(maps_as_pydicts="strict")
     return rows
 
@@ -166,7 +176,7 @@ def parquet_bytes(table: pa.Table) -> bytes:
     return bytes(buffer.getvalue())
 
 
-def read_part(path: RunPath, columns: list[str] | None = None) -> pa.Table:
+def read_part(path: RunPath, columns: Sequence[str] | None = None) -> pa.Table:
     """Read one part; raises ValueError when it is of another schema version, and DamagedPart when it is damaged.
 
     Args:
@@ -175,7 +185,8 @@ def read_part(path: RunPath, columns: list[str] | None = None) -> pa.Table:
     """
     content = path.read_bytes()
     try:
-        table = pq.read_table(pa.BufferReader(content), columns=columns, page_checksum_verification=True)
+        file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
+        table = file.read(None if columns is None else list(columns), use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise DamagedPart(
             f"{path} is damaged ({error}). Run the same search again: it sets the file aside and repeats its task."

@@ -12,8 +12,9 @@ from model.checkpoint import save_yaml
 from model.settings import Settings
 from search.campaign import tuner
 from search.config import SearchConfig, check_config, load_config
+from search.frameworks import FrameworkPool
+from search.known import Known
 from search.pipeline import load_stages, search_here
-from search.policy import Novelty, bar
 from search.prepare import load_reference, remember, same_search
 from search.results import ResultStore
 from search.storage import RunPath, beside
@@ -83,10 +84,9 @@ def tuning_search(config: SearchConfig, trials: int) -> SearchConfig:
 
 def read_trials(config: SearchConfig, rows: list[Mapping[str, Any]]) -> Tuner:
     """The trials of a run whose configuration tunes something."""
-    ordered, novelty = sorted(rows, key=lambda row: row["candidate"]), Novelty()
-    for row in ordered:
-        novelty.add(row)
-    return tuner(config, ordered, bar(ordered, novelty, config.policy))
+    known = Known(config.policy, FrameworkPool(config.frameworks.volume_change), whole=True)
+    known.read(rows)
+    return tuner(config, known.rows, known.bar())
 
 
 def plot_tuning(config: SearchConfig, run: RunPath, out: Path) -> list[Path]:

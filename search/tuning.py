@@ -173,7 +173,7 @@ class Tuner:
         self.groups, self.bar, self.cost = groups, bar, cost
         self.ranges: dict[str, Mapping[str, Range]] = {part: getattr(tuning, part) for part in PARTS}
         self.ranges["samples"] = {} if tuning.samples is None else {"samples": tuning.samples}
-        self.trials = {part: list(self._read(part, rows)) if self.ranges[part] else [] for part in self.ranges}
+        self.trials = {part: list(self._read(part, rows)) for part in self.ranges}
 
     def next(self, part: str, seed: int) -> Settings:
         """Settings of a part for the next batch; as configured where nothing is tuned."""
@@ -184,28 +184,32 @@ class Tuner:
         self.trials[part].append(Trial(values))
         return changed(group, values)
 
-    def under_way(self, part: str, group: Settings) -> None:
-        """Note a batch that has no results yet."""
-        if self.ranges[part] and type(group) is type(self.groups[part]):
-            self.trials[part].append(Trial({name: getattr(group, name) for name in self.ranges[part]}))
+    def under_way(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Note batches that have no results yet."""
+        for part in PARTS:
+            self.trials[part] += [Trial(values) for values, _ in self._batches(part, rows)]
 
     def study(self, part: str) -> optuna.Study:
         """All batches of a part as a study."""
         return make_study(self.groups[part], self.ranges[part], self.trials[part])
 
     def _read(self, part: str, rows: Sequence[Mapping[str, Any]]) -> Iterator[Trial]:
-        batches: dict[Any, list[Mapping[str, Any]]] = {}
-        values: dict[Any, dict[str, float]] = {}
-        for row in rows:
+        for values, batch in self._batches(part, rows):
+            yield Trial(values, quality(batch, self.bar), float(np.mean([self.cost(row) for row in batch])))
+
+    def _batches(
+        self, part: str, rows: Sequence[Mapping[str, Any]]
+    ) -> list[tuple[dict[str, float], list[Mapping[str, Any]]]]:
+        """The tuned values and the rows of all batches of a part; none if nothing is tuned."""
+        batches: dict[Any, tuple[dict[str, float], list[Mapping[str, Any]]]] = {}
+        for row in rows if self.ranges[part] else ():
             used = (
                 stored_values(row, part, self.ranges[part]) if row["stage"] == _STAGES.get(part, row["stage"]) else None
             )
             if used is not None:
                 name = row["round" if part == "samples" else "task"]
-                batches.setdefault(name, []).append(row)
-                values.setdefault(name, used)
-        for name, batch in batches.items():
-            yield Trial(values[name], quality(batch, self.bar), float(np.mean([self.cost(row) for row in batch])))
+                batches.setdefault(name, (used, []))[1].append(row)
+        return list(batches.values())
 
 
 _STAGES = {"generation": "generated", "inpainting": "inpainted", "samples": "inpainted"}

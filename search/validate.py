@@ -90,7 +90,8 @@ def evaluations(settings: SamplerSettings, *, inpainting: bool) -> int:
 def _estimate(config: SearchConfig, reference: Reference) -> float:
     """Seconds on one core, from one evaluation of each network on a batch of the first round."""
     torch.set_num_threads(1)
-    task = Campaign(config, lambda cell: volume_estimate(config, reference, cell)).plan(0, [])[0]
+    campaign = Campaign(config, lambda cell: volume_estimate(config, reference, cell))
+    task = campaign.plan(0, campaign.known())[0]
     network, potential = _seconds_per_evaluation(config, task)
     policy = config.policy
     generated = policy.rounds * policy.generated / policy.batch

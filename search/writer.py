@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from typing import Any
 
+import pyarrow as pa
+
 from search.results import ResultStore
 
 THREADS = 16  # a store takes its time for each part, and takes many at once
 
-Stored = Callable[[list[dict[str, Any]], float], None]
+Stored = Callable[[pa.Table, float], None]
 
 
 class Writer:

@@ -91,7 +91,8 @@ def cobaltate(make_config, licoo2, rattle, relaxation) -> dict[str, Any]:
         generators=["diffusion", "inpainting"],
         policy={"generated": 6, "inpainted": 4, "samples": 3, "batch": 6},
     )
-    task = Campaign(config, lambda cell: 8.0).plan(0, [])[0]
+    campaign = Campaign(config, lambda cell: 8.0)
+    task = campaign.plan(0, campaign.known())[0]
     wide = licoo2.replace(lattice=licoo2.lattice * 1.06)
     crystals = [rattle(licoo2, width=0.03, seed=seed) for seed in range(5)] + [wide]
     outcomes = [

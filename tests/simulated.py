@@ -25,6 +25,7 @@ from model.relax import Relaxation
 from model.stability import Decomposition
 from model.stages import Generated, Judged, Rejected
 from model.symmetry import SpaceGroup
+from search.campaign import Campaign, Task, under_way
 from search.crew import STEPS
 from search.planner import Planner
 
@@ -32,6 +33,13 @@ from search.planner import Planner
 def chance(crystal: Crystal) -> np.random.Generator:
     """Random numbers that belong to a crystal."""
     return np.random.default_rng(int(crystal.identity[:15], 16))
+
+
+def planned(
+    campaign: Campaign, number: int, rows: Sequence[Mapping[str, Any]] = (), pending: Sequence[Task] = ()
+) -> list[Task]:
+    """Tasks of a round of which all is told at once."""
+    return campaign.plan(number, campaign.known(rows), under_way(pending))
 
 
 class StubGenerator:

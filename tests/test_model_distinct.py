@@ -3,7 +3,7 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 from model.crystal import Crystal
-from model.distinct import DistinctCrystals, DistinctSettings, distance_fingerprint, neighbour_distances
+from model.distinct import DistinctCrystals, DistinctSettings, distance_fingerprints, neighbour_distances
 
 RUTILE = Crystal.from_pymatgen(
     Structure.from_spacegroup("P4_2/mnm", Lattice.tetragonal(4.594, 2.959), ["Ti", "O"], [[0, 0, 0], [0.305, 0.305, 0]])
@@ -31,7 +31,15 @@ def disguised(crystal, rng, rattle=0.0):
 
 def test_known_distances():
     assert neighbour_distances(SALT, 6) == pytest.approx(np.full((8, 6), 2.82))
-    assert distance_fingerprint(SALT, 8)[:, 6:] == pytest.approx(np.full((2, 2), 2.82 * np.sqrt(2)))
+    (fingerprint,) = distance_fingerprints([SALT])
+    assert fingerprint[:, :, 6:] == pytest.approx(np.full((3, 2, 2), 2.82 * np.sqrt(2)))
+
+
+def test_a_batch_gives_what_each_crystal_gives_alone_to_the_bit():
+    spread = SALT.replace(lattice=SALT.lattice * 1.4)  # needs another cutoff than the rest
+    crystals = [RUTILE, spread, ANATASE, SALT]
+    for crystal, found in zip(crystals, distance_fingerprints(crystals), strict=True):
+        assert np.array_equal(found, distance_fingerprints([crystal])[0])
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -54,8 +62,8 @@ def test_the_cheap_filter_keeps_its_promise(seed):
     step = 0.2 * direction / np.linalg.norm(direction, axis=1, keepdims=True)
     strained = crystal.lattice @ np.diag(rng.choice([0.98, 1.02], 3))
     moved = crystal.replace(lattice=strained, fractional=crystal.fractional + step @ np.linalg.inv(strained))
-    settings = DistinctSettings()
-    assert np.abs(distance_fingerprint(moved) - distance_fingerprint(crystal)).max() < settings.distance_tolerance
+    settings, (one, other) = DistinctSettings(), distance_fingerprints([crystal, moved])
+    assert np.abs(other - one).max() < settings.distance_tolerance  # the extremes too
     assert abs(np.log(moved.volume / crystal.volume)) < np.log1p(settings.volume_tolerance)
 
 
@@ -77,3 +85,19 @@ def test_space_groups_count_only_when_asked():
     lax, strict = DistinctCrystals(), DistinctCrystals(DistinctSettings(same_space_group=True))
     assert [lax.add(RUTILE, 136), lax.add(RUTILE, 58)] == [None, 0]
     assert [strict.add(RUTILE, 136), strict.add(RUTILE, 58), strict.add(RUTILE)] == [None, None, 0]
+
+
+def test_energies_and_extremes_count_only_when_asked():
+    by_energy = DistinctCrystals(DistinctSettings(energy_tolerance=0.02))
+    assert [by_energy.add(SALT, energy=energy) for energy in (-3.0, -2.99, -2.9, -2.91)] == [None, 0, None, 2]
+    places = np.random.default_rng(0).random((12, 3))  # nothing is symmetric, so the matcher takes the cell as it is
+    rattled = Crystal(np.eye(3) * 6, places, [8] * 8 + [22] * 4)
+    moved = rattled.replace(fractional=places + np.where(np.arange(12) == 0, 0.05, 0.0)[:, None])  # one atom, 0.5 Å
+    one, other = distance_fingerprints([rattled, moved])
+    changes = np.abs(one - other).max(axis=(1, 2))
+    lax, strict = (
+        DistinctCrystals(DistinctSettings(extremes=on, distance_tolerance=1.5 * changes[0])) for on in (False, True)
+    )
+    assert 1.5 * changes[0] < changes[1:].max()
+    for distinct, found in ((lax, 0), (strict, None)):
+        assert [distinct.add(rattled), distinct.add(moved)] == [None, found]

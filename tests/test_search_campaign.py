@@ -2,11 +2,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from simulated import planned
 
 from model.composition import CellFormula
 from model.lattice import BRAVAIS
 from model.prototypes import ExchangeSettings, exchanges
-from search.campaign import GENERATED, INPAINTED, Campaign, best_volumes
+from search.campaign import GENERATED, INPAINTED, Campaign
 from search.pipeline import failed_rows
 from search.results import SCHEMA, ResultStore, pack, required
 
@@ -55,7 +56,7 @@ def walk(campaign, rounds, *, lookahead):
     for number in range(rounds):
         known = campaign.known_rounds(number)
         pending = [task for past in range(len(known), number) for task in tasks[past]]
-        tasks.append(campaign.plan(number, [row for past in known for row in rows[past]], pending))
+        tasks.append(planned(campaign, number, [row for past in known for row in rows[past]], pending))
         rows.append(pretended(tasks[-1]))
     assert lookahead == number - len(known)
     return tasks
@@ -83,36 +84,36 @@ def test_the_order_in_which_results_arrive_decides_nothing(cobaltate):
         for row in cobaltate["rows"]
     ]
     campaign, rows = campaign_of(cobaltate["config"]), cobaltate["rows"] + found_again
-    straight = campaign.plan(1, rows)
+    straight = planned(campaign, 1, rows)
     assert any(task.stage == INPAINTED for task in straight)
     for order in (range(len(rows))[::-1], np.random.default_rng(0).permutation(len(rows))):
-        assert_same_tasks(straight, campaign.plan(1, [rows[i] for i in order]))
+        assert_same_tasks(straight, planned(campaign, 1, [rows[i] for i in order]))
 
 
 def test_results_from_disk_give_the_same_plan_as_those_in_memory(cobaltate, tmp_path):
     campaign, store = campaign_of(cobaltate["config"]), ResultStore(tmp_path)
     store.append(cobaltate["task"].identity, cobaltate["rows"])
-    assert_same_tasks(campaign.plan(1, cobaltate["rows"]), campaign.plan(1, store.rows(sorted(store.tasks()))))
+    assert_same_tasks(planned(campaign, 1, cobaltate["rows"]), planned(campaign, 1, store.rows(sorted(store.tasks()))))
 
 
 def test_planning_leaves_its_input_alone_and_can_be_repeated(cobaltate):
     campaign = campaign_of(cobaltate["config"])
     before = [dict(row) for row in cobaltate["rows"]]
-    first = campaign.plan(1, cobaltate["rows"], [cobaltate["task"]])
-    assert_same_tasks(first, campaign.plan(1, cobaltate["rows"], [cobaltate["task"]]))
+    first = planned(campaign, 1, cobaltate["rows"], [cobaltate["task"]])
+    assert_same_tasks(first, planned(campaign, 1, cobaltate["rows"], [cobaltate["task"]]))
     assert [row["candidate"] for row in before] == [row["candidate"] for row in cobaltate["rows"]]
 
 
 def test_resources_and_rounds_change_nothing(make_config):
-    plain = campaign_of(make_config()).plan(3, [])
+    plain = planned(campaign_of(make_config()), 3)
     elsewhere = make_config(resources={"relaxers": 7, "address": "auto"}, policy={"rounds": 99})
-    assert_same_tasks(plain, campaign_of(elsewhere).plan(3, []))
+    assert_same_tasks(plain, planned(campaign_of(elsewhere), 3))
 
 
 def test_another_seed_gives_other_identities_lattices_and_seeds(make_config):
     triclinic = {"bravais": ["aP"]}  # cubic cells of one volume are all alike
-    one = campaign_of(make_config(generators=["diffusion"], seed=0, lattices=triclinic)).plan(0, [])
-    other = campaign_of(make_config(generators=["diffusion"], seed=1, lattices=triclinic)).plan(0, [])
+    one = planned(campaign_of(make_config(generators=["diffusion"], seed=0, lattices=triclinic)), 0)
+    other = planned(campaign_of(make_config(generators=["diffusion"], seed=1, lattices=triclinic)), 0)
     assert not {task.identity for task in one} & {task.identity for task in other}
     assert not set(seeds(one)) & set(seeds(other))
     lattices = [
@@ -131,7 +132,7 @@ def test_identities_and_seeds_never_repeat(make_config):
 
 def test_an_identity_is_a_sortable_file_name(make_config):
     campaign = campaign_of(make_config(policy={"batch": 4}))
-    tasks = [task for number in (2, 10) for task in campaign.plan(number, [])]
+    tasks = [task for number in (2, 10) for task in planned(campaign, number, [])]
     identities = [task.identity for task in tasks]
     assert identities == sorted(identities)
     assert identities[0] == f"00002-gen-000-{campaign.digest}"
@@ -151,8 +152,8 @@ def test_a_round_knows_of_those_that_lie_further_back_than_the_lookahead(make_co
 def test_pending_tasks_count_as_spent(make_config):
     # Of Li-Si with up to 4 atoms there are 6 cells; three are under way, the other three are next.
     campaign = campaign_of(make_config(policy={"generated": 3}))
-    first = campaign.plan(0, [])
-    second = campaign.plan(1, [], pending=first)
+    first = planned(campaign, 0, [])
+    second = planned(campaign, 1, [], pending=first)
     cells = [{plan.origin["cell_formula"] for task in tasks for plan in task.plans} for tasks in (first, second)]
     assert len(cells[0]) == len(cells[1]) == 3
     assert cells[0] | cells[1] == set(campaign.cells)
@@ -160,7 +161,7 @@ def test_pending_tasks_count_as_spent(make_config):
 
 def test_one_round_tries_every_composition(make_config):
     campaign = campaign_of(make_config(policy={"generated": 6}))
-    tasks = campaign.plan(0, [])
+    tasks = planned(campaign, 0, [])
     assert Counter(plan.origin["cell_formula"] for task in tasks for plan in task.plans) == Counter(
         list(campaign.cells)
     )
@@ -170,7 +171,7 @@ def test_one_round_tries_every_composition(make_config):
 
 
 def test_new_crystals_hold_their_composition_and_are_all_guest(make_config):
-    for task in campaign_of(make_config()).plan(0, []):
+    for task in planned(campaign_of(make_config()), 0):
         assert task.stage == GENERATED
         for plan in task.plans:
             crystal = plan.blank.crystal
@@ -182,7 +183,7 @@ def test_new_crystals_hold_their_composition_and_are_all_guest(make_config):
 @pytest.mark.parametrize("given", [None, 13.5])
 def test_volumes_are_n_times_v0(make_config, given):
     config = make_config(lattices={"volume_per_atom": given}, policy={"generated": 40})
-    for task in campaign_of(config).plan(0, []):
+    for task in planned(campaign_of(config), 0):
         for plan in task.plans:
             n = len(plan.blank.crystal)
             assert plan.blank.crystal.volume == pytest.approx(n * (given or V0), rel=1e-12)
@@ -190,7 +191,7 @@ def test_volumes_are_n_times_v0(make_config, given):
 
 def test_the_estimate_may_depend_on_the_composition(make_config):
     campaign = campaign_of(make_config(), volume=lambda cell: 10.0 + cell.fraction("Li"))
-    for task in campaign.plan(0, []):
+    for task in planned(campaign, 0, []):
         for plan in task.plans:
             cell = CellFormula.parse(plan.origin["cell_formula"])
             assert plan.blank.crystal.volume == pytest.approx(cell.n_atoms * (10 + cell.fraction("Li")), rel=1e-12)
@@ -200,23 +201,23 @@ def test_the_estimate_may_depend_on_the_composition(make_config):
 def test_the_volume_of_the_best_relaxed_crystal_is_taken_over(make_config, given):
     config = make_config(compositions={"cells": [{"Li": 2, "Si": 2}]}, lattices={"volume_per_atom": given})
     campaign = campaign_of(config)
-    rows = pretended(campaign.plan(0, []))
+    rows = pretended(planned(campaign, 0, []))
     for row, e_d, volume in zip(rows, (0.2, -0.1, 0.0), (11.0, 12.0, 13.0), strict=False):
         row |= {"e_d": e_d, "volume_per_atom": volume}
     for row in rows[3:]:
         row |= {"status": "unconverged", "e_d": -3.0, "volume_per_atom": 99.0}
-    assert best_volumes(rows) == {"LiSi": 12.0}
-    for task in campaign.plan(1, rows):
+    assert campaign.known(rows).volumes == {"LiSi": 12.0}
+    for task in planned(campaign, 1, rows):
         for plan in task.plans:
             assert plan.blank.crystal.volume == pytest.approx(4 * 12.0, rel=1e-12)
 
 
 def test_volumes_are_shared_by_all_cells_of_a_formula(make_config):
     campaign = campaign_of(make_config(compositions={"formulas": ["LiSi"], "max_atoms": 6}))
-    rows = pretended(campaign.plan(0, []), volume_per_atom=12.0)[:1]
+    rows = pretended(planned(campaign, 0, []), volume_per_atom=12.0)[:1]
     volumes = {
         str(plan.blank.crystal.composition): plan.blank.crystal.volume / len(plan.blank.crystal)
-        for task in campaign.plan(1, rows)
+        for task in planned(campaign, 1, rows)
         for plan in task.plans
     }
     assert len(volumes) == 3
@@ -227,7 +228,7 @@ def test_fourteen_turns_visit_all_lattices(make_config):
     config = make_config(
         generators=["diffusion"], compositions={"cells": [{"Li": 1, "Si": 1}]}, policy={"generated": 14}
     )
-    (first, *rest) = campaign_of(config).plan(0, [])
+    (first, *rest) = planned(campaign_of(config), 0)
     systems = [plan.origin["lattice_system"] for task in (first, *rest) for plan in task.plans]
     assert sorted(systems) == sorted(BRAVAIS)
 
@@ -245,7 +246,7 @@ def test_inpainted_crystals_take_no_lattices_turn(make_config):
     config = make_config(generators=["diffusion"], compositions={"cells": [{"Li": 1, "Si": 1}]}, policy=policy)
     campaign, rows, systems = campaign_of(config), [], []
     for number in range(14):
-        (task,) = campaign.plan(number, rows)
+        (task,) = planned(campaign, number, rows)
         systems.append(task.plans[0].origin["lattice_system"])
         (row,) = pretended([task])
         child = {**row, "stage": INPAINTED, "generator": "inpainting", "framework": "f"}
@@ -259,7 +260,7 @@ def test_compositions_begin_with_different_lattices(make_config):
             generators=["diffusion"], compositions={"system": "Li-Si", "max_atoms": 8}, policy={"generated": 28}
         )
     )
-    first = [plan.origin["lattice_system"] for task in campaign.plan(0, []) for plan in task.plans]
+    first = [plan.origin["lattice_system"] for task in planned(campaign, 0, []) for plan in task.plans]
     assert len(first) == len(campaign.cells) == 28
     assert len(set(first)) > 7
 
@@ -270,12 +271,12 @@ def test_lattices_that_pay_are_taken_more_often(make_config):
         compositions={"cells": [{"Li": 4, "Si": 4}]}, lattices={"bravais": ["cP", "hP"]}, policy=policy
     )
     campaign = campaign_of(config)
-    rows = pretended(campaign.plan(0, []))
+    rows = pretended(planned(campaign, 0, []))
     for row in rows:
         row["e_d"] = 0.0 if row["lattice_system"] == "hP" else 0.9
     systems = Counter(
         plan.origin["lattice_system"]
-        for task in campaign.plan(1, rows)
+        for task in planned(campaign, 1, rows)
         for plan in task.plans
         if not plan.origin.get("parent")
     )
@@ -284,7 +285,7 @@ def test_lattices_that_pay_are_taken_more_often(make_config):
 
 def test_only_lattices_that_were_asked_for(make_config):
     config = make_config(generators=["diffusion"], lattices={"bravais": ["cF", "hR"]}, policy={"generated": 30})
-    tasks = campaign_of(config).plan(0, [])
+    tasks = planned(campaign_of(config), 0)
     assert {plan.origin["lattice_system"] for task in tasks for plan in task.plans} == {"cF", "hR"}
 
 
@@ -307,13 +308,13 @@ def test_ion_exchange_ends_with_its_prototypes_and_begins_again_when_alone(make_
     known = len(exchanges(CellFormula.parse("Li5Si2")))
     policy = {"generated": known + 2, "lookahead": 0}
     both = campaign_of(make_config(compositions=cells, generators=["exchange", "random"], policy=policy))
-    rows = pretended(both.plan(0, [])) + pretended(both.plan(1, []), candidate="z")
+    rows = pretended(planned(both, 0, [])) + pretended(planned(both, 1, []), candidate="z")
     spent = [row for row in rows if row["generator"] == "exchange"]
     assert len(spent) >= known
-    later = both.plan(2, [{**row, "candidate": str(i)} for i, row in enumerate(spent)])
+    later = planned(both, 2, [{**row, "candidate": str(i)} for i, row in enumerate(spent)])
     assert {plan.method for task in later for plan in task.plans} == {"random"}
     alone = campaign_of(make_config(compositions=cells, generators=["exchange"], policy=policy))
-    (task,) = alone.plan(0, [])
+    (task,) = planned(alone, 0, [])
     assert len({plan.blank.crystal.identity for plan in task.plans}) == known + 2  # the last two are moved a little
 
 
@@ -328,14 +329,14 @@ def test_ion_exchange_alone_needs_a_prototype(make_config):
 
 def test_without_frameworks_nothing_is_inpainted(make_config):
     campaign = campaign_of(make_config())
-    assert {task.stage for task in campaign.plan(1, pretended(campaign.plan(0, [])))} == {GENERATED}
+    assert {task.stage for task in planned(campaign, 1, pretended(planned(campaign, 0, [])))} == {GENERATED}
 
 
 def test_inpainting_keeps_the_host_and_adds_the_guests_asked_for(cobaltate):
     config = without_feedback(cobaltate["config"])
     plans = [
         plan
-        for task in campaign_of(config).plan(1, cobaltate["rows"])
+        for task in planned(campaign_of(config), 1, cobaltate["rows"])
         if task.stage == INPAINTED
         for plan in task.plans
     ]
@@ -355,7 +356,7 @@ def test_inpainting_keeps_the_host_and_adds_the_guests_asked_for(cobaltate):
 
 
 def test_a_pick_makes_as_many_samples_as_asked_for(cobaltate):
-    tasks = campaign_of(cobaltate["config"]).plan(1, cobaltate["rows"])
+    tasks = planned(campaign_of(cobaltate["config"]), 1, cobaltate["rows"])
     frameworks = [plan.origin["framework"] for task in tasks if task.stage == INPAINTED for plan in task.plans]
     assert max(Counter(frameworks).values()) >= cobaltate["config"].policy.samples
 
@@ -368,7 +369,7 @@ def test_each_generator_has_its_own_settings(make_config, cobaltate):
         random={"separation": 0.9},
         inpainting={"kind": "predictor-corrector", "steps": 6},
     )
-    tasks = campaign_of(config).plan(1, cobaltate["rows"])
+    tasks = planned(campaign_of(config), 1, cobaltate["rows"])
     samplers = {plan.method: plan.settings for task in tasks for plan in task.plans}
     assert samplers == {
         "diffusion": config.generation,
@@ -380,7 +381,7 @@ def test_each_generator_has_its_own_settings(make_config, cobaltate):
 
 
 def test_an_origin_fits_the_results(cobaltate):
-    for task in campaign_of(cobaltate["config"]).plan(1, cobaltate["rows"]):
+    for task in planned(campaign_of(cobaltate["config"]), 1, cobaltate["rows"]):
         for plan in task.plans:
             assert set(plan.origin) <= set(SCHEMA.names)
 
@@ -393,21 +394,21 @@ def test_an_origin_fits_the_results(cobaltate):
 )
 def test_tasks_are_full_batches_and_a_rest(make_config, generated, batch, sizes):
     policy = {"generated": generated, "batch": batch}
-    tasks = campaign_of(make_config(policy=policy, generators=["diffusion"])).plan(0, [])
+    tasks = planned(campaign_of(make_config(policy=policy, generators=["diffusion"])), 0)
     assert [len(task.plans) for task in tasks] == sizes
     assert [len(task.blanks) for task in tasks] == sizes
 
 
 def test_batches_hold_crystals_of_similar_size_the_largest_first(make_config):
     config = make_config(compositions={"system": "Li-Si", "max_atoms": 9}, policy={"generated": 36, "batch": 5})
-    for task in campaign_of(config).plan(0, []):
+    for task in planned(campaign_of(config), 0):
         sizes = [len(plan.blank.crystal) for plan in task.plans]
         assert sizes == sorted(sizes, reverse=True)
 
 
 def test_what_is_left_of_several_generators_shares_a_batch(make_config):
     config = make_config(compositions={"system": "Li-Si", "max_atoms": 9}, policy={"generated": 36, "batch": 5})
-    tasks = campaign_of(config).plan(0, [])
+    tasks = planned(campaign_of(config), 0)
     assert [len(task.plans) for task in tasks] == [5] * 7 + [1]  # and not a small one for each generator
     kinds = [{plan.method for plan in task.plans} for task in tasks]
     assert all(len(some) == 1 for some in kinds[:-2])

@@ -154,8 +154,8 @@ def test_a_planner_that_fails_again_and_again_ends_the_search_with_the_reason(se
 
 
 def test_a_planner_notices_that_it_was_not_told_all(config, reference):
-    with pytest.raises(ValueError, match="has 0 rows, 3 were given to one before it"):
-        Planner(config, reference).plan(2, 3, [], [])
+    with pytest.raises(ValueError, match="knows 0 rounds, 3 were given to one before it"):
+        Planner(config, reference).plan(4, 3, [], [])
 
 
 def poison_of(undisturbed):

@@ -334,7 +334,8 @@ def with_host(folder, edge):
 def test_hosts_are_looked_for_beside_the_configuration(tmp_path):
     config = with_host(tmp_path, 4.0)
     assert config.frameworks.files == (str(tmp_path / "host.cif"),)
-    (task,) = Campaign(config, lambda cell: 16.0).plan(0, [])[:1]
+    campaign = Campaign(config, lambda cell: 16.0)
+    (task,) = campaign.plan(0, campaign.known())[:1]
     assert {plan.origin["cell_formula"] for plan in task.plans} == {"LiS2Ti"}
     assert {plan.origin["parent"] for plan in task.plans} == {None}
 

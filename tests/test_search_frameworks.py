@@ -8,6 +8,7 @@ from model.framework import Framework, extract_frameworks
 from model.symmetry import SpaceGroup
 from search.frameworks import FrameworkPool, KnownFramework, fillings, frameworks_from_files
 from search.pipeline import _framework
+from search.results import required
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def test_a_framework_found_twice_is_one_and_keeps_its_best_parent(layered):
     assert first["host"] != second["host"]
     pool = pool_of(row("a", 0.3, first), row("b", -0.2, second))
     assert list(pool.known) == ["layered-0"]
-    assert pool.known["layered-0"].parent["candidate"] == "a"
+    assert pool.known["layered-0"].parent == "a"
     assert pool.known["layered-0"].parent_e_d == -0.2
 
 
@@ -77,7 +78,9 @@ def test_maps_read_from_disk_as_pairs_are_understood():
 
 
 def found(guests):
-    return KnownFramework(cubic("f", 3.0), {}, guests=[tuple(guests.items())] if guests else [])
+    framework = KnownFramework.of(cubic("f", 3.0), row("a", 0.1))
+    framework.guests += [tuple(guests.items())] if guests else []
+    return framework
 
 
 @pytest.mark.parametrize(("sweep", "counts"), [(0, [2]), (1, [2, 1, 3]), (9, [2, 1, 3, 4])])
@@ -110,10 +113,12 @@ def test_hosts_come_from_files_and_folders_in_their_primitive_cells(tmp_path, li
     CifWriter(host.make_supercell([2, 1, 1], in_place=False)).write_file(tmp_path / "coo2.cif")
     (from_folder,) = frameworks_from_files([tmp_path])
     (from_file,) = frameworks_from_files([tmp_path / "coo2.cif"])
-    assert from_folder.record == from_file.record
-    assert len(from_folder.host) == 3
-    assert from_folder.record["space_group_number"] == 166
-    assert from_folder.parent_e_d is None and from_folder.guests == []
+    assert from_folder == from_file
+    assert len(required(from_folder["host"])) == 3
+    assert from_folder["space_group_number"] == 166
+    (known,) = FrameworkPool(0.05, [from_folder]).known.values()
+    assert known.host.identity == required(from_folder["host"]).identity
+    assert known.parent is None and known.parent_e_d is None and known.guests == []
 
 
 def test_a_folder_without_hosts_and_a_missing_file_are_errors(tmp_path):

@@ -5,6 +5,7 @@ import optuna
 import pytest
 import yaml
 from rich.console import Console
+from simulated import planned
 
 from model.relax import RelaxSettings
 from model.sampler import AncestralSettings, HeunSettings
@@ -129,7 +130,7 @@ def tuned_config(make_config, **policy):
 
 
 def test_every_batch_of_a_search_tries_settings_of_its_own(make_config):
-    tasks = Campaign(tuned_config(make_config), lambda cell: 16.0).plan(0, [])
+    tasks = planned(Campaign(tuned_config(make_config), lambda cell: 16.0), 0, [])
     assert len({plan.settings.model_dump_json() for task in tasks for plan in task.plans}) == len(tasks) == 4
     assert len({task.relaxation.max_steps for task in tasks}) > 1
     assert {type(plan.settings) for task in tasks for plan in task.plans} == {HeunSettings}
@@ -139,10 +140,10 @@ def test_a_search_learns_from_its_batches_and_a_resumed_one_asks_the_same(make_c
     config = tuned_config(make_config)
     campaign, rows = Campaign(config, lambda cell: 16.0), []
     for number in range(12):
-        tasks = campaign.plan(number, rows)
+        tasks = planned(campaign, number, rows)
         rows += made(tasks)
-    again = Campaign(config, lambda cell: 16.0).plan(12, rows[::-1])
-    assert [task.settings for task in campaign.plan(12, rows)] == [task.settings for task in again]
+    again = planned(Campaign(config, lambda cell: 16.0), 12, rows[::-1])
+    assert [task.settings for task in planned(campaign, 12, rows)] == [task.settings for task in again]
     early, late = (
         np.mean([json.loads(row["sampler"])["churn"] for row in rows if row["round"] in rounds])
         for rounds in (range(3), range(9, 12))
@@ -152,13 +153,13 @@ def test_a_search_learns_from_its_batches_and_a_resumed_one_asks_the_same(make_c
 
 def test_without_ranges_settings_are_as_configured(make_config):
     config = make_config(generation={"kind": "ancestral", "steps": 9}, generators=["diffusion"])
-    (task, *_) = Campaign(config, lambda cell: 16.0).plan(0, [])
+    (task, *_) = planned(Campaign(config, lambda cell: 16.0), 0, [])
     assert set(task.settings) == {AncestralSettings(steps=9)} and task.relaxation == config.relaxation
 
 
 def test_samples_a_framework_are_tuned_round_by_round(make_config):
     config = make_config(tuning=Tuning(samples=(1, 6)))
-    rows = made(Campaign(config, lambda cell: 16.0).plan(0, []), stage="inpainted")
+    rows = made(planned(Campaign(config, lambda cell: 16.0), 0, []), stage="inpainted")
     rows = [{**row, "round": k % 3, "samples": 1 + k % 3, "candidate": f"{k:03d}"} for k, row in enumerate(rows)]
     found = tuner(config, rows, 0.1)
     assert [trial.values for trial in found.trials["samples"]] == [{"samples": 1}, {"samples": 2}, {"samples": 3}]
@@ -218,7 +219,7 @@ def test_in_a_batch_of_several_generators_only_those_that_are_tuned_count(make_c
     config = tuned_config(make_config).model_copy(update={"generators": ("diffusion", "random")})
     config = config.model_copy(update={"policy": config.policy.model_copy(update={"generated": 6, "batch": 4})})
     campaign = Campaign(config, lambda cell: 16.0)
-    (task, rest) = campaign.plan(0, [])
+    (task, rest) = planned(campaign, 0, [])
     assert {plan.method for plan in (*task.plans, *rest.plans)} == {"diffusion", "random"}
     rows = made([task, rest])
     trials = tuner(config, rows, 0.05).trials["generation"]

@@ -95,7 +95,8 @@ def simulate(world: World, settings: PolicySettings, budget: float, seed: int) -
         limit = max(settings.window, float(np.quantile(list(first.values()), settings.quantile))) if first else 0.1
         book = Book(settings)
         for row in rows:
-            book.record(row["arm"], reward(row["e_d"], once=found[row["identity"]] == 1, bar=limit), row["work"])
+            e_d, once = np.nan if row["e_d"] is None else row["e_d"], found[row["identity"]] == 1
+            book.record(row["arm"], float(reward(e_d, once=once, bar=limit)), row["work"])
         slots = settings.generated + settings.inpainted
         for arm, _ in choose(arms, book, slots, lambda _: rng, 1):
             outcome = world[arm][rng.integers(len(world[arm]))]
