@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.action import Action
 from model.crystal import Crystal
 from model.symmetry import operations, refine
 
@@ -19,10 +20,17 @@ class Projector:
     Attributes:
         turns: (G, 3, 3) the operations' rotations of Cartesian rows, ``v' = v @ turn``.
         targets: (G, n) atom that each atom is carried to.
+        action: the same image by image, where known.
     """
 
     turns: Tensor
     targets: Tensor
+    action: Action | None = None
+
+    @property
+    def orbits(self) -> int:
+        """Orbits of atoms that a potential has to look at."""
+        return self.targets.shape[1] if self.action is None else len(np.unique(self.action.first))
 
     def atoms(self, vectors: Tensor) -> Tensor:
         """(n, 3) average of the vectors of the atoms over the operations."""
@@ -31,7 +39,7 @@ class Projector:
 
     def to(self, like: Tensor) -> Projector:
         """The same with the device and dtype of ``like``."""
-        return Projector(self.turns.to(like), self.targets.to(like.device))
+        return Projector(self.turns.to(like), self.targets.to(like.device), self.action)
 
     def cell(self, tensor: Tensor) -> Tensor:
         """(3, 3) average of a tensor over the operations."""
@@ -53,5 +61,6 @@ def symmetric_start(
     found = [(turn, to) for turn, to in operations(refined.parent) if np.array_equal(free[to], free)]
     if len(found) < 2:
         return crystal, None
-    turns, targets = (torch.from_numpy(np.stack(column)).to(device) for column in zip(*found, strict=True))
-    return refined.parent, Projector(turns, targets)
+    turns, targets = (np.stack(column) for column in zip(*found, strict=True))
+    action = Action.of(refined.parent, turns, targets)
+    return refined.parent, Projector(torch.from_numpy(turns).to(device), torch.from_numpy(targets).to(device), action)

@@ -40,7 +40,7 @@ class PhaseSettings(Settings):
 
     within: float = Field(0.02, ge=0)  # eV/atom above the hull of single points
     max_atoms: int = Field(250, ge=1)  # in the cell of the file
-    relaxation: RelaxSettings = RelaxSettings(optimizer="lbfgs", fmax=0.05, max_steps=300)
+    relaxation: RelaxSettings = RelaxSettings(optimizer="lbfgs", fmax=0.05, max_steps=300, keep_symmetry=True)
 
 
 def choose(structures: str | Path, settings: PhaseSettings, *, first: Sequence[str] = ()) -> pd.DataFrame:

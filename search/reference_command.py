@@ -27,7 +27,7 @@ def relax_reference(
         raise ValueError(f"--share {share}: give k/n with k from 1 to n, for example 1/4")
     if fmax <= 0:
         raise ValueError(f"--fmax must be above 0, got {fmax}")
-    relaxation = RelaxSettings(optimizer="lbfgs", fmax=fmax, max_steps=300)
+    relaxation = RelaxSettings(optimizer="lbfgs", fmax=fmax, max_steps=300, keep_symmetry=True)
     settings = PhaseSettings(within=within, max_atoms=max_atoms, relaxation=relaxation)
     phases = choose(structures, settings, first=[system for system in first.split(",") if system.strip()])
     console.print(f"{len(phases)} phases of up to {phases['n_atoms'].max()} atoms within {within} eV/atom of the hull")
