@@ -10,7 +10,7 @@ from torch import Tensor
 
 from model.action import Action
 from model.crystal import Crystal
-from model.symmetry import operations, refine
+from model.symmetry import onto_group
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,12 +55,13 @@ def symmetric_start(
     comes back as it is, with None.
     """
     sound = len(crystal) > 0 and np.isfinite(crystal.fractional).all() and np.isfinite(crystal.lattice).all()
-    refined = refine(crystal, symprec, -1.0) if sound and crystal.volume > 1e-6 else None
-    if refined is None:
+    found = onto_group(crystal, symprec) if sound and crystal.volume > 1e-6 else None
+    if found is None:
         return crystal, None
-    found = [(turn, to) for turn, to in operations(refined.parent) if np.array_equal(free[to], free)]
-    if len(found) < 2:
+    symmetric, every = found
+    kept = [(turn, to) for turn, to in every if np.array_equal(free[to], free)]
+    if len(kept) < 2:
         return crystal, None
-    turns, targets = (np.stack(column) for column in zip(*found, strict=True))
-    action = Action.of(refined.parent, turns, targets)
-    return refined.parent, Projector(torch.from_numpy(turns).to(device), torch.from_numpy(targets).to(device), action)
+    turns, targets = (np.stack(column) for column in zip(*kept, strict=True))
+    action = Action.of(symmetric, turns, targets)
+    return symmetric, Projector(torch.from_numpy(turns).to(device), torch.from_numpy(targets).to(device), action)
