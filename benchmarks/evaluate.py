@@ -31,6 +31,7 @@ from typing import Any
 
 import ase.io
 import numpy as np
+import pandas as pd
 import torch
 from chgnet.model import CHGNet
 
@@ -38,12 +39,12 @@ from model.batch import Batch
 from model.chgnet_network import build_graph, undirected_bonds
 from model.crystal import Crystal
 from model.potential import CHGNetPotential
+from model.projection import symmetric_start
+from model.prototypes import PACKAGED, read
 
 GENERATED = Path(__file__).with_name("generated.extxyz")
 REPEATS = {20: (1, 1, 1), 40: (2, 1, 1), 100: (5, 1, 1), 200: (5, 2, 1), 500: (5, 5, 1)}
-
-
-PARTS = ("package", "size", "lists", "memory")
+PARTS = ("package", "size", "lists", "symmetry", "memory")
 
 
 def generated(family: str | None = None) -> list[Crystal]:
@@ -122,6 +123,26 @@ def lists(repeats: int) -> dict[str, float]:
     return found
 
 
+def symmetry(limit: int, repeats: int) -> dict[str, float]:
+    """Known structure types with 8 atoms and more, whole and by orbits, in one batch."""
+    known = [prototype.crystal for prototype in read(pd.read_parquet(PACKAGED)) if len(prototype.crystal) >= 8]
+    some, device = known[:: len(known) // limit][:limit], torch.device("cpu")
+    starts = [symmetric_start(c, np.ones(len(c), dtype=bool), symprec=0.01, device=device) for c in some]
+    batch = Batch.from_crystals([crystal for crystal, _ in starts], dtype=torch.float64)
+    projectors = [projector for _, projector in starts]
+    ours = CHGNetPotential()
+    jobs = {"whole": lambda: ours.compute(batch), "orbits": lambda: ours.compute(batch, projectors)}
+    seconds = cpu_seconds(jobs, repeats)
+    return {
+        "crystals": len(some),
+        "atoms": len(batch.numbers) / len(some),
+        "orbits": sum(len(c) if p is None else p.orbits for c, p in starts) / len(some),
+        "ms_whole": 1e3 * seconds["whole"] / len(some),
+        "ms_by_orbits": 1e3 * seconds["orbits"] / len(some),
+        "speedup": seconds["whole"] / seconds["orbits"],
+    }
+
+
 def hard(kind: str) -> list[Crystal]:
     """Inputs that could take much memory."""
     if kind == "100 crystals":
@@ -188,6 +209,7 @@ def main() -> None:
         "package": lambda: against_package(args.limit, args.repeats),
         "size": lambda: {"ms_per_atom": against_size(args.repeats)},
         "lists": lambda: {"lists": lists(args.repeats)},
+        "symmetry": lambda: {"symmetry": symmetry(8 * args.limit, args.repeats)},
         "memory": lambda: {"peak_growth_mb": memory()},
     }
     summary: dict[str, Any] = {}

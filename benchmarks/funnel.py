@@ -46,8 +46,8 @@ Outcome = tuple[int, float]  # evaluations times atoms, lowest energy in eV/atom
 class Recording(CHGNetPotential):
     """Remembers the energy of the one crystal that it is asked about."""
 
-    def compute(self, batch: Batch) -> BatchEvaluation:
-        found = super().compute(batch)
+    def compute(self, batch: Batch, symmetry: Any = None) -> BatchEvaluation:
+        found = super().compute(batch, symmetry)
         (energy,) = found.energy.tolist()
         self.energies.append(energy)
         return found

@@ -19,19 +19,22 @@ LEAN_BLOCK = 4096  # pairs that are in memory at once where memory is short
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """E pairs in both directions: ``here`` (2E,) is where a message goes to; its reverse comes from there."""
+    """E pairs in both directions: ``here`` (2E,) is where a message goes to; its reverse comes from there.
+
+    Where ``heard`` (2E, 1) is given, a sum of messages takes each that often.
+    """
 
     here: Tensor
-
-    @classmethod
-    def both(cls, i: Tensor, j: Tensor) -> Pairs:
-        """Pairs i, j (E,) and then j, i."""
-        return cls(torch.cat([i, j]))
+    heard: Tensor | None = None
 
     def part(self, block: slice) -> tuple[Tensor, Tensor]:
         """(2b,) ``here`` and ``there`` of a block of b pairs in both directions."""
         both = self.here.view(2, -1)[:, block]
         return both.reshape(-1), both.flip(0).reshape(-1)
+
+    def weighed(self, rows: Tensor, block: slice) -> Tensor:
+        """The rows (2b, 64) of a block of b pairs in both directions, as often as they are heard; in place."""
+        return rows if self.heard is None else rows.mul_(self.heard.view(2, -1, 1)[:, block].reshape(-1, 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +88,7 @@ class _Messages(torch.autograd.Function):
             if size is None:
                 result[:, block] = message
             else:
-                result.index_add_(0, here, message.view(-1, WIDTH))
+                result.index_add_(0, here, pairs.weighed(message.view(-1, WIDTH), block))
         ctx.save_for_backward(weight, *((left, right, shared, own) if lean else opened or ()))
         return result.view(-1, WIDTH)
 
@@ -113,7 +116,7 @@ class _Messages(torch.autograd.Function):
             if ctx.size is None:
                 back = grad.view(2, -1, WIDTH)[:, block].reshape(-1, WIDTH)
             else:
-                back = grad.index_select(0, here)
+                back = pairs.weighed(grad.index_select(0, here), block)
             if weight is not None and of_weight is not None:
                 of_weight[block] = (back * opened.active).mul_(opened.opening).view(2, -1, WIDTH).sum(0)
                 back = (back.view(2, -1, WIDTH) * weight[block]).view(-1, WIDTH)

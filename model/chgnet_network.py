@@ -33,17 +33,20 @@ from model.neighbors import Edges, periodic_edges
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """Bonds and angles of a batch; the S bonds of the bond graph (shorter than its cutoff) come first.
+    """U bonds, P angles and N nodes of a batch; the S bonds of the bond graph (shorter than its cutoff) come first.
+
+    A node is an atom, or in a `model.quotient` one atom of an orbit.
 
     Attributes:
-        vector: per bond, (U, 3) float64, Å, from center to the neighbour's image.
-        center, neighbor: per bond, (U,) atoms.
+        vector: (V, 3) float64, Å, from center to the neighbour's image: of the U bonds, then of what only spans angles.
+        center, neighbor: (V,) atoms.
         short: S, number of bonds that take part in angles.
-        bonds: center and neighbour of every bond in both directions.
-        angles: per unordered angle its two bonds < S in both orders; ``apex`` (P,) the atom that they share.
+        bonds: the two nodes of every bond in both directions.
+        angles: per unordered angle its two bonds < S in both orders; ``apex`` (P,) the node that they share.
+        spans: the rows of ``vector`` that span the angle, (2P,) as ``angles``.
         sign: per unordered angle, (P,) -1 where one of the bonds points towards the apex, else +1.
-        owner: per atom, (N,) crystal.
-        numbers: per atom, (N,) atomic number.
+        numbers: per node, (N,) atomic number.
+        copies: per node, (N,) float64 atoms that it stands for, or None for one each.
         crystals: number of crystals.
         lean: compute with little memory, in a third more time.
     """
@@ -54,10 +57,11 @@ class Graph:
     short: int
     bonds: Pairs
     angles: Pairs
+    spans: Tensor
     apex: Tensor
     sign: Tensor
-    owner: Tensor
     numbers: Tensor
+    copies: Tensor | None
     crystals: int
     lean: bool = False
 
@@ -99,17 +103,19 @@ def build_graph(bonds: Bonds, batch: Batch, cutoff: float, *, lean: bool = False
     order = torch.cat([torch.nonzero(close).squeeze(-1), torch.nonzero(~close).squeeze(-1)])
     center, neighbor, vector = bonds.center[order], bonds.neighbor[order], bonds.vector[order]
     short = int(close.sum())
-    a, b, apex = _pairs(torch.cat([center[:short], neighbor[:short]]), len(batch.numbers))
+    directed = torch.cat([center[:short], neighbor[:short]])
+    a, b = unordered_pairs(directed, len(batch.numbers))
     sign = 1.0 - 2.0 * ((a < short) ^ (b < short)).to(vector.dtype)
     wrap = max(short, 1)
+    angles = torch.cat([a % wrap, b % wrap])
     return Graph(
-        vector, center, neighbor, short, Pairs.both(center, neighbor), Pairs.both(a % wrap, b % wrap), apex, sign,
-        batch.owner, batch.numbers, len(batch), lean,
+        vector, center, neighbor, short, Pairs(torch.cat([center, neighbor])), Pairs(angles), angles, directed[a], sign,
+        batch.numbers, None, len(batch), lean,
     )  # fmt: skip
 
 
-def _pairs(center: Tensor, atoms: int) -> tuple[Tensor, Tensor, Tensor]:
-    """All unordered pairs of different directed bonds with the same center: bond, bond, center."""
+def unordered_pairs(center: Tensor, atoms: int) -> tuple[Tensor, Tensor]:
+    """All unordered pairs of different directed bonds with the same center, from the center of each bond."""
     order = torch.argsort(center, stable=True)
     size = torch.bincount(center, minlength=atoms)[center[order]]
     rank = torch.arange(len(order), device=center.device)
@@ -117,7 +123,7 @@ def _pairs(center: Tensor, atoms: int) -> tuple[Tensor, Tensor, Tensor]:
     partners = size - 1 - (rank - first_of_group)
     a = torch.repeat_interleave(rank, partners)
     offset = torch.arange(len(a), device=center.device) - (torch.cumsum(partners, 0) - partners)[a]
-    return order[a], order[a + 1 + offset], center[order[a]]
+    return order[a], order[a + 1 + offset]
 
 
 def angle_counts(bonds: Bonds, atoms: int, cutoff: float) -> Tensor:
@@ -236,7 +242,7 @@ class CHGNetNetwork:
         vector = graph.vector.detach().requires_grad_(True)
         with torch.enable_grad(), _tiny_is_zero():
             energy, magmoms = self.forward(vector, graph)
-            total = energy.sum()
+            total = energy.sum() if graph.copies is None else energy @ graph.copies
             if not total.requires_grad:
                 return energy, magmoms, torch.zeros_like(vector)
             (gradient,) = torch.autograd.grad(total, vector)
@@ -245,7 +251,7 @@ class CHGNetNetwork:
     def forward(self, vector: Tensor, graph: Graph) -> tuple[Tensor, Tensor]:
         """Site energies (N,) float64 in eV, reference energies included, and magnetic moments (N,) in μB."""
         length = vector.norm(dim=-1)
-        basis = self.radial(length).to(self.dtype)  # (U, 31)
+        basis = self.radial(length[: len(graph.bonds.here) // 2]).to(self.dtype)  # (U, 31)
         short_basis = basis[: graph.short]
         parts = (basis @ self.radial_map).split([WIDTH] + [2 * WIDTH] * len(self.atom_layers), dim=-1)
         weight, bond_terms = parts[0], parts[1:]
@@ -276,8 +282,9 @@ class CHGNetNetwork:
         return energy.double() + self.reference.index_select(0, graph.numbers - 1), magmoms
 
     def _angle_features(self, vector: Tensor, length: Tensor, graph: Graph) -> Tensor:
-        unit = vector[: graph.short] / length[: graph.short, None]
-        first, second = graph.angles.here.chunk(2)
+        used = graph.short if graph.spans is graph.angles.here else len(length)
+        unit = vector[:used] / length[:used, None]
+        first, second = graph.spans.chunk(2)
         cosine = graph.sign * (unit.index_select(0, first) * unit.index_select(0, second)).sum(-1)
         angle = torch.acos(cosine * (1 - 1e-6)).to(self.dtype)  # the factor is the package's: acos stays smooth
         wave = angle[:, None] * self.frequencies

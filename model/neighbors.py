@@ -41,8 +41,9 @@ def heights(lattice: Tensor) -> Tensor:
 
 
 def periodic_edges(
-    positions: Tensor, lattice: Tensor, counts: Tensor, *, cutoff: float, max_images: int = 100_000
-) -> Edges:
+    positions: Tensor, lattice: Tensor, counts: Tensor, *, cutoff: float, receivers: Tensor | None = None,
+    max_images: int = 100_000,
+) -> Edges:  # fmt: skip
     """All pairs closer than ``cutoff``, images of an atom with itself included, the atom itself excluded.
 
     Args:
@@ -50,16 +51,19 @@ def periodic_edges(
         lattice: (B, 3, 3) rows in Å.
         counts: (B,) atoms per crystal.
         cutoff: Å.
+        receivers: (K,) ascending, the atoms whose neighbours are wanted, or None for all.
         max_images: a cell so thin that it needs more periodic images than this is refused.
 
     Raises:
         ValueError: a cell is singular, not finite, or too thin.
     """
     with torch.no_grad():
-        return _periodic_edges(positions.detach(), lattice.detach(), counts, cutoff, max_images)
+        return _periodic_edges(positions.detach(), lattice.detach(), counts, cutoff, receivers, max_images)
 
 
-def _periodic_edges(positions: Tensor, lattice: Tensor, counts: Tensor, cutoff: float, max_images: int) -> Edges:
+def _periodic_edges(
+    positions: Tensor, lattice: Tensor, counts: Tensor, cutoff: float, receivers: Tensor | None, max_images: int
+) -> Edges:
     device = positions.device
     if not (torch.isfinite(lattice).all() and torch.isfinite(positions).all()):
         raise ValueError("positions and lattices must be finite")
@@ -80,8 +84,11 @@ def _periodic_edges(positions: Tensor, lattice: Tensor, counts: Tensor, cutoff: 
     fractional = fractional - cell
 
     first = torch.cumsum(counts, 0) - counts
-    receiver = torch.repeat_interleave(torch.arange(len(positions), device=device), counts[owner])
-    sender = torch.arange(len(receiver), device=device) - _starts(counts[owner])[receiver] + first[owner[receiver]]
+    chosen = torch.arange(len(positions), device=device) if receivers is None else receivers
+    partners = counts[owner[chosen]]
+    receiver = torch.repeat_interleave(chosen, partners)
+    start = torch.repeat_interleave(_starts(partners) - first[owner[chosen]], partners)
+    sender = torch.arange(len(receiver), device=device) - start
     table, table_start = _image_table(reach)
 
     parts = []

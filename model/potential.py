@@ -9,19 +9,23 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from model.action import Action
 from model.batch import Batch
 from model.chgnet_network import Bonds, CHGNetNetwork, Graph, angle_counts, build_graph, undirected_bonds
 from model.crystal import Crystal
 from model.neighbors import heights
+from model.projection import Projector
+from model.quotient import quotient
 
 MAX_IMAGES = 100_000  # periodic images of one cell within the cutoff
+SPHERE = 2 * 4 / 3 * np.pi * 6.0**3  # Å³, times the density: bonds and angles of an atom, about
 MAX_BONDS = 3_000_000  # of one crystal, as expected from its density
 # Peak memory in float32 per directed bond or ordered angle, measured by benchmarks/evaluate.py.
 BYTES, LEAN_BYTES = 14_000, 3_000
@@ -111,8 +115,14 @@ class Potential(Protocol):
         """Evaluate crystals of any size; one that cannot be evaluated has a ``problem`` instead of raising."""
         ...
 
-    def compute(self, batch: Batch) -> BatchEvaluation:
-        """Evaluate a float64 batch on ``device``; the path of the relaxer, without crystals."""
+    def compute(self, batch: Batch, symmetry: Sequence[Projector | None] | None = None) -> BatchEvaluation:
+        """Evaluate a float64 batch on ``device``; the path of the relaxer, without crystals.
+
+        Args:
+            batch: the crystals.
+            symmetry: per crystal the projector on operations that it has exactly, or None; a potential may use it to
+                do less, never to say something else.
+        """
         ...
 
 
@@ -148,22 +158,49 @@ class CHGNetPotential:
         """Evaluate crystals of any size; one that cannot be evaluated has a ``problem`` instead of raising."""
         return _evaluate(self, crystals)
 
-    def compute(self, batch: Batch) -> BatchEvaluation:
-        """Evaluate a float64 batch on ``device``."""
+    def compute(self, batch: Batch, symmetry: Sequence[Projector | None] | None = None) -> BatchEvaluation:
+        """Evaluate a float64 batch on ``device``; a symmetric crystal by one atom, bond and angle of each orbit."""
         problems = self._problems(batch)
         result = BatchEvaluation.unknown(batch, problems, magmoms=True)
-        good = torch.tensor([not problem for problem in problems], device=batch.counts.device)
-        if not good.any():
-            return result
-        atoms = good[batch.owner]
-        found = BatchEvaluation.joined(self._fitting(batch if good.all() else select(batch, good)))
-        assert result.magmoms is not None and found.magmoms is not None
-        result.energy[good], result.forces[atoms], result.stress[good] = found.energy, found.forces, found.stress
-        result.magmoms[atoms] = found.magmoms
-        for index, problem in zip(torch.nonzero(good).flatten().tolist(), found.problems, strict=True):
-            problems[index] = problem
+        good = [i for i, problem in enumerate(problems) if not problem]
+        groups = {
+            i: group for i in good if symmetry and (group := symmetry[i]) is not None and group.action is not None
+        }
+        for chosen in ([i for i in good if i not in groups], list(groups)):
+            if not chosen:
+                continue
+            mine = torch.zeros_like(batch.counts, dtype=torch.bool)
+            mine[chosen] = True
+            part, atoms = batch if mine.all() else select(batch, mine), mine[batch.owner]
+            pieces = self._reduced(part, list(groups.values())) if chosen[0] in groups else self._fitting(part)
+            found = BatchEvaluation.joined(pieces)
+            assert result.magmoms is not None and found.magmoms is not None
+            result.energy[mine], result.forces[atoms], result.stress[mine] = found.energy, found.forces, found.stress
+            result.magmoms[atoms] = found.magmoms
+            for index, problem in zip(chosen, found.problems, strict=True):
+                problems[index] = problem
         _mark_not_finite(result, batch)
         return result
+
+    def _reduced(self, batch: Batch, groups: Sequence[Projector]) -> list[BatchEvaluation]:
+        """Symmetric crystals in pieces; one that is large even so is computed as any other."""
+        volume = torch.linalg.det(batch.lattice).abs().tolist()
+        first_atom = [0, *torch.cumsum(batch.counts, 0).tolist()]
+        actions = [group.action for group in groups if group.action is not None]
+        cost = [
+            group.orbits * atoms / space * SPHERE * BYTES
+            for group, atoms, space in zip(groups, batch.counts.tolist(), volume, strict=True)
+        ]
+        found = []
+        for start, stop in _runs(cost, self.bytes):
+            part, some = _slice(batch, start, stop, first_atom), groups[start:stop]
+            evaluation = None
+            if cost[start] < self.bytes:
+                with contextlib.suppress(torch.OutOfMemoryError):
+                    graph, node = quotient(part, Action.joined(actions[start:stop]), self.network)
+                    evaluation = self._compute(graph, part, node)
+            found += self._fitting(part) if evaluation is None else [_averaged(evaluation, part, some)]
+        return found
 
     def _fitting(self, batch: Batch, *, lean: bool = False) -> list[BatchEvaluation]:
         """The batch in pieces that the device has memory for."""
@@ -206,18 +243,18 @@ class CHGNetPotential:
             piece: Bonds = bonds.part(edges[start], edges[stop], first_atom[start])
             yield part, build_graph(piece, part, self.network.bond_cutoff, lean=lean or need * BYTES > most)
 
-    def _compute(self, graph: Graph | None, batch: Batch) -> BatchEvaluation:
+    def _compute(self, graph: Graph | None, batch: Batch, node: Tensor | slice = slice(None)) -> BatchEvaluation:
         if graph is None:
             problem = f"{len(batch.numbers)} atoms need more than {LARGEST} times memory_mb; raise it"
             return BatchEvaluation.unknown(batch, [problem], magmoms=True)
         site_energy, magmoms, gradient = self.network.bond_gradient(graph)
-        energy = _sum(site_energy, batch) / batch.counts
+        energy = _sum(site_energy[node], batch) / batch.counts
         forces = torch.zeros_like(batch.positions)
         forces.index_add_(0, graph.center, gradient).index_add_(0, graph.neighbor, -gradient)
         outer = graph.vector[:, :, None] * gradient[:, None, :]
         virial = torch.zeros_like(batch.lattice).index_add_(0, batch.owner[graph.center], outer)
         stress = (virial + virial.mT) / 2 / torch.linalg.det(batch.lattice).abs()[:, None, None]
-        return BatchEvaluation(energy, forces, stress, magmoms.double(), [""] * len(batch))
+        return BatchEvaluation(energy, forces, stress, magmoms[node].double(), [""] * len(batch))
 
 
 class ASEPotential:
@@ -238,7 +275,7 @@ class ASEPotential:
         """Evaluate crystals one by one; one that cannot be evaluated has a ``problem`` instead of raising."""
         return _evaluate(self, crystals)
 
-    def compute(self, batch: Batch) -> BatchEvaluation:
+    def compute(self, batch: Batch, symmetry: Sequence[Projector | None] | None = None) -> BatchEvaluation:
         """Evaluate a float64 batch crystal by crystal."""
         problems = ["" if ok else "not finite" for ok in _finite(batch).tolist()]
         result = BatchEvaluation.unknown(batch, problems, magmoms=False)
@@ -296,6 +333,16 @@ def _evaluate(potential: Potential, crystals: Sequence[Crystal]) -> list[Evaluat
         results = iter(potential.compute(batch).split(batch.counts))
     empty = Evaluation(np.nan, np.zeros((0, 3)), np.full((3, 3), np.nan), None, "no atoms")
     return [next(results) if len(crystal) else empty for crystal in crystals]
+
+
+def _averaged(evaluation: BatchEvaluation, batch: Batch, groups: Sequence[Projector]) -> BatchEvaluation:
+    """The same with forces and stress averaged over the operations of each crystal."""
+    forces = evaluation.forces.split(batch.counts.tolist())
+    return replace(
+        evaluation,
+        forces=torch.cat([group.atoms(rows) for group, rows in zip(groups, forces, strict=True)]),
+        stress=torch.stack([group.cell(rows) for group, rows in zip(groups, evaluation.stress, strict=True)]),
+    )
 
 
 def _load(model: str) -> Any:

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.action import Action
 from model.crystal import Crystal
-from model.symmetry import operations, refine
+from model.symmetry import onto_group
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,10 +20,17 @@ class Projector:
     Attributes:
         turns: (G, 3, 3) the operations' rotations of Cartesian rows, ``v' = v @ turn``.
         targets: (G, n) atom that each atom is carried to.
+        action: the same image by image, where known.
     """
 
     turns: Tensor
     targets: Tensor
+    action: Action | None = None
+
+    @property
+    def orbits(self) -> int:
+        """Orbits of atoms that a potential has to look at."""
+        return self.targets.shape[1] if self.action is None else len(np.unique(self.action.first))
 
     def atoms(self, vectors: Tensor) -> Tensor:
         """(n, 3) average of the vectors of the atoms over the operations."""
@@ -31,7 +39,7 @@ class Projector:
 
     def to(self, like: Tensor) -> Projector:
         """The same with the device and dtype of ``like``."""
-        return Projector(self.turns.to(like), self.targets.to(like.device))
+        return Projector(self.turns.to(like), self.targets.to(like.device), self.action)
 
     def cell(self, tensor: Tensor) -> Tensor:
         """(3, 3) average of a tensor over the operations."""
@@ -47,11 +55,13 @@ def symmetric_start(
     comes back as it is, with None.
     """
     sound = len(crystal) > 0 and np.isfinite(crystal.fractional).all() and np.isfinite(crystal.lattice).all()
-    refined = refine(crystal, symprec, -1.0) if sound and crystal.volume > 1e-6 else None
-    if refined is None:
+    found = onto_group(crystal, symprec) if sound and crystal.volume > 1e-6 else None
+    if found is None:
         return crystal, None
-    found = [(turn, to) for turn, to in operations(refined.parent) if np.array_equal(free[to], free)]
-    if len(found) < 2:
+    symmetric, every = found
+    kept = [(turn, to) for turn, to in every if np.array_equal(free[to], free)]
+    if len(kept) < 2:
         return crystal, None
-    turns, targets = (torch.from_numpy(np.stack(column)).to(device) for column in zip(*found, strict=True))
-    return refined.parent, Projector(turns, targets)
+    turns, targets = (np.stack(column) for column in zip(*kept, strict=True))
+    action = Action.of(symmetric, turns, targets)
+    return symmetric, Projector(torch.from_numpy(turns).to(device), torch.from_numpy(targets).to(device), action)

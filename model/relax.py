@@ -54,7 +54,7 @@ class RelaxSettings(Settings):
     max_steps: int = Field(500, ge=0)  # as ASE counts them
     cell: Cell = "full"  # all of the lattice relaxes, its size only, its shape only, or nothing of it
     pressure: float = Field(0.0, allow_inf_nan=False)  # GPa, external
-    keep_symmetry: bool = False  # hold every crystal on the space group that it has at the start
+    keep_symmetry: bool = False  # hold every crystal on the space group that it has at the start, for less work
     symprec: float = Field(0.01, gt=0)  # Å, tolerance of that space group
     max_seconds: float = Field(600.0, ge=0)  # wall time of a crystal in its batch, whatever the others need
     max_volume_change: float = Field(3.0, gt=1)  # factor by which the volume may grow or shrink
@@ -81,6 +81,7 @@ class Relaxation:
         reason: one of `REASONS`.
         detail: what the potential said where it failed.
         seconds: wall time in the batch.
+        orbits: atoms that a step had to compute; with ``keep_symmetry`` one of each orbit.
     """
 
     initial: Crystal
@@ -96,6 +97,7 @@ class Relaxation:
     reason: str
     detail: str = ""
     seconds: float = 0.0
+    orbits: int = 0
 
 
 def usable(outcome: Relaxation) -> bool:
@@ -244,11 +246,12 @@ def _advance(running: Running, job: _Job) -> Running:
     settings = job.settings
     deformation = running.deformation()
     batch = running.batch(deformation)
-    evaluation = job.potential.compute(batch)
+    projectors = [job.projectors.get(index) for index in running.index.tolist()]
+    evaluation = job.potential.compute(batch, projectors)
     forces = generalised_forces(running, batch, evaluation, deformation, settings)
-    for place, index in enumerate(running.index.tolist() if job.projectors else ()):
-        if index in job.projectors:
-            _project_(forces, running.owner == place, running.row_is_atom, job.projectors[index])
+    for place, projector in enumerate(projectors):
+        if projector is not None:
+            _project_(forces, running.owner == place, running.row_is_atom, projector)
     force = longest_row(forces, running.owner, len(batch))
     fresh = running.steps == 0
     running = replace(
@@ -377,11 +380,13 @@ def _report(
     steps = int(running.steps[i])
     atoms = batch.owner == i
     forces = evaluation.forces[atoms].cpu().numpy()
+    projector = job.projectors.get(index)
+    orbits = projector.orbits if projector else len(initial)
     if reason == "nan" or evaluation.problems[i]:
         forces = np.full_like(forces, np.nan)
         failed = Relaxation(
             initial, initial, before, before, forces, force_before, force_before, float("nan"), steps, False, reason,
-            evaluation.problems[i], seconds,
+            evaluation.problems[i], seconds, orbits,
         )  # fmt: skip
         job.finish(index, failed)
         return
@@ -390,6 +395,6 @@ def _report(
     pressure = -float(evaluation.stress[i].diagonal().mean()) / GPa
     done = Relaxation(
         initial, final, before, float(evaluation.energy[i]), forces, force_before, float(force[i]), pressure, steps,
-        reason == "converged", reason, "", seconds,
+        reason == "converged", reason, "", seconds, orbits,
     )  # fmt: skip
     job.finish(index, done)

@@ -40,20 +40,31 @@ class PhaseSettings(Settings):
 
     within: float = Field(0.02, ge=0)  # eV/atom above the hull of single points
     max_atoms: int = Field(250, ge=1)  # in the cell of the file
-    relaxation: RelaxSettings = RelaxSettings(optimizer="lbfgs", fmax=0.05, max_steps=300)
+    relaxation: RelaxSettings = RelaxSettings(optimizer="lbfgs", fmax=0.05, max_steps=300, keep_symmetry=True)
 
 
-def choose(structures: str | Path, settings: PhaseSettings, *, first: Sequence[str] = ()) -> pd.DataFrame:
+def choose(
+    structures: str | Path, settings: PhaseSettings, *, first: Sequence[str] = (), known: str | Path | None = None
+) -> pd.DataFrame:
     """Phases to relax, the systems named first (with their sub-systems) in front, small cells before large ones.
 
+    Args:
+        structures: a Parquet file.
+        settings: which of its phases.
+        first: chemical systems.
+        known: a Parquet file with the ``material_id`` of phases to leave out.
+
     Raises:
-        ValueError: the file lacks a column, a system has an unknown element, or nothing is chosen.
+        ValueError: a file lacks a column, a system has an unknown element, or nothing is chosen.
     """
     elements = [parse_system(system) for system in first]
     frame = read_columns(structures, COLUMNS, see=SEE, filters=[("e_above_hull", "<=", settings.within)])
     frame = with_system(frame[frame["n_atoms"] <= settings.max_atoms])
+    if known is not None:
+        frame = frame[~frame["material_id"].isin(read_columns(known, ["material_id"], see=SEE)["material_id"])]
     if frame.empty:
-        raise ValueError(f"{structures} has no phase within {settings.within} eV/atom of the hull")
+        other = "" if known is None else f" that {known} does not know"
+        raise ValueError(f"{structures} has no phase within {settings.within} eV/atom of the hull{other}")
     return frame.assign(later=~of_systems(frame, elements)).sort_values(["later", "n_atoms", "material_id"])
 
 

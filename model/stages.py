@@ -151,8 +151,8 @@ class Relaxer:
     ) -> list[Relaxation | Rejected]:
         """One outcome a crystal, in order.
 
-        The crystals relax together, so each is given its share of the wall time, by atoms and steps: the ``seconds`` of
-        all outcomes add up to what they took.
+        The crystals relax together, so each is given its share of the wall time, by orbits of atoms and steps: the
+        ``seconds`` of all outcomes add up to what they took.
 
         Args:
             crystals: as made.
@@ -166,7 +166,7 @@ class Relaxer:
         masks, placed = (None if some is None else [some[index] for index in places] for some in (free, guests))
         accepted = [crystals[index] for index in places]
         relaxed = funnel(accepted, self.potential, settings or self.relaxation, free=masks, guests=placed)
-        work = [len(outcome.initial) * (outcome.steps + 1) for outcome in relaxed]
+        work = [outcome.orbits * (outcome.steps + 1) for outcome in relaxed]
         second = (time.monotonic() - began) / max(1, sum(work))
         shared = iter([replace(outcome, seconds=second * n) for outcome, n in zip(relaxed, work, strict=True)])
         return [next(shared) if verdict is None else verdict for verdict in verdicts]

@@ -98,15 +98,36 @@ def refine(crystal: Crystal, symprec: float = SYMPREC, angle_tolerance: float = 
     return Refined(primitive, parent, group, _displacement(crystal, parent), _strain(crystal, parent))
 
 
-def operations(crystal: Crystal) -> list[tuple[np.ndarray, np.ndarray]]:
+Operations = list[tuple[np.ndarray, np.ndarray]]
+
+
+def operations(crystal: Crystal) -> Operations:
     """The operations of a crystal's space group (within `EXACT`), lattice translations of its primitive cell included.
 
     Returns:
         for each its rotation (3, 3) of Cartesian rows, and (n,) the atom that each atom is carried to.
     """
+    return _operations(crystal, *fractional_operations(crystal))
+
+
+def onto_group(crystal: Crystal, symprec: float) -> tuple[Crystal, Operations] | None:
+    """The crystal moved onto the group that it has within ``symprec`` (Å), in its own cell, and the `operations`.
+
+    Returns:
+        None where there is nothing but the identity, or no one-to-one mapping of atoms carries the group.
+    """
+    dataset = _dataset(crystal, symprec, -1.0)
+    if dataset is None or len(dataset.rotations) < 2:
+        return None
+    parent = _symmetrised(crystal, dataset.rotations, dataset.translations)
+    found = [] if parent is None else _operations(parent, dataset.rotations, dataset.translations)
+    return None if parent is None or len(found) < len(dataset.rotations) else (parent, found)
+
+
+def _operations(crystal: Crystal, rotations: np.ndarray, translations: np.ndarray) -> Operations:
     inverse = np.linalg.inv(crystal.lattice)
     found = []
-    for rotation, translation in zip(*fractional_operations(crystal), strict=True):
+    for rotation, translation in zip(rotations, translations, strict=True):
         target = carried(crystal, rotation, translation)
         if target is not None:
             found.append((inverse @ rotation.T @ crystal.lattice, target))
@@ -120,9 +141,13 @@ def fractional_operations(crystal: Crystal) -> tuple[np.ndarray, np.ndarray]:
 
 
 def carried(crystal: Crystal, rotation: np.ndarray, translation: np.ndarray) -> np.ndarray | None:
-    """(n,) atom that each atom is carried to by x → R x + t; None if that is not one to one."""
+    """(n,) atom that each atom is carried to by x → R x + t, within `EXACT`; None if that is not one to one."""
     step = (crystal.fractional @ rotation.T + translation)[:, None] - crystal.fractional[None]
-    return _pairing(np.square((step - np.round(step)) @ crystal.lattice).sum(-1), crystal.numbers)
+    square = np.square((step - np.round(step)) @ crystal.lattice).sum(-1)
+    target = _pairing(square, crystal.numbers)
+    if target is None or square[np.arange(len(target)), target].max() > EXACT**2:
+        return None
+    return target
 
 
 def generic_dataset(lattice: np.ndarray, rotations: np.ndarray, translations: np.ndarray) -> Any:

@@ -468,6 +468,9 @@ def reference_relax(
     fmax: Annotated[float, typer.Option(help="Converged below this force and scaled stress, eV/Å")] = 0.05,
     share: Annotated[str, typer.Option(help="k/n: do the k-th of n shares, one process each")] = "1/1",
     minutes: Annotated[float | None, typer.Option(min=0, help="Stop after this time", show_default=False)] = None,
+    known: Annotated[
+        Path | None, typer.Option(help="Parquet of relaxed energies, whose phases are left out", show_default=False)
+    ] = None,
 ) -> None:
     """Relax all phases near the hull, in parts: stop it any time, the same command goes on."""
     from search.reference_command import relax_reference
@@ -475,7 +478,7 @@ def reference_relax(
     seconds = math.inf if minutes is None else 60 * minutes
     relax_reference(
         console, structures, out, within=within, first=first, max_atoms=max_atoms, potential=potential, fmax=fmax,
-        share=share, max_seconds=seconds,
+        share=share, max_seconds=seconds, known=known,
     )  # fmt: skip
 
 

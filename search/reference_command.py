@@ -18,7 +18,7 @@ LINES = 20  # between the start and the end, where there is no terminal
 
 def relax_reference(
     console: Console, structures: Path, out: Path, *, within: float, first: str, max_atoms: int, potential: str,
-    fmax: float, share: str, max_seconds: float,
+    fmax: float, share: str, max_seconds: float, known: Path | None = None,
 ) -> None:  # fmt: skip
     """Relax the phases of a file near the hull and say what came of it."""
     torch.set_num_threads(1)
@@ -27,9 +27,10 @@ def relax_reference(
         raise ValueError(f"--share {share}: give k/n with k from 1 to n, for example 1/4")
     if fmax <= 0:
         raise ValueError(f"--fmax must be above 0, got {fmax}")
-    relaxation = RelaxSettings(optimizer="lbfgs", fmax=fmax, max_steps=300)
+    relaxation = RelaxSettings(optimizer="lbfgs", fmax=fmax, max_steps=300, keep_symmetry=True)
     settings = PhaseSettings(within=within, max_atoms=max_atoms, relaxation=relaxation)
-    phases = choose(structures, settings, first=[system for system in first.split(",") if system.strip()])
+    systems = [system for system in first.split(",") if system.strip()]
+    phases = choose(structures, settings, first=systems, known=known)
     console.print(f"{len(phases)} phases of up to {phases['n_atoms'].max()} atoms within {within} eV/atom of the hull")
     model = CHGNetPotential(potential.removeprefix("chgnet-"))
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:

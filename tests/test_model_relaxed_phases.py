@@ -60,6 +60,17 @@ def test_systems_named_first_come_first_then_small_cells(structures) -> None:
         choose(structures, PhaseSettings(max_atoms=1))
 
 
+def test_known_phases_are_left_out(structures, tmp_path) -> None:
+    known = tmp_path / "known.parquet"
+    pd.DataFrame({"material_id": ["Al", "X", "other"], "energy_per_atom": 0.0}).to_parquet(known)
+    assert choose(structures, SETTINGS, known=known)["material_id"].tolist() == ["Au", "Ni", "Cu", "Pd"]
+    pd.DataFrame({"material_id": [*PHASES, "X"]}).to_parquet(known)
+    with pytest.raises(ValueError, match=r"no phase within 0.05 eV/atom of .* that .*known.parquet does not know"):
+        choose(structures, SETTINGS, known=known)
+    with pytest.raises(ValueError, match=r"lost.parquet does not exist"):
+        choose(structures, SETTINGS, known=tmp_path / "lost.parquet")
+
+
 def test_what_is_stopped_goes_on_and_nothing_is_done_twice(structures, tmp_path, emt, monkeypatch) -> None:
     monkeypatch.setattr(relaxed_phases, "PART_ATOMS", 3)
     phases, folder = choose(structures, SETTINGS), tmp_path / "out"

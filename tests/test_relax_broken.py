@@ -37,7 +37,7 @@ def test_the_benchmark_counts_what_happens(chgnet) -> None:
     assert (record["done"], sum(summarise(record)["reasons"].values())) == (6, 6)
 
     class Breaks(CHGNetPotential):
-        def compute(self, batch):
+        def compute(self, batch, symmetry=None):
             raise RuntimeError("no answer")
 
     advance(record, 8, Breaks())

@@ -120,7 +120,7 @@ def configuration(name: str, seed: int, arguments: argparse.Namespace) -> Search
         "compositions": compositions,
         "generators": methods,
         "lattices": {"volume_per_atom": arguments.volume},
-        "relaxation": {"optimizer": "lbfgs", "fmax": 0.05, "max_steps": 200},
+        "relaxation": {"optimizer": "lbfgs", "fmax": 0.05, "max_steps": 200, "keep_symmetry": True},
         "frameworks": {"guests": arguments.guests or None, **({"sweep": 0} if name == "papers" else {})},
         "policy": {
             "rounds": 10**6,
