@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from model.composition import CellFormula
 from model.crystal import Crystal
-from model.distinct import DistinctCrystals, DistinctSettings
+from model.distinct import DistinctCrystals, DistinctSettings, distance_fingerprints
 from model.symmetry import SYMPREC, space_group
 from search.inpaint import read_host
 from search.results import pack, required
@@ -79,27 +81,29 @@ class FrameworkPool:
 
     def __init__(self, volume_change: float, files: Sequence[Mapping[str, Any]] = ()) -> None:
         self.known: dict[str, KnownFramework] = {}
-        self._settings = DistinctSettings(same_space_group=True, volume_tolerance=volume_change)
+        self._settings = DistinctSettings(same_space_group=True, volume_tolerance=volume_change, extremes=True)
         self._distinct: dict[str, DistinctCrystals] = {}
         self._names: dict[str, list[str]] = {}
-        for record in files:
-            self._add(record, {"candidate": None, "lattice_system": None, "e_d": None})
+        self.read([{"candidate": None, "lattice_system": None, "e_d": None, "frameworks": files}])
 
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Take over the frameworks of one stored candidate."""
-        for record in row["frameworks"] or ():
-            self._add(record, row)
+    def read(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Take over the frameworks of stored candidates."""
+        found = [(record, row) for row in rows for record in row["frameworks"] or ()]
+        hosts = [required(record["host"]) for record, _ in found]
+        for (record, row), host, fingerprint in zip(found, hosts, distance_fingerprints(hosts), strict=True):
+            name = self._first(record, row, host, fingerprint)
+            self.known[name].seen(dict(record["guests"]), row["e_d"])
 
-    def _add(self, record: Mapping[str, Any], row: Mapping[str, Any]) -> None:
-        host = required(record["host"])
+    def _first(self, record: Mapping[str, Any], row: Mapping[str, Any], host: Crystal, fingerprint: np.ndarray) -> str:
+        """Name of the framework that stands for this one, which may be itself."""
         key = str(CellFormula.parse(host.composition.formula))
         names = self._names.setdefault(key, [])
         distinct = self._distinct.setdefault(key, DistinctCrystals(self._settings))
-        same = distinct.add(host, record["space_group_number"])
+        same = distinct.add(host, record["space_group_number"], fingerprint=fingerprint)
         names.append(record["framework"] if same is None else names[same])
         if same is None:
             self.known[record["framework"]] = KnownFramework.of(record, row)
-        self.known[names[-1]].seen(dict(record["guests"]), row["e_d"])
+        return names[-1]
 
 
 def fillings(

@@ -151,8 +151,8 @@ class Known:
 
     def _read_round(self, rows: Sequence[Row]) -> None:
         self.novelty.read(rows)
+        self.pool.read(rows)
         for row in rows:
-            self.pool.add(row)
             self.ending.read(row)
             self._number.append(self._spent.setdefault(Spent.by(row), len(self._spent)))
             self._work.append(work(row, self.policy))

@@ -231,8 +231,9 @@ class SimulatedCrew:
         pass
 
     def wait(self, seconds: float) -> set[Any]:
+        now = self.clock.now()
         ends = [pool.calls[0][0] for pool in self.pools.values() if pool.calls]
-        self.clock.skip(max(0.0, min([seconds, *(end - self.clock.now() for end in ends)])))
+        self.clock.skip(max(0.0, min([seconds, *(end - now for end in ends)])))
         return set()
 
 

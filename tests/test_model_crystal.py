@@ -38,6 +38,12 @@ def test_round_trip_through_pymatgen(lithium_oxide: Crystal) -> None:
     assert_same(Crystal.from_pymatgen(lithium_oxide.to_pymatgen()), lithium_oxide)
 
 
+def test_round_trip_through_bytes(lithium_oxide: Crystal) -> None:
+    content = lithium_oxide.to_bytes()
+    assert Crystal.from_bytes(content).identity == lithium_oxide.identity
+    assert len(content) == 72 + 25 * len(lithium_oxide)
+
+
 def test_round_trip_through_ase(lithium_oxide: Crystal) -> None:
     atoms = lithium_oxide.to_ase()
     assert atoms.pbc.all()

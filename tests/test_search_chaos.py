@@ -294,7 +294,7 @@ def small_disk(tmp_path):
     """A disk that can be made larger."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], capture_output=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", folder], capture_output=True)
     if mounted.returncode:
         pytest.skip(f"a small file system cannot be mounted: {mounted.stderr.decode().strip()}")
     yield folder

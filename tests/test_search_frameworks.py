@@ -34,8 +34,7 @@ def row(candidate, e_d, *records):
 
 def pool_of(*rows, volume_change=0.05):
     pool = FrameworkPool(volume_change)
-    for one in rows:
-        pool.add(one)
+    pool.read(rows)
     return pool
 
 
