@@ -25,10 +25,10 @@ from model.projection import Projector
 from model.quotient import quotient
 
 MAX_IMAGES = 100_000  # periodic images of one cell within the cutoff
-SPHERE = 2 * 4 / 3 * np.pi * 6.0**3  # Å³, times the density: bonds and angles of an atom, about
 MAX_BONDS = 3_000_000  # of one crystal, as expected from its density
 # Peak memory in float32 per directed bond or ordered angle, measured by benchmarks/evaluate.py.
 BYTES, LEAN_BYTES = 14_000, 3_000
+LISTED = 100  # bytes for an angle and an operation while orbits are sought
 LARGEST = 5  # times the budget, for one crystal alone
 
 
@@ -153,6 +153,7 @@ class CHGNetPotential:
         self.device = torch.device(device)
         self.bytes = memory_mb * 2**20 * (4 / dtype.itemsize)
         self.network = CHGNetNetwork(_load(model), device=device, dtype=dtype)
+        self.sphere = 4 / 3 * np.pi * self.network.atom_cutoff**3  # Å³
 
     def evaluate(self, crystals: Sequence[Crystal]) -> list[Evaluation]:
         """Evaluate crystals of any size; one that cannot be evaluated has a ``problem`` instead of raising."""
@@ -184,13 +185,14 @@ class CHGNetPotential:
 
     def _reduced(self, batch: Batch, groups: Sequence[Projector]) -> list[BatchEvaluation]:
         """Symmetric crystals in pieces; one that is large even so is computed as any other."""
-        volume = torch.linalg.det(batch.lattice).abs().tolist()
         first_atom = [0, *torch.cumsum(batch.counts, 0).tolist()]
         actions = [group.action for group in groups if group.action is not None]
-        cost = [
-            group.orbits * atoms / space * SPHERE * BYTES
-            for group, atoms, space in zip(groups, batch.counts.tolist(), volume, strict=True)
-        ]
+        density = batch.counts / torch.linalg.det(batch.lattice).abs()
+        bonds = density * self.sphere  # of an atom
+        angles = (bonds * (self.network.bond_cutoff / self.network.atom_cutoff) ** 3) ** 2 / 2
+        kept = torch.tensor([len(a.carriers) / len(a.first) for a in actions], device=self.device)  # operations an apex
+        orbits = torch.tensor([group.orbits for group in groups], device=self.device)
+        cost = (orbits * (2 * bonds * BYTES + angles * kept * LISTED)).tolist()
         found = []
         for start, stop in _runs(cost, self.bytes):
             part, some = _slice(batch, start, stop, first_atom), groups[start:stop]
@@ -221,8 +223,7 @@ class CHGNetPotential:
         """Why a crystal cannot be evaluated, from its cell and elements alone."""
         tests = broken_cells(batch, self.network.atom_cutoff)
         tests[f"element beyond {self.network.elements}"] = _any(batch.numbers > self.network.elements, batch)
-        sphere = 4 / 3 * torch.pi * self.network.atom_cutoff**3
-        tests["too dense"] = batch.counts**2 * sphere / torch.linalg.det(batch.lattice).abs() > MAX_BONDS
+        tests["too dense"] = batch.counts**2 * self.sphere / torch.linalg.det(batch.lattice).abs() > MAX_BONDS
         columns = zip(*(test.tolist() for test in tests.values()), strict=True)
         return [next((name for name, hit in zip(tests, row, strict=True) if hit), "") for row in columns]
 

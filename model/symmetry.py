@@ -101,37 +101,27 @@ def refine(crystal: Crystal, symprec: float = SYMPREC, angle_tolerance: float = 
 Operations = list[tuple[np.ndarray, np.ndarray]]
 
 
-def operations(crystal: Crystal) -> Operations:
-    """The operations of a crystal's space group (within `EXACT`), lattice translations of its primitive cell included.
-
-    Returns:
-        for each its rotation (3, 3) of Cartesian rows, and (n,) the atom that each atom is carried to.
-    """
-    return _operations(crystal, *fractional_operations(crystal))
-
-
 def onto_group(crystal: Crystal, symprec: float) -> tuple[Crystal, Operations] | None:
-    """The crystal moved onto the group that it has within ``symprec`` (Å), in its own cell, and the `operations`.
+    """The crystal moved onto the group that it has within ``symprec`` (Å), and the operations of that group.
 
     Returns:
-        None where there is nothing but the identity, or no one-to-one mapping of atoms carries the group.
+        the crystal in the cell and atom order given; and for each operation, lattice translations of the primitive
+        cell included, its rotation (3, 3) of Cartesian rows and (n,) the atom that each atom is carried to. None where
+        there is nothing but the identity, or no one-to-one mapping of atoms carries the group.
     """
     dataset = _dataset(crystal, symprec, -1.0)
     if dataset is None or len(dataset.rotations) < 2:
         return None
     parent = _symmetrised(crystal, dataset.rotations, dataset.translations)
-    found = [] if parent is None else _operations(parent, dataset.rotations, dataset.translations)
-    return None if parent is None or len(found) < len(dataset.rotations) else (parent, found)
-
-
-def _operations(crystal: Crystal, rotations: np.ndarray, translations: np.ndarray) -> Operations:
-    inverse = np.linalg.inv(crystal.lattice)
-    found = []
-    for rotation, translation in zip(rotations, translations, strict=True):
-        target = carried(crystal, rotation, translation)
-        if target is not None:
-            found.append((inverse @ rotation.T @ crystal.lattice, target))
-    return found
+    if parent is None:
+        return None
+    inverse, found = np.linalg.inv(parent.lattice), []
+    for rotation, translation in zip(dataset.rotations, dataset.translations, strict=True):
+        target = carried(parent, rotation, translation)
+        if target is None:
+            return None
+        found.append((inverse @ rotation.T @ parent.lattice, target))
+    return parent, found
 
 
 def fractional_operations(crystal: Crystal) -> tuple[np.ndarray, np.ndarray]:

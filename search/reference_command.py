@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.progress import Progress
 
 from model.potential import CHGNetPotential
-from model.relax import RelaxSettings
 from model.relaxed_phases import MERGED, PhaseSettings, choose, relax_phases
 
 LINES = 20  # between the start and the end, where there is no terminal
@@ -27,7 +26,7 @@ def relax_reference(
         raise ValueError(f"--share {share}: give k/n with k from 1 to n, for example 1/4")
     if fmax <= 0:
         raise ValueError(f"--fmax must be above 0, got {fmax}")
-    relaxation = RelaxSettings(optimizer="lbfgs", fmax=fmax, max_steps=300, keep_symmetry=True)
+    relaxation = PhaseSettings().relaxation.model_copy(update={"fmax": fmax})
     settings = PhaseSettings(within=within, max_atoms=max_atoms, relaxation=relaxation)
     systems = [system for system in first.split(",") if system.strip()]
     phases = choose(structures, settings, first=systems, known=known)

@@ -143,6 +143,13 @@ def test_without_memory_it_goes_the_plain_way(exact, monkeypatch) -> None:
     monkeypatch.setattr("model.potential.quotient", full)
     assert_equal(exact, [crystal], [projector])
 
+    def never(*_):
+        raise AssertionError("a crowd of angles was listed for every operation")
+
+    monkeypatch.setattr("model.potential.quotient", never)
+    crowded, projector = held(Crystal.from_ase(bulk("Cu", a=1.4)))
+    assert_equal(CHGNetPotential(dtype=torch.float64, memory_mb=150.0), [crowded], [projector])
+
 
 def test_a_relaxation_takes_the_same_steps(exact) -> None:
     class Blind(CHGNetPotential):
