@@ -105,3 +105,12 @@ def test_one_atom_that_has_moved_far_shows_in_the_extremes():
     for tolerance, found in ((1.1 * max(extremes), 0), (0.9 * max(extremes), None)):
         distinct = DistinctCrystals(DistinctSettings(distance_tolerance=1.1 * mean, extreme_tolerance=tolerance))
         assert [distinct.add(rattled), distinct.add(moved)] == [None, found]
+
+
+@pytest.mark.parametrize(("matches", "found"), [(None, 1), (1, 1), (0, None)])
+def test_the_most_similar_come_to_the_matcher_first_and_not_more_than_asked_for(matches, found):
+    wide = SALT.replace(lattice=SALT.lattice * 1.01)
+    distinct = DistinctCrystals(DistinctSettings(energy_tolerance=0.02, matches=matches))
+    assert distinct.add(wide, energy=-3.0) is None
+    assert distinct.add(SALT, energy=-3.03) is None
+    assert distinct.add(SALT, energy=-3.015) == found
