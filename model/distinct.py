@@ -29,7 +29,7 @@ class DistinctSettings(Settings):
 
     volume_tolerance: float = 0.1  # relative difference of the volumes per atom
     distance_tolerance: float = 0.5  # Å, difference of the mean k-th neighbour distances of an element, k = 1 to 8
-    extreme_tolerance: float = 0.5  # Å, the same for the smallest and the largest of these distances
+    rms_tolerance: float = 0.5  # Å, root mean square difference of the mean, smallest and largest such distances
     energy_tolerance: float | None = None  # eV/atom; of crystals that are relaxed
     matches: int | None = None  # put to the matcher for a crystal at most, those with the closest distances
     ltol: float = 0.2  # StructureMatcher: relative tolerance of lengths
@@ -107,10 +107,10 @@ class _Known:
         if settings.same_space_group and group:
             close &= (self.groups[:n] == group) | (self.groups[:n] == 0)
         places = np.flatnonzero(close)
-        tolerances = np.repeat((settings.distance_tolerance, *[settings.extreme_tolerance] * 2), len(fingerprint) // 3)
         difference = np.abs(self.fingerprints[places] - fingerprint.astype(np.float32))
-        alike = (difference <= tolerances).all(axis=1)
-        order = np.argsort((difference[alike] ** 2).sum(axis=1), kind="stable")
+        mean, rms = difference[:, : len(fingerprint) // 3], np.sqrt((difference**2).mean(axis=1))
+        alike = (mean.max(axis=1, initial=0.0) <= settings.distance_tolerance) & (rms <= settings.rms_tolerance)
+        order = np.argsort(rms[alike], kind="stable")
         found: np.ndarray = places[alike][order[: settings.matches]]
         return found
 

@@ -81,7 +81,9 @@ class FrameworkPool:
 
     def __init__(self, volume_change: float, files: Sequence[Mapping[str, Any]] = ()) -> None:
         self.known: dict[str, KnownFramework] = {}
-        self._settings = DistinctSettings(same_space_group=True, volume_tolerance=volume_change, matches=8)
+        self._settings = DistinctSettings(
+            same_space_group=True, volume_tolerance=volume_change, rms_tolerance=0.3, matches=4
+        )
         self._distinct: dict[str, DistinctCrystals] = {}
         self._names: dict[str, list[str]] = {}
         self.read([{"candidate": None, "lattice_system": None, "e_d": None, "frameworks": files}])
