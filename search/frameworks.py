@@ -76,8 +76,8 @@ class FrameworkPool:
     """Distinct frameworks in the order in which they were found.
 
     Two frameworks are the same when their cells hold as many atoms, their space groups agree, their volumes differ by
-    less than ``volume_change``, their neighbour distances by less than 0.3 Å (root mean square) and the matcher maps one
-    onto the other; it is asked of the four most similar. The first one found stands for all.
+    less than ``volume_change``, their neighbour distances by less than 0.3 Å (root mean square) and the matcher maps
+    one onto the other; it is asked of the four most similar. The first one found stands for all.
     """
 
     def __init__(self, volume_change: float, files: Sequence[Mapping[str, Any]] = ()) -> None:
