@@ -28,7 +28,7 @@ from model.stages import GeneratorSettings
 from search.config import EXCHANGE, HOST_METHODS, NEW_METHODS, TUNED, SearchConfig
 from search.frameworks import FrameworkPool, Guests, KnownFramework, fillings, frameworks_from_files
 from search.known import Known, Row, Spent
-from search.policy import Arm, Book, Choice, PolicySettings, choose, host_class, work_an_atom
+from search.policy import Arm, Book, Choice, Outcome, PolicySettings, choose, host_class, work_an_atom
 from search.tuning import PARTS, Tuner
 
 GENERATED, INPAINTED = "generated", "inpainted"
@@ -166,10 +166,10 @@ class _Round:
         self.tuner = tuner(self.config, known.rows, self.bar)
         self.tuner.under_way(pending)
         self.arms, self.lattices = Book(self.policy), Book(self.policy)
-        for spent, tries, reward, work in known.spent(self.bar):
-            self._record(spent, tries, reward, work)
+        for spent, outcome in known.spent(self.bar):
+            self._record(spent, outcome)
         for spent, tries in Counter(map(Spent.by, pending)).items():
-            self._record(spent, tries, None, None)
+            self._record(spent, Outcome(tries))
         self._bravais: dict[str, Choice] = {}  # of each cell
 
     def tasks(self) -> list[Task]:
@@ -240,13 +240,13 @@ class _Round:
 
         return choose(arms, self.arms, slots, rng, self.samples)
 
-    def _record(self, spent: Spent, tries: int, reward: float | None, work: float | None) -> None:
+    def _record(self, spent: Spent, outcome: Outcome) -> None:
         """Count candidates for their arm, and new crystals for their lattice too."""
         framework = self.frameworks.get(spent.framework)
         quality = 0 if framework is None else host_class(framework.parent_e_d, self.bar)
-        self.arms.record(Arm(spent.generator, spent.cell, spent.framework, quality), reward, work, tries=tries)
+        self.arms.record(Arm(spent.generator, spent.cell, spent.framework, quality), outcome)
         if framework is None and spent.lattice:
-            self.lattices.record(Arm(spent.lattice, spent.cell), reward, tries=tries)
+            self.lattices.record(Arm(spent.lattice, spent.cell), outcome)
 
     def _new_crystal(self, arm: Arm, seed: int) -> Plan:
         """A random lattice at N·V0."""

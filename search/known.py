@@ -12,7 +12,7 @@ import numpy as np
 
 from model.distinct import DistinctCrystals, DistinctSettings, distance_fingerprints
 from search.frameworks import FrameworkPool
-from search.policy import PolicySettings, reward, work
+from search.policy import Outcome, PolicySettings, value, work
 from search.results import TIMINGS, required
 
 Row = Mapping[str, Any]
@@ -177,11 +177,16 @@ class Known:
             return self.policy.window
         return max(self.policy.window, float(np.quantile(energies, self.policy.quantile)))
 
-    def spent(self, bar: float) -> Iterator[tuple[Spent, int, float, float]]:
-        """Candidates, reward and work of all that candidates count for, in the order in which they were met."""
+    def spent(self, bar: float) -> Iterator[tuple[Spent, Outcome]]:
+        """What came of the candidates of all that candidates count for, in the order in which they were met."""
         if not self._spent:
             return
         numbers = np.array(self._number, dtype=np.intp)
-        rewards = reward(np.array(self._e_d), once=self.novelty.once(), bar=bar)
-        sums = [np.bincount(numbers, weights).tolist() for weights in (None, rewards, np.array(self._work))]
-        yield from zip(self._spent, *sums, strict=True)
+        values = value(np.array(self._e_d), bar)
+        low = values > 0
+        weights = (None, values, low, low & self.novelty.once(), np.array(self._work))
+        yield from zip(
+            self._spent,
+            map(Outcome._make, zip(*(np.bincount(numbers, some).tolist() for some in weights), strict=True)),
+            strict=True,
+        )

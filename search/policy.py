@@ -12,9 +12,9 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -24,7 +24,8 @@ from model.settings import Settings
 
 Node = tuple[str, ...]
 EVERYTHING: Node = ()
-START_RATE = 0.2  # reward of a candidate before anything is known
+START_VALUE = 0.3  # of a candidate before anything is known
+START_NEW = 0.9  # chance that a crystal of value is new, before anything is known
 START_WORK = 30.0  # steps of the potential that a candidate takes before anything is known
 FIXED_WORK = 100.0  # of a candidate whatever its size: screening, symmetry, comparison; evaluations of one atom
 
@@ -51,7 +52,8 @@ class PolicySettings(Settings):
     window: float = Field(0.05, gt=0)  # eV/atom, E_d below which a crystal is worth finding
     quantile: float = Field(0.1, gt=0, le=1)  # while fewer are below `window`, this best share of all counts instead
     floor: float = Field(0.15, ge=0, le=1)  # share of a round that goes to the arms tried least, whatever their E_d
-    strength: float = Field(8.0, gt=0)  # candidates that what is known of relatives counts for
+    strength: float = Field(16.0, gt=0)  # candidates that what is known of relatives counts for
+    new_strength: float = Field(4.0, gt=0)  # the same where it is about what is new
     evaluation_cost: float = Field(0.3, ge=0)  # one evaluation of the score network in evaluations of the potential
     pool: int = Field(200, ge=1)  # frameworks that compete, the most promising ones
     batch: int = Field(8, ge=1)  # crystals a task
@@ -77,95 +79,90 @@ class Arm:
     guests: str = ""
 
 
+class Outcome(NamedTuple):
+    """What came of candidates that count for the same arm.
+
+    Attributes:
+        tries: how many they are.
+        value: sum of their values, see `value`; None while they are under way.
+        low: how many have a value.
+        once: how many of those are crystals that were seen only once in the whole search.
+        work: of all together; None if it is not known.
+    """
+
+    tries: int
+    value: float | None = None
+    low: float = 0.0
+    once: float = 0.0
+    work: float | None = None
+
+
 class Book:
     """What was spent and what came of it, at every level from everything to one arm."""
 
     def __init__(self, settings: PolicySettings) -> None:
         self.settings = settings
-        self._sums: dict[Node, list[float]] = {}  # tries, rewards, tries with known work, steps
+        self._low, self._new = Rates(settings.strength), Rates(settings.new_strength)
+        self._work: dict[Node, tuple[int, float]] = {}  # candidates with known work, steps
         self._pulls: Counter[Node] = Counter()
         self._cells: dict[str, tuple[str, str, int]] = {}
 
     @property
     def empty(self) -> bool:
         """Whether nothing has come back yet."""
-        return EVERYTHING not in self._sums
+        return EVERYTHING not in self._low
 
-    def record(self, arm: Arm, reward: float | None, work: float | None = None, *, tries: int = 1) -> None:
-        """Count candidates of an arm.
-
-        Args:
-            arm: whose they are.
-            reward: of all together; without one they are under way, tries of their arm that have brought nothing so
-                far.
-            work: of all together; None if it is not known.
-            tries: how many they are.
-        """
-        for node in (_leaf(arm), _group(arm), ("cell", arm.cell)):
+    def record(self, arm: Arm, outcome: Outcome) -> None:
+        """Count candidates of an arm; those under way are tries that have brought nothing so far."""
+        tries, value, low, once, work = outcome
+        group, leaf, cell = _group(arm), _leaf(arm), ("cell", arm.cell)
+        for node in (leaf, group, cell):
             self._pulls[node] += tries
-        if reward is None:
-            for node in {_leaf(arm), _group(arm)}:
-                self._add(node, tries, 0.0, 0.0, 0.0)
+        if value is None:
+            self._low.add({leaf, group}, tries, 0.0)
+            self._new.add({leaf, group, cell}, tries, 0.0)
             return
-        known = 0 if work is None else tries
-        steps = 0.0 if work is None else max(0.0, work - tries * FIXED_WORK) / self._cell(arm.cell)[2]
-        for node in self._nodes(arm):
-            self._add(node, tries, reward, known, steps)
-
-    def beta(self, arm: Arm) -> tuple[float, float]:
-        """The two parameters of the Beta distribution of the reward of an arm's method and cell."""
-        reduced, region, _ = self._cell(arm.cell)
-        everything = self._rate(EVERYTHING, START_RATE)
-        method = self._rate(("method", arm.method), everything)
-        cell = self._rate(
-            ("cell", arm.cell), self._rate(("formula", reduced), self._rate(("region", region), everything))
+        reduced, region, size = self._cell(arm.cell)
+        method = ("method", arm.method)
+        shared = {EVERYTHING, method, cell, group, leaf}
+        self._low.add(
+            shared | {("region", region), ("formula", reduced), ("class", arm.method, str(arm.host_class))},
+            tries,
+            value,
         )
-        odds = _odds(method) * _odds(cell) / _odds(everything)
-        return self._posterior(_group(arm), odds / (1 + odds))
+        self._new.add(shared | {("size", str(size))}, low, once)
+        if work is not None:
+            for node in (EVERYTHING, method, group):
+                known, steps = self._work.get(node, (0, 0.0))
+                self._work[node] = known + tries, steps + max(0.0, work - tries * FIXED_WORK) / size
 
-    def host_beta(self, arm: Arm) -> tuple[float, float]:
+    def beta(self, arm: Arm) -> tuple[float, float, float, float]:
+        """Parameters of the Beta distributions of the value of a method's candidate in a cell, and of its being new."""
+        reduced, region, size = self._cell(arm.cell)
+        group, cell, method = _group(arm), ("cell", arm.cell), ("method", arm.method)
+        formula = (("region", region), ("formula", reduced), cell)
+        low = self._low.both(START_VALUE, (method,), formula)
+        new = self._new.both(START_NEW, (method,), (("size", str(size)), cell))
+        return *self._low.posterior(group, low), *self._new.posterior(group, new)
+
+    def host_beta(self, arm: Arm) -> tuple[float, float, float, float]:
         """The same for one framework among those of its method and cell."""
-        method = self._rate(("method", arm.method), self._rate(EVERYTHING, START_RATE))
-        return self._posterior(_leaf(arm), self._rate(("class", arm.method, str(arm.host_class)), method))
+        method = ("method", arm.method)
+        low = self._low.rate(START_VALUE, EVERYTHING, method, ("class", arm.method, str(arm.host_class)))
+        new = self._new.rate(START_NEW, EVERYTHING, method)
+        return *self._low.posterior(_leaf(arm), low), *self._new.posterior(_leaf(arm), new)
 
     def work(self, arm: Arm) -> float:
         """Expected work of one candidate."""
         estimate = START_WORK
         for node in (EVERYTHING, ("method", arm.method), _group(arm)):
-            _, _, known, total = self._sums.get(node, _NOTHING)
-            estimate = (total + estimate) / (known + 1)
+            known, steps = self._work.get(node, (0, 0.0))
+            estimate = (steps + estimate) / (known + 1)
         return FIXED_WORK + self._cell(arm.cell)[2] * estimate
 
     def tried(self, arm: Arm) -> tuple[int, int, int]:
         """Candidates spent on an arm's method and cell, on its cell by any method, and on itself, all under way too."""
         return self._pulls[_group(arm)], self._pulls["cell", arm.cell], self._pulls[_leaf(arm)]
-
-    def _posterior(self, node: Node, prior: float) -> tuple[float, float]:
-        tries, reward = self._sums.get(node, _NOTHING)[:2]
-        strength = self.settings.strength
-        return strength * prior + reward, strength * (1 - prior) + max(0.0, tries - reward)
-
-    def _rate(self, node: Node, prior: float) -> float:
-        a, b = self._posterior(node, prior)
-        return a / (a + b)
-
-    def _add(self, node: Node, *entry: float) -> None:
-        sums = self._sums.setdefault(node, [0.0, 0.0, 0.0, 0.0])
-        for place, value in enumerate(entry):
-            sums[place] += value
-
-    def _nodes(self, arm: Arm) -> tuple[Node, ...]:
-        reduced, region, _ = self._cell(arm.cell)
-        return (
-            EVERYTHING,
-            ("method", arm.method),
-            ("class", arm.method, str(arm.host_class)),
-            ("region", region),
-            ("formula", reduced),
-            ("cell", arm.cell),
-            _group(arm),
-            _leaf(arm),
-        )
 
     def _cell(self, name: str) -> tuple[str, str, int]:
         """Reduced formula, region of composition space (fractions to the nearest fifth) and number of atoms."""
@@ -176,7 +173,43 @@ class Book:
         return self._cells[name]
 
 
-_NOTHING = (0.0, 0.0, 0.0, 0.0)
+class Rates:
+    """Tries and what they brought, by node; the rate of a node shrinks towards that of the larger one which holds it.
+
+    Args:
+        strength: tries that the larger node counts for.
+    """
+
+    def __init__(self, strength: float) -> None:
+        self.strength = strength
+        self._sums: dict[Node, tuple[float, float]] = {}
+
+    def __contains__(self, node: Node) -> bool:
+        return node in self._sums
+
+    def add(self, nodes: Iterable[Node], tries: float, brought: float) -> None:
+        """Count tries, of which ``brought`` is at most their number, for all nodes."""
+        for node in nodes:
+            known, sum_ = self._sums.get(node, (0.0, 0.0))
+            self._sums[node] = known + tries, sum_ + brought
+
+    def posterior(self, node: Node, prior: float) -> tuple[float, float]:
+        """Parameters of the Beta distribution of a node's rate whose expectation without tries is ``prior``."""
+        tries, brought = self._sums.get(node, (0.0, 0.0))
+        return self.strength * prior + brought, self.strength * (1 - prior) + max(0.0, tries - brought)
+
+    def rate(self, prior: float, *nodes: Node) -> float:
+        """Expected rate of the last of nodes of which each holds the next."""
+        for node in nodes:
+            a, b = self.posterior(node, prior)
+            prior = a / (a + b)
+        return prior
+
+    def both(self, prior: float, one: Sequence[Node], other: Sequence[Node]) -> float:
+        """Expected rate where two chains of nodes below everything meet: their odds relative to everything multiply."""
+        everything = self.rate(prior, EVERYTHING)
+        odds = _odds(self.rate(everything, *one)) * _odds(self.rate(everything, *other)) / _odds(everything)
+        return odds / (1 + odds)
 
 
 def _group(arm: Arm) -> Node:
@@ -216,7 +249,7 @@ class Choice:
             self.groups.setdefault(_group(arm), []).append(arm)
         self.place = {node: i for i, node in enumerate(self.groups)}
         first = [some[0] for some in self.groups.values()]
-        self.beta = np.array([book.beta(arm) for arm in first]).reshape(-1, 2)
+        self.beta = np.array([book.beta(arm) for arm in first]).reshape(-1, 4)
         self.work = np.array([book.work(arm) for arm in first])
 
     def pick(self, slots: int, rng: Callable[[int], np.random.Generator], samples: int) -> list[tuple[Arm, int]]:
@@ -237,18 +270,23 @@ class Choice:
             picks.append((arm, count))
             turns.given[arm.method] += count
             slots -= count
-            self.book.record(arm, None, tries=count)
+            self.book.record(arm, Outcome(count))
             self.beta[self.place[_group(arm)]] = self.book.beta(arm)
         return picks
 
     def _best(self, rng: np.random.Generator) -> Arm:
         """The method and cell with the largest drawn reward a unit of work; of their frameworks the one drawn best."""
-        drawn = rng.beta(self.beta[:, 0], self.beta[:, 1]) / self.work
+        drawn = _draw(rng, self.beta) / self.work
         some = list(self.groups.values())[int(np.argmax(drawn))]
         if len(some) == 1:
             return some[0]
-        a, b = np.array([self.book.host_beta(arm) for arm in some]).T
-        return some[int(np.argmax(rng.beta(a, b)))]
+        return some[int(np.argmax(_draw(rng, np.array([self.book.host_beta(arm) for arm in some]))))]
+
+
+def _draw(rng: np.random.Generator, beta: np.ndarray) -> np.ndarray:
+    """(n,) value of something new, drawn from distributions with parameters (n, 4)."""
+    drawn: np.ndarray = rng.beta(beta[:, 0], beta[:, 1]) * rng.beta(beta[:, 2], beta[:, 3])
+    return drawn
 
 
 def _due(number: int, floor: float) -> bool:
@@ -284,15 +322,9 @@ class _Turns:
         return heap[0]
 
 
-def reward(e_d: np.ndarray, *, once: np.ndarray, bar: float) -> np.ndarray:
-    """1 for a crystal on the hull, 1/2 at the bar; nothing above it and for what was seen more than once.
-
-    Args:
-        e_d: eV/atom; NaN where there is no energy.
-        once: whether the crystal was seen only once in the whole search.
-        bar: eV/atom.
-    """
-    return np.where(once & (e_d <= bar), np.minimum(1.0, 1 - e_d / (2 * bar)), 0.0)
+def value(e_d: np.ndarray, bar: float) -> np.ndarray:
+    """Of crystals: 1 on the hull, 1/2 at the bar, nothing above it or where there is no energy; both in eV/atom."""
+    return np.where(e_d <= bar, np.minimum(1.0, 1 - e_d / (2 * bar)), 0.0)
 
 
 def work(row: Mapping[str, Any], settings: PolicySettings) -> float:
