@@ -18,6 +18,7 @@ from model.distinct import DistinctCrystals
 from model.framework import Framework, choose_guest, extract_frameworks
 from model.funnel import funnel
 from model.guests import HostGroup, SymmetricSettings, host_groups, on_orbits
+from model.mutation import MutationSettings
 from model.potential import CHGNetPotential
 from model.prototypes import ExchangeSettings
 from model.random_crystal import RandomSettings, random_crystal
@@ -26,10 +27,11 @@ from model.relax import Relaxation, RelaxSettings, usable
 from model.sampler import Blank, SamplerSettings, sample
 from model.screen import ScreenSettings, screen
 from model.stability import Decomposition, Stability
+from model.starts import in_voids
 from model.symmetry import SpaceGroup, space_group
 
 REMEMBERED = 200  # hosts whose groups a generator keeps
-GeneratorSettings = SamplerSettings | RandomSettings | ExchangeSettings | SymmetricSettings
+GeneratorSettings = SamplerSettings | RandomSettings | ExchangeSettings | MutationSettings | SymmetricSettings
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +115,8 @@ class Generator:
         """Crystals, calls of the network, version of the network if it took part."""
         if isinstance(settings, ExchangeSettings):  # the blanks are filled already
             return [blank.crystal for blank in blanks], 0, None
+        if isinstance(settings, MutationSettings):  # all but atoms that were put in
+            return [in_voids(blank).crystal if blank.guest.any() else blank.crystal for blank in blanks], 0, None
         if isinstance(settings, RandomSettings):
             return [_random(blank, settings) for blank in blanks], 0, None
         if isinstance(settings, SymmetricSettings):

@@ -124,13 +124,13 @@ class Book:
             return
         reduced, region, size = self._cell(arm.cell)
         method = ("method", arm.method)
-        shared = {EVERYTHING, method, cell, group, leaf}
+        shared = {EVERYTHING, method, ("size", str(size)), cell, group, leaf}
         self._low.add(
             shared | {("region", region), ("formula", reduced), ("class", arm.method, str(arm.host_class))},
             tries,
             value,
         )
-        self._new.add(shared | {("size", str(size))}, low, once)
+        self._new.add(shared, low, once)
         if work is not None:
             for node in (EVERYTHING, method, group):
                 known, steps = self._work.get(node, (0, 0.0))
@@ -141,8 +141,8 @@ class Book:
         reduced, region, size = self._cell(arm.cell)
         group, cell, method = _group(arm), ("cell", arm.cell), ("method", arm.method)
         formula = (("region", region), ("formula", reduced), cell)
-        low = self._low.both(START_VALUE, (method,), formula)
-        new = self._new.both(START_NEW, (method,), (("size", str(size)), cell))
+        low = self._low.meeting(START_VALUE, (method,), formula, (("size", str(size)),))
+        new = self._new.meeting(START_NEW, (method,), (("size", str(size)), cell))
         return *self._low.posterior(group, low), *self._new.posterior(group, new)
 
     def host_beta(self, arm: Arm) -> tuple[float, float, float, float]:
@@ -205,10 +205,12 @@ class Rates:
             prior = a / (a + b)
         return prior
 
-    def both(self, prior: float, one: Sequence[Node], other: Sequence[Node]) -> float:
-        """Expected rate where two chains of nodes below everything meet: their odds relative to everything multiply."""
+    def meeting(self, prior: float, *chains: Sequence[Node]) -> float:
+        """Expected rate where chains of nodes below everything meet: their odds relative to everything multiply."""
         everything = self.rate(prior, EVERYTHING)
-        odds = _odds(self.rate(everything, *one)) * _odds(self.rate(everything, *other)) / _odds(everything)
+        odds = _odds(everything)
+        for chain in chains:
+            odds *= _odds(self.rate(everything, *chain)) / _odds(everything)
         return odds / (1 + odds)
 
 
@@ -266,7 +268,7 @@ class Choice:
         while slots > 0 and self.arms:
             even = not settings.feedback or self.book.empty or _due(len(picks), settings.floor)
             arm = turns.next() if even else self._best(rng(len(picks)))
-            count = min(samples if arm.host else 1, slots)
+            count = min(samples if arm.guests else 1, slots)
             picks.append((arm, count))
             turns.given[arm.method] += count
             slots -= count

@@ -42,22 +42,21 @@ from model.dataset import read_crystals
 from model.distinct import DistinctCrystals
 from model.reference import Reference
 from model.stages import Symmetrizer
-from search.config import HOST_METHODS, NEW_METHODS, SearchConfig, check_config
+from search.config import METHODS, NEW_METHODS, SearchConfig, check_config
 from search.pipeline import Stages, load_stages, search_here
 from search.prepare import load_reference
 from search.results import ResultStore, required
 
 WINDOW = 0.05  # eV/atom
 LOW_SYMMETRY = {"Li-Si": (1, 2, 6)}  # groups that the paper does not count as symmetric; P1 and P-1 elsewhere
-PRESENT = (*NEW_METHODS, *HOST_METHODS)
 CONTENDERS: dict[str, tuple[tuple[str, ...], bool]] = {
     "random": (("random",), False),
     "exchange": (("exchange",), False),
     "diffusion": (("diffusion",), False),
     "papers": (("diffusion", "inpainting"), False),
-    "off": (PRESENT, False),
-    "on": (tuple(method for method in PRESENT if method != "symmetric"), True),
-    "full": (PRESENT, True),
+    "off": (METHODS, False),
+    "on": (tuple(method for method in METHODS if method != "symmetric"), True),
+    "full": (METHODS, True),
 }
 SINGLE = ("random", "exchange", "diffusion")
 
@@ -113,7 +112,7 @@ def configuration(name: str, seed: int, arguments: argparse.Namespace) -> Search
     methods, feedback = CONTENDERS[name]
     compositions: dict[str, Any] = {"max_atoms": arguments.max_atoms}
     compositions |= {"formulas": arguments.formulas} if arguments.formulas else {"system": arguments.system}
-    hosts = bool(set(methods) & set(HOST_METHODS))
+    hosts = not set(methods) <= set(NEW_METHODS)
     content = {
         "name": name,
         "seed": seed,
