@@ -22,14 +22,15 @@ class DistinctSettings(Settings):
     """When two crystals are the same: all of these conditions hold.
 
     The first four are cheap and only there to save matches. Moving every atom by at most u changes any k-th smallest
-    neighbour distance, and so its mean, by at most 2u; straining the cell by s changes it by at most s times itself.
+    neighbour distance, and so their mean, smallest and largest, by at most 2u; straining the cell by s changes it by at
+    most s times itself.
     With the defaults no pair whose atoms differ by up to 0.2 Å and 2 % of strain is ever kept apart by them. The
     matcher compares primitive cells; it finds those of distorted supercells up to about 0.1 Å of disorder.
     """
 
     volume_tolerance: float = 0.1  # relative difference of the volumes per atom
     distance_tolerance: float = 0.5  # Å, difference of the mean k-th neighbour distances of an element, k = 1 to 8
-    extremes: bool = False  # the same for the smallest and the largest of these distances
+    extreme_tolerance: float = 0.5  # Å, the same for the smallest and the largest of these distances
     energy_tolerance: float | None = None  # eV/atom; of crystals that are relaxed
     ltol: float = 0.2  # StructureMatcher: relative tolerance of lengths
     stol: float = 0.3  # StructureMatcher: sites, in units of (volume per atom)^(1/3)
@@ -119,9 +120,9 @@ class _Known:
         if settings.same_space_group and group:
             close &= (self.groups[:n] == group) | (self.groups[:n] == 0)
         places = np.flatnonzero(close)
-        width = len(fingerprint) if settings.extremes else len(fingerprint) // 3
-        difference = np.abs(self.fingerprints[places, :width] - fingerprint[:width].astype(np.float32))
-        return places[difference.max(axis=1, initial=0.0) <= settings.distance_tolerance]
+        tolerances = np.repeat((settings.distance_tolerance, *[settings.extreme_tolerance] * 2), len(fingerprint) // 3)
+        difference = np.abs(self.fingerprints[places] - fingerprint.astype(np.float32))
+        return places[(difference <= tolerances).all(axis=1)]
 
     def add(self, features: _Features, crystal: Crystal, index: int) -> None:
         """Keep one more."""

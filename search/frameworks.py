@@ -81,7 +81,7 @@ class FrameworkPool:
 
     def __init__(self, volume_change: float, files: Sequence[Mapping[str, Any]] = ()) -> None:
         self.known: dict[str, KnownFramework] = {}
-        self._settings = DistinctSettings(same_space_group=True, volume_tolerance=volume_change, extremes=True)
+        self._settings = DistinctSettings(same_space_group=True, volume_tolerance=volume_change)
         self._distinct: dict[str, DistinctCrystals] = {}
         self._names: dict[str, list[str]] = {}
         self.read([{"candidate": None, "lattice_system": None, "e_d": None, "frameworks": files}])

@@ -87,7 +87,8 @@ class Rounds:
         None if the planner is to be told first, or if the next round has to be planned again, because it is not whole.
         """
         number = len(self._open)
-        if (number - self._told) * self.config.round_size(number) > 2 * TOLD_AT_ONCE:
+        untold = len(known_rounds(self.config, number)) - self._told
+        if untold * self.config.round_size(number) > 2 * TOLD_AT_ONCE:
             return None
         rows = self._whole(number) if number < self._recoverable else None
         if rows is None:

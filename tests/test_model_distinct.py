@@ -63,7 +63,9 @@ def test_the_cheap_filter_keeps_its_promise(seed):
     strained = crystal.lattice @ np.diag(rng.choice([0.98, 1.02], 3))
     moved = crystal.replace(lattice=strained, fractional=crystal.fractional + step @ np.linalg.inv(strained))
     settings, (one, other) = DistinctSettings(), distance_fingerprints([crystal, moved])
-    assert np.abs(other - one).max() < settings.distance_tolerance  # the extremes too
+    difference = np.abs(other - one)
+    assert difference[0].max() < settings.distance_tolerance
+    assert difference[1:].max() < settings.extreme_tolerance
     assert abs(np.log(moved.volume / crystal.volume)) < np.log1p(settings.volume_tolerance)
 
 
@@ -87,17 +89,19 @@ def test_space_groups_count_only_when_asked():
     assert [strict.add(RUTILE, 136), strict.add(RUTILE, 58), strict.add(RUTILE)] == [None, None, 0]
 
 
-def test_energies_and_extremes_count_only_when_asked():
+def test_energies_count_only_when_asked():
     by_energy = DistinctCrystals(DistinctSettings(energy_tolerance=0.02))
     assert [by_energy.add(SALT, energy=energy) for energy in (-3.0, -2.99, -2.9, -2.91)] == [None, 0, None, 2]
+    lax = DistinctCrystals()
+    assert [lax.add(SALT, energy=energy) for energy in (-3.0, -2.9)] == [None, 0]
+
+
+def test_one_atom_that_has_moved_far_shows_in_the_extremes():
     places = np.random.default_rng(0).random((12, 3))  # nothing is symmetric, so the matcher takes the cell as it is
     rattled = Crystal(np.eye(3) * 6, places, [8] * 8 + [22] * 4)
     moved = rattled.replace(fractional=places + np.where(np.arange(12) == 0, 0.05, 0.0)[:, None])  # one atom, 0.5 Å
-    one, other = distance_fingerprints([rattled, moved])
-    changes = np.abs(one - other).max(axis=(1, 2))
-    lax, strict = (
-        DistinctCrystals(DistinctSettings(extremes=on, distance_tolerance=1.5 * changes[0])) for on in (False, True)
-    )
-    assert 1.5 * changes[0] < changes[1:].max()
-    for distinct, found in ((lax, 0), (strict, None)):
+    mean, *extremes = np.abs(np.subtract(*distance_fingerprints([rattled, moved]))).max(axis=(1, 2))
+    assert 1.5 * mean < max(extremes)
+    for tolerance, found in ((1.1 * max(extremes), 0), (0.9 * max(extremes), None)):
+        distinct = DistinctCrystals(DistinctSettings(distance_tolerance=1.1 * mean, extreme_tolerance=tolerance))
         assert [distinct.add(rattled), distinct.add(moved)] == [None, found]

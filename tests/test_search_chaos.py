@@ -263,6 +263,40 @@ def test_killed_twenty_times_it_ends_as_if_undisturbed(search, crew, undisturbed
     assert not list((tmp_path / "candidates").glob("_*"))
 
 
+@pytest.mark.parametrize("told_at_once", [1, 12, 20_000])
+@pytest.mark.parametrize(
+    ("lost", "planned"),
+    [
+        ("nothing", [2, 3]),  # with a lookahead of one round, that before the last that was begun may be open
+        ("00003-*", [1, 2, 3]),
+        ("00001-gen-001-*", [1, 2, 3]),
+        ("00000-gen-000-*", [0, 1, 2, 3]),
+    ],
+)
+def test_rounds_that_are_stored_whole_are_not_planned_again(
+    search, crew, undisturbed, tmp_path, monkeypatch, lost, planned, told_at_once
+):
+    search()
+    for path in (tmp_path / "candidates").glob(f"{lost}.parquet"):
+        path.unlink()
+    left = len(load_results(tmp_path, structures=False))
+    monkeypatch.setattr("search.rounds.TOLD_AT_ONCE", told_at_once)
+    some, asked = crew(), []
+    plan = some.pools["plan"].stage.plan
+
+    def noted(number, told, rounds, pending):
+        asked.append((number, told, len(rounds), pending is not None))
+        return plan(number, told, rounds, pending)
+
+    monkeypatch.setattr(some.pools["plan"].stage, "plan", noted)
+    driver = search(some)
+    assert [number for number, _, _, plans in asked if plans] == planned
+    ends = [told + rounds for _, told, rounds, _ in asked]
+    assert [told for _, told, _, _ in asked] == [0, *ends[:-1]]  # every round is told of once
+    assert driver.outcome.summary["resumed"] == left
+    assert_whole(tmp_path, undisturbed)
+
+
 @pytest.mark.parametrize("left", [0, 10, 3000])
 def test_a_part_that_was_cut_short_is_set_aside_and_its_task_done_again(search, crew, undisturbed, tmp_path, left):
     search()

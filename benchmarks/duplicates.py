@@ -1,0 +1,72 @@
+"""How many pairs of crystals that pymatgen's StructureMatcher alone would join the tests before it keep apart.
+
+    python benchmarks/duplicates.py runs/li-si runs/li-p-s
+
+All pairs of one composition that a search compares (`search.known.COMPARED`) are put to the matcher, and those that it
+joins to each of the tests of `search.known.RELAXED` by itself. Beside the number of those that a test keeps apart
+stand their differences in energy: one minimum that was reached twice differs by a few meV/atom.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from itertools import combinations
+
+import numpy as np
+from pymatgen.analysis.structure_matcher import StructureMatcher
+
+from model.crystal import Crystal
+from model.distinct import distance_fingerprints
+from search.known import COMPARED, RELAXED
+from search.results import load_results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+")
+    found = [differences for run in parser.parse_args().runs for differences in pairs(run)]
+    joined = np.array([differences for differences in found if differences is not None])
+    volume, mean, extremes, energy = joined.T
+    print(f"{len(found)} pairs, {len(joined)} of them joined by the matcher; kept apart by")
+    apart = {
+        "volume": volume > np.log1p(RELAXED.volume_tolerance),
+        "mean distances": mean > RELAXED.distance_tolerance,
+    }
+    apart["either of these"] = apart["volume"] | apart["mean distances"]
+    apart["smallest and largest distances"] = extremes > RELAXED.extreme_tolerance
+    apart["energy"] = energy > (RELAXED.energy_tolerance or np.inf)
+    apart["all"] = np.any(list(apart.values()), axis=0)
+    apart["none"] = ~apart["all"]
+    for name, some in apart.items():
+        quartiles = 1000 * np.quantile(energy[some], (0.5, 0.9)) if some.any() else (0, 0)
+        print(
+            "  {}: {}; median of |ΔE_d| {:.1f} meV/atom, nine of ten up to {:.1f}".format(name, some.sum(), *quartiles)
+        )
+
+
+def pairs(run: str) -> Iterator[tuple[float, float, float, float] | None]:
+    """Of each pair the differences in ln(volume), mean and extreme neighbour distances (Å) and E_d (eV/atom).
+
+    None for those that the matcher does not join.
+    """
+    matcher = StructureMatcher(ltol=RELAXED.ltol, stol=RELAXED.stol, angle_tol=RELAXED.angle_tol)
+    rows = load_results(run)
+    rows = rows[(rows["e_d"] <= COMPARED) & rows["duplicate_of"].isna()]
+    for _, some in rows.groupby("formula"):
+        crystals = [Crystal.from_pymatgen(structure) for structure in some["structure"]]
+        reduced = [
+            structure.get_reduced_structure("niggli").get_primitive_structure() for structure in some["structure"]
+        ]
+        each = zip(reduced, crystals, distance_fingerprints(crystals), some["e_d"], strict=True)
+        for one, other in combinations(each, 2):
+            if not matcher.fit(one[0], other[0], skip_structure_reduction=True):
+                yield None
+                continue
+            volumes = [crystal.volume / len(crystal) for _, crystal, _, _ in (one, other)]
+            mean, *extremes = np.abs(one[2] - other[2]).max(axis=(1, 2))
+            yield abs(np.log(volumes[0] / volumes[1])), mean, max(extremes), abs(one[3] - other[3])
+
+
+if __name__ == "__main__":
+    main()
