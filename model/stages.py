@@ -140,11 +140,24 @@ def _random(blank: Blank, settings: RandomSettings) -> Crystal:
 
 
 class Relaxer:
-    """Screens crystals and relaxes the good ones."""
+    """Screens crystals and relaxes the good ones.
 
-    def __init__(self, potential: str, relaxation: RelaxSettings, screening: ScreenSettings) -> None:
+    Args:
+        potential: for example ``chgnet-0.3.0``.
+        relaxation: settings where a call brings none.
+        screening: what is not worth relaxing.
+        hull: reduced formula -> eV/atom, from where ``hopeless`` of the settings counts; see `model.relax.relax`.
+    """
+
+    def __init__(
+        self,
+        potential: str,
+        relaxation: RelaxSettings,
+        screening: ScreenSettings,
+        hull: Mapping[str, float] | None = None,
+    ) -> None:
         self.potential = CHGNetPotential(potential.removeprefix("chgnet-"))
-        self.relaxation, self.screening = relaxation, screening
+        self.relaxation, self.screening, self.hull = relaxation, screening, hull
 
     def relax(
         self,
@@ -169,7 +182,9 @@ class Relaxer:
         places = [index for index, verdict in enumerate(verdicts) if verdict is None]
         masks, placed = (None if some is None else [some[index] for index in places] for some in (free, guests))
         accepted = [crystals[index] for index in places]
-        relaxed = funnel(accepted, self.potential, settings or self.relaxation, free=masks, guests=placed)
+        relaxed = funnel(
+            accepted, self.potential, settings or self.relaxation, free=masks, guests=placed, known=self.hull
+        )
         work = [outcome.orbits * (outcome.steps + 1) for outcome in relaxed]
         second = (time.monotonic() - began) / max(1, sum(work))
         shared = iter([replace(outcome, seconds=second * n) for outcome, n in zip(relaxed, work, strict=True)])

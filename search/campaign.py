@@ -357,6 +357,8 @@ class _Round:
             settings: Any = self.tuner.next(part, self.campaign.seed(self.number, f"sampler {identity}", 0))
             plans = [replace(plan, settings=settings) if plan.method in TUNED else plan for plan in plans]
         relaxation: Any = self.tuner.next("relaxation", self.campaign.seed(self.number, f"relaxation {identity}", 0))
+        if self.policy.feedback and self.policy.give_up and relaxation.hopeless is None:
+            relaxation = relaxation.model_copy(update={"hopeless": self.policy.give_up * self.bar})
         change = self.config.frameworks.volume_change
         return Task(identity, self.number, stage, tuple(plans), relaxation, self.found, change)
 

@@ -51,10 +51,12 @@ class PolicySettings(Settings):
     feedback: bool = True  # False: every arm counts alike, E_d decides nothing
     window: float = Field(0.05, gt=0)  # eV/atom, E_d below which a crystal is worth finding
     quantile: float = Field(0.1, gt=0, le=1)  # while fewer are below `window`, this best share of all counts instead
-    floor: float = Field(0.15, ge=0, le=1)  # share of a round that goes to the arms tried least, whatever their E_d
+    give_up: float | None = Field(2.0, ge=1)  # bars; what will hardly relax below is ended early, see `docs/policy.md`
+    floor: float = Field(0.05, ge=0, le=1)  # share of a round that goes to the arms tried least, whatever their E_d
     strength: float = Field(16.0, gt=0)  # candidates that what is known of relatives counts for
     new_strength: float = Field(4.0, gt=0)  # the same where it is about what is new
     evaluation_cost: float = Field(0.3, ge=0)  # one evaluation of the score network in evaluations of the potential
+    sharpness: float = Field(8.0, gt=0)  # how much narrower rates are drawn than they are known
     pool: int = Field(200, ge=1)  # frameworks that compete, the most promising ones
     batch: int = Field(8, ge=1)  # crystals a task
     stop: StopSettings = StopSettings()
@@ -278,7 +280,7 @@ class Choice:
 
     def _best(self, rng: np.random.Generator) -> Arm:
         """The method and cell with the largest drawn reward a unit of work; of their frameworks the one drawn best."""
-        drawn = _draw(rng, self.beta) / self.work
+        drawn = _draw(rng, self.book.settings.sharpness * self.beta) / self.work
         some = list(self.groups.values())[int(np.argmax(drawn))]
         if len(some) == 1:
             return some[0]

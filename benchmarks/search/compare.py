@@ -11,7 +11,8 @@ differs:
     random       random sensible crystals with symmetry and minimum distances, relaxed (AIRSS)
     exchange     ion exchange from known prototypes
     diffusion    unconditional diffusion
-    papers       unconditional diffusion, frameworks, three inpaintings each, no feedback (CHGGen)
+    papers       unconditional diffusion, frameworks, three inpaintings each, no feedback (CHGGen), with its sampler
+    stages       the same with our sampler
     off          all generators, equal shares
     on           all generators but symmetric inpainting, budget given by the policy
     full         all generators, budget given by the policy: what `hostguide search` does
@@ -54,10 +55,12 @@ CONTENDERS: dict[str, tuple[tuple[str, ...], bool]] = {
     "exchange": (("exchange",), False),
     "diffusion": (("diffusion",), False),
     "papers": (("diffusion", "inpainting"), False),
+    "stages": (("diffusion", "inpainting"), False),
     "off": (METHODS, False),
     "on": (tuple(method for method in METHODS if method != "symmetric"), True),
     "full": (METHODS, True),
 }
+PIPELINE = ("papers", "stages")
 SINGLE = ("random", "exchange", "diffusion")
 
 
@@ -120,7 +123,7 @@ def configuration(name: str, seed: int, arguments: argparse.Namespace) -> Search
         "generators": methods,
         "lattices": {"volume_per_atom": arguments.volume},
         "relaxation": {"optimizer": "lbfgs", "fmax": 0.05, "max_steps": 200, "keep_symmetry": True},
-        "frameworks": {"guests": arguments.guests or None, **({"sweep": 0} if name == "papers" else {})},
+        "frameworks": {"guests": arguments.guests or None, **({"sweep": 0} if name in PIPELINE else {})},
         "policy": {
             "rounds": 10**6,
             "generated": 16 if hosts else 32,
@@ -129,6 +132,8 @@ def configuration(name: str, seed: int, arguments: argparse.Namespace) -> Search
             "feedback": feedback,
         },
     }
+    if name == "papers":
+        content |= {part: {"kind": "predictor-corrector"} for part in ("generation", "inpainting")}
     return check_config(content, source=name)
 
 
@@ -269,6 +274,7 @@ def summarise(outcomes: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     return {
         "distinct_vs_best_single": _ratio(outcomes, "full", SINGLE),
         "distinct_vs_papers": _ratio(outcomes, "full", ("papers",)),
+        "distinct_vs_stages": _ratio(outcomes, "full", ("stages",)),
         "distinct_vs_random": _ratio(outcomes, "full", ("random",)),
         "distinct_vs_off": _ratio(outcomes, "full", ("off",)),
         "seconds_to_best_off_vs_full": _times(outcomes),
