@@ -117,21 +117,17 @@ class Book:
     def record(self, arm: Arm, outcome: Outcome) -> None:
         """Count candidates of an arm; those under way are tries that have brought nothing so far."""
         tries, value, low, once, work = outcome
-        group, leaf, cell = _group(arm), _leaf(arm), ("cell", arm.cell)
-        for node in (leaf, group, cell):
+        reduced, region, size = self._cell(arm.cell)
+        method, cell, group, leaf = ("method", arm.method), ("cell", arm.cell), _group(arm), _leaf(arm)
+        for node in {cell, group, leaf}:
             self._pulls[node] += tries
         if value is None:
-            self._low.add({leaf, group}, tries, 0.0)
-            self._new.add({leaf, group, cell}, tries, 0.0)
+            self._low.add({leaf}, tries, 0.0)
+            self._new.add({leaf} if arm.host else {leaf, cell}, tries, 0.0)
             return
-        reduced, region, size = self._cell(arm.cell)
-        method = ("method", arm.method)
         shared = {EVERYTHING, method, ("size", str(size)), cell, group, leaf}
-        self._low.add(
-            shared | {("region", region), ("formula", reduced), ("class", arm.method, str(arm.host_class))},
-            tries,
-            value,
-        )
+        quality = ("class", arm.method, str(arm.host_class))
+        self._low.add(shared | {("region", region), ("formula", reduced), quality}, tries, value)
         self._new.add(shared, low, once)
         if work is not None:
             for node in (EVERYTHING, method, group):
@@ -139,20 +135,23 @@ class Book:
                 self._work[node] = known + tries, steps + max(0.0, work - tries * FIXED_WORK) / size
 
     def beta(self, arm: Arm) -> tuple[float, float, float, float]:
-        """Parameters of the Beta distributions of the value of a method's candidate in a cell, and of its being new."""
-        reduced, region, size = self._cell(arm.cell)
-        group, cell, method = _group(arm), ("cell", arm.cell), ("method", arm.method)
-        formula = (("region", region), ("formula", reduced), cell)
-        low = self._low.meeting(START_VALUE, (method,), formula, (("size", str(size)),))
-        new = self._new.meeting(START_NEW, (method,), (("size", str(size)), cell))
-        return *self._low.posterior(group, low), *self._new.posterior(group, new)
+        """Parameters of the Beta distributions of the value of an arm's candidate, and of its being new."""
+        return *self._low.posterior(_leaf(arm), self._low_prior(arm)), *self._new.posterior(
+            _leaf(arm), self._new_prior(arm)
+        )
 
-    def host_beta(self, arm: Arm) -> tuple[float, float, float, float]:
-        """The same for one framework among those of its method and cell."""
-        method = ("method", arm.method)
-        low = self._low.rate(START_VALUE, EVERYTHING, method, ("class", arm.method, str(arm.host_class)))
-        new = self._new.rate(START_NEW, EVERYTHING, method)
-        return *self._low.posterior(_leaf(arm), low), *self._new.posterior(_leaf(arm), new)
+    def _low_prior(self, arm: Arm) -> float:
+        reduced, region, size = self._cell(arm.cell)
+        method = ("method", arm.method), ("class", arm.method, str(arm.host_class))
+        formula = ("region", region), ("formula", reduced), ("cell", arm.cell)
+        prior = self._low.meeting(START_VALUE, method, formula, (("size", str(size)),))
+        return self._low.rate(prior, _group(arm)) if arm.host else prior
+
+    def _new_prior(self, arm: Arm) -> float:
+        size = ("size", str(self._cell(arm.cell)[2]))
+        return self._new.meeting(
+            START_NEW, (("method", arm.method),), (size,) if arm.host else (size, ("cell", arm.cell))
+        )
 
     def work(self, arm: Arm) -> float:
         """Expected work of one candidate."""
@@ -221,7 +220,7 @@ def _group(arm: Arm) -> Node:
 
 
 def _leaf(arm: Arm) -> Node:
-    return ("arm", arm.method, arm.cell, arm.host)
+    return ("arm", arm.method, arm.cell, arm.host) if arm.host else _group(arm)
 
 
 def _odds(rate: float) -> float:
@@ -238,8 +237,8 @@ def choose(
 class Choice:
     """Arms to choose from, ready for many picks.
 
-    Beta parameters and expected work of all methods and cells are kept as arrays, up to date as long as all that is
-    recorded in the book meanwhile are picks of these arms.
+    What is thought of the arms is kept in arrays, up to date as long as all that is recorded in the book meanwhile are
+    picks of these arms.
 
     Args:
         arms: in a fixed order.
@@ -248,13 +247,12 @@ class Choice:
 
     def __init__(self, arms: Sequence[Arm], book: Book) -> None:
         self.arms, self.book = arms, book
-        self.groups: dict[Node, list[Arm]] = {}
-        for arm in arms:
-            self.groups.setdefault(_group(arm), []).append(arm)
-        self.place = {node: i for i, node in enumerate(self.groups)}
-        first = [some[0] for some in self.groups.values()]
-        self.beta = np.array([book.beta(arm) for arm in first]).reshape(-1, 4)
-        self.work = np.array([book.work(arm) for arm in first])
+        self.beta = np.array([book.beta(arm) for arm in arms]).reshape(-1, 4)
+        self.work = np.array([book.work(arm) for arm in arms])
+        self._together: dict[str, list[int]] = {}  # places of the arms that make new crystals in the same cell
+        for place, arm in enumerate(arms):
+            if not arm.host:
+                self._together.setdefault(arm.cell, []).append(place)
 
     def pick(self, slots: int, rng: Callable[[int], np.random.Generator], samples: int) -> list[tuple[Arm, int]]:
         """Arms and how many candidates each, in the order of the picks.
@@ -262,35 +260,35 @@ class Choice:
         Args:
             slots: candidates to give away.
             rng: from the number of the pick to its random numbers.
-            samples: candidates a pick of an arm with a host; other arms get one.
+            samples: candidates a pick of an arm that fills a host; other arms get one.
         """
         settings = self.book.settings
         picks: list[tuple[Arm, int]] = []
         turns = _Turns(self.arms, self.book)
+        drawn: np.ndarray | None = None
         while slots > 0 and self.arms:
-            even = not settings.feedback or self.book.empty or _due(len(picks), settings.floor)
-            arm = turns.next() if even else self._best(rng(len(picks)))
+            if not settings.feedback or self.book.empty or _due(len(picks), settings.floor):
+                place = turns.next()
+            else:
+                drawn = self._draw(np.arange(len(self.arms)), rng(len(picks))) if drawn is None else drawn
+                place = int(np.argmax(drawn))
+            arm = self.arms[place]
             count = min(samples if arm.guests else 1, slots)
             picks.append((arm, count))
             turns.given[arm.method] += count
             slots -= count
             self.book.record(arm, Outcome(count))
-            self.beta[self.place[_group(arm)]] = self.book.beta(arm)
+            changed = np.array([place] if arm.host else self._together[arm.cell])
+            self.beta[changed] = [self.book.beta(self.arms[other]) for other in changed]
+            if drawn is not None:
+                drawn[changed] = self._draw(changed, rng(len(picks)))
         return picks
 
-    def _best(self, rng: np.random.Generator) -> Arm:
-        """The method and cell with the largest drawn reward a unit of work; of their frameworks the one drawn best."""
-        drawn = _draw(rng, self.book.settings.sharpness * self.beta) / self.work
-        some = list(self.groups.values())[int(np.argmax(drawn))]
-        if len(some) == 1:
-            return some[0]
-        return some[int(np.argmax(_draw(rng, np.array([self.book.host_beta(arm) for arm in some]))))]
-
-
-def _draw(rng: np.random.Generator, beta: np.ndarray) -> np.ndarray:
-    """(n,) value of something new, drawn from distributions with parameters (n, 4)."""
-    drawn: np.ndarray = rng.beta(beta[:, 0], beta[:, 1]) * rng.beta(beta[:, 2], beta[:, 3])
-    return drawn
+    def _draw(self, places: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Value of something new a unit of work, drawn for each of these arms."""
+        low, not_low, new, not_new = self.book.settings.sharpness * self.beta[places].T
+        drawn: np.ndarray = rng.beta(low, not_low) * rng.beta(new, not_new) / self.work[places]
+        return drawn
 
 
 def _due(number: int, floor: float) -> bool:
@@ -310,15 +308,15 @@ class _Turns:
         self.given: Counter[str] = Counter()  # candidates by method
         self._heaps: dict[str, list[tuple[tuple[int, int, int], int]]] = {}
 
-    def next(self) -> Arm:
-        """The arm whose turn it is."""
+    def next(self) -> int:
+        """Place of the arm whose turn it is."""
         if not self._heaps:
             for number, arm in enumerate(self.arms):
                 self._heaps.setdefault(arm.method, []).append((self.book.tried(arm), number))
             for heap in self._heaps.values():
                 heapq.heapify(heap)
         _, _, number = min((self.given[method], *self._first(heap)) for method, heap in self._heaps.items())
-        return self.arms[number]
+        return number
 
     def _first(self, heap: list[tuple[tuple[int, int, int], int]]) -> tuple[tuple[int, int, int], int]:
         while heap[0][0] != (tried := self.book.tried(self.arms[heap[0][1]])):
