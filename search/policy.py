@@ -123,7 +123,7 @@ class Book:
             self._pulls[node] += tries
         if value is None:
             self._low.add({leaf}, tries, 0.0)
-            self._new.add({leaf} if arm.host else {leaf, cell}, tries, 0.0)
+            self._new.add({leaf, cell}, tries, 0.0)
             return
         shared = {EVERYTHING, method, ("size", str(size)), cell, group, leaf}
         quality = ("class", arm.method, str(arm.host_class))
@@ -149,9 +149,7 @@ class Book:
 
     def _new_prior(self, arm: Arm) -> float:
         size = ("size", str(self._cell(arm.cell)[2]))
-        return self._new.meeting(
-            START_NEW, (("method", arm.method),), (size,) if arm.host else (size, ("cell", arm.cell))
-        )
+        return self._new.meeting(START_NEW, (("method", arm.method),), (size, ("cell", arm.cell)))
 
     def work(self, arm: Arm) -> float:
         """Expected work of one candidate."""
@@ -249,10 +247,9 @@ class Choice:
         self.arms, self.book = arms, book
         self.beta = np.array([book.beta(arm) for arm in arms]).reshape(-1, 4)
         self.work = np.array([book.work(arm) for arm in arms])
-        self._together: dict[str, list[int]] = {}  # places of the arms that make new crystals in the same cell
+        self._together: dict[str, list[int]] = {}  # places of the arms of each cell
         for place, arm in enumerate(arms):
-            if not arm.host:
-                self._together.setdefault(arm.cell, []).append(place)
+            self._together.setdefault(arm.cell, []).append(place)
 
     def pick(self, slots: int, rng: Callable[[int], np.random.Generator], samples: int) -> list[tuple[Arm, int]]:
         """Arms and how many candidates each, in the order of the picks.
@@ -278,7 +275,7 @@ class Choice:
             turns.given[arm.method] += count
             slots -= count
             self.book.record(arm, Outcome(count))
-            changed = np.array([place] if arm.host else self._together[arm.cell])
+            changed = np.array(self._together[arm.cell])
             self.beta[changed] = [self.book.beta(self.arms[other]) for other in changed]
             if drawn is not None:
                 drawn[changed] = self._draw(changed, rng(len(picks)))
