@@ -247,9 +247,16 @@ class Choice:
         self.arms, self.book = arms, book
         self.beta = np.array([book.beta(arm) for arm in arms]).reshape(-1, 4)
         self.work = np.array([book.work(arm) for arm in arms])
-        self._together: dict[str, list[int]] = {}  # places of the arms of each cell
+        groups: dict[Node, list[int]] = {}
         for place, arm in enumerate(arms):
-            self._together.setdefault(arm.cell, []).append(place)
+            groups.setdefault(_group(arm), []).append(place)
+        self._groups = [np.array(places) for places in groups.values()]
+        self._in_cell: dict[str, list[int]] = {}
+        for number, (_, _, cell) in enumerate(groups):
+            self._in_cell.setdefault(cell, []).append(number)
+        self._best = np.zeros(len(groups), dtype=np.intp)  # place of the most promising arm of each group
+        for number in range(len(groups)):
+            self._find_best(number)
 
     def pick(self, slots: int, rng: Callable[[int], np.random.Generator], samples: int) -> list[tuple[Arm, int]]:
         """Arms and how many candidates each, in the order of the picks.
@@ -267,22 +274,31 @@ class Choice:
             if not settings.feedback or self.book.empty or _due(len(picks), settings.floor):
                 place = turns.next()
             else:
-                drawn = self._draw(np.arange(len(self.arms)), rng(len(picks))) if drawn is None else drawn
-                place = int(np.argmax(drawn))
+                drawn = self._draw(np.arange(len(self._groups)), rng(len(picks))) if drawn is None else drawn
+                place = int(self._best[np.argmax(drawn)])
             arm = self.arms[place]
             count = min(samples if arm.guests else 1, slots)
             picks.append((arm, count))
             turns.given[arm.method] += count
             slots -= count
             self.book.record(arm, Outcome(count))
-            changed = np.array(self._together[arm.cell])
-            self.beta[changed] = [self.book.beta(self.arms[other]) for other in changed]
+            changed = np.array(self._in_cell[arm.cell])
+            for number in changed:
+                places = self._groups[number]
+                self.beta[places] = [self.book.beta(self.arms[other]) for other in places]
+                self._find_best(number)
             if drawn is not None:
                 drawn[changed] = self._draw(changed, rng(len(picks)))
         return picks
 
-    def _draw(self, places: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Value of something new a unit of work, drawn for each of these arms."""
+    def _find_best(self, number: int) -> None:
+        places = self._groups[number]
+        low, not_low, new, not_new = self.beta[places].T
+        self._best[number] = places[np.argmax(low / (low + not_low) * new / (new + not_new))]
+
+    def _draw(self, numbers: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Value of something new a unit of work, drawn for the most promising arm of each of these groups."""
+        places = self._best[numbers]
         low, not_low, new, not_new = self.book.settings.sharpness * self.beta[places].T
         drawn: np.ndarray = rng.beta(low, not_low) * rng.beta(new, not_new) / self.work[places]
         return drawn
