@@ -24,7 +24,11 @@ from model.settings import Settings
 
 Node = tuple[str, ...]
 EVERYTHING: Node = ()
-START_VALUE = 0.3  # of a candidate before anything is known
+# Value of a candidate before anything is known: by method, as a first guess of what `benchmarks/search` measures.
+START_VALUE = 0.3
+START_VALUES = {
+    "diffusion": 0.35, "random": 0.1, "exchange": 0.2, "mutation": 0.45, "inpainting": 0.35, "symmetric": 0.25,
+}  # fmt: skip
 START_NEW = 0.9  # chance that a crystal of value is new, before anything is known
 START_WORK = 30.0  # steps of the potential that a candidate takes before anything is known
 FIXED_WORK = 100.0  # of a candidate whatever its size: screening, symmetry, comparison; evaluations of one atom
@@ -142,14 +146,17 @@ class Book:
 
     def _low_prior(self, arm: Arm) -> float:
         reduced, region, size = self._cell(arm.cell)
-        method = ("method", arm.method), ("class", arm.method, str(arm.host_class))
-        formula = ("region", region), ("formula", reduced), ("cell", arm.cell)
-        prior = self._low.meeting(START_VALUE, method, formula, (("size", str(size)),))
+        everything = self._low.rate(START_VALUE, EVERYTHING)
+        start = _from_odds(_odds(everything) * _odds(_start(arm.method)) / _odds(START_VALUE))
+        method = self._low.rate(start, ("method", arm.method), ("class", arm.method, str(arm.host_class)))
+        formula = self._low.rate(everything, ("region", region), ("formula", reduced), ("cell", arm.cell))
+        prior = _together(everything, method, formula, self._low.rate(everything, ("size", str(size))))
         return self._low.rate(prior, _group(arm)) if arm.host else prior
 
     def _new_prior(self, arm: Arm) -> float:
-        size = ("size", str(self._cell(arm.cell)[2]))
-        return self._new.meeting(START_NEW, (("method", arm.method),), (size, ("cell", arm.cell)))
+        everything = self._new.rate(START_NEW, EVERYTHING)
+        cell = self._new.rate(everything, ("size", str(self._cell(arm.cell)[2])), ("cell", arm.cell))
+        return _together(everything, self._new.rate(everything, ("method", arm.method)), cell)
 
     def work(self, arm: Arm) -> float:
         """Expected work of one candidate."""
@@ -204,13 +211,25 @@ class Rates:
             prior = a / (a + b)
         return prior
 
-    def meeting(self, prior: float, *chains: Sequence[Node]) -> float:
-        """Expected rate where chains of nodes below everything meet: their odds relative to everything multiply."""
-        everything = self.rate(prior, EVERYTHING)
-        odds = _odds(everything)
-        for chain in chains:
-            odds *= _odds(self.rate(everything, *chain)) / _odds(everything)
-        return odds / (1 + odds)
+
+def _together(everything: float, *rates: float) -> float:
+    """Expected rate where sets with these rates meet: their odds relative to everything multiply."""
+    odds = _odds(everything)
+    for rate in rates:
+        odds *= _odds(rate) / _odds(everything)
+    return _from_odds(odds)
+
+
+def _odds(rate: float) -> float:
+    return rate / (1 - rate)
+
+
+def _from_odds(odds: float) -> float:
+    return odds / (1 + odds)
+
+
+def _start(method: str) -> float:
+    return START_VALUES.get(method, START_VALUE)
 
 
 def _group(arm: Arm) -> Node:
@@ -219,10 +238,6 @@ def _group(arm: Arm) -> Node:
 
 def _leaf(arm: Arm) -> Node:
     return ("arm", arm.method, arm.cell, arm.host) if arm.host else _group(arm)
-
-
-def _odds(rate: float) -> float:
-    return rate / (1 - rate)
 
 
 def choose(
@@ -310,7 +325,7 @@ def _due(number: int, floor: float) -> bool:
 
 
 class _Turns:
-    """Methods take turns; within a method it is that of the arm tried least, the first of equals.
+    """Methods take turns, more often those that start with more; within one it is that of the arm tried least.
 
     Each method has a heap of its arms. What an arm was tried only grows, so an entry that is out of date stands too
     early: it is put back where it belongs when its turn seems to have come.
@@ -328,7 +343,9 @@ class _Turns:
                 self._heaps.setdefault(arm.method, []).append((self.book.tried(arm), number))
             for heap in self._heaps.values():
                 heapq.heapify(heap)
-        _, _, number = min((self.given[method], *self._first(heap)) for method, heap in self._heaps.items())
+        _, _, number = min(
+            (self.given[method] / _start(method), *self._first(heap)) for method, heap in self._heaps.items()
+        )
         return number
 
     def _first(self, heap: list[tuple[tuple[int, int, int], int]]) -> tuple[tuple[int, int, int], int]:
