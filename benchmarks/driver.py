@@ -7,7 +7,8 @@ Driver, campaign, policy and store are the real ones and work in this process on
 and skips what the driver waits. So 500 relaxers need no 500 cores, and all that the driver does counts. Of Ray, each
 call costs the driver ``--ray`` seconds; ``--measure-ray`` measures that here with real actors and arguments of real
 size.
-A search begins with idle relaxers and ends with them; ``relaxer_utilisation_in_between`` is that of the second third.
+A search begins with idle relaxers and ends with them; ``relaxer_utilisation_in_between`` is that of the second third of
+its time, ``relaxer_utilisation`` that of all of it, in ten parts ``relaxer_utilisation_by_tenths``.
 The clock counts the CPU time of this process, so that other work on this machine does not matter. Threads wait for the
 disk, the driver does not. Memory is that of driver and planner together.
 """
@@ -23,6 +24,7 @@ import sys
 import tempfile
 import threading
 import time
+from array import array
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,6 @@ from search.config import SearchConfig, check_config
 from search.driver import Driver
 from search.planner import Planner
 from search.prepare import load_reference
-from search.progress import Progress
 
 
 def main() -> None:
@@ -77,16 +78,17 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
         before, began = memory(), time.process_time()
-        marks: list[tuple[int, float, float]] = []
-        driver = driver_of(config, folder, arguments, marks)
+        driver = driver_of(config, folder, arguments)
         outcome = driver.run(threading.Event())
         pools, tasks = driver.crew.pools, driver.tally.calls["judge"]
         relaxers, spent = pools["relax"], driver.crew.clock.spent
         found = {
             "candidates": outcome.candidates,
             "tasks": tasks,
-            "relaxer_utilisation": relaxers.busy / relaxers.present,
-            "relaxer_utilisation_in_between": in_between(marks, outcome.candidates) / relaxers.limit,
+            "simulated_seconds": relaxers.present / relaxers.limit,
+            "relaxer_utilisation": relaxers.during(0, 1),
+            "relaxer_utilisation_in_between": relaxers.during(1 / 3, 2 / 3),
+            "relaxer_utilisation_by_tenths": [relaxers.during(k / 10, (k + 1) / 10) for k in range(10)],
             "planner_utilisation": pools["plan"].busy / pools["plan"].present,
             "planner_seconds_a_task": pools["plan"].busy / tasks if tasks else None,
             "driver_seconds_a_task": spent / tasks if tasks else None,
@@ -98,17 +100,10 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
         driver.close()
         del driver
         began = time.process_time()
-        again = driver_of(config, folder, arguments, [])
+        again = driver_of(config, folder, arguments)
         again.run(threading.Event())
         again.close()
         return found | {"resume_cpu_seconds": time.process_time() - began, "resumed": again.progress.resumed}
-
-
-def in_between(marks: list[tuple[int, float, float]], candidates: int) -> float:
-    """Relaxers at work on average while the second third of the candidates was stored."""
-    some = [mark for mark in marks if candidates <= 3 * mark[0] <= 2 * candidates]
-    (_, busy, began), (_, busy_then, ended) = some[0], some[-1]
-    return (busy_then - busy) / (ended - began)
 
 
 def settings(arguments: argparse.Namespace) -> SearchConfig:
@@ -131,29 +126,41 @@ def settings(arguments: argparse.Namespace) -> SearchConfig:
     return check_config(content, source="benchmark")
 
 
-def driver_of(config: SearchConfig, folder: Path, arguments: argparse.Namespace, marks: list[Any]) -> Driver:
-    """A driver whose relaxers are the bottleneck: generators and symmetrizers are never short.
-
-    What is stored, how long relaxers were busy and what time it was goes to ``marks`` about twice a second.
-    """
-    rng, clock = np.random.default_rng(0), Clock(time.process_time)
-    n = arguments.relaxers
-
-    def relaxing(*_: Any) -> float:
-        return float(rng.lognormal(np.log(arguments.seconds), arguments.spread))
-
+def driver_of(config: SearchConfig, folder: Path, arguments: argparse.Namespace) -> Driver:
+    """A driver whose relaxers are the bottleneck: generators and symmetrizers are never short."""
+    clock, n = Clock(time.process_time), arguments.relaxers
     stages, reference = Stages(), load_reference(config)
     pools = [
         PlannerPool(Planner(config, reference), 1, clock, None, arguments.ray),
         SimulatedPool(stages.generator, max(1, n // 8), clock, lambda *_: 0.1 * arguments.seconds, arguments.ray),
-        SimulatedPool(stages.relaxer, n, clock, relaxing, arguments.ray),
+        RelaxerPool(stages.relaxer, clock, arguments),
         SimulatedPool(stages.symmetrizer, max(1, n // 4), clock, lambda *_: 0.2 * arguments.seconds, arguments.ray),
     ]
+    return Driver(config, folder, reference, SimulatedCrew(pools))
 
-    def mark(progress: Progress) -> None:
-        marks.append((progress.done, pools[2].busy, clock.now()))
 
-    return Driver(config, folder, reference, SimulatedCrew(pools), mark)
+class RelaxerPool(SimulatedPool):
+    """Draws how long its calls take, and remembers when it was at work."""
+
+    def __init__(self, stage: Any, clock: Clock, arguments: argparse.Namespace) -> None:
+        super().__init__(stage, arguments.relaxers, clock, self._draw, arguments.ray)
+        self._median, self._spread, self._rng = arguments.seconds, arguments.spread, np.random.default_rng(0)
+        self._starts, self._taken = array("d"), array("d")
+
+    def _draw(self, *_: Any) -> float:
+        self._taken.append(self._rng.lognormal(np.log(self._median), self._spread))
+        return self._taken[-1]
+
+    def submit(self, job: Any, method: str, *arguments: Any) -> None:
+        super().submit(job, method, *arguments)
+        self._starts.append(self.clock.now())
+
+    def during(self, begin: float, end: float) -> float:
+        """Share of the actors at work, on average from one share of the time until another."""
+        times = self.began + np.array([begin, end]) * (self.clock.now() - self.began)
+        starts = np.array(self._starts)
+        busy = np.clip(starts + np.array(self._taken), *times) - np.clip(starts, *times)
+        return float(busy.sum() / (self.limit * (times[1] - times[0])))
 
 
 class PlannerPool(SimulatedPool):

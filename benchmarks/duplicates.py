@@ -27,14 +27,14 @@ def main() -> None:
     parser.add_argument("runs", nargs="+")
     found = [differences for run in parser.parse_args().runs for differences in pairs(run)]
     joined = np.array([differences for differences in found if differences is not None])
-    volume, mean, extremes, energy = joined.T
+    volume, mean, rms, energy = joined.T
     print(f"{len(found)} pairs, {len(joined)} of them joined by the matcher; kept apart by")
     apart = {
         "volume": volume > np.log1p(RELAXED.volume_tolerance),
         "mean distances": mean > RELAXED.distance_tolerance,
     }
     apart["either of these"] = apart["volume"] | apart["mean distances"]
-    apart["smallest and largest distances"] = extremes > RELAXED.extreme_tolerance
+    apart["root mean square of all distances"] = rms > RELAXED.rms_tolerance
     apart["energy"] = energy > (RELAXED.energy_tolerance or np.inf)
     apart["all"] = np.any(list(apart.values()), axis=0)
     apart["none"] = ~apart["all"]
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def pairs(run: str) -> Iterator[tuple[float, float, float, float] | None]:
-    """Of each pair the differences in ln(volume), mean and extreme neighbour distances (Å) and E_d (eV/atom).
+    """Of each pair the differences in ln(volume), mean and all neighbour distances (Å) and E_d (eV/atom).
 
     None for those that the matcher does not join.
     """
@@ -64,8 +64,9 @@ def pairs(run: str) -> Iterator[tuple[float, float, float, float] | None]:
                 yield None
                 continue
             volumes = [crystal.volume / len(crystal) for _, crystal, _, _ in (one, other)]
-            mean, *extremes = np.abs(one[2] - other[2]).max(axis=(1, 2))
-            yield abs(np.log(volumes[0] / volumes[1])), mean, max(extremes), abs(one[3] - other[3])
+            distances = one[2] - other[2]
+            mean, rms = np.abs(distances[0]).max(), np.sqrt((distances**2).mean())
+            yield abs(np.log(volumes[0] / volumes[1])), mean, rms, abs(one[3] - other[3])
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ from model.settings import Settings
 
 NEIGHBOURS = 8
 AT_ONCE = 128  # crystals whose neighbours are looked for together
-REMEMBERED = 2000  # primitive cells kept for further comparisons
 
 
 class DistinctSettings(Settings):
@@ -30,8 +29,9 @@ class DistinctSettings(Settings):
 
     volume_tolerance: float = 0.1  # relative difference of the volumes per atom
     distance_tolerance: float = 0.5  # Å, difference of the mean k-th neighbour distances of an element, k = 1 to 8
-    extreme_tolerance: float = 0.5  # Å, the same for the smallest and the largest of these distances
+    rms_tolerance: float = 0.5  # Å, root mean square difference of the mean, smallest and largest such distances
     energy_tolerance: float | None = None  # eV/atom; of crystals that are relaxed
+    matches: int | None = None  # put to the matcher for a crystal at most, those with the closest distances
     ltol: float = 0.2  # StructureMatcher: relative tolerance of lengths
     stol: float = 0.3  # StructureMatcher: sites, in units of (volume per atom)^(1/3)
     angle_tol: float = 5.0  # StructureMatcher: degrees
@@ -47,7 +47,6 @@ class DistinctCrystals:
             ltol=self.settings.ltol, stol=self.settings.stol, angle_tol=self.settings.angle_tol
         )
         self._known: dict[str, _Known] = {}
-        self._reduced: dict[int, Structure] = {}  # of crystals compared of late
         self._seen = 0
 
     def __len__(self) -> int:
@@ -71,34 +70,21 @@ class DistinctCrystals:
             fingerprint: of `distance_fingerprints`, if it is known already.
 
         Returns:
-            The index, counted over all calls of `add` from 0, of the first crystal that this one repeats; None if
-            it is new.
+            The index, counted over all calls of `add` from 0, of the crystal that this one repeats (of several the
+            one with the closest neighbour distances); None if it is new.
         """
         index, self._seen = self._seen, self._seen + 1
         if fingerprint is None:
             (fingerprint,) = distance_fingerprints([crystal])
         known = self._known.setdefault(crystal.formula, _Known(fingerprint.size))
         features = (np.log(crystal.volume / len(crystal)), energy or 0.0, space_group or 0, fingerprint.ravel())
+        own: Structure | None = None
         for place in known.alike(features, self.settings):
-            old = int(known.index[place])
-            if self._matcher.fit(
-                self._primitive(old, known.crystals[place]),
-                self._primitive(index, crystal),
-                skip_structure_reduction=True,
-            ):
-                self._reduced.pop(index)
-                return old
-        known.add(features, crystal, index)
+            own = _primitive(crystal) if own is None else own
+            if self._matcher.fit(known.primitive(place), own, skip_structure_reduction=True):
+                return int(known.index[place])
+        known.add(features, crystal, own, index)
         return None
-
-    def _primitive(self, index: int, crystal: Crystal | bytes) -> Structure:
-        """The primitive cell that the matcher compares; found once, not once a comparison."""
-        if index not in self._reduced:
-            if len(self._reduced) >= REMEMBERED:
-                self._reduced.clear()
-            whole = Crystal.from_bytes(crystal) if isinstance(crystal, bytes) else crystal
-            self._reduced[index] = whole.to_pymatgen().get_reduced_structure("niggli").get_primitive_structure()
-        return self._reduced[index]
 
 
 class _Known:
@@ -109,9 +95,10 @@ class _Known:
         self.fingerprints = np.empty((4, width), dtype=np.float32)
         self.volumes, self.energies = np.empty(4), np.empty(4)
         self.groups, self.index = np.empty(4, dtype=np.int16), np.empty(4, dtype=np.int64)
+        self.reduced = np.empty(4, dtype=bool)  # whether it is the primitive cell that is kept
 
     def alike(self, features: _Features, settings: DistinctSettings) -> np.ndarray:
-        """Places of those that may be the same crystal, in the order in which they were added."""
+        """Places of those that may be the same crystal, the most similar first."""
         volume, energy, group, fingerprint = features
         n = self.count
         close = np.abs(self.volumes[:n] - volume) <= np.log1p(settings.volume_tolerance)
@@ -120,20 +107,36 @@ class _Known:
         if settings.same_space_group and group:
             close &= (self.groups[:n] == group) | (self.groups[:n] == 0)
         places = np.flatnonzero(close)
-        tolerances = np.repeat((settings.distance_tolerance, *[settings.extreme_tolerance] * 2), len(fingerprint) // 3)
         difference = np.abs(self.fingerprints[places] - fingerprint.astype(np.float32))
-        return places[(difference <= tolerances).all(axis=1)]
+        mean, rms = difference[:, : len(fingerprint) // 3], np.sqrt((difference**2).mean(axis=1))
+        alike = (mean.max(axis=1, initial=0.0) <= settings.distance_tolerance) & (rms <= settings.rms_tolerance)
+        order = np.argsort(rms[alike], kind="stable")
+        found: np.ndarray = places[alike][order[: settings.matches]]
+        return found
 
-    def add(self, features: _Features, crystal: Crystal, index: int) -> None:
-        """Keep one more."""
+    def primitive(self, place: int) -> Structure:
+        """The primitive cell that the matcher compares; found once, not once a comparison."""
+        crystal = Crystal.from_bytes(self.crystals[place])
+        if self.reduced[place]:
+            return crystal.to_pymatgen()
+        found = _primitive(crystal)
+        self.crystals[place], self.reduced[place] = Crystal.from_pymatgen(found).to_bytes(), True
+        return found
+
+    def add(self, features: _Features, crystal: Crystal, primitive: Structure | None, index: int) -> None:
+        """Keep one more, in its primitive cell if that is known already."""
         if self.count == len(self.index):
-            for name in ("fingerprints", "volumes", "energies", "groups", "index"):
+            for name in ("fingerprints", "volumes", "energies", "groups", "index", "reduced"):
                 column = getattr(self, name)
                 setattr(self, name, np.concatenate([column, np.empty_like(column)]))
         n, self.count = self.count, self.count + 1
         self.volumes[n], self.energies[n], self.groups[n], self.fingerprints[n] = features
-        self.index[n] = index
-        self.crystals.append(crystal.to_bytes())
+        self.index[n], self.reduced[n] = index, primitive is not None
+        self.crystals.append((crystal if primitive is None else Crystal.from_pymatgen(primitive)).to_bytes())
+
+
+def _primitive(crystal: Crystal) -> Structure:
+    return crystal.to_pymatgen().get_reduced_structure("niggli").get_primitive_structure()
 
 
 _Features = tuple[float, float, int, np.ndarray]  # ln(Å³/atom), eV/atom, space group or 0, fingerprint

@@ -76,12 +76,15 @@ class FrameworkPool:
     """Distinct frameworks in the order in which they were found.
 
     Two frameworks are the same when their cells hold as many atoms, their space groups agree, their volumes differ by
-    less than ``volume_change`` and the matcher maps one onto the other. The first one found stands for all.
+    less than ``volume_change``, their neighbour distances by less than 0.3 Å (root mean square) and the matcher maps
+    one onto the other; it is asked of the four most similar. The first one found stands for all.
     """
 
     def __init__(self, volume_change: float, files: Sequence[Mapping[str, Any]] = ()) -> None:
         self.known: dict[str, KnownFramework] = {}
-        self._settings = DistinctSettings(same_space_group=True, volume_tolerance=volume_change)
+        self._settings = DistinctSettings(
+            same_space_group=True, volume_tolerance=volume_change, rms_tolerance=0.3, matches=4
+        )
         self._distinct: dict[str, DistinctCrystals] = {}
         self._names: dict[str, list[str]] = {}
         self.read([{"candidate": None, "lattice_system": None, "e_d": None, "frameworks": files}])

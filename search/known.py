@@ -19,7 +19,9 @@ from search.results import TIMINGS, required
 Row = Mapping[str, Any]
 COMPARED = 0.3  # eV/atom; crystals above are so many and so little worth that they are not compared with each other
 # The same minimum is reached to 0.1 Å, and so to a few meV/atom.
-RELAXED = DistinctSettings(volume_tolerance=0.05, distance_tolerance=0.2, energy_tolerance=0.02)
+RELAXED = DistinctSettings(
+    volume_tolerance=0.05, distance_tolerance=0.2, rms_tolerance=0.12, energy_tolerance=0.02, matches=8
+)
 
 
 class Spent(NamedTuple):

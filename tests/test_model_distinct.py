@@ -65,7 +65,7 @@ def test_the_cheap_filter_keeps_its_promise(seed):
     settings, (one, other) = DistinctSettings(), distance_fingerprints([crystal, moved])
     difference = np.abs(other - one)
     assert difference[0].max() < settings.distance_tolerance
-    assert difference[1:].max() < settings.extreme_tolerance
+    assert difference.max() < settings.rms_tolerance
     assert abs(np.log(moved.volume / crystal.volume)) < np.log1p(settings.volume_tolerance)
 
 
@@ -96,12 +96,22 @@ def test_energies_count_only_when_asked():
     assert [lax.add(SALT, energy=energy) for energy in (-3.0, -2.9)] == [None, 0]
 
 
-def test_one_atom_that_has_moved_far_shows_in_the_extremes():
+def test_one_atom_that_has_moved_far_shows_in_the_smallest_and_largest_distances():
     places = np.random.default_rng(0).random((12, 3))  # nothing is symmetric, so the matcher takes the cell as it is
     rattled = Crystal(np.eye(3) * 6, places, [8] * 8 + [22] * 4)
     moved = rattled.replace(fractional=places + np.where(np.arange(12) == 0, 0.05, 0.0)[:, None])  # one atom, 0.5 Å
-    mean, *extremes = np.abs(np.subtract(*distance_fingerprints([rattled, moved]))).max(axis=(1, 2))
-    assert 1.5 * mean < max(extremes)
-    for tolerance, found in ((1.1 * max(extremes), 0), (0.9 * max(extremes), None)):
-        distinct = DistinctCrystals(DistinctSettings(distance_tolerance=1.1 * mean, extreme_tolerance=tolerance))
+    difference = np.subtract(*distance_fingerprints([rattled, moved]))
+    rms, rms_of_mean = np.sqrt((difference**2).mean()), np.sqrt((difference[0] ** 2).mean())
+    assert rms > 1.5 * rms_of_mean
+    for tolerance, found in ((1.1 * rms, 0), (0.9 * rms, None)):
+        distinct = DistinctCrystals(DistinctSettings(rms_tolerance=tolerance))
         assert [distinct.add(rattled), distinct.add(moved)] == [None, found]
+
+
+@pytest.mark.parametrize(("matches", "found"), [(None, 1), (1, 1), (0, None)])
+def test_the_most_similar_come_to_the_matcher_first_and_not_more_than_asked_for(matches, found):
+    wide = SALT.replace(lattice=SALT.lattice * 1.01)
+    distinct = DistinctCrystals(DistinctSettings(energy_tolerance=0.02, matches=matches))
+    assert distinct.add(wide, energy=-3.0) is None
+    assert distinct.add(SALT, energy=-3.03) is None
+    assert distinct.add(SALT, energy=-3.015) == found
