@@ -325,7 +325,7 @@ def _due(number: int, floor: float) -> bool:
 
 
 class _Turns:
-    """Methods take turns, more often those that start with more; within one it is that of the arm tried least.
+    """Methods take turns, with feedback those more often that start with more; within one the arm tried least.
 
     Each method has a heap of its arms. What an arm was tried only grows, so an entry that is out of date stands too
     early: it is put back where it belongs when its turn seems to have come.
@@ -343,10 +343,11 @@ class _Turns:
                 self._heaps.setdefault(arm.method, []).append((self.book.tried(arm), number))
             for heap in self._heaps.values():
                 heapq.heapify(heap)
-        _, _, number = min(
-            (self.given[method] / _start(method), *self._first(heap)) for method, heap in self._heaps.items()
-        )
+        _, _, number = min((self._share(method), *self._first(heap)) for method, heap in self._heaps.items())
         return number
+
+    def _share(self, method: str) -> float:
+        return self.given[method] / (_start(method) if self.book.settings.feedback else 1.0)
 
     def _first(self, heap: list[tuple[tuple[int, int, int], int]]) -> tuple[tuple[int, int, int], int]:
         while heap[0][0] != (tried := self.book.tried(self.arms[heap[0][1]])):
