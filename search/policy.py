@@ -148,10 +148,13 @@ class Book:
         reduced, region, size = self._cell(arm.cell)
         everything = self._low.rate(START_VALUE, EVERYTHING)
         start = _from_odds(_odds(everything) * _odds(_start(arm.method)) / _odds(START_VALUE))
-        method = self._low.rate(start, ("method", arm.method), ("class", arm.method, str(arm.host_class)))
+        method = self._low.rate(start, ("method", arm.method))
         formula = self._low.rate(everything, ("region", region), ("formula", reduced), ("cell", arm.cell))
         prior = _together(everything, method, formula, self._low.rate(everything, ("size", str(size))))
-        return self._low.rate(prior, _group(arm)) if arm.host else prior
+        if not arm.host:
+            return prior
+        quality = self._low.rate(method, ("class", arm.method, str(arm.host_class)))
+        return _together(method, self._low.rate(prior, _group(arm)), quality)
 
     def _new_prior(self, arm: Arm) -> float:
         everything = self._new.rate(START_NEW, EVERYTHING)
