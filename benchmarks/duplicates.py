@@ -4,28 +4,37 @@
 
 All pairs of one composition that a search compares (`search.known.COMPARED`) are put to the matcher, and those that it
 joins to each of the tests of `search.known.RELAXED` by itself. Beside the number of those that a test keeps apart
-stand their differences in energy: one minimum that was reached twice differs by a few meV/atom.
+stand their differences in energy: one minimum that was reached twice differs by a few meV/atom. First it says what it
+costs the planner to read the candidates of each run, nearly all of which goes into such comparisons.
 """
 
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Iterator
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 from pymatgen.analysis.structure_matcher import StructureMatcher
 
 from model.crystal import Crystal
 from model.distinct import distance_fingerprints
-from search.known import COMPARED, RELAXED
-from search.results import load_results
+from search.config import FrameworkSettings
+from search.frameworks import FrameworkPool
+from search.known import COMPARED, RELAXED, Known
+from search.policy import PolicySettings
+from search.results import PLANNED, dictionaries, load_results, read_part
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+")
-    found = [differences for run in parser.parse_args().runs for differences in pairs(run)]
+    runs = parser.parse_args().runs
+    for run in runs:
+        print(run, reading(run))
+    found = [differences for run in runs for differences in pairs(run)]
     joined = np.array([differences for differences in found if differences is not None])
     volume, mean, rms, energy = joined.T
     print(f"{len(found)} pairs, {len(joined)} of them joined by the matcher; kept apart by")
@@ -43,6 +52,16 @@ def main() -> None:
         print(
             "  {}: {}; median of |ΔE_d| {:.1f} meV/atom, nine of ten up to {:.1f}".format(name, some.sum(), *quartiles)
         )
+
+
+def reading(run: str) -> str:
+    """What the planner makes of a run, and how long it takes."""
+    rows = [row for path in Path(run, "candidates").glob("*.parquet") for row in dictionaries(read_part(path, PLANNED))]
+    known, began = Known(PolicySettings(), FrameworkPool(FrameworkSettings().volume_change)), time.process_time()
+    known.read(rows)
+    milliseconds = 1000 * (time.process_time() - began) / len(rows)
+    new, frameworks = known.novelty.new().sum(), len(known.pool.known)
+    return f"{len(rows)} candidates, {new} distinct, {frameworks} frameworks: {milliseconds:.1f} ms of CPU a candidate"
 
 
 def pairs(run: str) -> Iterator[tuple[float, float, float, float] | None]:

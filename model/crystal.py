@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace as _replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,7 @@ class Crystal:
     @property
     def formula(self) -> str:
         """Reduced formula, for example ``Li5Si2``."""
-        return self.composition.reduced_formula
+        return _reduced_formula("".join(self.symbols))
 
     def wrapped(self) -> Crystal:
         """Return the same crystal with fractional coordinates in [0, 1)."""
@@ -142,3 +143,8 @@ class Crystal:
 def cells(crystals: Sequence[Crystal]) -> np.ndarray:
     """Stack the lattices of several crystals: (B, 3, 3) in Å."""
     return np.stack([crystal.lattice for crystal in crystals])
+
+
+@lru_cache(maxsize=10_000)
+def _reduced_formula(symbols: str) -> str:
+    return (Composition(symbols) if symbols else Composition()).reduced_formula

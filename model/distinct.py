@@ -136,7 +136,9 @@ class _Known:
 
 
 def _primitive(crystal: Crystal) -> Structure:
-    return crystal.to_pymatgen().get_reduced_structure("niggli").get_primitive_structure()
+    reduced = crystal.to_pymatgen().get_reduced_structure("niggli")
+    whole = np.gcd.reduce(np.bincount(crystal.numbers)) == 1  # no smaller cell can hold the composition
+    return reduced if whole else reduced.get_primitive_structure()
 
 
 _Features = tuple[float, float, int, np.ndarray]  # ln(Å³/atom), eV/atom, space group or 0, fingerprint

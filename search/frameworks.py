@@ -85,8 +85,8 @@ class FrameworkPool:
         self._settings = DistinctSettings(
             same_space_group=True, volume_tolerance=volume_change, rms_tolerance=0.3, matches=4
         )
-        self._distinct: dict[str, DistinctCrystals] = {}
-        self._names: dict[str, list[str]] = {}
+        self._distinct: dict[bytes, DistinctCrystals] = {}
+        self._names: dict[bytes, list[str]] = {}
         self.read([{"candidate": None, "lattice_system": None, "e_d": None, "frameworks": files}])
 
     def read(self, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -99,7 +99,7 @@ class FrameworkPool:
 
     def _first(self, record: Mapping[str, Any], row: Mapping[str, Any], host: Crystal, fingerprint: np.ndarray) -> str:
         """Name of the framework that stands for this one, which may be itself."""
-        key = str(CellFormula.parse(host.composition.formula))
+        key = np.sort(host.numbers).tobytes()
         names = self._names.setdefault(key, [])
         distinct = self._distinct.setdefault(key, DistinctCrystals(self._settings))
         same = distinct.add(host, record["space_group_number"], fingerprint=fingerprint)

@@ -20,7 +20,7 @@ Row = Mapping[str, Any]
 COMPARED = 0.3  # eV/atom; crystals above are so many and so little worth that they are not compared with each other
 # The same minimum is reached to 0.1 Å, and so to a few meV/atom.
 RELAXED = DistinctSettings(
-    volume_tolerance=0.05, distance_tolerance=0.2, rms_tolerance=0.12, energy_tolerance=0.02, matches=8
+    volume_tolerance=0.05, distance_tolerance=0.2, rms_tolerance=0.12, energy_tolerance=0.01, matches=8
 )
 
 

@@ -108,9 +108,16 @@ class StubSymmetrizer:
         frameworks = []
         if wanted and 0 < host.sum() < len(crystal) and rng.random() < 0.3:
             frame = Crystal(crystal.lattice, crystal.fractional[host], crystal.numbers[host])
-            frameworks = [Framework(frame, {"Li": int((~host).sum())}, group, 0.1, 0.0, 1)]
+            guests = {"Li": int((~host).sum())}
+            frameworks = [Framework(frame, guests, self._space_group(frame), 0.1, 0.0, 1)]
         decomposition = Decomposition(e_d, {"Li": 0.5, "Si": 0.5}, {})
         return Judged(group, decomposition, e_d, frameworks, ["Li"], None, 0.1)
+
+    def _space_group(self, frame: Crystal) -> SpaceGroup:
+        """The same for the same places of the atoms; as in real runs the commonest of many is that of a sixth."""
+        seed = frame.fractional.round(6).view(np.uint64).ravel()
+        number = int(np.random.default_rng(seed).geometric(1 / 6))
+        return SpaceGroup(min(number, 230), str(number), 0.1, 10.0)
 
 
 class Stages(NamedTuple):
