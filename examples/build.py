@@ -1,6 +1,6 @@
 """The crystals of docs/superionic.md and docs/interface.md from published lattice parameters.
 
-    python examples/build.py --out examples
+python examples/build.py --out examples
 """
 
 from __future__ import annotations

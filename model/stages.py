@@ -18,6 +18,7 @@ from model.distinct import DistinctCrystals
 from model.framework import Framework, choose_guest, extract_frameworks
 from model.funnel import funnel
 from model.guests import HostGroup, SymmetricSettings, host_groups, on_orbits
+from model.mutation import MutationSettings
 from model.potential import CHGNetPotential
 from model.prototypes import ExchangeSettings
 from model.random_crystal import RandomSettings, random_crystal
@@ -26,10 +27,11 @@ from model.relax import Relaxation, RelaxSettings, usable
 from model.sampler import Blank, SamplerSettings, sample
 from model.screen import ScreenSettings, screen
 from model.stability import Decomposition, Stability
+from model.starts import in_voids
 from model.symmetry import SpaceGroup, space_group
 
 REMEMBERED = 200  # hosts whose groups a generator keeps
-GeneratorSettings = SamplerSettings | RandomSettings | ExchangeSettings | SymmetricSettings
+GeneratorSettings = SamplerSettings | RandomSettings | ExchangeSettings | MutationSettings | SymmetricSettings
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +115,8 @@ class Generator:
         """Crystals, calls of the network, version of the network if it took part."""
         if isinstance(settings, ExchangeSettings):  # the blanks are filled already
             return [blank.crystal for blank in blanks], 0, None
+        if isinstance(settings, MutationSettings):  # all but atoms that were put in
+            return [in_voids(blank).crystal if blank.guest.any() else blank.crystal for blank in blanks], 0, None
         if isinstance(settings, RandomSettings):
             return [_random(blank, settings) for blank in blanks], 0, None
         if isinstance(settings, SymmetricSettings):
@@ -136,11 +140,24 @@ def _random(blank: Blank, settings: RandomSettings) -> Crystal:
 
 
 class Relaxer:
-    """Screens crystals and relaxes the good ones."""
+    """Screens crystals and relaxes the good ones.
 
-    def __init__(self, potential: str, relaxation: RelaxSettings, screening: ScreenSettings) -> None:
+    Args:
+        potential: for example ``chgnet-0.3.0``.
+        relaxation: settings where a call brings none.
+        screening: what is not worth relaxing.
+        hull: reduced formula -> eV/atom, from where ``hopeless`` of the settings counts; see `model.relax.relax`.
+    """
+
+    def __init__(
+        self,
+        potential: str,
+        relaxation: RelaxSettings,
+        screening: ScreenSettings,
+        hull: Mapping[str, float] | None = None,
+    ) -> None:
         self.potential = CHGNetPotential(potential.removeprefix("chgnet-"))
-        self.relaxation, self.screening = relaxation, screening
+        self.relaxation, self.screening, self.hull = relaxation, screening, hull
 
     def relax(
         self,
@@ -165,7 +182,9 @@ class Relaxer:
         places = [index for index, verdict in enumerate(verdicts) if verdict is None]
         masks, placed = (None if some is None else [some[index] for index in places] for some in (free, guests))
         accepted = [crystals[index] for index in places]
-        relaxed = funnel(accepted, self.potential, settings or self.relaxation, free=masks, guests=placed)
+        relaxed = funnel(
+            accepted, self.potential, settings or self.relaxation, free=masks, guests=placed, known=self.hull
+        )
         work = [outcome.orbits * (outcome.steps + 1) for outcome in relaxed]
         second = (time.monotonic() - began) / max(1, sum(work))
         shared = iter([replace(outcome, seconds=second * n) for outcome, n in zip(relaxed, work, strict=True)])

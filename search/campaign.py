@@ -21,14 +21,15 @@ import numpy as np
 from model.composition import CellFormula
 from model.crystal import Crystal
 from model.lattice import sample_lattice
+from model.mutation import mutate, steps_apart
 from model.prototypes import exchanges
 from model.relax import RelaxSettings
 from model.sampler import Blank
 from model.stages import GeneratorSettings
-from search.config import EXCHANGE, HOST_METHODS, NEW_METHODS, TUNED, SearchConfig
+from search.config import EXCHANGE, HOST_METHODS, METHODS, MUTATION, NEW_METHODS, TUNED, SearchConfig
 from search.frameworks import FrameworkPool, Guests, KnownFramework, fillings, frameworks_from_files
-from search.known import Known, Row, Spent
-from search.policy import Arm, Book, Choice, PolicySettings, choose, host_class, work_an_atom
+from search.known import Known, Parent, Row, Spent
+from search.policy import Arm, Book, Choice, Outcome, PolicySettings, choose, host_class, work_an_atom
 from search.tuning import PARTS, Tuner
 
 GENERATED, INPAINTED = "generated", "inpainted"
@@ -106,6 +107,7 @@ class Campaign:
         self.files = frameworks_from_files(config.frameworks.files)
         self._check_beginning()
         self._fillings: dict[str, tuple[int, list[tuple[str, str]]]] = {}
+        self._beside: dict[str, list[str]] = {}
 
     def _check_beginning(self) -> None:
         new = set(self.config.generators) & set(NEW_METHODS)
@@ -148,6 +150,14 @@ class Campaign:
             self._fillings[framework.name] = len(framework.guests), found
         return found
 
+    def beside(self, name: str) -> list[str]:
+        """Cells that one change of a crystal of this cell leads to, see `model.mutation`."""
+        if name not in self._beside:
+            own = CellFormula.parse(name)
+            apart = {other: steps_apart(own, cell) for other, cell in self.cells.items()}
+            self._beside[name] = [other for other, steps in apart.items() if steps == 1 or len(own.counts) > 1 > steps]
+        return self._beside[name]
+
     def seed(self, number: int, what: str, index: int) -> int:
         """Of everything random: one of 2⁶² for each purpose."""
         text = f"{self.digest}/{number}/{what}/{index}"
@@ -160,16 +170,16 @@ class _Round:
     def __init__(self, campaign: Campaign, number: int, known: Known, pending: Sequence[Row]) -> None:
         self.campaign, self.config, self.number = campaign, campaign.config, number
         self.policy = self.config.policy
-        self.frameworks = known.pool.known
+        self.frameworks, self.parents = known.pool.known, known.parents
         self.bar = known.bar()
         self.volumes, self.found = known.volumes, dict(sorted(known.found.items()))
         self.tuner = tuner(self.config, known.rows, self.bar)
         self.tuner.under_way(pending)
         self.arms, self.lattices = Book(self.policy), Book(self.policy)
-        for spent, tries, reward, work in known.spent(self.bar):
-            self._record(spent, tries, reward, work)
+        for spent, outcome in known.spent(self.bar):
+            self._record(spent, outcome)
         for spent, tries in Counter(map(Spent.by, pending)).items():
-            self._record(spent, tries, None, None)
+            self._record(spent, Outcome(tries))
         self._bravais: dict[str, Choice] = {}  # of each cell
 
     def tasks(self) -> list[Task]:
@@ -177,7 +187,8 @@ class _Round:
         policy = self.tuner.next("samples", self.campaign.seed(self.number, "samples", 0))
         assert isinstance(policy, PolicySettings)
         self.samples = policy.samples
-        explore, exploit = self._exploring(), list(self._exploiting())
+        explore = self._exploring()
+        exploit = [*self._changing(), *self._filling()] if self.policy.inpainted else []
         inpainted = self.policy.inpainted if exploit else 0
         turns = {arm.cell: self._turn(arm) for arm in explore if arm.method == EXCHANGE}
         if self.policy.feedback:
@@ -185,17 +196,19 @@ class _Round:
         else:
             picks = self._choose(explore, self.policy.generated, "new")
             picks += self._choose(exploit, inpainted, "hosts")
-        plans: dict[str, list[Plan]] = {method: [] for method in (*NEW_METHODS, *HOST_METHODS)}
+        plans: dict[str, list[Plan]] = {method: [] for method in METHODS}
         numbers = {GENERATED: count(), INPAINTED: count()}
         for arm, candidates in picks:
-            stage = INPAINTED if arm.host else GENERATED
+            stage = INPAINTED if arm.guests else GENERATED
             for _ in range(candidates):
                 seed = self.campaign.seed(self.number, stage, next(numbers[stage]))
                 if arm.method == EXCHANGE:
                     plan = self._exchanged(arm, turns[arm.cell], seed)
                     turns[arm.cell] += 1
+                elif arm.method == MUTATION:
+                    plan = self._changed(arm, seed)
                 else:
-                    plan = self._filled(arm, seed) if arm.host else self._new_crystal(arm, seed)
+                    plan = self._filled(arm, seed) if arm.guests else self._new_crystal(arm, seed)
                 plans[arm.method].append(plan)
         return list(self._batches(plans))
 
@@ -216,9 +229,16 @@ class _Round:
         """Candidates of an arm so far, those under way too."""
         return self.arms.tried(arm)[2]
 
-    def _exploiting(self) -> Iterator[Arm]:
-        if not self.policy.inpainted:
+    def _changing(self) -> Iterator[Arm]:
+        if MUTATION not in self.config.generators:
             return
+        limit = 2 * self.bar if self.policy.feedback else math.inf
+        parents = [parent for parent in self.parents.values() if parent.e_d <= limit]
+        for parent in heapq.nsmallest(self.policy.pool, parents, key=lambda parent: parent.e_d):
+            for cell in self.campaign.beside(str(CellFormula.parse(parent.crystal.composition.formula))):
+                yield Arm(MUTATION, cell, parent.name, host_class(parent.e_d, self.bar))
+
+    def _filling(self) -> Iterator[Arm]:
         methods = [method for method in self.config.generators if method in HOST_METHODS]
         for framework in self._best_frameworks():
             quality = host_class(framework.parent_e_d, self.bar)
@@ -240,13 +260,13 @@ class _Round:
 
         return choose(arms, self.arms, slots, rng, self.samples)
 
-    def _record(self, spent: Spent, tries: int, reward: float | None, work: float | None) -> None:
+    def _record(self, spent: Spent, outcome: Outcome) -> None:
         """Count candidates for their arm, and new crystals for their lattice too."""
-        framework = self.frameworks.get(spent.framework)
-        quality = 0 if framework is None else host_class(framework.parent_e_d, self.bar)
-        self.arms.record(Arm(spent.generator, spent.cell, spent.framework, quality), reward, work, tries=tries)
-        if framework is None and spent.lattice:
-            self.lattices.record(Arm(spent.lattice, spent.cell), reward, tries=tries)
+        made_from = self.frameworks.get(spent.origin) or self.parents.get(spent.origin)
+        quality = 0 if made_from is None else host_class(_e_d(made_from), self.bar)
+        self.arms.record(Arm(spent.generator, spent.cell, spent.origin, quality), outcome)
+        if made_from is None and spent.lattice:
+            self.lattices.record(Arm(spent.lattice, spent.cell), outcome)
 
     def _new_crystal(self, arm: Arm, seed: int) -> Plan:
         """A random lattice at N·V0."""
@@ -280,6 +300,15 @@ class _Round:
         ((arm, _),) = self._bravais[cell].pick(1, lambda _: np.random.default_rng([seed, 1]), 1)
         return arm.method
 
+    def _changed(self, arm: Arm, seed: int) -> Plan:
+        """A known crystal with a change; its volume changes as that of known phases does."""
+        parent, cell = self.parents[arm.host], self.campaign.cells[arm.cell]
+        crystal = parent.crystal
+        was = CellFormula.parse(crystal.composition.formula)
+        volume = crystal.volume * cell.n_atoms * self.campaign.volume(cell) / was.n_atoms / self.campaign.volume(was)
+        origin = {"cell_formula": arm.cell, "parent": arm.host, "lattice_system": parent.lattice_system}
+        return self._plan(arm, mutate(crystal, cell, volume, seed), origin)
+
     def _filled(self, arm: Arm, seed: int) -> Plan:
         """A framework's host with guests to be placed."""
         framework = self.frameworks[arm.host]
@@ -308,7 +337,7 @@ class _Round:
         The largest crystals come first because they take longest.
         """
         size = self.policy.batch
-        for stage, methods in ((GENERATED, NEW_METHODS), (INPAINTED, HOST_METHODS)):
+        for stage, methods in ((GENERATED, (*NEW_METHODS, MUTATION)), (INPAINTED, HOST_METHODS)):
             numbers, rest = count(), list[Plan]()
             for method in methods:
                 ordered = sorted(plans[method], key=lambda plan: -len(plan.blank.crystal))
@@ -328,8 +357,14 @@ class _Round:
             settings: Any = self.tuner.next(part, self.campaign.seed(self.number, f"sampler {identity}", 0))
             plans = [replace(plan, settings=settings) if plan.method in TUNED else plan for plan in plans]
         relaxation: Any = self.tuner.next("relaxation", self.campaign.seed(self.number, f"relaxation {identity}", 0))
+        if self.policy.feedback and self.policy.give_up and relaxation.hopeless is None:
+            relaxation = relaxation.model_copy(update={"hopeless": self.policy.give_up * self.bar})
         change = self.config.frameworks.volume_change
         return Task(identity, self.number, stage, tuple(plans), relaxation, self.found, change)
+
+
+def _e_d(made_from: KnownFramework | Parent) -> float | None:
+    return made_from.e_d if isinstance(made_from, Parent) else made_from.parent_e_d
 
 
 def under_way(tasks: Iterable[Task]) -> list[dict[str, Any]]:

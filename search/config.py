@@ -14,6 +14,7 @@ from model.composition import CellFormula, from_formulas, from_system, parse_sys
 from model.framework import DEFAULT_LADDER
 from model.guests import SymmetricSettings
 from model.lattice import BRAVAIS, LatticeRanges
+from model.mutation import MutationSettings
 from model.prototypes import ExchangeSettings
 from model.random_crystal import RandomSettings
 from model.relax import RelaxSettings
@@ -27,10 +28,12 @@ from search.tuning import PARTS, Tuning, check_ranges
 
 Sampler = Annotated[PredictorCorrectorSettings | HeunSettings | AncestralSettings, Field(discriminator="kind")]
 SAMPLERS = {"predictor-corrector": PredictorCorrectorSettings, "heun": HeunSettings, "ancestral": AncestralSettings}
-Method = Literal["diffusion", "random", "exchange", "inpainting", "symmetric"]
+Method = Literal["diffusion", "random", "exchange", "mutation", "inpainting", "symmetric"]
 EXCHANGE: Literal["exchange"] = "exchange"
+MUTATION: Literal["mutation"] = "mutation"
 NEW_METHODS: tuple[Method, ...] = ("diffusion", "random", EXCHANGE)  # new crystals
 HOST_METHODS: tuple[Method, ...] = ("inpainting", "symmetric")  # guests into frameworks
+METHODS: tuple[Method, ...] = (*NEW_METHODS, MUTATION, *HOST_METHODS)
 TUNED = ("diffusion", "inpainting")  # use the samplers of `generation` and `inpainting`
 
 
@@ -169,7 +172,7 @@ class SearchConfig(Settings):
     seed: int = Field(0, ge=0)
     compositions: Compositions
     lattices: Lattices = Lattices()
-    generators: tuple[Method, ...] = Field((*NEW_METHODS, *HOST_METHODS), min_length=1)  # that compete
+    generators: tuple[Method, ...] = Field(METHODS, min_length=1)  # that compete
     generation: Sampler = AncestralSettings(temperature=0.7)  # warmer than hosts are filled: more kinds of crystals
     inpainting: Sampler = AncestralSettings()
     symmetric: SymmetricSettings = SymmetricSettings()
@@ -185,10 +188,11 @@ class SearchConfig(Settings):
 
     @model_validator(mode="after")
     def _something_to_begin_with(self) -> SearchConfig:
-        if not set(self.generators) & set(NEW_METHODS) and not self.frameworks.files:
+        filled = self.frameworks.files and set(self.generators) & set(HOST_METHODS)
+        if not set(self.generators) & set(NEW_METHODS) and not filled:
             raise ValueError(
-                f"generators: {', '.join(self.generators)} need frameworks; add one of {', '.join(NEW_METHODS)}, "
-                "or give hosts in frameworks.files"
+                f"generators: {', '.join(self.generators)} need crystals to begin with; "
+                f"add one of {', '.join(NEW_METHODS)}, or give hosts in frameworks.files to inpainting or symmetric"
             )
         return self
 
@@ -229,14 +233,14 @@ class SearchConfig(Settings):
 
     @property
     def extra_inpainted(self) -> int:
-        """Those of `candidates` that are planned once there are frameworks."""
+        """Those of `candidates` that are planned once there is something to build on."""
         return sum(self.round_size(number) - self.policy.generated for number in range(self.policy.rounds))
 
     def round_size(self, number: int) -> int:
         """The most candidates that a round can have."""
         without = 0 if self.frameworks.files else self.policy.lookahead + 1
-        inpainting = number >= without and set(self.generators) & set(HOST_METHODS)
-        return self.policy.generated + (self.policy.inpainted if inpainting else 0)
+        building = number >= without and not set(self.generators) <= set(NEW_METHODS)
+        return self.policy.generated + (self.policy.inpainted if building else 0)
 
     def sampler(self, method: str) -> GeneratorSettings:
         """Settings of a generator."""
@@ -244,6 +248,7 @@ class SearchConfig(Settings):
             "diffusion": self.generation,
             "random": self.random,
             "exchange": ExchangeSettings(),
+            "mutation": MutationSettings(),
             "inpainting": self.inpainting,
             "symmetric": self.symmetric,
         }

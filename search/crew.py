@@ -14,6 +14,7 @@ from actors.workers import ACTORS
 from model.reference import Reference
 from search.config import SearchConfig
 from search.planner import Planner
+from search.prepare import hull_energies
 
 STEPS = ("plan", "generate", "relax", "judge")
 RELAXERS_A_SYMMETRIZER = 4  # symmetry and E_d take a tenth to a quarter of the time that the relaxation takes
@@ -136,7 +137,12 @@ def _arguments(config: SearchConfig, reference: Reference, device: str) -> tuple
     return (
         {"config": config, "reference": reference},
         {"weights": models.weights, "device": device},
-        {"potential": models.potential, "relaxation": config.relaxation, "screening": config.screening},
+        {
+            "potential": models.potential,
+            "relaxation": config.relaxation,
+            "screening": config.screening,
+            "hull": hull_energies(config, reference),
+        },
         {
             "reference": reference,
             "elements": config.compositions.elements,

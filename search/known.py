@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from model.crystal import Crystal
 from model.distinct import DistinctCrystals, DistinctSettings, distance_fingerprints
 from search.frameworks import FrameworkPool
-from search.policy import PolicySettings, reward, work
+from search.policy import Outcome, PolicySettings, value, work
 from search.results import TIMINGS, required
 
 Row = Mapping[str, Any]
@@ -24,18 +25,32 @@ RELAXED = DistinctSettings(
 
 
 class Spent(NamedTuple):
-    """Whom a candidate counts for: its generator, its cell, the framework and the lattice that it was made in."""
+    """Whom a candidate counts for: its generator, its cell, what it was made from and the lattice it was made in."""
 
     generator: str
     cell: str
-    framework: str  # empty where there is none, likewise the lattice
+    origin: str  # framework, or crystal that was changed; empty where there is none, likewise the lattice
     lattice: str
 
     @classmethod
     def by(cls, row: Row) -> Spent:
         """That of a row, which need not have results yet."""
-        framework, lattice = row.get("framework"), row.get("lattice_system")
-        return cls(row["generator"], row["cell_formula"], framework or "", lattice or "")
+        origin, lattice = row.get("framework") or row.get("parent"), row.get("lattice_system")
+        return cls(row["generator"], row["cell_formula"], origin or "", lattice or "")
+
+
+class Parent(NamedTuple):
+    """A relaxed crystal that may be changed."""
+
+    name: str  # of the candidate
+    content: bytes  # see `Crystal.to_bytes`
+    e_d: float  # eV/atom
+    lattice_system: str | None
+
+    @property
+    def crystal(self) -> Crystal:
+        """The crystal."""
+        return Crystal.from_bytes(self.content)
 
 
 class Novelty:
@@ -124,6 +139,7 @@ class Known:
         rows: the rows, if they are kept.
         volumes: Å³/atom of the lowest relaxed structure of each reduced formula.
         found: lowest energy (eV/atom) of each reduced formula that relaxed below the reference hull.
+        parents: distinct relaxed crystals up to `COMPARED`, by the names of the candidates.
         ending: whether there is reason to end.
     """
 
@@ -131,6 +147,7 @@ class Known:
         self.policy, self.pool, self.whole = policy, pool, whole
         self.rows: list[Row] = []
         self.found: dict[str, float] = {}
+        self.parents: dict[str, Parent] = {}
         self.novelty, self.ending = Novelty(), Ending(policy)
         self._lowest: dict[str, tuple[float, float]] = {}  # formula -> E_d and volume of the lowest
         self._spent: dict[Spent, int] = {}  # in the order in which they were met
@@ -161,6 +178,7 @@ class Known:
             self._e_d.append(math.nan if row["e_d"] is None else row["e_d"])
             if row["status"] == "relaxed":
                 self._relaxed(row)
+        self._read_parents(rows)
         if self.whole:
             self.rows += [{**row, "final": None, "frameworks": None} for row in rows]
 
@@ -171,6 +189,13 @@ class Known:
         if e_d < 0:
             self.found[formula] = min(row["energy"], self.found.get(formula, math.inf))
 
+    def _read_parents(self, rows: Sequence[Row]) -> None:
+        for row, new in zip(rows, self.novelty.new()[-len(rows) :], strict=True):
+            if new and row["status"] == "relaxed" and _is_compared(row):
+                content = required(row["final"]).to_bytes()
+                parent = Parent(row["candidate"], content, row["e_d"], row["lattice_system"])
+                self.parents[parent.name] = parent
+
     def bar(self) -> float:
         """E_d (eV/atom) up to which a crystal is rewarded: the window, or the best ``quantile`` if few lie in it."""
         e_d = np.array(self._e_d)
@@ -179,11 +204,16 @@ class Known:
             return self.policy.window
         return max(self.policy.window, float(np.quantile(energies, self.policy.quantile)))
 
-    def spent(self, bar: float) -> Iterator[tuple[Spent, int, float, float]]:
-        """Candidates, reward and work of all that candidates count for, in the order in which they were met."""
+    def spent(self, bar: float) -> Iterator[tuple[Spent, Outcome]]:
+        """What came of the candidates of all that candidates count for, in the order in which they were met."""
         if not self._spent:
             return
         numbers = np.array(self._number, dtype=np.intp)
-        rewards = reward(np.array(self._e_d), once=self.novelty.once(), bar=bar)
-        sums = [np.bincount(numbers, weights).tolist() for weights in (None, rewards, np.array(self._work))]
-        yield from zip(self._spent, *sums, strict=True)
+        values = value(np.array(self._e_d), bar)
+        low = values > 0
+        weights = (None, values, low, low & self.novelty.once(), np.array(self._work))
+        yield from zip(
+            self._spent,
+            map(Outcome._make, zip(*(np.bincount(numbers, some).tolist() for some in weights), strict=True)),
+            strict=True,
+        )

@@ -12,7 +12,7 @@ from model.relax import Relaxation
 from model.stages import Generated, Generator, Judged, Rejected, Relaxer, Symmetrizer, usable
 from search.campaign import GENERATED, Campaign, Plan, Task, under_way
 from search.config import SearchConfig
-from search.prepare import describe_reference, volume_estimate
+from search.prepare import describe_reference, hull_energies, volume_estimate
 from search.results import SCHEMA, ResultStore, pack
 
 EMPTY_ROW: dict[str, Any] = dict.fromkeys(SCHEMA.names)
@@ -31,7 +31,7 @@ def load_stages(config: SearchConfig, reference: Reference, *, device: str = "cp
     models = config.models
     return Stages(
         Generator(models.weights, device),
-        Relaxer(models.potential, config.relaxation, config.screening),
+        Relaxer(models.potential, config.relaxation, config.screening, hull_energies(config, reference)),
         Symmetrizer(
             reference,
             config.compositions.elements,
@@ -85,10 +85,11 @@ def take_out(task: Task, relaxed: Sequence[Relaxation | Rejected]) -> list[Seque
     """Which guests the symmetrizer takes out of each crystal of a task; None where no frameworks are wanted.
 
     New crystals give frameworks. A filled framework gives one again when its volume moved further than
-    ``task.volume_change``: the host relaxed with its guests is not the one that they were put into.
+    ``task.volume_change``: the host relaxed with its guests is not the one that they were put into. What was given up
+    as hopeless gives none.
     """
     if task.stage == GENERATED:
-        return [() for _ in relaxed]
+        return [None if isinstance(one, Relaxation) and one.reason == "hopeless" else () for one in relaxed]
     return [
         plan.origin["guests"] if _volume_moved(outcome) > task.volume_change else None
         for plan, outcome in zip(task.plans, relaxed, strict=True)

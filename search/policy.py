@@ -12,9 +12,9 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -24,7 +24,12 @@ from model.settings import Settings
 
 Node = tuple[str, ...]
 EVERYTHING: Node = ()
-START_RATE = 0.2  # reward of a candidate before anything is known
+# Value of a candidate before anything is known: by method, as a first guess of what `benchmarks/search` measures.
+START_VALUE = 0.3
+START_VALUES = {
+    "diffusion": 0.35, "random": 0.1, "exchange": 0.2, "mutation": 0.45, "inpainting": 0.35, "symmetric": 0.25,
+}  # fmt: skip
+START_NEW = 0.9  # chance that a crystal of value is new, before anything is known
 START_WORK = 30.0  # steps of the potential that a candidate takes before anything is known
 FIXED_WORK = 100.0  # of a candidate whatever its size: screening, symmetry, comparison; evaluations of one atom
 
@@ -50,9 +55,12 @@ class PolicySettings(Settings):
     feedback: bool = True  # False: every arm counts alike, E_d decides nothing
     window: float = Field(0.05, gt=0)  # eV/atom, E_d below which a crystal is worth finding
     quantile: float = Field(0.1, gt=0, le=1)  # while fewer are below `window`, this best share of all counts instead
-    floor: float = Field(0.15, ge=0, le=1)  # share of a round that goes to the arms tried least, whatever their E_d
-    strength: float = Field(8.0, gt=0)  # candidates that what is known of relatives counts for
+    give_up: float | None = Field(2.0, ge=1)  # bars; what will hardly relax below is ended early, see `docs/policy.md`
+    floor: float = Field(0.05, ge=0, le=1)  # share of a round that goes to the arms tried least, whatever their E_d
+    strength: float = Field(16.0, gt=0)  # candidates that what is known of relatives counts for
+    new_strength: float = Field(4.0, gt=0)  # the same where it is about what is new
     evaluation_cost: float = Field(0.3, ge=0)  # one evaluation of the score network in evaluations of the potential
+    sharpness: float = Field(8.0, gt=0)  # how much narrower rates are drawn than they are known
     pool: int = Field(200, ge=1)  # frameworks that compete, the most promising ones
     batch: int = Field(8, ge=1)  # crystals a task
     stop: StopSettings = StopSettings()
@@ -77,95 +85,93 @@ class Arm:
     guests: str = ""
 
 
+class Outcome(NamedTuple):
+    """What came of candidates that count for the same arm.
+
+    Attributes:
+        tries: how many they are.
+        value: sum of their values, see `value`; None while they are under way.
+        low: how many have a value.
+        once: how many of those are crystals that were seen only once in the whole search.
+        work: of all together; None if it is not known.
+    """
+
+    tries: int
+    value: float | None = None
+    low: float = 0.0
+    once: float = 0.0
+    work: float | None = None
+
+
 class Book:
     """What was spent and what came of it, at every level from everything to one arm."""
 
     def __init__(self, settings: PolicySettings) -> None:
         self.settings = settings
-        self._sums: dict[Node, list[float]] = {}  # tries, rewards, tries with known work, steps
+        self._low, self._new = Rates(settings.strength), Rates(settings.new_strength)
+        self._work: dict[Node, tuple[int, float]] = {}  # candidates with known work, steps
         self._pulls: Counter[Node] = Counter()
         self._cells: dict[str, tuple[str, str, int]] = {}
 
     @property
     def empty(self) -> bool:
         """Whether nothing has come back yet."""
-        return EVERYTHING not in self._sums
+        return EVERYTHING not in self._low
 
-    def record(self, arm: Arm, reward: float | None, work: float | None = None, *, tries: int = 1) -> None:
-        """Count candidates of an arm.
-
-        Args:
-            arm: whose they are.
-            reward: of all together; without one they are under way, tries of their arm that have brought nothing so
-                far.
-            work: of all together; None if it is not known.
-            tries: how many they are.
-        """
-        for node in (_leaf(arm), _group(arm), ("cell", arm.cell)):
+    def record(self, arm: Arm, outcome: Outcome) -> None:
+        """Count candidates of an arm; those under way are tries that have brought nothing so far."""
+        tries, value, low, once, work = outcome
+        reduced, region, size = self._cell(arm.cell)
+        method, cell, group, leaf = ("method", arm.method), ("cell", arm.cell), _group(arm), _leaf(arm)
+        for node in {cell, group, leaf}:
             self._pulls[node] += tries
-        if reward is None:
-            for node in {_leaf(arm), _group(arm)}:
-                self._add(node, tries, 0.0, 0.0, 0.0)
+        if value is None:
+            self._low.add({leaf}, tries, 0.0)
+            self._new.add({leaf, cell}, tries, 0.0)
             return
-        known = 0 if work is None else tries
-        steps = 0.0 if work is None else max(0.0, work - tries * FIXED_WORK) / self._cell(arm.cell)[2]
-        for node in self._nodes(arm):
-            self._add(node, tries, reward, known, steps)
+        shared = {EVERYTHING, method, ("size", str(size)), cell, group, leaf}
+        quality = ("class", arm.method, str(arm.host_class))
+        self._low.add(shared | {("region", region), ("formula", reduced), quality}, tries, value)
+        self._new.add(shared, low, once)
+        if work is not None:
+            for node in (EVERYTHING, method, group):
+                known, steps = self._work.get(node, (0, 0.0))
+                self._work[node] = known + tries, steps + max(0.0, work - tries * FIXED_WORK) / size
 
-    def beta(self, arm: Arm) -> tuple[float, float]:
-        """The two parameters of the Beta distribution of the reward of an arm's method and cell."""
-        reduced, region, _ = self._cell(arm.cell)
-        everything = self._rate(EVERYTHING, START_RATE)
-        method = self._rate(("method", arm.method), everything)
-        cell = self._rate(
-            ("cell", arm.cell), self._rate(("formula", reduced), self._rate(("region", region), everything))
+    def beta(self, arm: Arm) -> tuple[float, float, float, float]:
+        """Parameters of the Beta distributions of the value of an arm's candidate, and of its being new."""
+        return *self._low.posterior(_leaf(arm), self._low_prior(arm)), *self._new.posterior(
+            _leaf(arm), self._new_prior(arm)
         )
-        odds = _odds(method) * _odds(cell) / _odds(everything)
-        return self._posterior(_group(arm), odds / (1 + odds))
 
-    def host_beta(self, arm: Arm) -> tuple[float, float]:
-        """The same for one framework among those of its method and cell."""
-        method = self._rate(("method", arm.method), self._rate(EVERYTHING, START_RATE))
-        return self._posterior(_leaf(arm), self._rate(("class", arm.method, str(arm.host_class)), method))
+    def _low_prior(self, arm: Arm) -> float:
+        reduced, region, size = self._cell(arm.cell)
+        everything = self._low.rate(START_VALUE, EVERYTHING)
+        start = _from_odds(_odds(everything) * _odds(_start(arm.method)) / _odds(START_VALUE))
+        method = self._low.rate(start, ("method", arm.method))
+        formula = self._low.rate(everything, ("region", region), ("formula", reduced), ("cell", arm.cell))
+        prior = _together(everything, method, formula, self._low.rate(everything, ("size", str(size))))
+        if not arm.host:
+            return prior
+        quality = self._low.rate(method, ("class", arm.method, str(arm.host_class)))
+        return _together(method, self._low.rate(prior, _group(arm)), quality)
+
+    def _new_prior(self, arm: Arm) -> float:
+        everything = self._new.rate(START_NEW, EVERYTHING)
+        cell = self._new.rate(everything, ("size", str(self._cell(arm.cell)[2])), ("cell", arm.cell))
+        return _together(everything, self._new.rate(everything, ("method", arm.method)), cell)
 
     def work(self, arm: Arm) -> float:
         """Expected work of one candidate."""
         estimate = START_WORK
         for node in (EVERYTHING, ("method", arm.method), _group(arm)):
-            _, _, known, total = self._sums.get(node, _NOTHING)
-            estimate = (total + estimate) / (known + 1)
+            known, steps = self._work.get(node, (0, 0.0))
+            estimate = (steps + estimate) / (known + 1)
         return FIXED_WORK + self._cell(arm.cell)[2] * estimate
 
     def tried(self, arm: Arm) -> tuple[int, int, int]:
         """Candidates spent on an arm's method and cell, on its cell by any method, and on itself, all under way too."""
         return self._pulls[_group(arm)], self._pulls["cell", arm.cell], self._pulls[_leaf(arm)]
-
-    def _posterior(self, node: Node, prior: float) -> tuple[float, float]:
-        tries, reward = self._sums.get(node, _NOTHING)[:2]
-        strength = self.settings.strength
-        return strength * prior + reward, strength * (1 - prior) + max(0.0, tries - reward)
-
-    def _rate(self, node: Node, prior: float) -> float:
-        a, b = self._posterior(node, prior)
-        return a / (a + b)
-
-    def _add(self, node: Node, *entry: float) -> None:
-        sums = self._sums.setdefault(node, [0.0, 0.0, 0.0, 0.0])
-        for place, value in enumerate(entry):
-            sums[place] += value
-
-    def _nodes(self, arm: Arm) -> tuple[Node, ...]:
-        reduced, region, _ = self._cell(arm.cell)
-        return (
-            EVERYTHING,
-            ("method", arm.method),
-            ("class", arm.method, str(arm.host_class)),
-            ("region", region),
-            ("formula", reduced),
-            ("cell", arm.cell),
-            _group(arm),
-            _leaf(arm),
-        )
 
     def _cell(self, name: str) -> tuple[str, str, int]:
         """Reduced formula, region of composition space (fractions to the nearest fifth) and number of atoms."""
@@ -176,7 +182,57 @@ class Book:
         return self._cells[name]
 
 
-_NOTHING = (0.0, 0.0, 0.0, 0.0)
+class Rates:
+    """Tries and what they brought, by node; the rate of a node shrinks towards that of the larger one which holds it.
+
+    Args:
+        strength: tries that the larger node counts for.
+    """
+
+    def __init__(self, strength: float) -> None:
+        self.strength = strength
+        self._sums: dict[Node, tuple[float, float]] = {}
+
+    def __contains__(self, node: Node) -> bool:
+        return node in self._sums
+
+    def add(self, nodes: Iterable[Node], tries: float, brought: float) -> None:
+        """Count tries, of which ``brought`` is at most their number, for all nodes."""
+        for node in nodes:
+            known, sum_ = self._sums.get(node, (0.0, 0.0))
+            self._sums[node] = known + tries, sum_ + brought
+
+    def posterior(self, node: Node, prior: float) -> tuple[float, float]:
+        """Parameters of the Beta distribution of a node's rate whose expectation without tries is ``prior``."""
+        tries, brought = self._sums.get(node, (0.0, 0.0))
+        return self.strength * prior + brought, self.strength * (1 - prior) + max(0.0, tries - brought)
+
+    def rate(self, prior: float, *nodes: Node) -> float:
+        """Expected rate of the last of nodes of which each holds the next."""
+        for node in nodes:
+            a, b = self.posterior(node, prior)
+            prior = a / (a + b)
+        return prior
+
+
+def _together(everything: float, *rates: float) -> float:
+    """Expected rate where sets with these rates meet: their odds relative to everything multiply."""
+    odds = _odds(everything)
+    for rate in rates:
+        odds *= _odds(rate) / _odds(everything)
+    return _from_odds(odds)
+
+
+def _odds(rate: float) -> float:
+    return rate / (1 - rate)
+
+
+def _from_odds(odds: float) -> float:
+    return odds / (1 + odds)
+
+
+def _start(method: str) -> float:
+    return START_VALUES.get(method, START_VALUE)
 
 
 def _group(arm: Arm) -> Node:
@@ -184,11 +240,7 @@ def _group(arm: Arm) -> Node:
 
 
 def _leaf(arm: Arm) -> Node:
-    return ("arm", arm.method, arm.cell, arm.host)
-
-
-def _odds(rate: float) -> float:
-    return rate / (1 - rate)
+    return ("arm", arm.method, arm.cell, arm.host) if arm.host else _group(arm)
 
 
 def choose(
@@ -201,8 +253,8 @@ def choose(
 class Choice:
     """Arms to choose from, ready for many picks.
 
-    Beta parameters and expected work of all methods and cells are kept as arrays, up to date as long as all that is
-    recorded in the book meanwhile are picks of these arms.
+    What is thought of the arms is kept in arrays, up to date as long as all that is recorded in the book meanwhile are
+    picks of these arms.
 
     Args:
         arms: in a fixed order.
@@ -211,13 +263,18 @@ class Choice:
 
     def __init__(self, arms: Sequence[Arm], book: Book) -> None:
         self.arms, self.book = arms, book
-        self.groups: dict[Node, list[Arm]] = {}
-        for arm in arms:
-            self.groups.setdefault(_group(arm), []).append(arm)
-        self.place = {node: i for i, node in enumerate(self.groups)}
-        first = [some[0] for some in self.groups.values()]
-        self.beta = np.array([book.beta(arm) for arm in first]).reshape(-1, 2)
-        self.work = np.array([book.work(arm) for arm in first])
+        self.beta = np.array([book.beta(arm) for arm in arms]).reshape(-1, 4)
+        self.work = np.array([book.work(arm) for arm in arms])
+        groups: dict[Node, list[int]] = {}
+        for place, arm in enumerate(arms):
+            groups.setdefault(_group(arm), []).append(place)
+        self._groups = [np.array(places) for places in groups.values()]
+        self._in_cell: dict[str, list[int]] = {}
+        for number, (_, _, cell) in enumerate(groups):
+            self._in_cell.setdefault(cell, []).append(number)
+        self._best = np.zeros(len(groups), dtype=np.intp)  # place of the most promising arm of each group
+        for number in range(len(groups)):
+            self._find_best(number)
 
     def pick(self, slots: int, rng: Callable[[int], np.random.Generator], samples: int) -> list[tuple[Arm, int]]:
         """Arms and how many candidates each, in the order of the picks.
@@ -225,30 +282,44 @@ class Choice:
         Args:
             slots: candidates to give away.
             rng: from the number of the pick to its random numbers.
-            samples: candidates a pick of an arm with a host; other arms get one.
+            samples: candidates a pick of an arm that fills a host; other arms get one.
         """
         settings = self.book.settings
         picks: list[tuple[Arm, int]] = []
         turns = _Turns(self.arms, self.book)
+        drawn: np.ndarray | None = None
         while slots > 0 and self.arms:
-            even = not settings.feedback or self.book.empty or _due(len(picks), settings.floor)
-            arm = turns.next() if even else self._best(rng(len(picks)))
-            count = min(samples if arm.host else 1, slots)
+            if not settings.feedback or self.book.empty or _due(len(picks), settings.floor):
+                place = turns.next()
+            else:
+                drawn = self._draw(np.arange(len(self._groups)), rng(len(picks))) if drawn is None else drawn
+                place = int(self._best[np.argmax(drawn)])
+            arm = self.arms[place]
+            count = min(samples if arm.guests else 1, slots)
             picks.append((arm, count))
             turns.given[arm.method] += count
             slots -= count
-            self.book.record(arm, None, tries=count)
-            self.beta[self.place[_group(arm)]] = self.book.beta(arm)
+            self.book.record(arm, Outcome(count))
+            changed = np.array(self._in_cell[arm.cell])
+            for number in changed:
+                places = self._groups[number]
+                self.beta[places] = [self.book.beta(self.arms[other]) for other in places]
+                self._find_best(number)
+            if drawn is not None:
+                drawn[changed] = self._draw(changed, rng(len(picks)))
         return picks
 
-    def _best(self, rng: np.random.Generator) -> Arm:
-        """The method and cell with the largest drawn reward a unit of work; of their frameworks the one drawn best."""
-        drawn = rng.beta(self.beta[:, 0], self.beta[:, 1]) / self.work
-        some = list(self.groups.values())[int(np.argmax(drawn))]
-        if len(some) == 1:
-            return some[0]
-        a, b = np.array([self.book.host_beta(arm) for arm in some]).T
-        return some[int(np.argmax(rng.beta(a, b)))]
+    def _find_best(self, number: int) -> None:
+        places = self._groups[number]
+        low, not_low, new, not_new = self.beta[places].T
+        self._best[number] = places[np.argmax(low / (low + not_low) * new / (new + not_new))]
+
+    def _draw(self, numbers: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Value of something new a unit of work, drawn for the most promising arm of each of these groups."""
+        places = self._best[numbers]
+        low, not_low, new, not_new = self.book.settings.sharpness * self.beta[places].T
+        drawn: np.ndarray = rng.beta(low, not_low) * rng.beta(new, not_new) / self.work[places]
+        return drawn
 
 
 def _due(number: int, floor: float) -> bool:
@@ -257,7 +328,7 @@ def _due(number: int, floor: float) -> bool:
 
 
 class _Turns:
-    """Methods take turns; within a method it is that of the arm tried least, the first of equals.
+    """Methods take turns, with feedback those more often that start with more; within one the arm tried least.
 
     Each method has a heap of its arms. What an arm was tried only grows, so an entry that is out of date stands too
     early: it is put back where it belongs when its turn seems to have come.
@@ -268,15 +339,18 @@ class _Turns:
         self.given: Counter[str] = Counter()  # candidates by method
         self._heaps: dict[str, list[tuple[tuple[int, int, int], int]]] = {}
 
-    def next(self) -> Arm:
-        """The arm whose turn it is."""
+    def next(self) -> int:
+        """Place of the arm whose turn it is."""
         if not self._heaps:
             for number, arm in enumerate(self.arms):
                 self._heaps.setdefault(arm.method, []).append((self.book.tried(arm), number))
             for heap in self._heaps.values():
                 heapq.heapify(heap)
-        _, _, number = min((self.given[method], *self._first(heap)) for method, heap in self._heaps.items())
-        return self.arms[number]
+        _, _, number = min((self._share(method), *self._first(heap)) for method, heap in self._heaps.items())
+        return number
+
+    def _share(self, method: str) -> float:
+        return self.given[method] / (_start(method) if self.book.settings.feedback else 1.0)
 
     def _first(self, heap: list[tuple[tuple[int, int, int], int]]) -> tuple[tuple[int, int, int], int]:
         while heap[0][0] != (tried := self.book.tried(self.arms[heap[0][1]])):
@@ -284,15 +358,9 @@ class _Turns:
         return heap[0]
 
 
-def reward(e_d: np.ndarray, *, once: np.ndarray, bar: float) -> np.ndarray:
-    """1 for a crystal on the hull, 1/2 at the bar; nothing above it and for what was seen more than once.
-
-    Args:
-        e_d: eV/atom; NaN where there is no energy.
-        once: whether the crystal was seen only once in the whole search.
-        bar: eV/atom.
-    """
-    return np.where(once & (e_d <= bar), np.minimum(1.0, 1 - e_d / (2 * bar)), 0.0)
+def value(e_d: np.ndarray, bar: float) -> np.ndarray:
+    """Of crystals: 1 on the hull, 1/2 at the bar, nothing above it or where there is no energy; both in eV/atom."""
+    return np.where(e_d <= bar, np.minimum(1.0, 1 - e_d / (2 * bar)), 0.0)
 
 
 def work(row: Mapping[str, Any], settings: PolicySettings) -> float:

@@ -18,6 +18,7 @@ from model.reference import (
     packaged_reference,
     volume_per_atom,
 )
+from model.stability import Stability
 from search.campaign import digest, hosts
 from search.config import SearchConfig, load_config
 from search.results import write_json
@@ -67,6 +68,12 @@ def describe_reference(reference: Reference) -> str:
 def volume_estimate(config: SearchConfig, reference: Reference, cell: CellFormula) -> float:
     """V0 in Å³/atom for a composition without results: from the configuration, else from the reference's phases."""
     return config.lattices.volume_per_atom or volume_per_atom(reference, cell.pymatgen)
+
+
+def hull_energies(config: SearchConfig, reference: Reference) -> dict[str, float]:
+    """Of each reduced formula that is searched, the energy (eV/atom) of the reference's hull."""
+    stability = Stability(reference, config.compositions.elements)
+    return {cell.reduced: stability.hull_energy(cell.reduced) for cell in config.compositions.expand()}
 
 
 def manifest(config: SearchConfig, reference: Reference) -> dict[str, Any]:

@@ -6,9 +6,13 @@ from simulated import planned
 
 from model.composition import CellFormula
 from model.lattice import BRAVAIS
+from model.mutation import MutationSettings, steps_apart
 from model.prototypes import ExchangeSettings, exchanges
+from model.stages import Rejected
 from search.campaign import GENERATED, INPAINTED, Campaign
-from search.pipeline import failed_rows
+from search.config import MUTATION, NEW_METHODS
+from search.known import COMPARED
+from search.pipeline import failed_rows, take_out
 from search.results import SCHEMA, ResultStore, pack, required
 
 V0 = 16.0  # Å³/atom
@@ -123,10 +127,10 @@ def test_another_seed_gives_other_identities_lattices_and_seeds(make_config):
 
 
 def test_identities_and_seeds_never_repeat(make_config):
-    rounds = walk(campaign_of(make_config(policy={"generated": 9, "batch": 2})), 6, lookahead=1)
+    rounds = walk(campaign_of(make_config(policy={"generated": 9, "inpainted": 4, "batch": 2})), 6, lookahead=1)
     tasks = [task for some in rounds for task in some]
     assert len({task.identity for task in tasks}) == len(tasks)
-    assert len(set(seeds(tasks))) == len(seeds(tasks)) == 54
+    assert len(set(seeds(tasks))) == len(seeds(tasks)) == 6 * 9 + 4 * 4
     assert all(0 <= seed < 2**62 for seed in seeds(tasks))  # fits the results' int64
 
 
@@ -199,7 +203,9 @@ def test_the_estimate_may_depend_on_the_composition(make_config):
 
 @pytest.mark.parametrize("given", [None, 13.5])
 def test_the_volume_of_the_best_relaxed_crystal_is_taken_over(make_config, given):
-    config = make_config(compositions={"cells": [{"Li": 2, "Si": 2}]}, lattices={"volume_per_atom": given})
+    config = make_config(
+        compositions={"cells": [{"Li": 2, "Si": 2}]}, lattices={"volume_per_atom": given}, generators=NEW_METHODS
+    )
     campaign = campaign_of(config)
     rows = pretended(planned(campaign, 0, []))
     for row, e_d, volume in zip(rows, (0.2, -0.1, 0.0), (11.0, 12.0, 13.0), strict=False):
@@ -213,7 +219,7 @@ def test_the_volume_of_the_best_relaxed_crystal_is_taken_over(make_config, given
 
 
 def test_volumes_are_shared_by_all_cells_of_a_formula(make_config):
-    campaign = campaign_of(make_config(compositions={"formulas": ["LiSi"], "max_atoms": 6}))
+    campaign = campaign_of(make_config(compositions={"formulas": ["LiSi"], "max_atoms": 6}, generators=NEW_METHODS))
     rows = pretended(planned(campaign, 0, []), volume_per_atom=12.0)[:1]
     volumes = {
         str(plan.blank.crystal.composition): plan.blank.crystal.volume / len(plan.blank.crystal)
@@ -367,14 +373,17 @@ def test_each_generator_has_its_own_settings(make_config, cobaltate):
         frameworks={"guests": ["Li"]},
         generation={"kind": "heun", "steps": 5},
         random={"separation": 0.9},
+        policy={"floor": 1.0},
         inpainting={"kind": "predictor-corrector", "steps": 6},
     )
-    tasks = planned(campaign_of(config), 1, cobaltate["rows"])
+    rows = [{**row, "e_d": 0.0} for row in cobaltate["rows"] if row["status"] == "relaxed"]
+    tasks = planned(campaign_of(config), 1, rows)
     samplers = {plan.method: plan.settings for task in tasks for plan in task.plans}
     assert samplers == {
         "diffusion": config.generation,
         "random": config.random,
         "exchange": ExchangeSettings(),
+        "mutation": MutationSettings(),
         "inpainting": config.inpainting,
         "symmetric": config.symmetric,
     }
@@ -415,3 +424,66 @@ def test_what_is_left_of_several_generators_shares_a_batch(make_config):
     assert len(kinds[-2]) > 1
     for task in tasks:
         assert [type(plan.settings) for plan in task.plans] == [type(config.sampler(p.method)) for p in task.plans]
+
+
+# --- mutation -----------------------------------------------------------------------------------------------------
+
+
+def test_low_crystals_are_changed_into_the_cells_beside_theirs(make_config):
+    policy = {"generated": 20, "inpainted": 20, "floor": 0.5, "quantile": 0.01}
+    campaign = campaign_of(make_config(generators=["random", "mutation"], policy=policy))
+    rows = pretended(planned(campaign, 0, []))
+    for number, row in enumerate(rows):
+        row["e_d"] = 0.01 if number == 3 else 0.4
+    plans = [plan for task in planned(campaign, 1, rows) for plan in task.plans if plan.method == MUTATION]
+    parent, own = required(rows[3]["final"]), CellFormula.parse(rows[3]["cell_formula"])
+    assert len({plan.origin["cell_formula"] for plan in plans}) > 1
+    for plan in plans:
+        assert plan.origin["parent"] == rows[3]["candidate"]
+        cell = CellFormula.parse(plan.origin["cell_formula"])
+        assert steps_apart(own, cell) <= 1
+        assert plan.blank.crystal.composition.formula == cell.pymatgen.formula
+        assert plan.blank.crystal.volume == pytest.approx(parent.volume * cell.n_atoms / own.n_atoms)  # V0 is constant
+
+
+def test_mutations_of_a_crystal_count_for_it_and_give_frameworks_as_new_crystals_do(make_config):
+    config = make_config(generators=["random", "mutation"], policy={"generated": 16, "inpainted": 16, "floor": 0.5})
+    campaign = campaign_of(config)
+    rows = pretended(planned(campaign, 0, []), e_d=0.0)
+    tasks = planned(campaign, 1, rows)
+    changed = [task for task in tasks if task.plans[0].method == MUTATION]
+    assert changed
+    assert {task.stage for task in changed} == {GENERATED}
+    assert_same_tasks(tasks, planned(campaign, 1, rows))
+    planned(campaign, 2, rows + pretended(tasks))  # whose parents are found again
+
+
+def test_without_feedback_any_crystal_may_be_changed(make_config):
+    config = without_feedback(make_config(generators=["random", "mutation"], policy={"generated": 8, "inpainted": 8}))
+    campaign = campaign_of(config)
+    rows = pretended(planned(campaign, 0, []), e_d=COMPARED)
+    assert any(plan.method == MUTATION for task in planned(campaign, 1, rows) for plan in task.plans)
+
+
+# --- what is given up ---------------------------------------------------------------------------------------------
+
+
+def test_relaxations_are_given_up_a_few_bars_above_the_hull_where_energies_decide(make_config):
+    campaign = campaign_of(make_config(policy={"give_up": 3.0}))
+    assert {task.relaxation.hopeless for task in planned(campaign, 0, [])} == {3 * 0.05}
+    hard = pretended(planned(campaign, 0, []), e_d=0.2)  # the bar is where the best crystals are
+    assert all(task.relaxation.hopeless == pytest.approx(3 * 0.2) for task in planned(campaign, 1, hard))
+    for config in (
+        make_config(policy={"give_up": None}),
+        make_config(policy={"feedback": False}),
+    ):
+        assert {task.relaxation.hopeless for task in planned(campaign_of(config), 0, [])} == {None}
+    own = make_config(relaxation={"hopeless": 0.3})
+    assert {task.relaxation.hopeless for task in planned(campaign_of(own), 0, [])} == {0.3}
+
+
+def test_what_was_given_up_gives_no_frameworks(make_config, relaxation, cobaltate):
+    (task, *_) = planned(campaign_of(make_config()), 0, [])
+    crystal = required(cobaltate["rows"][0]["initial"])
+    relaxed, hopeless = (relaxation(crystal, energy=-3.0, reason=reason) for reason in ("converged", "hopeless"))
+    assert take_out(task, [relaxed, hopeless, Rejected("too_close")]) == [(), None, ()]

@@ -356,5 +356,5 @@ def test_a_missing_host_is_an_error_before_any_work(tmp_path):
 
 
 def test_generators_that_need_frameworks_need_something_to_begin_with(make_config):
-    with pytest.raises(ValueError, match=r"inpainting need frameworks; add one of diffusion"):
+    with pytest.raises(ValueError, match=r"inpainting need crystals to begin with; add one of diffusion"):
         make_config(generators=["inpainting"])

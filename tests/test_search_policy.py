@@ -1,3 +1,4 @@
+import itertools
 from collections import Counter
 
 import numpy as np
@@ -5,13 +6,16 @@ import pytest
 
 from search.policy import (
     FIXED_WORK,
-    START_RATE,
+    START_NEW,
+    START_VALUE,
+    START_VALUES,
     Arm,
     Book,
+    Outcome,
     PolicySettings,
     choose,
     host_class,
-    reward,
+    value,
     work,
 )
 
@@ -23,76 +27,108 @@ def streams(seed=0):
     return lambda pick: np.random.default_rng([seed, pick])
 
 
+def came(value, *, once=True, work=300.0, tries=1):
+    """Outcome of candidates of this value each, all seen once or all seen more often."""
+    low = tries * (value > 0)
+    return Outcome(tries, tries * value, low, low * once, tries * work)
+
+
 def book(settings=None, **records):
-    """A book in which each cell (keyword) has the rewards listed."""
+    """A book in which the candidates of each cell (keyword) have the values listed and are new."""
     made = Book(settings or PolicySettings())
-    for cell, rewards in records.items():
-        for value in rewards:
-            made.record(Arm("diffusion", cell), value, 300.0)
+    for cell, values in records.items():
+        for one in values:
+            made.record(Arm("diffusion", cell), came(one))
     return made
+
+
+def rates(made, arm):
+    """Expected value, and expected chance to be new."""
+    low, not_low, new, not_new = made.beta(arm)
+    return low / (low + not_low), new / (new + not_new)
 
 
 # --- what an arm is thought to bring ------------------------------------------------------------------------------
 
 
-def test_without_relatives_the_beta_distribution_is_that_of_a_coin():
-    # Posterior of n tries with r rewards under Beta(s·p, s·(1 − p)); all levels hold the same tries, so p is known.
-    settings = PolicySettings(strength=2.0)
-    made = book(settings, LiSi=[1.0, 0.0, 0.5])
-    everything = (2 * START_RATE + 1.5) / 5
-    method = region = (2 * everything + 1.5) / 5
-    cell = (2 * (2 * region + 1.5) / 5 + 1.5) / 5
+def test_without_relatives_the_beta_distributions_are_those_of_coins():
+    # Posterior of n tries with r successes under Beta(s·p, s·(1 − p)); all levels hold the same tries, so p is known.
+    made = Book(PolicySettings(strength=2.0, new_strength=2.0))
+    arm = Arm("some method", "LiSi")
+    made.record(arm, Outcome(3, value=1.5, low=2, once=1))
 
     def odds(rate):
         return rate / (1 - rate)
 
-    prior = odds(method) * odds(cell) / odds(everything)
-    prior /= 1 + prior
-    assert made.beta(NEW[0]) == pytest.approx((2 * prior + 1.5, 2 * (1 - prior) + 1.5))
+    def after(prior, successes, tries):
+        return (2 * prior + successes) / (2 + tries)
+
+    def together(everything, *factors):
+        product = odds(everything) * np.prod([odds(factor) / odds(everything) for factor in factors])
+        return product / (1 + product)
+
+    everything = after(START_VALUE, 1.5, 3)
+    method = after(everything, 1.5, 3)
+    cell = after(after(after(everything, 1.5, 3), 1.5, 3), 1.5, 3)  # region, formula, cell
+    low = together(everything, method, cell, after(everything, 1.5, 3))
+    everything = after(START_NEW, 1, 2)
+    new = together(everything, after(everything, 1, 2), after(after(everything, 1, 2), 1, 2))
+    expected = (2 * low + 1.5, 2 * (1 - low) + 1.5, 2 * new + 1, 2 * (1 - new) + 1)
+    assert made.beta(arm) == pytest.approx(expected)
 
 
-def test_nothing_known_is_the_start_rate_everywhere():
+def test_nothing_known_is_the_start_rate_of_the_method_everywhere():
     made = Book(PolicySettings(strength=4.0))
-    for arm in [*NEW, Arm("inpainting", "LiSi", "f", 1)]:
-        assert made.beta(arm) == pytest.approx((4 * START_RATE, 4 * (1 - START_RATE)))
+    for arm in [*NEW, Arm("inpainting", "LiSi", "f", 1), Arm("exchange", "Li3Si")]:
+        assert rates(made, arm) == pytest.approx((START_VALUES[arm.method], START_NEW))
 
 
-def test_an_untried_arm_is_judged_by_its_method_and_by_its_composition():
+def test_an_untried_arm_is_judged_by_its_method_its_composition_and_its_size():
     made = Book(PolicySettings())
-    for _ in range(20):
-        made.record(Arm("diffusion", "LiSi"), 1.0)
-        made.record(Arm("random", "LiSi"), 0.0)
-        made.record(Arm("diffusion", "Li4Si"), 0.0)
-        made.record(Arm("random", "Li4Si"), 0.0)
+    for method, cell in itertools.product(("exchange", "inpainting"), ("LiSi", "Li4Si")):
+        good = method == "exchange" and cell == "LiSi"
+        made.record(Arm(method, cell), came(float(good), tries=20))
 
     def expected(*arm):
-        a, b = made.beta(Arm(*arm))
-        return a / (a + b)
+        return rates(made, Arm(*arm))[0]
 
-    assert expected("diffusion", "Li2Si2") > expected("random", "Li2Si2")  # method
-    assert expected("diffusion", "Li2Si2") > expected("diffusion", "Li8Si2")  # composition
-    assert expected("diffusion", "Li2Si2") < expected("diffusion", "LiSi")  # itself counts most
+    assert expected("exchange", "Li2Si2") > expected("inpainting", "Li2Si2")  # method
+    assert expected("exchange", "Li2Si2") > expected("exchange", "Li8Si2")  # composition
+    assert expected("exchange", "Li2Si2") < expected("exchange", "LiSi")  # itself counts most
+    assert expected("exchange", "GeP") > expected("exchange", "GeP4")  # size
 
 
-def test_what_is_under_way_lowers_the_arm_and_nothing_else():
+def test_crystals_that_were_seen_before_make_their_cell_less_promising_but_its_formula_no_worse():
+    fresh, worn = (Book(PolicySettings()) for _ in range(2))
+    fresh.record(NEW[0], came(0.8, tries=20))
+    worn.record(NEW[0], came(0.8, once=False, tries=20))
+    for arm in (NEW[0], Arm("exchange", "LiSi")):
+        assert rates(worn, arm)[0] == rates(fresh, arm)[0]
+        assert rates(worn, arm)[1] < 0.5 * rates(fresh, arm)[1]
+    larger = Arm("exchange", "Li6Si6")
+    assert rates(worn, larger)[1] > 2 * rates(worn, Arm("exchange", "LiSi"))[1]
+
+
+def test_what_is_under_way_lowers_the_arm_and_what_is_new_in_its_cell():
     made = book(LiSi=[1.0, 1.0], Li4Si=[1.0, 1.0])
-    before = [made.beta(arm) for arm in NEW]
-    made.record(NEW[0], None)
-    after = [made.beta(arm) for arm in NEW]
-    assert after[0] == pytest.approx((before[0][0], before[0][1] + 1))
-    assert after[1:] == before[1:]
+    arms = [*NEW, Arm("exchange", "LiSi")]
+    before = [rates(made, arm) for arm in arms]
+    made.record(NEW[0], Outcome(1))
+    after = [rates(made, arm) for arm in arms]
+    assert after[0][0] < before[0][0] and after[0][1] < before[0][1]
+    assert after[-1][0] == before[-1][0] and after[-1][1] < before[-1][1]
+    assert after[1:-1] == before[1:-1]
 
 
-def test_rewards_never_exceed_tries_so_the_distribution_is_proper():
+def test_the_distributions_stay_proper_whatever_is_recorded():
     made = book(LiSi=[1.0] * 50)
-    a, b = made.beta(NEW[0])
-    assert a > 0 < b
+    assert min(made.beta(NEW[0])) > 0
 
 
 def test_expected_work_follows_size_and_what_the_method_needed():
     made = Book(PolicySettings())
     for _ in range(500):
-        made.record(Arm("diffusion", "Li3Si"), 0.0, FIXED_WORK + 4 * 20)
+        made.record(Arm("diffusion", "Li3Si"), came(0.0, work=FIXED_WORK + 4 * 20))
     assert made.work(Arm("diffusion", "Li3Si")) == pytest.approx(FIXED_WORK + 4 * 20, rel=0.01)
     assert made.work(Arm("diffusion", "Li6Si2")) == pytest.approx(FIXED_WORK + 8 * 20, rel=0.01)
 
@@ -132,8 +168,8 @@ def test_of_equal_rewards_the_cheaper_goes_first():
     settings = PolicySettings(floor=0, strength=1)
     made = Book(settings)
     for _ in range(200):
-        made.record(Arm("cheap", "LiSi"), 0.5, 200.0)
-        made.record(Arm("dear", "LiSi"), 0.5, 2000.0)
+        made.record(Arm("cheap", "LiSi"), came(0.5, work=200.0))
+        made.record(Arm("dear", "LiSi"), came(0.5, work=2000.0))
     picks = choose([Arm("dear", "LiSi"), Arm("cheap", "LiSi")], made, 10, streams(), 1)
     assert {arm.method for arm, _ in picks} == {"cheap"}
 
@@ -145,28 +181,28 @@ def test_before_results_every_composition_is_tried_before_any_twice():
 
 
 @pytest.mark.parametrize("feedback", [False, True])
-def test_methods_share_evenly_until_or_unless_results_speak(feedback):
+def test_methods_take_turns_by_their_start_before_results_and_evenly_without_feedback(feedback):
     arms = [Arm(method, cell) for method in ("diffusion", "random", "exchange") for cell in CELLS]
     made = Book(PolicySettings(feedback=feedback))
     if not feedback:
         for cell in CELLS:
-            made.record(Arm("random", cell), 1.0)
-    picks = Counter(arm.method for arm, _ in choose(arms, made, 30, streams(), 1))
-    assert picks == {"diffusion": 10, "random": 10, "exchange": 10}
+            made.record(Arm("random", cell), came(1.0))
+    picks = Counter(arm.method for arm, _ in choose(arms, made, 39, streams(), 1))
+    assert picks == ({"diffusion": 21, "random": 6, "exchange": 12} if feedback else dict.fromkeys(picks, 13))
 
 
 def test_a_framework_gets_several_samples_and_new_crystals_one():
-    arms = [Arm("diffusion", "LiSi"), Arm("inpainting", "LiSi", "f", 1)]
-    picks = choose(arms, Book(PolicySettings()), 8, streams(), 3)
-    assert sum(count for _, count in picks) == 8
-    assert {(arm.host, count) for arm, count in picks[:4]} == {("", 1), ("f", 3)}
+    arms = [Arm("diffusion", "LiSi"), Arm("mutation", "LiSi", "c", 1), Arm("inpainting", "LiSi", "f", 1, "Li1")]
+    picks = choose(arms, Book(PolicySettings()), 10, streams(), 3)
+    assert sum(count for _, count in picks) == 10
+    assert {(arm.host, count) for arm, count in picks[:4]} == {("", 1), ("c", 1), ("f", 3)}
 
 
 def test_many_frameworks_of_one_cell_do_not_crowd_out_the_rest():
     hosts = [Arm("inpainting", "LiSi", f"f{i}", 1) for i in range(500)]
     made = Book(PolicySettings(floor=0))
     for arm in (*NEW, *hosts[:5]):
-        made.record(arm, 0.2, 300.0)
+        made.record(arm, came(0.2))
     picks = Counter(arm.method for arm, _ in choose([*NEW, *hosts], made, 60, streams(), 1))
     assert picks["diffusion"] > 30
 
@@ -175,8 +211,8 @@ def test_among_the_frameworks_of_a_cell_the_better_class_and_the_better_children
     settings = PolicySettings(floor=0, strength=2)
     made = Book(settings)
     for i in range(30):
-        made.record(Arm("inpainting", "LiSi", f"good{i}", 1), 0.8, 300.0)
-        made.record(Arm("inpainting", "LiSi", f"bad{i}", 4), 0.0, 300.0)
+        made.record(Arm("inpainting", "LiSi", f"good{i}", 1), came(0.8))
+        made.record(Arm("inpainting", "LiSi", f"bad{i}", 4), came(0.0))
     untried = [Arm("inpainting", "LiSi", "better", 1), Arm("inpainting", "LiSi", "worse", 4)]
     picks = Counter(arm.host for arm, _ in choose(untried, made, 10, streams(), 1))
     assert picks["better"] > picks["worse"]
@@ -189,16 +225,9 @@ def test_no_arms_no_picks():
 # --- what is found ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("e_d", "once", "expected"),
-    [(-0.3, True, 1), (0.0, True, 1), (0.05, True, 0.75), (0.1, True, 0.5), (0.11, True, 0), (0.0, False, 0)],
-)
-def test_the_reward_is_one_on_the_hull_and_half_at_the_bar(e_d, once, expected):
-    assert reward(e_d, once=once, bar=0.1) == pytest.approx(expected)
-
-
-def test_what_has_no_energy_has_no_reward():
-    assert reward(np.nan, once=True, bar=0.1) == 0
+def test_a_crystal_is_worth_one_on_the_hull_and_half_at_the_bar():
+    e_d = np.array([-0.3, 0.0, 0.05, 0.1, 0.11, np.nan])
+    assert value(e_d, 0.1) == pytest.approx([1, 1, 0.75, 0.5, 0, 0])
 
 
 def test_frameworks_are_classed_by_the_best_crystal_that_had_them():

@@ -152,7 +152,8 @@ def test_a_search_learns_from_its_batches_and_a_resumed_one_asks_the_same(make_c
 
 
 def test_without_ranges_settings_are_as_configured(make_config):
-    config = make_config(generation={"kind": "ancestral", "steps": 9}, generators=["diffusion"])
+    policy = {"give_up": None}
+    config = make_config(generation={"kind": "ancestral", "steps": 9}, generators=["diffusion"], policy=policy)
     (task, *_) = planned(Campaign(config, lambda cell: 16.0), 0, [])
     assert set(task.settings) == {AncestralSettings(steps=9)} and task.relaxation == config.relaxation
 

@@ -11,7 +11,8 @@ differs:
     random       random sensible crystals with symmetry and minimum distances, relaxed (AIRSS)
     exchange     ion exchange from known prototypes
     diffusion    unconditional diffusion
-    papers       unconditional diffusion, frameworks, three inpaintings each, no feedback (CHGGen)
+    papers       unconditional diffusion, frameworks, three inpaintings each, no feedback (CHGGen), with its sampler
+    stages       the same with our sampler
     off          all generators, equal shares
     on           all generators but symmetric inpainting, budget given by the policy
     full         all generators, budget given by the policy: what `hostguide search` does
@@ -42,23 +43,24 @@ from model.dataset import read_crystals
 from model.distinct import DistinctCrystals
 from model.reference import Reference
 from model.stages import Symmetrizer
-from search.config import HOST_METHODS, NEW_METHODS, SearchConfig, check_config
+from search.config import METHODS, NEW_METHODS, SearchConfig, check_config
 from search.pipeline import Stages, load_stages, search_here
 from search.prepare import load_reference
 from search.results import ResultStore, required
 
 WINDOW = 0.05  # eV/atom
 LOW_SYMMETRY = {"Li-Si": (1, 2, 6)}  # groups that the paper does not count as symmetric; P1 and P-1 elsewhere
-PRESENT = (*NEW_METHODS, *HOST_METHODS)
 CONTENDERS: dict[str, tuple[tuple[str, ...], bool]] = {
     "random": (("random",), False),
     "exchange": (("exchange",), False),
     "diffusion": (("diffusion",), False),
     "papers": (("diffusion", "inpainting"), False),
-    "off": (PRESENT, False),
-    "on": (tuple(method for method in PRESENT if method != "symmetric"), True),
-    "full": (PRESENT, True),
+    "stages": (("diffusion", "inpainting"), False),
+    "off": (METHODS, False),
+    "on": (tuple(method for method in METHODS if method != "symmetric"), True),
+    "full": (METHODS, True),
 }
+PIPELINE = ("papers", "stages")
 SINGLE = ("random", "exchange", "diffusion")
 
 
@@ -113,7 +115,7 @@ def configuration(name: str, seed: int, arguments: argparse.Namespace) -> Search
     methods, feedback = CONTENDERS[name]
     compositions: dict[str, Any] = {"max_atoms": arguments.max_atoms}
     compositions |= {"formulas": arguments.formulas} if arguments.formulas else {"system": arguments.system}
-    hosts = bool(set(methods) & set(HOST_METHODS))
+    hosts = not set(methods) <= set(NEW_METHODS)
     content = {
         "name": name,
         "seed": seed,
@@ -121,7 +123,7 @@ def configuration(name: str, seed: int, arguments: argparse.Namespace) -> Search
         "generators": methods,
         "lattices": {"volume_per_atom": arguments.volume},
         "relaxation": {"optimizer": "lbfgs", "fmax": 0.05, "max_steps": 200, "keep_symmetry": True},
-        "frameworks": {"guests": arguments.guests or None, **({"sweep": 0} if name == "papers" else {})},
+        "frameworks": {"guests": arguments.guests or None, **({"sweep": 0} if name in PIPELINE else {})},
         "policy": {
             "rounds": 10**6,
             "generated": 16 if hosts else 32,
@@ -130,6 +132,8 @@ def configuration(name: str, seed: int, arguments: argparse.Namespace) -> Search
             "feedback": feedback,
         },
     }
+    if name == "papers":
+        content |= {part: {"kind": "predictor-corrector"} for part in ("generation", "inpainting")}
     return check_config(content, source=name)
 
 
@@ -270,6 +274,7 @@ def summarise(outcomes: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     return {
         "distinct_vs_best_single": _ratio(outcomes, "full", SINGLE),
         "distinct_vs_papers": _ratio(outcomes, "full", ("papers",)),
+        "distinct_vs_stages": _ratio(outcomes, "full", ("stages",)),
         "distinct_vs_random": _ratio(outcomes, "full", ("random",)),
         "distinct_vs_off": _ratio(outcomes, "full", ("off",)),
         "seconds_to_best_off_vs_full": _times(outcomes),

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from model.distinct import DistinctCrystals
-from search.policy import Arm, Book, PolicySettings, choose, reward, work
+from search.policy import Arm, Book, Outcome, PolicySettings, choose, value, work
 from search.results import load_results, required
 
 
@@ -95,8 +95,9 @@ def simulate(world: World, settings: PolicySettings, budget: float, seed: int) -
         limit = max(settings.window, float(np.quantile(list(first.values()), settings.quantile))) if first else 0.1
         book = Book(settings)
         for row in rows:
-            e_d, once = np.nan if row["e_d"] is None else row["e_d"], found[row["identity"]] == 1
-            book.record(row["arm"], float(reward(e_d, once=once, bar=limit)), row["work"])
+            worth = float(value(np.array(np.nan if row["e_d"] is None else row["e_d"]), limit))
+            low = worth > 0
+            book.record(row["arm"], Outcome(1, worth, low, low and found[row["identity"]] == 1, row["work"]))
         slots = settings.generated + settings.inpainted
         for arm, _ in choose(arms, book, slots, lambda _: rng, 1):
             outcome = world[arm][rng.integers(len(world[arm]))]
