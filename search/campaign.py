@@ -235,7 +235,7 @@ class _Round:
         limit = 2 * self.bar if self.policy.feedback else math.inf
         parents = [parent for parent in self.parents.values() if parent.e_d <= limit]
         for parent in heapq.nsmallest(self.policy.pool, parents, key=lambda parent: parent.e_d):
-            for cell in self.campaign.beside(str(CellFormula.parse(parent.crystal.composition.formula))):
+            for cell in self.campaign.beside(parent.cell):
                 yield Arm(MUTATION, cell, parent.name, host_class(parent.e_d, self.bar))
 
     def _filling(self) -> Iterator[Arm]:
@@ -303,8 +303,7 @@ class _Round:
     def _changed(self, arm: Arm, seed: int) -> Plan:
         """A known crystal with a change; its volume changes as that of known phases does."""
         parent, cell = self.parents[arm.host], self.campaign.cells[arm.cell]
-        crystal = parent.crystal
-        was = CellFormula.parse(crystal.composition.formula)
+        crystal, was = parent.crystal, CellFormula.parse(parent.cell)
         volume = crystal.volume * cell.n_atoms * self.campaign.volume(cell) / was.n_atoms / self.campaign.volume(was)
         origin = {"cell_formula": arm.cell, "parent": arm.host, "lattice_system": parent.lattice_system}
         return self._plan(arm, mutate(crystal, cell, volume, seed), origin)

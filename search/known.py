@@ -1,4 +1,7 @@
-"""What the stored candidates of a search say, read round after round; of each candidate only some numbers are kept."""
+"""What the stored candidates of a search say, read round after round.
+
+Of each candidate only some numbers are kept, and of the distinct low ones the crystal in few bytes.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,9 @@ RELAXED = DistinctSettings(
 )
 
 
+SPENT = ("generator", "cell_formula", "framework", "parent", "lattice_system")  # columns that `Spent.by` reads
+
+
 class Spent(NamedTuple):
     """Whom a candidate counts for: its generator, its cell, what it was made from and the lattice it was made in."""
 
@@ -43,6 +49,7 @@ class Parent(NamedTuple):
     """A relaxed crystal that may be changed."""
 
     name: str  # of the candidate
+    cell: str  # formula of its cell
     content: bytes  # see `Crystal.to_bytes`
     e_d: float  # eV/atom
     lattice_system: str | None
@@ -61,8 +68,12 @@ class Novelty:
         self._distinct = DistinctCrystals(RELAXED)
         self._compared = array("i")  # places of those that were compared
 
-    def read(self, rows: Sequence[Row]) -> None:
-        """Look at the next candidates: whole tasks, because repeats within a task are known by name."""
+    def read(self, rows: Sequence[Row]) -> np.ndarray:
+        """Look at the next candidates: whole tasks, because repeats within a task are known by name.
+
+        Returns:
+            of each, whether it is the first to be its crystal.
+        """
         crystals = {number: required(row["final"]) for number, row in enumerate(rows) if _is_compared(row)}
         fingerprints = dict(zip(crystals, distance_fingerprints(list(crystals.values())), strict=True))
         places: dict[str, int] = {}
@@ -75,6 +86,8 @@ class Novelty:
                 same = self._distinct.add(crystals[number], energy=row["e_d"], fingerprint=fingerprints[number])
                 first = first if same is None else self._compared[same]
             self._first.append(first)
+        began = len(self._first) - len(rows)
+        return np.array(self._first[began:]) == np.arange(began, len(self._first))
 
     def once(self) -> np.ndarray:
         """Of each candidate, whether its crystal was seen only once in the whole search."""
@@ -169,32 +182,27 @@ class Known:
             self._read_round(list(some))
 
     def _read_round(self, rows: Sequence[Row]) -> None:
-        self.novelty.read(rows)
+        new = self.novelty.read(rows)
         self.pool.read(rows)
-        for row in rows:
+        for row, is_new in zip(rows, new, strict=True):
             self.ending.read(row)
             self._number.append(self._spent.setdefault(Spent.by(row), len(self._spent)))
             self._work.append(work(row, self.policy))
             self._e_d.append(math.nan if row["e_d"] is None else row["e_d"])
             if row["status"] == "relaxed":
-                self._relaxed(row)
-        self._read_parents(rows)
+                self._relaxed(row, is_new)
         if self.whole:
             self.rows += [{**row, "final": None, "frameworks": None} for row in rows]
 
-    def _relaxed(self, row: Row) -> None:
+    def _relaxed(self, row: Row, new: bool) -> None:
         formula, e_d = row["formula"], row["e_d"]
         if e_d < self._lowest.get(formula, (math.inf, 0.0))[0]:
             self._lowest[formula] = (e_d, row["volume_per_atom"])
         if e_d < 0:
             self.found[formula] = min(row["energy"], self.found.get(formula, math.inf))
-
-    def _read_parents(self, rows: Sequence[Row]) -> None:
-        for row, new in zip(rows, self.novelty.new()[-len(rows) :], strict=True):
-            if new and row["status"] == "relaxed" and _is_compared(row):
-                content = required(row["final"]).to_bytes()
-                parent = Parent(row["candidate"], content, row["e_d"], row["lattice_system"])
-                self.parents[parent.name] = parent
+        if new and e_d <= COMPARED:
+            name, content = row["candidate"], required(row["final"]).to_bytes()
+            self.parents[name] = Parent(name, row["cell_formula"], content, e_d, row["lattice_system"])
 
     def bar(self) -> float:
         """E_d (eV/atom) up to which a crystal is rewarded: the window, or the best ``quantile`` if few lie in it."""

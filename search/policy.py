@@ -1,10 +1,11 @@
 """What to do next, and why: Thompson sampling for discovery, reward a unit of work. No Ray, no clock; docs/policy.md.
 
-An arm is a way to spend work: a method (a generator) on a cell formula, and for inpainting methods a framework. What
-counts is to find crystals of low E_d that are not known yet. The chance that an arm's next candidate is one is the
-share of its candidates that are such crystals and were seen only once in the whole search (Good, Biometrika 40, 237
-(1953); Bubeck, Ernst and Garivier, J. Mach. Learn. Res. 14, 601 (2013)). What is known of methods and compositions is
-pooled, so that an arm that was never tried is judged by its relatives.
+An arm is a way to spend work: a method (a generator) on a cell formula, and a framework to be filled or a crystal to be
+changed where the method needs one. What counts is to find crystals of low E_d that are not known yet. Whether a
+candidate is low and whether a low one is new are judged apart; the chance to be new is the share of the low ones that
+were seen only once in the whole search (Good, Biometrika 40, 237 (1953); Bubeck, Ernst and Garivier, J. Mach. Learn.
+Res. 14, 601 (2013)). What is known of methods, compositions and sizes is pooled, so that an arm that was never tried is
+judged by its relatives.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from model.settings import Settings
 
 Node = tuple[str, ...]
 EVERYTHING: Node = ()
-# Value of a candidate before anything is known: by method, as a first guess of what `benchmarks/search` measures.
+# Value of a candidate before anything is known; by method a first guess, which 16 candidates outweigh.
 START_VALUE = 0.3
 START_VALUES = {
     "diffusion": 0.35, "random": 0.1, "exchange": 0.2, "mutation": 0.45, "inpainting": 0.35, "symmetric": 0.25,
@@ -49,19 +50,19 @@ class PolicySettings(Settings):
 
     rounds: int = Field(10, ge=1)
     generated: int = Field(16, ge=1)  # new crystals a round
-    inpainted: int = Field(16, ge=0)  # more crystals a round, once there are frameworks; 0: no inpainting
+    inpainted: int = Field(16, ge=0)  # more crystals a round, once there is something to build on; 0: only new ones
     samples: int = Field(3, ge=1)  # inpainted crystals a framework and pick
     lookahead: int = Field(1, ge=0)  # rounds planned before the results of the latest are in, so that no core waits
     feedback: bool = True  # False: every arm counts alike, E_d decides nothing
     window: float = Field(0.05, gt=0)  # eV/atom, E_d below which a crystal is worth finding
     quantile: float = Field(0.1, gt=0, le=1)  # while fewer are below `window`, this best share of all counts instead
-    give_up: float | None = Field(2.0, ge=1)  # bars; what will hardly relax below is ended early, see `docs/policy.md`
+    give_up: float | None = Field(2.0, ge=1)  # bars above the hull; what will hardly relax lower is ended early
     floor: float = Field(0.05, ge=0, le=1)  # share of a round that goes to the arms tried least, whatever their E_d
     strength: float = Field(16.0, gt=0)  # candidates that what is known of relatives counts for
     new_strength: float = Field(4.0, gt=0)  # the same where it is about what is new
     evaluation_cost: float = Field(0.3, ge=0)  # one evaluation of the score network in evaluations of the potential
     sharpness: float = Field(8.0, gt=0)  # how much narrower rates are drawn than they are known
-    pool: int = Field(200, ge=1)  # frameworks that compete, the most promising ones
+    pool: int = Field(200, ge=1)  # frameworks, and crystals to be changed, that compete: the most promising ones
     batch: int = Field(8, ge=1)  # crystals a task
     stop: StopSettings = StopSettings()
 
@@ -73,9 +74,9 @@ class Arm:
     Attributes:
         method: name of the generator.
         cell: formula of the filled cell.
-        host: framework that is filled; empty for new crystals.
-        host_class: 0 for new crystals, else how good the framework's parent is, see `host_class`.
-        guests: what is put into the host, as text; empty for new crystals.
+        host: framework that is filled, or crystal that is changed; empty for new crystals.
+        host_class: 0 for new crystals, else how good the host's best crystal is, see `host_class`.
+        guests: what is put into a framework, as text; else empty.
     """
 
     method: str

@@ -116,7 +116,6 @@ def _other_verdicts(run: RunPath) -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def _table_row(row: dict[Any, Any]) -> dict[str, Any]:
-    host = row["framework_space_group"]
     return {
         "candidate": row["candidate"],
         "formula": row["formula"],
@@ -125,8 +124,15 @@ def _table_row(row: dict[Any, Any]) -> dict[str, Any]:
         "e_d": f"{1e3 * row['e_d']:+.1f}",
         "products": [(f"{share:.2f}", name) for name, share in row["products"].items()],
         "volume": f"{row['volume_per_atom']:.1f}",
-        "lineage": f"host {host} of {row['parent']}" if isinstance(row["parent"], str) else "generated",
+        "lineage": _lineage(row),
     }
+
+
+def _lineage(row: dict[Any, Any]) -> str:
+    if not isinstance(row["parent"], str):
+        return "generated"
+    made_from = f"host {row['framework_space_group']} of" if isinstance(row["framework"], str) else "change of"
+    return f"{made_from} {row['parent']}"
 
 
 def _crystal(row: dict[Any, Any], config: SearchConfig) -> dict[str, Any]:

@@ -56,7 +56,7 @@ SCHEMA = pa.schema(
         ("lattice_system", pa.string()),  # Bravais symbol of the lattice it was generated in, e.g. cF
         ("volume_per_atom", pa.float64()),  # Å³, of the final structure
         ("prototype", pa.string()),  # known compound whose elements were exchanged
-        ("parent", pa.string()),  # candidate whose framework was inpainted
+        ("parent", pa.string()),  # candidate whose framework was inpainted, or that was changed
         ("framework", pa.string()),
         ("framework_space_group", pa.string()),
         ("framework_symprec", pa.float64()),  # Å
@@ -97,8 +97,8 @@ SCHEMA = pa.schema(
 # What planning and progress look at; the driver and the planner see no more of a row than this.
 PLANNED = (
     "candidate", "task", "round", "stage", "generator", "status", "reason", "formula", "cell_formula", "n_atoms",
-    "lattice_system", "volume_per_atom", "framework", "sampler", "relaxation", "samples", "evaluations", "final",
-    "energy", "steps", "space_group", "duplicate_of", "e_d", "frameworks",
+    "lattice_system", "volume_per_atom", "parent", "framework", "sampler", "relaxation", "samples", "evaluations",
+    "final", "energy", "steps", "space_group", "duplicate_of", "e_d", "frameworks",
     "seconds_generate", "seconds_relax", "seconds_refine",
 )  # fmt: skip
 READERS = 16  # parts that are read at once: a store takes some time to answer

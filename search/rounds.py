@@ -12,10 +12,10 @@ import pyarrow as pa
 from search.campaign import Task, known_rounds, under_way
 from search.config import SearchConfig
 from search.journal import Attempt
+from search.known import SPENT
 from search.results import SCHEMA, DamagedPart, ResultStore
 
 TOLD_AT_ONCE = 20_000  # candidates, of whole rounds: more would only fill memory
-SPENT = ("generator", "cell_formula", "framework", "lattice_system")
 TUNED = ("task", "round", "stage", "sampler", "relaxation", "samples")
 
 

@@ -9,11 +9,11 @@ from model.lattice import BRAVAIS
 from model.mutation import MutationSettings, steps_apart
 from model.prototypes import ExchangeSettings, exchanges
 from model.stages import Rejected
-from search.campaign import GENERATED, INPAINTED, Campaign
+from search.campaign import GENERATED, INPAINTED, Campaign, under_way
 from search.config import MUTATION, NEW_METHODS
-from search.known import COMPARED
+from search.known import COMPARED, SPENT
 from search.pipeline import failed_rows, take_out
-from search.results import SCHEMA, ResultStore, pack, required
+from search.results import PLANNED, SCHEMA, ResultStore, pack, required
 
 V0 = 16.0  # Å³/atom
 
@@ -455,7 +455,13 @@ def test_mutations_of_a_crystal_count_for_it_and_give_frameworks_as_new_crystals
     assert changed
     assert {task.stage for task in changed} == {GENERATED}
     assert_same_tasks(tasks, planned(campaign, 1, rows))
-    planned(campaign, 2, rows + pretended(tasks))  # whose parents are found again
+    rows += pretended(tasks, e_d=0.0)
+    then, told = planned(campaign, 2, rows), [{name: row[name] for name in PLANNED} for row in rows]
+    assert_same_tasks(then, planned(campaign, 2, told))  # the planner is told no more
+    waiting = [{name: row.get(name) for name in SPENT} for row in under_way(then)]
+    later = campaign.plan(3, campaign.known(told), waiting)
+    assert_same_tasks(later, planned(campaign, 3, rows, then))
+    assert any(plan.method == MUTATION for task in later for plan in task.plans)
 
 
 def test_without_feedback_any_crystal_may_be_changed(make_config):

@@ -17,7 +17,7 @@ from model.stability import Stability
 from search import figures, second_opinion
 from search.config import check_config
 from search.prepare import load_reference
-from search.report import build_report, serve
+from search.report import _lineage, build_report, serve
 from search.results import ResultStore, load_results
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
@@ -43,6 +43,15 @@ def test_crystals_of_the_page_are_those_of_the_run(small_run, lisi):
     structure = Structure.from_str(crystals["first"]["cif"], fmt="cif")
     assert StructureMatcher().fit(structure, lisi.to_pymatgen())
     assert crystals["first"]["guests"] == ["Li"]
+
+
+@pytest.mark.parametrize(
+    ("parent", "framework", "expected"),
+    [(None, None, "generated"), ("a-01", None, "change of a-01"), ("a-01", "a-01-f0", "host P6/mmm of a-01")],
+)
+def test_the_lineage_says_what_a_crystal_was_made_from(parent, framework, expected):
+    group = None if framework is None else "P6/mmm"
+    assert _lineage({"parent": parent, "framework": framework, "framework_space_group": group}) == expected
 
 
 def test_hull_points_lie_e_d_above_the_hull(small_run):

@@ -4,18 +4,19 @@ python benchmarks/search/compare.py --system Li-Si --seeds 3 --seconds 300 --jso
     [--formulas ZnP2S6 Zn2P2S7] [--max-atoms 12] [--guests Zn] [--volume 24] [--contenders papers full ...]
     [--phases structures.parquet]
 
-Every contender has the same potential, reference, score model, samplers, screening and relaxation, one process, one
-thread, and the same CPU seconds (of everything: planning, sampling, relaxation, symmetry). Only what is done with them
-differs:
+Every contender has the same potential, reference, score model, screening and relaxation, one process, one thread, and
+the same CPU seconds (of everything: planning, sampling, relaxation, symmetry). All but `papers` have the same samplers.
+What is done with them differs:
 
     random       random sensible crystals with symmetry and minimum distances, relaxed (AIRSS)
     exchange     ion exchange from known prototypes
     diffusion    unconditional diffusion
-    papers       unconditional diffusion, frameworks, three inpaintings each, no feedback (CHGGen), with its sampler
+    papers       unconditional diffusion, frameworks, three inpaintings each, no feedback (CHGGen), with its sampler:
+                 200 levels, 5 correctors, r 3, j 10
     stages       the same with our sampler
     off          all generators, equal shares
-    on           all generators but symmetric inpainting, budget given by the policy
-    full         all generators, budget given by the policy: what `hostguide search` does
+    on           all generators but symmetric inpainting, budget given by the policy, hopeless relaxations given up
+    full         the same with all generators: what `hostguide search` does
 
 Runs are kept in a folder beside the JSON and continued where they stopped, so a longer --seconds goes on from a
 shorter one. --phases names a file with the columns of `hostguide benchmark reconstruct`; known phases of the system
