@@ -113,6 +113,8 @@ class Book:
         self._work: dict[Node, tuple[int, float]] = {}  # candidates with known work, steps
         self._pulls: Counter[Node] = Counter()
         self._cells: dict[str, tuple[str, str, int]] = {}
+        self._low_priors: dict[tuple[str, str, int], float] = {}  # by method, cell and class, since the last outcome
+        self._new_priors: dict[str, dict[str, float]] = {}  # by cell and method, since the last candidate of the cell
 
     @property
     def empty(self) -> bool:
@@ -126,10 +128,13 @@ class Book:
         method, cell, group, leaf = ("method", arm.method), ("cell", arm.cell), _group(arm), _leaf(arm)
         for node in {cell, group, leaf}:
             self._pulls[node] += tries
+        self._new_priors.pop(arm.cell, None)
         if value is None:
             self._low.add({leaf}, tries, 0.0)
             self._new.add({leaf, cell}, tries, 0.0)
             return
+        self._low_priors.clear()
+        self._new_priors.clear()
         shared = {EVERYTHING, method, ("size", str(size)), cell, group, leaf}
         quality = ("class", arm.method, str(arm.host_class))
         self._low.add(shared | {("region", region), ("formula", reduced), quality}, tries, value)
@@ -141,9 +146,13 @@ class Book:
 
     def beta(self, arm: Arm) -> tuple[float, float, float, float]:
         """Parameters of the Beta distributions of the value of an arm's candidate, and of its being new."""
-        return *self._low.posterior(_leaf(arm), self._low_prior(arm)), *self._new.posterior(
-            _leaf(arm), self._new_prior(arm)
-        )
+        kind, new_priors = (arm.method, arm.cell, arm.host_class), self._new_priors.setdefault(arm.cell, {})
+        if kind not in self._low_priors:
+            self._low_priors[kind] = self._low_prior(arm)
+        if arm.method not in new_priors:
+            new_priors[arm.method] = self._new_prior(arm)
+        low, new = self._low_priors[kind], new_priors[arm.method]
+        return *self._low.posterior(_leaf(arm), low), *self._new.posterior(_leaf(arm), new)
 
     def _low_prior(self, arm: Arm) -> float:
         reduced, region, size = self._cell(arm.cell)
@@ -270,10 +279,10 @@ class Choice:
         for place, arm in enumerate(arms):
             groups.setdefault(_group(arm), []).append(place)
         self._groups = [np.array(places) for places in groups.values()]
-        self._in_cell: dict[str, list[int]] = {}
+        self._in_cell: dict[str, list[int]] = {}  # numbers of the groups
         for number, (_, _, cell) in enumerate(groups):
             self._in_cell.setdefault(cell, []).append(number)
-        self._best = np.zeros(len(groups), dtype=np.intp)  # place of the most promising arm of each group
+        self._best = np.array([places[0] for places in self._groups], dtype=np.intp)  # most promising arm of each
         for number in range(len(groups)):
             self._find_best(number)
 
@@ -293,7 +302,7 @@ class Choice:
             if not settings.feedback or self.book.empty or _due(len(picks), settings.floor):
                 place = turns.next()
             else:
-                drawn = self._draw(np.arange(len(self._groups)), rng(len(picks))) if drawn is None else drawn
+                drawn = self._draw(range(len(self._groups)), rng(len(picks))) if drawn is None else drawn
                 place = int(self._best[np.argmax(drawn)])
             arm = self.arms[place]
             count = min(samples if arm.guests else 1, slots)
@@ -301,10 +310,10 @@ class Choice:
             turns.given[arm.method] += count
             slots -= count
             self.book.record(arm, Outcome(count))
-            changed = np.array(self._in_cell[arm.cell])
+            changed = self._in_cell[arm.cell]
+            places = np.concatenate([self._groups[number] for number in changed])
+            self.beta[places] = [self.book.beta(self.arms[other]) for other in places]
             for number in changed:
-                places = self._groups[number]
-                self.beta[places] = [self.book.beta(self.arms[other]) for other in places]
                 self._find_best(number)
             if drawn is not None:
                 drawn[changed] = self._draw(changed, rng(len(picks)))
@@ -312,12 +321,14 @@ class Choice:
 
     def _find_best(self, number: int) -> None:
         places = self._groups[number]
+        if len(places) == 1:
+            return
         low, not_low, new, not_new = self.beta[places].T
         self._best[number] = places[np.argmax(low / (low + not_low) * new / (new + not_new))]
 
-    def _draw(self, numbers: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def _draw(self, numbers: Sequence[int], rng: np.random.Generator) -> np.ndarray:
         """Value of something new a unit of work, drawn for the most promising arm of each of these groups."""
-        places = self._best[numbers]
+        places = self._best[list(numbers)]
         low, not_low, new, not_new = self.book.settings.sharpness * self.beta[places].T
         drawn: np.ndarray = rng.beta(low, not_low) * rng.beta(new, not_new) / self.work[places]
         return drawn
