@@ -49,6 +49,7 @@ ACTS = {
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "exit": lambda: os._exit(1),
     "hang": lambda: time.sleep(3600),
+    "wait": lambda: time.sleep(30),
     "memory": take_memory,
     "unpicklable": raise_unpicklable,
     "error": raise_error,
