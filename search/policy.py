@@ -112,6 +112,7 @@ class Book:
         self._low, self._new = Rates(settings.strength), Rates(settings.new_strength)
         self._work: dict[Node, tuple[int, float]] = {}  # candidates with known work, steps
         self._pulls: Counter[Node] = Counter()
+        self._under_way: Counter[str] = Counter()  # candidates by cell
         self._cells: dict[str, tuple[str, str, int]] = {}
         self._low_priors: dict[tuple[str, str, int], float] = {}  # by method, cell and class, since the last outcome
         self._new_priors: dict[str, dict[str, float]] = {}  # by cell and method, since the last candidate of the cell
@@ -131,7 +132,8 @@ class Book:
         self._new_priors.pop(arm.cell, None)
         if value is None:
             self._low.add({leaf}, tries, 0.0)
-            self._new.add({leaf, cell}, tries, 0.0)
+            self._new.add({leaf}, tries, 0.0)
+            self._under_way[arm.cell] += tries
             return
         self._low_priors.clear()
         self._new_priors.clear()
@@ -169,7 +171,8 @@ class Book:
     def _new_prior(self, arm: Arm) -> float:
         everything = self._new.rate(START_NEW, EVERYTHING)
         cell = self._new.rate(everything, ("size", str(self._cell(arm.cell)[2])), ("cell", arm.cell))
-        return _together(everything, self._new.rate(everything, ("method", arm.method)), cell)
+        prior = _together(everything, self._new.rate(everything, ("method", arm.method)), cell)
+        return prior / (1 + self._under_way[arm.cell] / self.settings.new_strength)
 
     def work(self, arm: Arm) -> float:
         """Expected work of one candidate."""
@@ -225,11 +228,15 @@ class Rates:
         return prior
 
 
-def _together(everything: float, *rates: float) -> float:
-    """Expected rate where sets with these rates meet: their odds relative to everything multiply."""
-    odds = _odds(everything)
-    for rate in rates:
-        odds *= _odds(rate) / _odds(everything)
+def _together(everything: float, own: float, *others: float) -> float:
+    """Expected rate where a set with its own rate meets others: their odds relative to everything multiply.
+
+    The odds of the others count by their square root only. What is good for one generator is not quite as good for the
+    next, and of many cells the one that looks best was partly lucky.
+    """
+    odds = _odds(own)
+    for rate in others:
+        odds *= math.sqrt(_odds(rate) / _odds(everything))
     return _from_odds(odds)
 
 

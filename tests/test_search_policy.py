@@ -63,8 +63,8 @@ def test_without_relatives_the_beta_distributions_are_those_of_coins():
     def after(prior, successes, tries):
         return (2 * prior + successes) / (2 + tries)
 
-    def together(everything, *factors):
-        product = odds(everything) * np.prod([odds(factor) / odds(everything) for factor in factors])
+    def together(everything, own, *others):
+        product = odds(own) * np.prod([odds(other) / odds(everything) for other in others]) ** 0.5
         return product / (1 + product)
 
     everything = after(START_VALUE, 1.5, 3)
@@ -96,6 +96,21 @@ def test_an_untried_arm_is_judged_by_its_method_its_composition_and_its_size():
     assert expected("exchange", "Li2Si2") > expected("exchange", "Li8Si2")  # composition
     assert expected("exchange", "Li2Si2") < expected("exchange", "LiSi")  # itself counts most
     assert expected("exchange", "GeP") > expected("exchange", "GeP4")  # size
+
+
+def test_what_one_generator_found_good_is_thought_good_for_others_only_in_part():
+    made = Book(PolicySettings())
+    for cell in ("LiSi", "Li4Si"):
+        made.record(Arm("exchange", cell), came(0.5, tries=200))
+        made.record(Arm("diffusion", cell), came(0.9 if cell == "LiSi" else 0.1, tries=200))
+
+    def odds(cell):
+        rate = rates(made, Arm("mutation", cell, "f", 1))[0]
+        return rate / (1 - rate)
+
+    lift = odds("LiSi") / odds("Li4Si")
+    known = (0.7 / 0.3) / (0.3 / 0.7)  # of both generators together
+    assert known**0.9 < lift < known**1.1 * known  # two sets, composition and size, each by its root
 
 
 def test_crystals_that_were_seen_before_make_their_cell_less_promising_but_its_formula_no_worse():
