@@ -120,8 +120,9 @@ class Campaign:
     def known(self, rows: Iterable[Row] = ()) -> Known:
         """What the rows of whole rounds say; `Known.read` adds those of later ones."""
         tuning = self.config.tuning
-        pool = FrameworkPool(self.config.frameworks.volume_change, self.files)
-        known = Known(self.config.policy, pool, whole=any(ranges for _, ranges in tuning))
+        policy = self.config.policy
+        pool = FrameworkPool(self.config.frameworks.volume_change, self.files, policy.pool)
+        known = Known(policy, pool, whole=any(ranges for _, ranges in tuning))
         known.read(rows)
         return known
 
@@ -170,7 +171,7 @@ class _Round:
     def __init__(self, campaign: Campaign, number: int, known: Known, pending: Sequence[Row]) -> None:
         self.campaign, self.config, self.number = campaign, campaign.config, number
         self.policy = self.config.policy
-        self.frameworks, self.parents = known.pool.known, known.parents
+        self.pool, self.frameworks, self.parents = known.pool, known.pool.known, known.parents
         self.bar = known.bar()
         self.volumes, self.found = known.volumes, dict(sorted(known.found.items()))
         self.tuner = tuner(self.config, known.rows, self.bar)
@@ -240,19 +241,11 @@ class _Round:
 
     def _filling(self) -> Iterator[Arm]:
         methods = [method for method in self.config.generators if method in HOST_METHODS]
-        for framework in self._best_frameworks():
+        for framework in self.pool.best():
             quality = host_class(framework.parent_e_d, self.bar)
             for cell, guests in self.campaign.fillings(framework):
                 for method in methods:
                     yield Arm(method, cell, framework.name, quality, guests)
-
-    def _best_frameworks(self) -> list[KnownFramework]:
-        """Those that compete: from files, then by the E_d of the best crystal that had them."""
-
-        def rank(framework: KnownFramework) -> float:
-            return -math.inf if framework.parent_e_d is None else framework.parent_e_d
-
-        return heapq.nsmallest(self.policy.pool, self.frameworks.values(), key=rank)
 
     def _choose(self, arms: Sequence[Arm], slots: int, purpose: str) -> list[tuple[Arm, int]]:
         def rng(pick: int) -> np.random.Generator:

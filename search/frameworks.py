@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,10 +80,17 @@ class FrameworkPool:
     Two frameworks are the same when their cells hold as many atoms, their space groups agree, their volumes differ by
     less than ``volume_change``, their neighbour distances by less than 0.3 Å (root mean square) and the matcher maps
     one onto the other; it is asked of the four most similar. The first one found stands for all.
+
+    Args:
+        volume_change: see above.
+        files: frameworks from files.
+        size: how many will ever be filled. Once there are as many, what is found in crystals of higher E_d than theirs
+            cannot come among them and is passed over; None to keep everything.
     """
 
-    def __init__(self, volume_change: float, files: Sequence[Mapping[str, Any]] = ()) -> None:
+    def __init__(self, volume_change: float, files: Sequence[Mapping[str, Any]] = (), size: int | None = None) -> None:
         self.known: dict[str, KnownFramework] = {}
+        self._size = size
         self._settings = DistinctSettings(
             same_space_group=True, volume_tolerance=volume_change, rms_tolerance=0.3, matches=4
         )
@@ -91,11 +100,27 @@ class FrameworkPool:
 
     def read(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Take over the frameworks of stored candidates."""
-        found = [(record, row) for row in rows for record in row["frameworks"] or ()]
+        worst = self._worst()
+        found = [
+            (record, row)
+            for row in rows
+            if row["e_d"] is None or row["e_d"] <= worst
+            for record in row["frameworks"] or ()
+        ]
         hosts = [required(record["host"]) for record, _ in found]
         for (record, row), host, fingerprint in zip(found, hosts, distance_fingerprints(hosts), strict=True):
             name = self._first(record, row, host, fingerprint)
             self.known[name].seen(dict(record["guests"]), row["e_d"])
+
+    def best(self) -> list[KnownFramework]:
+        """Those that are filled: from files, then by the E_d of the best crystal that had them."""
+        return heapq.nsmallest(self._size or len(self.known), self.known.values(), key=_rank)
+
+    def _worst(self) -> float:
+        """E_d (eV/atom) of the last of them, if there are enough."""
+        if self._size is None or len(self.known) < self._size:
+            return math.inf
+        return _rank(self.best()[-1])
 
     def _first(self, record: Mapping[str, Any], row: Mapping[str, Any], host: Crystal, fingerprint: np.ndarray) -> str:
         """Name of the framework that stands for this one, which may be itself."""
@@ -107,6 +132,10 @@ class FrameworkPool:
         if same is None:
             self.known[record["framework"]] = KnownFramework.of(record, row)
         return names[-1]
+
+
+def _rank(framework: KnownFramework) -> float:
+    return -math.inf if framework.parent_e_d is None else framework.parent_e_d
 
 
 def fillings(

@@ -63,6 +63,16 @@ def test_one_host_found_with_two_fillings_knows_both(layered):
     assert pool.known["layered-0"].guests == [(("Li", 1),), (("Li", 2),)]
 
 
+def test_what_cannot_come_among_those_that_are_filled_is_passed_over():
+    pool = FrameworkPool(0.05, size=2)
+    pool.read([row("a", 0.3, cubic("f", 3.0)), row("b", 0.2, cubic("g", 3.5))])
+    pool.read([row("c", 0.4, cubic("h", 4.0)), row("d", 0.3, cubic("i", 4.5)), row("e", 0.1, cubic("j", 5.0))])
+    assert list(pool.known) == ["f", "g", "i", "j"]
+    assert [framework.name for framework in pool.best()] == ["j", "g"]
+    everything = pool_of(row("c", 0.4, cubic("h", 4.0)), row("d", 0.3, cubic("i", 4.5)))
+    assert [framework.name for framework in everything.best()] == ["i", "h"]
+
+
 @pytest.mark.parametrize(("edge", "names"), [(3.02, ["f"]), (3.1, ["f", "g"])])
 def test_a_host_that_grew_further_than_the_limit_is_another(edge, names):
     assert list(pool_of(row("a", 0.1, cubic("f", 3.0)), row("b", 0.1, cubic("g", edge))).known) == names
