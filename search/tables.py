@@ -58,7 +58,7 @@ def results_table(best: pd.DataFrame) -> Table:
             row["formula"],
             str(row["n_atoms"]),
             _text(row["space_group"]),
-            f"{1e3 * row['e_d']:.1f}",
+            f"{round(1e3 * row['e_d'], 1) + 0.0:.1f}",
             row["stage"],
             _text(row["framework_space_group"]),
             " + ".join(f"{share:.2f} {name}" for name, share in row["products"].items()),
