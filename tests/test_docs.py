@@ -143,7 +143,11 @@ def place(tmp_path_factory):
     known["LiCoO2"].to(folder / "host.cif")
     known["MgO"].to(folder / "phase.cif")
     iodide = [{"I": 1}, {"Ag": 1 / 6}], [[0, 0, 0], [0.25, 0, 0.5]]
-    Structure.from_spacegroup("Im-3m", Lattice.cubic(5.062), *iodide).to(folder / "AgI.cif")
+    (folder / "disordered").mkdir()
+    Structure.from_spacegroup("Im-3m", Lattice.cubic(5.062), *iodide).to(folder / "disordered" / "AgI.cif")
+    (folder / "blind").mkdir()
+    for suffix in ("safetensors", "yaml"):
+        shutil.copy(ROOT / "model" / "data" / f"small.{suffix}", folder / "blind" / f"weights.{suffix}")
     (folder / "crystals").mkdir()
     for name in ("NaCl", "MgO"):
         for percent in (99, 100, 101):
