@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from dataclasses import replace as _replace
 from typing import Any
 
@@ -52,6 +52,10 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.counts)
+
+    def to(self, device: str | torch.device) -> Batch:
+        """Return the batch on a device."""
+        return Batch(*(getattr(self, field.name).to(device) for field in fields(self)))
 
     def replace(self, **changes: Any) -> Batch:
         """Return a copy with the named fields changed."""

@@ -62,8 +62,6 @@ def training_example(
     objective: Objective,
     favoured: Sequence[str],
     rng: np.random.Generator,
-    *,
-    device: str = "cpu",
 ) -> tuple[Batch, Batch, Tensor, Tensor]:
     """Return (clean batch, noised batch, sigma (B,), guest (N,) bool)."""
     guests = [Element(symbol).Z for symbol in favoured]
@@ -76,9 +74,9 @@ def training_example(
         broad=objective.sigma_broad,
         limits=objective.sigma_limits,
     )
-    clean = Batch.from_crystals([strained(crystal, objective.strain, rng) for crystal in crystals], device=device)
+    clean = Batch.from_crystals([strained(crystal, objective.strain, rng) for crystal in crystals])
     level = torch.from_numpy(sigma).to(clean.positions)
-    mask = torch.from_numpy(guest).to(device)
+    mask = torch.from_numpy(guest)
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     return clean, add_noise(clean, level, mask, generator, host_jitter=objective.host_jitter), level, mask
 
@@ -91,18 +89,23 @@ def denoising_loss(
     guest: Tensor,
     *,
     kind: Literal["wrapped", "published"] = "wrapped",
+    precision: Literal["float32", "bfloat16"] = "float32",
 ) -> Tensor:
     """(N_guest,) squared error of each guest's predicted displacement, without unit.
 
     ``wrapped`` is ours: the target is that of the wrapped normal distribution and the error is divided by the size of
     the network's output. ``published`` is that of the CHGGen code: the target is the nearest image of the clean
-    position and the loss ½ sigma² ‖error of the score‖², that is ½ ‖error / sigma‖².
+    position and the loss ½ sigma² ‖error of the score‖², that is ½ ‖error / sigma‖². ``precision`` is that of the
+    network's matrix products; geometry and targets stay in full precision.
     """
-    predicted = network(noised, sigma, guest)
+    with torch.autocast(sigma.device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
+        predicted = network(noised, sigma, guest)[guest]
+    owner = clean.owner[guest]
+    places = noised.positions[guest], clean.positions[guest]
     if kind == "published":
-        target = minimum_image_displacement(noised.positions, clean.positions, clean.lattice, clean.owner)
-        scale = 2**0.5 * sigma[clean.owner]
+        target = minimum_image_displacement(*places, clean.lattice, owner)
+        scale = 2**0.5 * sigma[owner]
     else:
-        target = wrapped_displacement(noised.positions, clean.positions, sigma, clean.lattice, clean.owner)
-        scale = network.output_size(sigma)[clean.owner]
-    return ((predicted - target).square().sum(-1) / scale.square())[guest]
+        target = wrapped_displacement(*places, sigma, clean.lattice, owner)
+        scale = network.output_size(sigma)[owner]
+    return (predicted - target).square().sum(-1) / scale.square()

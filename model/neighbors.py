@@ -31,8 +31,14 @@ class Edges:
 
     def vectors(self, positions: Tensor, lattice: Tensor, owner: Tensor) -> Tensor:
         """(E, 3) vectors in Å from receiver to sender image; differentiable in positions and lattice."""
-        offset = torch.einsum("ei,eij->ej", self.shift.to(positions.dtype), lattice[owner[self.receiver]])
+        with in_full_precision(positions.device):
+            offset = torch.einsum("ei,eij->ej", self.shift.to(positions.dtype), lattice[owner[self.receiver]])
         return positions[self.sender] - positions[self.receiver] + offset
+
+
+def in_full_precision(device: torch.device) -> torch.autocast:
+    """Context for geometry, which mixed precision would round to hundredths of an Å."""
+    return torch.autocast(device.type, enabled=False)
 
 
 def heights(lattice: Tensor) -> Tensor:
@@ -57,7 +63,7 @@ def periodic_edges(
     Raises:
         ValueError: a cell is singular, not finite, or too thin.
     """
-    with torch.no_grad():
+    with torch.no_grad(), in_full_precision(positions.device):
         return _periodic_edges(positions.detach(), lattice.detach(), counts, cutoff, receivers, max_images)
 
 

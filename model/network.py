@@ -15,11 +15,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from e3nn import o3
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from model.batch import Batch
 from model.neighbors import Edges, periodic_edges
@@ -58,6 +59,8 @@ class Graph:
         receiver, sender: (E,) atoms of each edge.
         slot: (E,) where each edge's neighbour stands in the padded table, ``receiver * P + position``.
         neighbour: (N, P) sender of each slot; padding points at atom 0 and carries zero weight.
+        reverse: (N, P) for a slot of atom i with neighbour j the slot of atom j with neighbour i; else itself.
+            None where no gradient is wanted.
         bessel: (E, n) radial basis, smooth at the cutoff.
         harmonics: (E, (L+1)²) real spherical harmonics, component normalisation.
     """
@@ -66,6 +69,7 @@ class Graph:
     sender: Tensor
     slot: Tensor
     neighbour: Tensor
+    reverse: Tensor | None
     bessel: Tensor
     harmonics: Tensor
 
@@ -79,15 +83,15 @@ def build_graph(batch: Batch, config: NetworkConfig, edges: Edges | None = None)
     harmonics = o3.spherical_harmonics(
         list(range(config.harmonics + 1)), vector / length[:, None], normalize=False, normalization="component"
     )
-    slot, neighbour = _neighbour_table(edges, len(batch.numbers))
-    return Graph(edges.receiver, edges.sender, slot, neighbour, bessel_basis(length, config), harmonics)
+    slot, neighbour, reverse = _neighbour_table(edges, len(batch.numbers))
+    return Graph(edges.receiver, edges.sender, slot, neighbour, reverse, bessel_basis(length, config), harmonics)
 
 
-def _neighbour_table(edges: Edges, n_atoms: int) -> tuple[Tensor, Tensor]:
+def _neighbour_table(edges: Edges, n_atoms: int) -> tuple[Tensor, Tensor, Tensor | None]:
     """Give every distinct neighbour of an atom one slot: images of the same neighbour share it."""
     receiver, sender = edges.receiver, edges.sender
     if len(edges) == 0:
-        return receiver, receiver.new_zeros(n_atoms, 1)
+        return receiver, receiver.new_zeros(n_atoms, 1), torch.arange(n_atoms, device=receiver.device)[:, None]
     new = torch.ones_like(receiver)
     new[1:] = ((receiver[1:] != receiver[:-1]) | (sender[1:] != sender[:-1])).long()
     pair = torch.cumsum(new, 0) - 1
@@ -97,7 +101,17 @@ def _neighbour_table(edges: Edges, n_atoms: int) -> tuple[Tensor, Tensor]:
     slot = receiver * width + pair - first[receiver]
     neighbour = receiver.new_zeros(n_atoms * width)
     neighbour[slot] = sender
-    return slot, neighbour.view(n_atoms, width)
+    reverse = _reversed_slots(receiver, sender, slot, n_atoms, width) if torch.is_grad_enabled() else None
+    return slot, neighbour.view(n_atoms, width), reverse
+
+
+def _reversed_slots(receiver: Tensor, sender: Tensor, slot: Tensor, n_atoms: int, width: int) -> Tensor:
+    """`Graph.reverse`: distances at the cutoff may be rounded so that one of two directions is missing."""
+    key, wanted = receiver * n_atoms + sender, sender * n_atoms + receiver  # ascending: edges are sorted
+    place = torch.searchsorted(key, wanted).clamp_max(len(key) - 1)
+    reverse = torch.arange(n_atoms * width, device=slot.device)
+    reverse[slot] = torch.where(key[place] == wanted, slot[place], slot)
+    return reverse.view(n_atoms, width)
 
 
 def bessel_basis(length: Tensor, config: NetworkConfig) -> Tensor:
@@ -129,6 +143,33 @@ def coupling(degree: int, harmonics: int, highest: int) -> Tensor:
     return torch.cat(blocks, dim=-1).to(torch.get_default_dtype())
 
 
+def _neighbours(rows: Tensor, graph: Graph) -> Tensor:
+    """(N, P, D) features of all neighbours from those of the atoms (N, D)."""
+    if graph.reverse is None:
+        return _pick(rows, graph.neighbour)
+    return _Gather.apply(rows, graph.neighbour, graph.reverse)
+
+
+class _Gather(torch.autograd.Function):
+    """`_pick` whose backward pass gathers as well, which is faster than adding and always in the same order."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, neighbour: Tensor, reverse: Tensor) -> Tensor:
+        ctx.save_for_backward(reverse)
+        return _pick(rows, neighbour)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (reverse,) = ctx.saved_tensors  # padding and missing directions have no gradient
+        return _pick(gradient.flatten(0, 1), reverse).sum(dim=1), None, None
+
+
+def _pick(rows: Tensor, index: Tensor) -> Tensor:
+    """``rows[index]``, but with a backward pass that adds instead of sorting, many times faster on a GPU."""
+    return rows.index_select(0, index.flatten()).view(*index.shape, *rows.shape[1:])
+
+
 class Convolution(nn.Module):
     """Sum over neighbours of tensor product (features × harmonics) with radial weights."""
 
@@ -158,7 +199,8 @@ class Convolution(nn.Module):
         weights = self.radial(features[0][:, 0], graph)  # (E, R)
         product = weights[:, :, None] * graph.harmonics[:, None, :]  # (E, R, M)
         summed = product.new_zeros(n_atoms * width, *product.shape[1:]).index_add_(0, graph.slot, product)
-        kernel = summed.view(n_atoms, width, -1).transpose(1, 2)  # (N, R·M, P)
+        kernel = summed.to(weights.dtype).view(n_atoms, width, -1).transpose(1, 2)  # (N, R·M, P)
+        features = [x.to(weights.dtype) for x in features]
         contracted = [self._contract(degree, features, graph, kernel) for degree in range(len(self.inputs))]
         return [
             torch.cat([contracted[d][:, start:stop] for d, start, stop in self._columns[out]], dim=-1) @ self.mix[out]
@@ -169,7 +211,7 @@ class Convolution(nn.Module):
         """(N, K, R·multiplicity): the features of ``degree`` of all neighbours against harmonics and radial weights."""
         symbols = getattr(self, f"coupling_{degree}")  # (M, 2l+1, K)
         size, columns = symbols.shape[1:]
-        gathered = features[degree].flatten(1)[graph.neighbour]  # (N, P, (2l+1)·U)
+        gathered = _neighbours(features[degree].flatten(1), graph)  # (N, P, (2l+1)·U)
         every = torch.bmm(kernel, gathered).view(len(gathered), self.n_radial, symbols.shape[0] * size, -1)
         coupled = torch.matmul(symbols.reshape(-1, columns).T, every)  # (N, R, K, U)
         return coupled.transpose(1, 2).reshape(len(gathered), columns, -1)
@@ -189,7 +231,7 @@ class RadialNetwork(nn.Module):
     def forward(self, scalars: Tensor, graph: Graph) -> Tensor:
         """(E, R) from the atoms' scalars (N, U) and the graph's radial basis."""
         to_receiver, from_sender = self.ends(scalars).chunk(2, dim=-1)
-        gate = to_receiver[graph.receiver] + from_sender[graph.sender]
+        gate = _pick(to_receiver, graph.receiver) + _pick(from_sender, graph.sender)
         hidden = self.basis(graph.bessel) * nn.functional.silu(gate)
         return self.functions(hidden) + self.skip(graph.bessel)
 

@@ -24,6 +24,7 @@ import yaml
 from pydantic import Field
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from model.batch import Batch
 from model.checkpoint import AnyNetworkConfig, build_network, save_network, save_tensors, save_yaml
@@ -37,6 +38,7 @@ from model.settings import Settings
 Example = tuple[Batch, Batch, Tensor, Tensor]  # what `training_example` returns
 
 NOISE_BINS = (0.0, 0.05, 0.2, 0.5, 1.0, 2.0, math.inf)  # Å
+LOADERS = 4  # processes that prepare batches for a GPU
 GUEST_BINS = (0.0, 0.15, 0.35, 0.65, 1.0)
 
 
@@ -75,6 +77,33 @@ def learning_rate(step: int, config: TrainConfig) -> float:
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
 
+class Examples(Dataset[Example]):
+    """What is trained on at each step: a function of the seed and the step alone."""
+
+    def __init__(self, config: TrainConfig, table: CrystalTable) -> None:
+        self.config, self.table = config, table
+
+    def __getitem__(self, step: int) -> Example:
+        """The example of a step, on the CPU."""
+        return draw_example(self.config, self.table, (self.config.seed, step))
+
+
+def draw_example(config: TrainConfig, table: CrystalTable, seed: tuple[int, int]) -> Example:
+    """Draw crystals and their noise, on the CPU."""
+    rng = np.random.default_rng(seed)
+    if config.edges_per_batch is not None:
+        crystals = table.draw_edges(config.edges_per_batch, rng, cutoff=config.network.cutoff)
+    else:
+        crystals = table.draw(config.atoms_per_batch, rng, crystals=config.crystals_per_batch)
+    return training_example(crystals, config.objective, config.data.guests, rng)
+
+
+def moved(example: Example, device: str) -> Example:
+    """The example on a device."""
+    clean, noised, sigma, guest = example
+    return clean.to(device), noised.to(device), sigma.to(device), guest.to(device)
+
+
 class Trainer:
     """One training run in one folder. `run` continues from whatever the folder holds.
 
@@ -107,8 +136,8 @@ class Trainer:
         """Train to the last step, or for about ``seconds``; return the final validation record if it came so far."""
         started = began = time.monotonic()
         losses: list[float] = []
-        while self.step < self.config.steps:
-            losses.append(self._train_step())
+        for example in self._examples():
+            losses.append(self._train_step(moved(example, self.device)))
             self.step += 1
             last = self.step == self.config.steps
             if self.step % self.config.validate_every == 0 or last:
@@ -132,10 +161,15 @@ class Trainer:
         self._log(record)
         report(record)
 
-    def _train_step(self) -> float:
-        rng = np.random.default_rng([self.config.seed, self.step])
+    def _examples(self) -> Iterator[Example]:
+        """Those of the steps to come; for a GPU other processes prepare them in time."""
+        loaders = LOADERS if self.device.startswith("cuda") else 0
+        steps = range(self.step, self.config.steps)
+        return iter(DataLoader(Examples(self.config, self.table), batch_size=None, sampler=steps, num_workers=loaders))
+
+    def _train_step(self, example: Example) -> float:
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.backward(self._example(self.table, rng))
+        loss = self.backward(example)
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, self.config)
@@ -201,26 +235,17 @@ class Trainer:
             "by_guest_fraction": _binned(loss, fraction, GUEST_BINS),
         }
 
-    def _example(self, table: CrystalTable, rng: np.random.Generator) -> Example:
-        config = self.config
-        if config.edges_per_batch is not None:
-            crystals = table.draw_edges(config.edges_per_batch, rng, cutoff=config.network.cutoff)
-        else:
-            crystals = table.draw(config.atoms_per_batch, rng, crystals=config.crystals_per_batch)
-        return training_example(crystals, config.objective, config.data.guests, rng, device=self.device)
-
     def _loss(self, network: ScoreNetwork | PaperNetwork, example: Example) -> Tensor:
         return denoising_loss(network, *example, kind=self.config.objective.loss)
 
     def _training_loss(self, example: Example) -> Tensor:
         """As `_loss`, in the precision that was asked for."""
-        mixed = self.config.precision == "bfloat16"
-        with torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16, enabled=mixed):
-            return self._loss(self.network, example)
+        objective, precision = self.config.objective, self.config.precision
+        return denoising_loss(self.network, *example, kind=objective.loss, precision=precision)
 
     def _validation_batches(self) -> Iterator[Example]:
         for index in range(self.config.validation_batches):
-            yield self._example(self.validation, np.random.default_rng([2**31, index]))
+            yield moved(draw_example(self.config, self.validation, (2**31, index)), self.device)
 
     def _validation_rows(self, network: ScoreNetwork | PaperNetwork, example: Example) -> np.ndarray:
         """(guests, 3): squared error, sigma, share of guests in the crystal."""

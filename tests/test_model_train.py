@@ -12,6 +12,7 @@ import torch
 import yaml
 from pymatgen.core import Composition, Lattice, Structure
 from safetensors.torch import load_file
+from torch.utils.data import DataLoader
 
 from model.batch import Batch
 from model.checkpoint import load_network, save_network, weights_version
@@ -19,9 +20,18 @@ from model.crystal import Crystal
 from model.dataset import CrystalTable, DataConfig, load_table
 from model.loss import Objective, choose_guests, denoising_loss, strained, training_example
 from model.neighbors import periodic_edges
-from model.network import NetworkConfig, ScoreNetwork
+from model.network import NetworkConfig, ScoreNetwork, build_graph
 from model.paper_network import PaperNetwork, PaperNetworkConfig
-from model.train import TrainConfig, Trainer, learning_rate, read_log, step_reached
+from model.train import (
+    Examples,
+    TrainConfig,
+    Trainer,
+    draw_example,
+    learning_rate,
+    moved,
+    read_log,
+    step_reached,
+)
 
 OURS = NetworkConfig(multiplicities=(8, 4), layers=2, cutoff=4.0, radial=4, radial_hidden=8, node_hidden=16)
 PAPER = PaperNetworkConfig(
@@ -156,7 +166,7 @@ def test_run_in_short_stretches_ends_where_a_long_one_does(dataset: Path, tmp_pa
 def test_gradients_of_shares_add_up_to_those_of_the_batch(dataset: Path, tmp_path: Path) -> None:
     """Three processes share five crystals of unlike guests, and seven share five: two have nothing to do."""
     trainer = Trainer(settings(dataset, crystals_per_batch=5), tmp_path)
-    example = trainer._example(trainer.table, np.random.default_rng(1))
+    example = draw_example(trainer.config, trainer.table, (0, 1))
     loss = trainer.backward(example)
     whole = [parameter.grad.clone() for parameter in trainer.network.parameters()]
     for world in (3, 7):
@@ -172,10 +182,48 @@ def test_bfloat16_gives_nearly_the_same_gradient(dataset: Path, tmp_path: Path, 
     gradients, losses = [], []
     for precision in ("float32", "bfloat16"):
         trainer = Trainer(settings(dataset, network=network, precision=precision), tmp_path / precision)
-        losses.append(trainer.backward(trainer._example(trainer.table, np.random.default_rng(0))))
+        losses.append(trainer.backward(draw_example(trainer.config, trainer.table, (0, 0))))
         gradients.append(torch.cat([parameter.grad.flatten() for parameter in trainer.network.parameters()]))
     assert losses[1] == pytest.approx(losses[0], rel=0.02) and losses[1] != losses[0]
     assert torch.cosine_similarity(*gradients, dim=0) > 0.99
+
+
+def test_geometry_of_mixed_precision_is_exact() -> None:
+    batch = Batch.from_crystals([fluorite()] * 2)
+    shape = NetworkConfig(cutoff=6.0)
+    plain = build_graph(batch, shape)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = build_graph(batch, shape)
+    for field in ("receiver", "sender", "bessel", "harmonics"):
+        assert torch.equal(getattr(plain, field), getattr(mixed, field))
+
+
+def test_loaders_prepare_what_the_seed_says(dataset: Path, tmp_path: Path) -> None:
+    trainer = Trainer(settings(dataset), tmp_path)
+    examples = Examples(trainer.config, trainer.table)
+    loader = DataLoader(examples, batch_size=None, sampler=range(3, 9), num_workers=2)
+    for step, (_, noised, sigma, guest) in zip(range(3, 9), loader, strict=True):
+        expected = examples[step]
+        assert torch.equal(noised.positions, expected[1].positions)
+        assert torch.equal(sigma, expected[2]) and torch.equal(guest, expected[3])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_gpu_trains_as_a_processor_does(dataset: Path, tmp_path: Path, precision: str) -> None:
+    config = settings(dataset, steps=4, edges_per_batch=2000, precision=precision)
+    trainers = [Trainer(config, tmp_path / device, device=device) for device in ("cpu", "cuda")]
+    example = draw_example(config, trainers[0].table, (0, 0))
+    losses = [trainer.backward(moved(example, trainer.device)) for trainer in trainers]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3 if precision == "float32" else 3e-2)
+    here, there = (
+        torch.cat([parameter.grad.flatten().cpu() for parameter in trainer.network.parameters()])
+        for trainer in trainers
+    )
+    assert torch.cosine_similarity(here, there, dim=0) > (0.9999 if precision == "float32" else 0.99)
+    assert trainers[1].run(lambda record: None) is not None
+    assert step_reached(tmp_path / "cuda") == 4
 
 
 @pytest.mark.slow
@@ -206,7 +254,7 @@ def test_step_with_infinite_gradient_leaves_the_weights(
     trainer = Trainer(settings(dataset), tmp_path)
     before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
     monkeypatch.setattr("model.train.denoising_loss", lambda network, *_, **__: network.vector.weight * torch.inf)
-    trainer._train_step()
+    trainer._train_step(draw_example(trainer.config, trainer.table, (0, 0)))
     assert all(torch.equal(before[name], value) for name, value in trainer.network.state_dict().items())
 
 
