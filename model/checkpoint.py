@@ -18,7 +18,7 @@ from model.network import NetworkConfig, ScoreNetwork
 from model.paper_network import PaperNetwork, PaperNetworkConfig
 
 DATA = Path(__file__).parent / "data"
-DEFAULT_WEIGHTS = DATA / "small.safetensors"
+PACKAGED = ("small", "base")  # score models that come with hostguide
 
 
 def _kind(value: Any) -> str:
@@ -30,6 +30,12 @@ AnyNetworkConfig = Annotated[
     Annotated[NetworkConfig, Tag("hostguide")] | Annotated[PaperNetworkConfig, Tag("paper")], Discriminator(_kind)
 ]
 _NETWORK_CONFIG: TypeAdapter[NetworkConfig | PaperNetworkConfig] = TypeAdapter(AnyNetworkConfig)
+
+
+def weights_file(weights: str | Path | None = None) -> Path:
+    """The .safetensors that a name of `PACKAGED` or a path stands for; nothing stands for the small model."""
+    name = str(weights or PACKAGED[0])
+    return DATA / f"{name}.safetensors" if name in PACKAGED else Path(name)
 
 
 def build_network(config: NetworkConfig | PaperNetworkConfig) -> ScoreNetwork | PaperNetwork:
@@ -64,18 +70,15 @@ def save_network(state: dict[str, Tensor], card: dict[str, Any], path: Path) -> 
     save_yaml(card, path.with_suffix(".yaml"))
 
 
-def load_network(path: Path = DEFAULT_WEIGHTS, *, device: str = "cpu") -> ScoreNetwork | PaperNetwork:
+def load_network(path: Path, *, device: str = "cpu") -> ScoreNetwork | PaperNetwork:
     """Read weights and their card; the network comes back in evaluation mode with gradients off.
 
     Raises:
         ValueError: a file is missing, or weights and card do not fit together.
     """
     card = path.with_suffix(".yaml")
-    for file in (path, card):
-        if not file.exists():
-            raise ValueError(
-                f"score model: {file} does not exist; `hostguide train` writes both a .safetensors and a .yaml"
-            )
+    _must_exist(path)
+    _must_exist(card)
     try:
         network = build_network(_NETWORK_CONFIG.validate_python(yaml.safe_load(card.read_text())["network"]))
     except (yaml.YAMLError, ValueError, KeyError, TypeError) as error:
@@ -87,12 +90,17 @@ def load_network(path: Path = DEFAULT_WEIGHTS, *, device: str = "cpu") -> ScoreN
     return network.to(device).requires_grad_(False).eval()
 
 
-def weights_version(path: Path = DEFAULT_WEIGHTS) -> str:
-    """Name and content hash of a weights file, for the results."""
-    if not path.exists():
+def _must_exist(file: Path) -> None:
+    if not file.exists():
         raise ValueError(
-            f"score model: {path} does not exist; models.weights names a .safetensors of `hostguide train`"
+            f"score model: {file} does not exist; use small, base, or a .safetensors of `hostguide train`, whose .yaml"
+            " must lie beside it"
         )
+
+
+def weights_version(path: Path) -> str:
+    """Name and content hash of a weights file, for the results."""
+    _must_exist(path)
     return f"{path.stem}-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}"
 
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
-from model.checkpoint import DEFAULT_WEIGHTS, default_device, load_network, weights_version
+from model.checkpoint import default_device, load_network, weights_file, weights_version
 from model.crystal import Crystal
 from model.distinct import DistinctCrystals
 from model.framework import Framework, choose_guest, extract_frameworks
@@ -91,7 +90,7 @@ class Generator:
     """Makes crystals, with the score network or without."""
 
     def __init__(self, weights: str | None = None, device: str = "auto") -> None:
-        path = Path(weights) if weights else DEFAULT_WEIGHTS
+        path = weights_file(weights)
         self.device = default_device() if device == "auto" else device
         self.network = load_network(path, device=self.device)
         self.version = weights_version(path)

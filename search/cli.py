@@ -194,7 +194,7 @@ def inpaint(
         bool, typer.Option("--fix-host", help="Relax the guests only; host and cell stay as given")
     ] = False,
     weights: Annotated[
-        Path | None, typer.Option(help="Score model (.safetensors); the packaged one when left out")
+        str | None, typer.Option(help="Score model: small, base or a .safetensors; small when left out")
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the CIFs; <host>-<guests> when left out", file_okay=False)
@@ -502,7 +502,9 @@ def benchmark_reconstruct(
     train: Annotated[
         Path | None, typer.Option(help="Training crystals that say which hosts are new; the data when left out")
     ] = None,
-    weights: Annotated[Path | None, typer.Option(help="Score model; the packaged one when left out")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Score model: small, base or a .safetensors; small when left out")
+    ] = None,
     shard: Annotated[str, typer.Option(help="k/n: do the k-th of n shares, one process each, same --json")] = "1/1",
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Where the figures go; cases already in its .jsonl are not run again")

@@ -151,7 +151,7 @@ class ReferenceSettings(Settings):
 class ModelSettings(Settings):
     """The networks."""
 
-    weights: str | None = None  # .safetensors of `hostguide train`; the packaged small model when left out
+    weights: str | None = None  # small, base, or a .safetensors of `hostguide train`; small when left out
     potential: Literal["chgnet-0.3.0", "chgnet-r2scan"] = "chgnet-0.3.0"
     device: Literal["auto", "cpu", "cuda"] = "auto"  # of the generator
 

@@ -34,7 +34,7 @@ def inpaint_host(
     samples: int,
     seed: int,
     fix_host: bool,
-    weights: Path | None,
+    weights: str | None,
     out: Path,
     supercell: Sequence[int] = (1, 1, 1),
     region: str | None = None,
@@ -49,7 +49,7 @@ def inpaint_host(
         samples: arrangements to try, and the same again in every round of refinement.
         seed: decides everything.
         fix_host: relax the guests only.
-        weights: score model; the packaged one when left out.
+        weights: score model: ``small``, ``base`` or a file; small when left out.
         out: folder of the CIFs.
         supercell: cells of the host along a, b and c.
         region: ``low:high``, fractions of c between which the host's atoms are guests too.
@@ -69,7 +69,7 @@ def inpaint_host(
         f"{f'; rounds of refinement: {rounds}' if rounds else ''}"
     )
     relaxer = _relaxer(fix_host)
-    generator = Generator(str(weights) if weights else None)
+    generator = Generator(weights)
     with _progress(console, samples * (1 + rounds)) as report:
         filled, dropped = fill(blanks, generator, relaxer, free_guests_only=fix_host, report=report)
         for number in range(1, rounds + 1 if filled else 0):

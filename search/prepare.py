@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
-from model.checkpoint import DEFAULT_WEIGHTS, weights_version, yaml_text
+from model.checkpoint import weights_file, weights_version, yaml_text
 from model.composition import CellFormula
 from model.reference import (
     Reference,
@@ -78,14 +77,13 @@ def hull_energies(config: SearchConfig, reference: Reference) -> dict[str, float
 
 def manifest(config: SearchConfig, reference: Reference) -> dict[str, Any]:
     """What decides the results of a run; a resumed run must have the same."""
-    weights = Path(config.models.weights) if config.models.weights else DEFAULT_WEIGHTS
     return {
         "search": config.name,
         "digest": digest(config),
         "hosts": hosts(config),
         "reference": describe_reference(reference),
         "potential": config.models.potential,
-        "score_model": weights_version(weights),
+        "score_model": weights_version(weights_file(config.models.weights)),
         "packages": {name: version(name) for name in PACKAGES},
     }
 

@@ -38,7 +38,7 @@ def run_benchmark(
     residual: bool,
     stability: bool,
     train: Path | None,
-    weights: Path | None,
+    weights: str | None,
     shard: str,
     json_file: Path | None,
 ) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def run_benchmark(
     torch.set_num_threads(1)
     part, parts = _shard(shard)
     cases = load_cases(data, split=split, guest=guest, limit=limit)
-    generator = Generator(str(weights) if weights else None)
+    generator = Generator(weights)
     prototypes = _prototypes(console, train or data, cases)
     tried = {name: make_method(name, generator, prototypes) for name in methods}
     header = {

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
 from model.batch import Batch
-from model.checkpoint import load_network, save_network, weights_version
+from model.checkpoint import PACKAGED, load_network, save_network, weights_file, weights_version
 from model.crystal import Crystal
 from model.dataset import CrystalTable, DataConfig, load_table
 from model.loss import Objective, choose_guests, denoising_loss, strained, training_example
@@ -329,8 +329,23 @@ def test_card_without_kind_is_ours(dataset: Path, tmp_path: Path) -> None:
 def test_missing_file_is_named(dataset: Path, tmp_path: Path, missing: str) -> None:
     train(settings(dataset, steps=1), tmp_path)
     (tmp_path / missing).unlink()
-    with pytest.raises(ValueError, match=rf"{missing} does not exist; `hostguide train` writes both"):
+    with pytest.raises(ValueError, match=rf"{missing} does not exist; use small, base, or a .safetensors"):
         load_network(tmp_path / "weights.safetensors")
+
+
+@pytest.mark.parametrize("name", PACKAGED)
+def test_packaged_weights_go_by_their_names(name: str) -> None:
+    file = weights_file(name)
+    assert weights_version(file).startswith(name)
+    network, card = load_network(file), yaml.safe_load(file.with_suffix(".yaml").read_text())
+    assert sum(p.numel() for p in network.parameters()) == card["parameters"]
+    assert file.stat().st_size < {"small": 5e6, "base": 25e6}[name]
+    assert card["step"] == card["config"]["steps"] == card["metrics"]["step"]
+
+
+def test_small_weights_are_taken_when_none_are_named(tmp_path: Path) -> None:
+    assert weights_file(None) == weights_file("small")
+    assert weights_file(str(tmp_path / "base.safetensors")) == tmp_path / "base.safetensors"
 
 
 def test_weights_that_do_not_fit_their_card_are_refused(tmp_path: Path) -> None:
