@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from ase.data import atomic_numbers
 from pymatgen.core import Composition, Element
-from scipy.spatial import Voronoi
+from scipy.spatial import KDTree, Voronoi
 
 from model.crystal import Crystal
 from model.neighbors import periodic_edges
+
+NEIGHBOURS = np.array(list(itertools.product([-1, 0, 1], repeat=3)))  # cells around one, itself too
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,27 +169,29 @@ def void_sites(host: Crystal, *, min_radius: float = 1.2, merge: float = 0.6) ->
         min_radius: Å, narrower holes are left out.
         merge: Å.
     """
-    atoms = _images(host, margin=3.0 * np.cbrt(host.volume / len(host)) + 3.0)
+    edges = np.abs(np.diag(np.linalg.qr(host.lattice.T)[1]))  # of a box that repeats as the lattice does
+    atoms = _images(host, margin=float(np.linalg.norm(edges)) / 2)  # no point is further from an atom
     corners = Voronoi(atoms).vertices
     fractional = corners @ np.linalg.inv(host.lattice)
     inside = ((fractional > -1e-6) & (fractional < 1 - 1e-6)).all(1)
-    distance = np.linalg.norm(corners[inside][:, None] - atoms[None], axis=-1).min(1)
-    voids: list[Void] = []
-    for index in np.argsort(-distance, kind="stable"):
-        if distance[index] < min_radius:
-            break
-        site = fractional[inside][index]
-        if all(_length(host, site - other.fractional) > merge for other in voids):
-            voids.append(Void(np.abs(site), float(distance[index])))
-    return voids
+    distance = KDTree(atoms).query(corners[inside])[0]
+    order = np.argsort(-distance, kind="stable")
+    order = order[distance[order] >= min_radius]
+    sites, chosen = fractional[inside], np.empty(0, dtype=int)
+    for index in order:
+        if len(chosen) == 0 or lengths(host, sites[index] - sites[chosen]).min() > merge:
+            chosen = np.append(chosen, index)
+    return [Void(np.abs(sites[index]), float(distance[index])) for index in chosen]
 
 
 def _images(crystal: Crystal, margin: float) -> np.ndarray:
-    """(m, 3) Cartesian positions of all atoms in the cells that reach into ``margin`` Å around the cell."""
-    height = 1 / np.linalg.norm(np.linalg.inv(crystal.lattice), axis=0)
-    ranges = [np.arange(-n, n + 1) for n in np.ceil(margin / height).astype(int)]
+    """(m, 3) Cartesian positions of all atoms in the cell and in planes up to ``margin`` Å around it."""
+    reach = margin * np.linalg.norm(np.linalg.inv(crystal.lattice), axis=0)
+    ranges = [np.arange(-n, n + 1) for n in np.ceil(reach).astype(int)]
     shifts = np.stack(np.meshgrid(*ranges, indexing="ij"), -1).reshape(-1, 1, 3)
-    return ((crystal.wrapped().fractional + shifts) @ crystal.lattice).reshape(-1, 3)
+    fractional = (crystal.wrapped().fractional + shifts).reshape(-1, 3)
+    near = ((fractional > -reach - 1e-6) & (fractional < 1 + reach + 1e-6)).all(1)
+    return fractional[near] @ crystal.lattice
 
 
 def _pairs(crystal: Crystal, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -198,18 +202,19 @@ def _pairs(crystal: Crystal, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.
     return edges.receiver.numpy(), edges.sender.numpy(), vectors.numpy()
 
 
-def _length(host: Crystal, step: np.ndarray) -> float:
-    return float(np.linalg.norm(closest(host, step) @ host.lattice))
+def lengths(host: Crystal, steps: np.ndarray) -> np.ndarray:
+    """(m,) Å of the shortest steps that differ from fractional ones (m, 3) by lattice vectors."""
+    return np.linalg.norm(closest(host, steps) @ host.lattice, axis=-1)
 
 
-def closest(host: Crystal, step: np.ndarray) -> np.ndarray:
-    """The shortest of the fractional steps (3,) that differ from ``step`` by lattice vectors.
+def closest(host: Crystal, steps: np.ndarray) -> np.ndarray:
+    """(..., 3) the shortest of the fractional steps that differ from ``steps`` (..., 3) by lattice vectors.
 
     Right for reduced cells; in others for steps up to half their size.
     """
-    shifts = np.stack(np.meshgrid(*[[-1, 0, 1]] * 3, indexing="ij"), -1).reshape(-1, 3)
-    steps = step - np.round(step) + shifts
-    return steps[np.linalg.norm(steps @ host.lattice, axis=1).argmin()]
+    near = (steps - np.round(steps))[..., None, :] + NEIGHBOURS
+    nearest = np.linalg.norm(near @ host.lattice, axis=-1).argmin(-1)
+    return np.take_along_axis(near, nearest[..., None, None], -2)[..., 0, :]
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from ase.data import atomic_numbers
@@ -11,7 +12,7 @@ from pymatgen.core import Element
 
 from model.crystal import Crystal
 from model.screen import ScreenSettings, pair_distances, too_close
-from model.symmetry import Refined, SpaceGroup, refine
+from model.symmetry import Refined, SpaceGroup, refine_onto, symmetry_dataset
 
 # symprec (Å) and angle tolerance (degrees); the range is the paper's, the steps are those of its public code.
 DEFAULT_LADDER = ((0.1, 10.0), (0.2, 15.0), (0.5, 15.0), (0.8, 15.0), (1.0, 20.0), (1.5, 30.0), (2.0, 30.0))
@@ -106,9 +107,16 @@ def climb(
     """
     host, counts = split(crystal, guests)
     seen: set[int] = set(skip)
+    outcomes: dict[tuple[int, int], str] = {}  # by number of the group and of its operations in this cell
     rungs = []
     for symprec, angle in ladder:
-        rung = _try(host, counts, symprec, angle, seen, set(skip), screening or ScreenSettings())
+        found = symmetry_dataset(host, symprec, angle)
+        kind = (0, 0) if found is None else (found.number, len(found.rotations))
+        if kind not in outcomes:
+            rung = _try(host, counts, found, symprec, angle, seen, set(skip), screening or ScreenSettings())
+            outcomes[kind] = rung.outcome
+        else:
+            rung = Rung(symprec, angle, REPEATED if outcomes[kind] == KEPT else outcomes[kind])
         if rung.framework is not None:
             seen.add(rung.framework.space_group.number)
         rungs.append(rung)
@@ -187,13 +195,14 @@ def _electronegativity(element: str) -> float:
 def _try(
     host: Crystal,
     counts: dict[str, int],
+    found: Any,
     symprec: float,
     angle: float,
     seen: set[int],
     skip: set[int],
     screening: ScreenSettings,
 ) -> Rung:
-    refined = refine(host, symprec, angle)
+    refined = None if found is None else refine_onto(host, found, symprec, angle)
     if refined is None:
         return Rung(symprec, angle, NO_SYMMETRY)
     number = refined.space_group.number

@@ -30,6 +30,7 @@ MAX_BONDS = 3_000_000  # of one crystal, as expected from its density
 BYTES, LEAN_BYTES = 14_000, 3_000
 LISTED = 100  # bytes for an angle and an operation while orbits are sought
 LARGEST = 5  # times the budget, for one crystal alone
+SECOND_PASS = 24  # atoms that a pass of its own for symmetric crystals must save, measured on one core
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,9 +165,7 @@ class CHGNetPotential:
         problems = self._problems(batch)
         result = BatchEvaluation.unknown(batch, problems, magmoms=True)
         good = [i for i, problem in enumerate(problems) if not problem]
-        groups = {
-            i: group for i in good if symmetry and (group := symmetry[i]) is not None and group.action is not None
-        }
+        groups = self._worth_reducing(batch, good, symmetry)
         for chosen in ([i for i in good if i not in groups], list(groups)):
             if not chosen:
                 continue
@@ -182,6 +181,18 @@ class CHGNetPotential:
                 problems[index] = problem
         _mark_not_finite(result, batch)
         return result
+
+    def _worth_reducing(
+        self, batch: Batch, good: Sequence[int], symmetry: Sequence[Projector | None] | None
+    ) -> dict[int, Projector]:
+        """Crystals with fewer orbits than atoms, by place; none where that saves less than a second pass costs."""
+        groups = {
+            i: group for i in good if symmetry and (group := symmetry[i]) is not None and group.action is not None
+        }
+        saved = {i: int(batch.counts[i]) - group.orbits for i, group in groups.items()}
+        if sum(saved.values()) < SECOND_PASS:
+            return {}
+        return {i: group for i, group in groups.items() if saved[i]}
 
     def _reduced(self, batch: Batch, groups: Sequence[Projector]) -> list[BatchEvaluation]:
         """Symmetric crystals in pieces; one that is large even so is computed as any other."""

@@ -26,7 +26,6 @@ from model.relax import Relaxation, RelaxSettings, usable
 from model.sampler import Blank, SamplerSettings, sample
 from model.screen import ScreenSettings, screen
 from model.stability import Decomposition, Stability
-from model.starts import in_voids
 from model.symmetry import SpaceGroup, space_group
 
 REMEMBERED = 200  # hosts whose groups a generator keeps
@@ -112,10 +111,8 @@ class Generator:
 
     def _fill(self, blanks: Sequence[Blank], settings: GeneratorSettings) -> tuple[list[Crystal], int, str | None]:
         """Crystals, calls of the network, version of the network if it took part."""
-        if isinstance(settings, ExchangeSettings):  # the blanks are filled already
+        if isinstance(settings, ExchangeSettings | MutationSettings):  # the blanks are filled already
             return [blank.crystal for blank in blanks], 0, None
-        if isinstance(settings, MutationSettings):  # all but atoms that were put in
-            return [in_voids(blank).crystal if blank.guest.any() else blank.crystal for blank in blanks], 0, None
         if isinstance(settings, RandomSettings):
             return [_random(blank, settings) for blank in blanks], 0, None
         if isinstance(settings, SymmetricSettings):

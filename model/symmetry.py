@@ -71,7 +71,7 @@ def space_group(
     crystal: Crystal, symprec: float = SYMPREC, angle_tolerance: float = ANGLE_TOLERANCE
 ) -> SpaceGroup | None:
     """Find the space group; None if spglib finds none at this tolerance (atoms closer than it, for example)."""
-    dataset = _dataset(crystal, symprec, angle_tolerance)
+    dataset = symmetry_dataset(crystal, symprec, angle_tolerance)
     return None if dataset is None else SpaceGroup(dataset.number, dataset.international, symprec, angle_tolerance)
 
 
@@ -84,11 +84,14 @@ def refine(crystal: Crystal, symprec: float = SYMPREC, angle_tolerance: float = 
     Returns:
         None if spglib finds no group, or if no one-to-one mapping of atoms carries the group that it names.
     """
-    dataset = _dataset(crystal, symprec, angle_tolerance)
-    if dataset is None:
-        return None
+    dataset = symmetry_dataset(crystal, symprec, angle_tolerance)
+    return None if dataset is None else refine_onto(crystal, dataset, symprec, angle_tolerance)
+
+
+def refine_onto(crystal: Crystal, dataset: Any, symprec: float, angle_tolerance: float) -> Refined | None:
+    """As `refine`, onto the group in the `symmetry_dataset` of these tolerances."""
     parent = _symmetrised(crystal, dataset.rotations, dataset.translations)
-    exact = None if parent is None else _dataset(parent, EXACT, -1.0)
+    exact = None if parent is None else symmetry_dataset(parent, EXACT, -1.0)
     if parent is None or exact is None or len(exact.rotations) < len(dataset.rotations):
         return None
     primitive = _primitive(parent)
@@ -109,7 +112,7 @@ def onto_group(crystal: Crystal, symprec: float) -> tuple[Crystal, Operations] |
         cell included, its rotation (3, 3) of Cartesian rows and (n,) the atom that each atom is carried to. None where
         there is nothing but the identity, or no one-to-one mapping of atoms carries the group.
     """
-    dataset = _dataset(crystal, symprec, -1.0)
+    dataset = symmetry_dataset(crystal, symprec, -1.0)
     if dataset is None or len(dataset.rotations) < 2:
         return None
     parent = _symmetrised(crystal, dataset.rotations, dataset.translations)
@@ -126,7 +129,7 @@ def onto_group(crystal: Crystal, symprec: float) -> tuple[Crystal, Operations] |
 
 def fractional_operations(crystal: Crystal) -> tuple[np.ndarray, np.ndarray]:
     """Rotations (G, 3, 3), translations (G, 3) of fractional columns, x → R x + t; none where spglib finds no group."""
-    dataset = _dataset(crystal, EXACT, -1.0)
+    dataset = symmetry_dataset(crystal, EXACT, -1.0)
     return (np.empty((0, 3, 3)), np.empty((0, 3))) if dataset is None else (dataset.rotations, dataset.translations)
 
 
@@ -149,7 +152,7 @@ def generic_dataset(lattice: np.ndarray, rotations: np.ndarray, translations: np
         points = np.random.default_rng(seed).random((2, 3))
         orbits = (points @ rotations.transpose(0, 2, 1) + translations[:, None]).reshape(-1, 3)
         generic = Crystal(lattice, orbits, np.tile([1, 2], len(rotations)))
-        dataset = _dataset(generic, EXACT / 10, -1.0)
+        dataset = symmetry_dataset(generic, EXACT / 10, -1.0)
         if dataset is not None and len(dataset.rotations) == len(rotations):
             return dataset
     return None
@@ -159,7 +162,8 @@ def _cell(crystal: Crystal) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return crystal.lattice, crystal.fractional, crystal.numbers
 
 
-def _dataset(crystal: Crystal, symprec: float, angle_tolerance: float) -> Any:
+def symmetry_dataset(crystal: Crystal, symprec: float = SYMPREC, angle_tolerance: float = ANGLE_TOLERANCE) -> Any:
+    """spglib's dataset, with the group's number, rotations and translations; None if it finds no group."""
     if len(crystal) == 0:
         raise ValueError("a crystal without atoms has no space group")
     return _call(spglib.get_symmetry_dataset, crystal, symprec=symprec, angle_tolerance=angle_tolerance)

@@ -21,7 +21,7 @@ import numpy as np
 from model.composition import CellFormula
 from model.crystal import Crystal
 from model.lattice import sample_lattice
-from model.mutation import mutate, steps_apart
+from model.mutation import changes, steps_apart
 from model.prototypes import exchanges
 from model.relax import RelaxSettings
 from model.sampler import Blank
@@ -33,6 +33,7 @@ from search.policy import Arm, Book, Choice, Outcome, PolicySettings, choose, ho
 from search.tuning import PARTS, Tuner
 
 GENERATED, INPAINTED = "generated", "inpainted"
+REMEMBERED = 10_000  # crystals and cells that they are changed into
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +109,7 @@ class Campaign:
         self._check_beginning()
         self._fillings: dict[str, tuple[int, list[tuple[str, str]]]] = {}
         self._beside: dict[str, list[str]] = {}
+        self._changes: dict[tuple[str, str], list[Crystal]] = {}
 
     def _check_beginning(self) -> None:
         new = set(self.config.generators) & set(NEW_METHODS)
@@ -159,6 +161,14 @@ class Campaign:
             self._beside[name] = [other for other, steps in apart.items() if steps == 1 or len(own.counts) > 1 > steps]
         return self._beside[name]
 
+    def changes(self, parent: Parent, cell: str) -> list[Crystal]:
+        """What one change of a crystal into a cell leads to, in the volume of the crystal."""
+        if (parent.name, cell) not in self._changes:
+            if len(self._changes) >= REMEMBERED:
+                self._changes.clear()
+            self._changes[parent.name, cell] = changes(parent.crystal, self.cells[cell])
+        return self._changes[parent.name, cell]
+
     def seed(self, number: int, what: str, index: int) -> int:
         """Of everything random: one of 2⁶² for each purpose."""
         text = f"{self.digest}/{number}/{what}/{index}"
@@ -191,7 +201,8 @@ class _Round:
         explore = self._exploring()
         exploit = [*self._changing(), *self._filling()] if self.policy.inpainted else []
         inpainted = self.policy.inpainted if exploit else 0
-        turns = {arm.cell: self._turn(arm) for arm in explore if arm.method == EXCHANGE}
+        counted = [arm for arm in (*explore, *exploit) if arm.method in (EXCHANGE, MUTATION)]
+        turns = {(arm.cell, arm.host): self._turn(arm) for arm in counted}
         if self.policy.feedback:
             picks = self._choose([*explore, *exploit], self.policy.generated + inpainted, "arms")
         else:
@@ -203,11 +214,10 @@ class _Round:
             stage = INPAINTED if arm.guests else GENERATED
             for _ in range(candidates):
                 seed = self.campaign.seed(self.number, stage, next(numbers[stage]))
-                if arm.method == EXCHANGE:
-                    plan = self._exchanged(arm, turns[arm.cell], seed)
-                    turns[arm.cell] += 1
-                elif arm.method == MUTATION:
-                    plan = self._changed(arm, seed)
+                if arm.method in (EXCHANGE, MUTATION):
+                    take = self._exchanged if arm.method == EXCHANGE else self._changed
+                    plan = take(arm, turns[arm.cell, arm.host], seed)
+                    turns[arm.cell, arm.host] += 1
                 else:
                     plan = self._filled(arm, seed) if arm.guests else self._new_crystal(arm, seed)
                 plans[arm.method].append(plan)
@@ -231,13 +241,18 @@ class _Round:
         return self.arms.tried(arm)[2]
 
     def _changing(self) -> Iterator[Arm]:
+        """Crystals to be changed in all ways that are left; how many there are is only looked up after the first."""
         if MUTATION not in self.config.generators:
             return
         limit = 2 * self.bar if self.policy.feedback else math.inf
         parents = [parent for parent in self.parents.values() if parent.e_d <= limit]
         for parent in heapq.nsmallest(self.policy.pool, parents, key=lambda parent: parent.e_d):
             for cell in self.campaign.beside(parent.cell):
-                yield Arm(MUTATION, cell, parent.name, host_class(parent.e_d, self.bar))
+                arm = Arm(MUTATION, cell, parent.name, host_class(parent.e_d, self.bar))
+                turn = self._turn(arm)
+                limit = len(self.campaign.changes(parent, cell)) if turn else 1
+                if turn < limit:
+                    yield replace(arm, limit=limit)
 
     def _filling(self) -> Iterator[Arm]:
         methods = [method for method in self.config.generators if method in HOST_METHODS]
@@ -293,13 +308,14 @@ class _Round:
         ((arm, _),) = self._bravais[cell].pick(1, lambda _: np.random.default_rng([seed, 1]), 1)
         return arm.method
 
-    def _changed(self, arm: Arm, seed: int) -> Plan:
-        """A known crystal with a change; its volume changes as that of known phases does."""
+    def _changed(self, arm: Arm, turn: int, seed: int) -> Plan:
+        """The change whose turn it is; the volume changes as that of known phases does."""
         parent, cell = self.parents[arm.host], self.campaign.cells[arm.cell]
-        crystal, was = parent.crystal, CellFormula.parse(parent.cell)
-        volume = crystal.volume * cell.n_atoms * self.campaign.volume(cell) / was.n_atoms / self.campaign.volume(was)
+        crystal, was = self.campaign.changes(parent, arm.cell)[turn], CellFormula.parse(parent.cell)
+        grown = cell.n_atoms * self.campaign.volume(cell) / was.n_atoms / self.campaign.volume(was)
+        crystal = crystal.replace(lattice=crystal.lattice * np.cbrt(grown))
         origin = {"cell_formula": arm.cell, "parent": arm.host, "lattice_system": parent.lattice_system}
-        return self._plan(arm, mutate(crystal, cell, volume, seed), origin)
+        return self._plan(arm, Blank(crystal, np.zeros(len(crystal), dtype=bool), seed), origin)
 
     def _filled(self, arm: Arm, seed: int) -> Plan:
         """A framework's host with guests to be placed."""

@@ -77,6 +77,7 @@ class Arm:
         host: framework that is filled, or crystal that is changed; empty for new crystals.
         host_class: 0 for new crystals, else how good the host's best crystal is, see `host_class`.
         guests: what is put into a framework, as text; else empty.
+        limit: candidates that it can make, all different; None if there is no end.
     """
 
     method: str
@@ -84,6 +85,7 @@ class Arm:
     host: str = ""
     host_class: int = 0
     guests: str = ""
+    limit: int | None = None
 
 
 class Outcome(NamedTuple):
@@ -186,6 +188,10 @@ class Book:
         """Candidates spent on an arm's method and cell, on its cell by any method, and on itself, all under way too."""
         return self._pulls[_group(arm)], self._pulls["cell", arm.cell], self._pulls[_leaf(arm)]
 
+    def used_up(self, arm: Arm) -> bool:
+        """Whether an arm has made all that it can."""
+        return arm.limit is not None and self.tried(arm)[2] >= arm.limit
+
     def _cell(self, name: str) -> tuple[str, str, int]:
         """Reduced formula, region of composition space (fractions to the nearest fifth) and number of atoms."""
         if name not in self._cells:
@@ -282,6 +288,7 @@ class Choice:
         self.arms, self.book = arms, book
         self.beta = np.array([book.beta(arm) for arm in arms]).reshape(-1, 4)
         self.work = np.array([book.work(arm) for arm in arms])
+        self.used_up = np.array([book.used_up(arm) for arm in arms], dtype=bool)
         groups: dict[Node, list[int]] = {}
         for place, arm in enumerate(arms):
             groups.setdefault(_group(arm), []).append(place)
@@ -306,6 +313,8 @@ class Choice:
         turns = _Turns(self.arms, self.book)
         drawn: np.ndarray | None = None
         while slots > 0 and self.arms:
+            if self.used_up.all():
+                break
             if not settings.feedback or self.book.empty or _due(len(picks), settings.floor):
                 place = turns.next()
             else:
@@ -317,6 +326,7 @@ class Choice:
             turns.given[arm.method] += count
             slots -= count
             self.book.record(arm, Outcome(count))
+            self.used_up[place] = self.book.used_up(arm)
             changed = self._in_cell[arm.cell]
             places = np.concatenate([self._groups[number] for number in changed])
             self.beta[places] = [self.book.beta(self.arms[other]) for other in places]
@@ -331,14 +341,18 @@ class Choice:
         if len(places) == 1:
             return
         low, not_low, new, not_new = self.beta[places].T
-        self._best[number] = places[np.argmax(low / (low + not_low) * new / (new + not_new))]
+        worth = low / (low + not_low) * new / (new + not_new)
+        self._best[number] = places[np.argmax(np.where(self.used_up[places], -1.0, worth))]
 
     def _draw(self, numbers: Sequence[int], rng: np.random.Generator) -> np.ndarray:
-        """Value of something new a unit of work, drawn for the most promising arm of each of these groups."""
+        """Value of something new a unit of work, drawn for the most promising arm of each of these groups.
+
+        Below 0 for a group that is used up.
+        """
         places = self._best[list(numbers)]
         low, not_low, new, not_new = self.book.settings.sharpness * self.beta[places].T
-        drawn: np.ndarray = rng.beta(low, not_low) * rng.beta(new, not_new) / self.work[places]
-        return drawn
+        drawn = rng.beta(low, not_low) * rng.beta(new, not_new) / self.work[places]
+        return np.where(self.used_up[places], -1.0, drawn)
 
 
 def _due(number: int, floor: float) -> bool:
@@ -365,16 +379,23 @@ class _Turns:
                 self._heaps.setdefault(arm.method, []).append((self.book.tried(arm), number))
             for heap in self._heaps.values():
                 heapq.heapify(heap)
-        _, _, number = min((self._share(method), *self._first(heap)) for method, heap in self._heaps.items())
-        return number
+        firsts = [(self._share(method), *first) for method, heap in self._heaps.items() for first in self._first(heap)]
+        return min(firsts)[-1]
 
     def _share(self, method: str) -> float:
         return self.given[method] / (_start(method) if self.book.settings.feedback else 1.0)
 
-    def _first(self, heap: list[tuple[tuple[int, int, int], int]]) -> tuple[tuple[int, int, int], int]:
-        while heap[0][0] != (tried := self.book.tried(self.arms[heap[0][1]])):
-            heapq.heapreplace(heap, (tried, heap[0][1]))
-        return heap[0]
+    def _first(self, heap: list[tuple[tuple[int, int, int], int]]) -> list[tuple[tuple[int, int, int], int]]:
+        """The entry of the arm tried least, up to date; nothing if all arms are used up."""
+        while heap:
+            _, number = heap[0]
+            if self.book.used_up(self.arms[number]):
+                heapq.heappop(heap)
+            elif heap[0][0] != (tried := self.book.tried(self.arms[number])):
+                heapq.heapreplace(heap, (tried, number))
+            else:
+                break
+        return heap[:1]
 
 
 def value(e_d: np.ndarray, bar: float) -> np.ndarray:

@@ -446,6 +446,21 @@ def test_low_crystals_are_changed_into_the_cells_beside_theirs(make_config):
         assert plan.blank.crystal.volume == pytest.approx(parent.volume * cell.n_atoms / own.n_atoms)  # V0 is constant
 
 
+def test_no_change_of_a_crystal_is_made_twice(make_config):
+    policy = {"generated": 20, "inpainted": 40, "floor": 0.2, "quantile": 0.01}
+    campaign = campaign_of(make_config(generators=["random", "mutation"], policy=policy))
+    rows = pretended(planned(campaign, 0, []))
+    for number, row in enumerate(rows):
+        row["e_d"] = 0.01 if number == 3 else 0.4
+    made = Counter()
+    for number in range(1, 5):
+        tasks = planned(campaign, number, rows)
+        made.update(plan.blank.crystal.identity for task in tasks for plan in task.plans if plan.method == MUTATION)
+        rows += pretended(tasks, e_d=0.4)
+    assert made
+    assert set(made.values()) == {1}
+
+
 def test_mutations_of_a_crystal_count_for_it_and_give_frameworks_as_new_crystals_do(make_config):
     config = make_config(generators=["random", "mutation"], policy={"generated": 16, "inpainted": 16, "floor": 0.5})
     campaign = campaign_of(config)

@@ -233,6 +233,18 @@ def test_among_the_frameworks_of_a_cell_the_better_class_and_the_better_children
     assert picks["better"] > picks["worse"]
 
 
+@pytest.mark.parametrize("settings", [{"floor": 0}, {"floor": 1}, {"feedback": False}])
+def test_an_arm_that_has_made_all_it_can_is_left_out(settings):
+    limited = [Arm("mutation", "LiSi", name, 1, limit=limit) for name, limit in (("a", 2), ("b", 3), ("c", 1))]
+    made = Book(PolicySettings(**settings))
+    for arm in limited[2], Arm("random", "LiSi"):
+        made.record(arm, came(1.0))
+    alone = choose(limited, made, 10, streams(), 3)
+    assert Counter(arm.host for arm, _ in alone) == {"a": 2, "b": 3}
+    assert choose(limited, made, 10, streams(), 3) == []
+    assert choose([*limited, Arm("random", "LiSi")], made, 10, streams(), 3) == [(Arm("random", "LiSi"), 1)] * 10
+
+
 def test_no_arms_no_picks():
     assert choose([], Book(PolicySettings()), 5, streams(), 1) == []
 
