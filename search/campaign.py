@@ -13,6 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import count
 from typing import Any
 
@@ -52,6 +53,11 @@ class Plan:
     origin: Mapping[str, Any]
     settings: GeneratorSettings
 
+    @property
+    def stage(self) -> str:
+        """``generated``, or ``inpainted`` where a framework is filled."""
+        return INPAINTED if self.method in HOST_METHODS else GENERATED
+
 
 @dataclass(frozen=True, eq=False)
 class Task:
@@ -59,7 +65,6 @@ class Task:
 
     Attributes:
         identity: name of the task and of its part in the results; depends only on configuration, seed and results.
-        stage: ``generated`` or ``inpainted``.
         relaxation: settings of the relaxation.
         found: reduced formula -> energy (eV/atom) of the phases below the reference hull that the search had found.
         volume_change: relative change of volume beyond which a filled framework becomes one again.
@@ -68,7 +73,6 @@ class Task:
 
     identity: str
     round: int
-    stage: str
     plans: tuple[Plan, ...]
     relaxation: RelaxSettings
     found: Mapping[str, float]
@@ -102,7 +106,7 @@ class Campaign:
     """
 
     def __init__(self, config: SearchConfig, volume: Callable[[CellFormula], float]) -> None:
-        self.config, self.volume = config, volume
+        self.config, self.volume = config, cache(volume)
         self.cells = {str(cell): cell for cell in config.compositions.expand()}
         self.digest = digest(config)
         self.files = frameworks_from_files(config.frameworks.files)
@@ -340,35 +344,34 @@ class _Round:
         return Plan(arm.method, blank, origin, self.config.sampler(arm.method))
 
     def _batches(self, plans: Mapping[str, Sequence[Plan]]) -> Iterator[Task]:
-        """Full batches of one generator each, then what is left of all generators of a stage in common ones.
+        """Full batches of one generator each, then what is left of all generators in common ones.
 
         The largest crystals come first because they take longest.
         """
-        size = self.policy.batch
-        for stage, methods in ((GENERATED, (*NEW_METHODS, MUTATION)), (INPAINTED, HOST_METHODS)):
-            numbers, rest = count(), list[Plan]()
-            for method in methods:
-                ordered = sorted(plans[method], key=lambda plan: -len(plan.blank.crystal))
-                whole = len(ordered) - len(ordered) % size
-                for start in range(0, whole, size):
-                    yield self._task(stage, next(numbers), ordered[start : start + size])
-                rest += ordered[whole:]
-            rest.sort(key=lambda plan: -len(plan.blank.crystal))
-            for start in range(0, len(rest), size):
-                yield self._task(stage, next(numbers), rest[start : start + size])
+        size, numbers, rest = self.policy.batch, count(), list[Plan]()
+        for method in METHODS:
+            ordered = sorted(plans[method], key=lambda plan: -len(plan.blank.crystal))
+            whole = len(ordered) - len(ordered) % size
+            for start in range(0, whole, size):
+                yield self._task(next(numbers), ordered[start : start + size])
+            rest += ordered[whole:]
+        rest.sort(key=lambda plan: -len(plan.blank.crystal))
+        for start in range(0, len(rest), size):
+            yield self._task(next(numbers), rest[start : start + size])
 
-    def _task(self, stage: str, number: int, plans: Sequence[Plan]) -> Task:
+    def _task(self, number: int, plans: Sequence[Plan]) -> Task:
         """A batch, its settings tuned where that is asked for."""
-        identity = f"{self.number:05d}-{stage[:3]}-{number:03d}-{self.campaign.digest}"
-        part = _PARTS[stage]
-        if self.tuner.ranges[part] and any(plan.method in TUNED for plan in plans):
-            settings: Any = self.tuner.next(part, self.campaign.seed(self.number, f"sampler {identity}", 0))
-            plans = [replace(plan, settings=settings) if plan.method in TUNED else plan for plan in plans]
+        identity = f"{self.number:05d}-{number:03d}-{self.campaign.digest}"
+        for stage, part in _PARTS.items():
+            tuned = [plan.method in TUNED and plan.stage == stage for plan in plans]
+            if self.tuner.ranges[part] and any(tuned):
+                settings: Any = self.tuner.next(part, self.campaign.seed(self.number, f"{part} {identity}", 0))
+                plans = [replace(p, settings=settings) if mine else p for p, mine in zip(plans, tuned, strict=True)]
         relaxation: Any = self.tuner.next("relaxation", self.campaign.seed(self.number, f"relaxation {identity}", 0))
         if self.policy.feedback and self.policy.give_up and relaxation.hopeless is None:
             relaxation = relaxation.model_copy(update={"hopeless": self.policy.give_up * self.bar})
         change = self.config.frameworks.volume_change
-        return Task(identity, self.number, stage, tuple(plans), relaxation, self.found, change)
+        return Task(identity, self.number, tuple(plans), relaxation, self.found, change)
 
 
 def _e_d(made_from: KnownFramework | Parent) -> float | None:
@@ -382,7 +385,7 @@ def under_way(tasks: Iterable[Task]) -> list[dict[str, Any]]:
             **plan.origin,
             "task": task.identity,
             "round": task.round,
-            "stage": task.stage,
+            "stage": plan.stage,
             "generator": plan.method,
             "sampler": plan.settings.model_dump_json(),
             "relaxation": task.relaxation.model_dump_json(),

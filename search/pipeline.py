@@ -88,12 +88,15 @@ def take_out(task: Task, relaxed: Sequence[Relaxation | Rejected]) -> list[Seque
     ``task.volume_change``: the host relaxed with its guests is not the one that they were put into. What was given up
     as hopeless gives none.
     """
-    if task.stage == GENERATED:
-        return [None if isinstance(one, Relaxation) and one.reason == "hopeless" else () for one in relaxed]
-    return [
-        plan.origin["guests"] if _volume_moved(outcome) > task.volume_change else None
-        for plan, outcome in zip(task.plans, relaxed, strict=True)
-    ]
+    wanted: list[Sequence[str] | None] = []
+    for plan, outcome in zip(task.plans, relaxed, strict=True):
+        if isinstance(outcome, Relaxation) and outcome.reason == "hopeless":
+            wanted.append(None)
+        elif plan.stage == GENERATED:
+            wanted.append(())
+        else:
+            wanted.append(plan.origin["guests"] if _volume_moved(outcome) > task.volume_change else None)
+    return wanted
 
 
 def _volume_moved(outcome: Relaxation | Rejected) -> float:
@@ -132,7 +135,7 @@ def task_rows(
         outcome, verdict = relaxed[index], judged[index]
         row |= _rejected(task, outcome) if isinstance(outcome, Rejected) else _relaxed(outcome)
         if verdict is not None:
-            row |= _judged(task, row["candidate"], verdict)
+            row |= _judged(task, plan, row["candidate"], verdict)
         rows.append(row)
     return rows
 
@@ -152,7 +155,7 @@ def _origin(task: Task, index: int, plan: Plan) -> dict[str, Any]:
         "candidate": _candidate(task, index),
         "task": task.identity,
         "round": task.round,
-        "stage": task.stage,
+        "stage": plan.stage,
         "generator": plan.method,
         "formula": plan.blank.crystal.formula,
         "n_atoms": len(plan.blank.crystal),
@@ -185,12 +188,13 @@ def _relaxed(outcome: Relaxation) -> dict[str, Any]:
         "max_force": outcome.max_force,
         "pressure": outcome.pressure,
         "steps": outcome.steps,
+        "orbits": outcome.orbits,
         "converged": outcome.converged,
         "seconds_relax": outcome.seconds,
     }
 
 
-def _judged(task: Task, candidate: str, verdict: Judged) -> dict[str, Any]:
+def _judged(task: Task, plan: Plan, candidate: str, verdict: Judged) -> dict[str, Any]:
     group = verdict.space_group
     return {
         "space_group": group.symbol if group else None,
@@ -202,7 +206,7 @@ def _judged(task: Task, candidate: str, verdict: Judged) -> dict[str, Any]:
         "e_d_found": verdict.e_d_found,
         "products": verdict.decomposition.products,
         "frameworks": [_framework(f"{candidate}-f{i}", found) for i, found in enumerate(verdict.frameworks)],
-        **({"guests": verdict.guests} if task.stage == GENERATED else {}),
+        **({"guests": verdict.guests} if plan.stage == GENERATED else {}),
         "seconds_refine": verdict.seconds,
     }
 

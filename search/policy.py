@@ -405,8 +405,9 @@ def value(e_d: np.ndarray, bar: float) -> np.ndarray:
 
 def work(row: Mapping[str, Any], settings: PolicySettings) -> float:
     """Work spent on a candidate, in evaluations of the potential for one atom. Counted, so that no clock decides."""
-    relaxing = 0 if row["steps"] is None else row["steps"] + 1
-    return float(FIXED_WORK + row["n_atoms"] * (relaxing + settings.evaluation_cost * (row["evaluations"] or 0)))
+    relaxing = 0 if row["steps"] is None else row["orbits"] * (row["steps"] + 1)
+    sampling = settings.evaluation_cost * row["n_atoms"] * (row["evaluations"] or 0)
+    return float(FIXED_WORK + relaxing + sampling)
 
 
 def work_an_atom(row: Mapping[str, Any], settings: PolicySettings) -> float:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from model.crystal import Crystal
 from search.storage import RunPath, rename, run_path, write_whole
 
-SCHEMA_VERSION = "3"
+SCHEMA_VERSION = "4"
 
 CRYSTAL = pa.struct(
     [
@@ -75,6 +75,7 @@ SCHEMA = pa.schema(
         ("max_force", pa.float64()),  # eV/Å
         ("pressure", pa.float64()),  # GPa
         ("steps", pa.int32()),
+        ("orbits", pa.int32()),  # atoms that a step had to compute: one of each orbit where symmetry was kept
         ("converged", pa.bool_()),
         ("space_group", pa.string()),  # of `final`
         ("space_group_number", pa.int16()),
@@ -98,7 +99,7 @@ SCHEMA = pa.schema(
 PLANNED = (
     "candidate", "task", "round", "stage", "generator", "status", "reason", "formula", "cell_formula", "n_atoms",
     "lattice_system", "volume_per_atom", "parent", "framework", "sampler", "relaxation", "samples", "evaluations",
-    "final", "energy", "steps", "space_group", "duplicate_of", "e_d", "frameworks",
+    "final", "energy", "steps", "orbits", "space_group", "duplicate_of", "e_d", "frameworks",
     "seconds_generate", "seconds_relax", "seconds_refine",
 )  # fmt: skip
 READERS = 16  # parts that are read at once: a store takes some time to answer

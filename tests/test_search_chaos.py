@@ -269,8 +269,8 @@ def test_killed_twenty_times_it_ends_as_if_undisturbed(search, crew, undisturbed
     [
         ("nothing", [2, 3]),  # with a lookahead of one round, that before the last that was begun may be open
         ("00003-*", [1, 2, 3]),
-        ("00001-gen-001-*", [1, 2, 3]),
-        ("00000-gen-000-*", [0, 1, 2, 3]),
+        ("00001-001-*", [1, 2, 3]),
+        ("00000-000-*", [0, 1, 2, 3]),
     ],
 )
 def test_rounds_that_are_stored_whole_are_not_planned_again(

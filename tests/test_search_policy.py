@@ -150,9 +150,9 @@ def test_expected_work_follows_size_and_what_the_method_needed():
 
 def test_the_work_of_a_candidate_is_counted_not_timed():
     settings = PolicySettings(evaluation_cost=0.5)
-    row = {"n_atoms": 2, "steps": 9, "evaluations": 31}
-    assert work(row, settings) == FIXED_WORK + 2 * (10 + 0.5 * 31)
-    assert work({**row, "steps": None, "evaluations": None}, settings) == FIXED_WORK
+    row = {"n_atoms": 4, "orbits": 2, "steps": 9, "evaluations": 31}
+    assert work(row, settings) == FIXED_WORK + 2 * 10 + 4 * 0.5 * 31
+    assert work({**row, "orbits": None, "steps": None, "evaluations": None}, settings) == FIXED_WORK
     assert work({**row, "seconds_relax": 1e6}, settings) == work(row, settings)
 
 

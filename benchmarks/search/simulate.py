@@ -31,6 +31,7 @@ class Result:
     identity: int  # of the crystal
     e_d: float | None
     steps: int | None
+    orbits: int
     evaluations: int
     n_atoms: int
 
@@ -52,7 +53,8 @@ def recorded(runs: Sequence[str]) -> World:
             identity = distinct._seen - 1 if known_as is None else known_as
         steps = None if pd.isna(row["steps"]) else int(row["steps"])
         evaluations = 0 if pd.isna(row["evaluations"]) else int(row["evaluations"])
-        outcome = Result(identity, row["e_d"] if known else None, steps, evaluations, int(row["n_atoms"]))
+        orbits = 0 if steps is None else int(row["orbits"])
+        outcome = Result(identity, row["e_d"] if known else None, steps, orbits, evaluations, int(row["n_atoms"]))
         world[Arm(row["generator"], row["cell_formula"])].append(outcome)
     return {arm: outcomes for arm, outcomes in world.items() if len(outcomes) >= 8}
 
@@ -65,8 +67,9 @@ def made_up(seed: int) -> World:
     steps = {"diffusion": 25, "random": 45, "exchange": 30, "inpainting": 15, "symmetric": 15}
     cells = [(li, si) for n in range(3, 13) for si in range(1, n) if (li := n - si) > si][:30]
     for number, (li, si) in enumerate(cells):
+        n = li + si
         floor = abs(rng.normal(0, 0.04))
-        energies = floor + np.cumsum(rng.exponential(0.4 / (li + si) ** 2, size=80))
+        energies = floor + np.cumsum(rng.exponential(0.4 / n**2, size=80))
         for method, temperature in heat.items():
             luck = rng.normal(0, 1.5, size=80) - (energies - floor) / (temperature * rng.uniform(0.5, 2))
             if method == "exchange":
@@ -76,9 +79,9 @@ def made_up(seed: int) -> World:
             drawn = rng.choice(80, size=400, p=chances / chances.sum())
             evaluations = 0 if method in ("random", "exchange") else 31
             world[Arm(method, f"Li{li}Si{si}")] = [
-                Result(-1, None, None, evaluations, li + si)
+                Result(-1, None, None, 0, evaluations, n)
                 if rng.random() < failing
-                else Result(100 * number + k, float(energies[k]), int(rng.poisson(steps[method])), evaluations, li + si)
+                else Result(100 * number + k, float(energies[k]), int(rng.poisson(steps[method])), n, evaluations, n)
                 for k in drawn
             ]
     return world
@@ -96,8 +99,8 @@ def simulate(world: World, settings: PolicySettings, budget: float, seed: int) -
         book = Book(settings)
         for row in rows:
             worth = float(value(np.array(np.nan if row["e_d"] is None else row["e_d"]), limit))
-            low = worth > 0
-            book.record(row["arm"], Outcome(1, worth, low, low and found[row["identity"]] == 1, row["work"]))
+            counts = worth > 0
+            book.record(row["arm"], Outcome(1, worth, counts, counts and found[row["identity"]] == 1, row["work"]))
         slots = settings.generated + settings.inpainted
         for arm, _ in choose(arms, book, slots, lambda _: rng, 1):
             outcome = world[arm][rng.integers(len(world[arm]))]
