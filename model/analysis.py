@@ -175,13 +175,13 @@ def void_sites(host: Crystal, *, min_radius: float = 1.2, merge: float = 0.6) ->
     fractional = corners @ np.linalg.inv(host.lattice)
     inside = ((fractional > -1e-6) & (fractional < 1 - 1e-6)).all(1)
     distance = KDTree(atoms).query(corners[inside])[0]
-    order = np.argsort(-distance, kind="stable")
+    sites, chosen = np.abs(fractional[inside]), np.empty(0, dtype=int)
+    order = np.lexsort((*sites.T.round(6), -distance.round(6)))  # of equally wide ones by place, whatever Qhull does
     order = order[distance[order] >= min_radius]
-    sites, chosen = fractional[inside], np.empty(0, dtype=int)
     for index in order:
         if len(chosen) == 0 or lengths(host, sites[index] - sites[chosen]).min() > merge:
             chosen = np.append(chosen, index)
-    return [Void(np.abs(sites[index]), float(distance[index])) for index in chosen]
+    return [Void(sites[index], float(distance[index])) for index in chosen]
 
 
 def _images(crystal: Crystal, margin: float) -> np.ndarray:
