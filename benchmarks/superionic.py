@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from ase.visualize.plot import plot_atoms
 
-from model.analysis import closest, coordination_numbers
+from model.analysis import coordination_numbers, lengths
 from model.crystal import Crystal
 from model.migration import BarrierSettings
 from model.potential import CHGNetPotential
@@ -58,14 +58,10 @@ def describe(crystal: Crystal, name: str) -> None:
     for atom in np.flatnonzero(crystal.numbers == 3):
         place = crystal.fractional[atom] % 1
         nearest = distance[atom, crystal.numbers == 17].min()
-        away = f"{_length(crystal, place * [1, 1, 0]):.2f} Å off the axis"
+        away = f"{lengths(crystal, place * [1, 1, 0]):.2f} Å off the axis"
         if name == "La5Cl18":
-            away += f", {_length(crystal, place - VACANCY):.2f} Å from the vacancy"
+            away += f", {lengths(crystal, place - VACANCY):.2f} Å from the vacancy"
         print(f"  Li at {np.round(place, 3)}: {numbers[atom]} Cl, nearest {nearest:.2f} Å, {away}")
-
-
-def _length(crystal: Crystal, step: np.ndarray) -> float:
-    return float(np.linalg.norm(closest(crystal, step) @ crystal.lattice))
 
 
 def main() -> None:

@@ -203,7 +203,7 @@ def _pairs(crystal: Crystal, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.
 
 
 def lengths(host: Crystal, steps: np.ndarray) -> np.ndarray:
-    """(m,) Å of the shortest steps that differ from fractional ones (m, 3) by lattice vectors."""
+    """(...,) Å of the shortest steps that differ from fractional ones (..., 3) by lattice vectors."""
     return np.linalg.norm(closest(host, steps) @ host.lattice, axis=-1)
 
 

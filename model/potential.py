@@ -185,14 +185,12 @@ class CHGNetPotential:
     def _worth_reducing(
         self, batch: Batch, good: Sequence[int], symmetry: Sequence[Projector | None] | None
     ) -> dict[int, Projector]:
-        """Crystals with fewer orbits than atoms, by place; none where that saves less than a second pass costs."""
+        """Symmetric crystals, by place; none where computing their orbits saves less than a second pass costs."""
         groups = {
             i: group for i in good if symmetry and (group := symmetry[i]) is not None and group.action is not None
         }
-        saved = {i: int(batch.counts[i]) - group.orbits for i, group in groups.items()}
-        if sum(saved.values()) < SECOND_PASS:
-            return {}
-        return {i: group for i, group in groups.items() if saved[i]}
+        saved = sum(int(batch.counts[i]) - group.orbits for i, group in groups.items())
+        return groups if saved >= SECOND_PASS else {}
 
     def _reduced(self, batch: Batch, groups: Sequence[Projector]) -> list[BatchEvaluation]:
         """Symmetric crystals in pieces; one that is large even so is computed as any other."""

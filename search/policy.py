@@ -312,9 +312,7 @@ class Choice:
         picks: list[tuple[Arm, int]] = []
         turns = _Turns(self.arms, self.book)
         drawn: np.ndarray | None = None
-        while slots > 0 and self.arms:
-            if self.used_up.all():
-                break
+        while slots > 0 and not self.used_up.all():
             if not settings.feedback or self.book.empty or _due(len(picks), settings.floor):
                 place = turns.next()
             else:

@@ -80,6 +80,12 @@ def moved(crystal: Crystal, projector: Projector, seed: int) -> Crystal:
     return crystal.replace(lattice=lattice, fractional=crystal.fractional + step @ np.linalg.inv(crystal.lattice))
 
 
+@pytest.fixture(autouse=True)
+def every_orbit(monkeypatch):
+    """Symmetric crystals get their own pass however little it saves."""
+    monkeypatch.setattr("model.potential.SECOND_PASS", 0)
+
+
 def assert_equal(potential: CHGNetPotential, crystals: list[Crystal], projectors: list[Projector | None]) -> None:
     batch = Batch.from_crystals(crystals, dtype=torch.float64)
     whole, reduced = potential.compute(batch), potential.compute(batch, projectors)
@@ -100,6 +106,17 @@ def test_a_mixed_batch_comes_out_in_its_order(exact) -> None:
     crystals, projectors = (list(column) for column in zip(*pairs, strict=True))
     projectors[1] = projectors[4] = None
     assert_equal(exact, crystals, projectors)
+
+
+@pytest.mark.parametrize(("threshold", "passes"), [(0, 1), (8, 1), (9, 0)])
+def test_symmetric_crystals_have_a_pass_of_their_own_where_that_saves_enough(exact, monkeypatch, threshold, passes):
+    crystal, projector = held(Crystal.from_ase(bulk("NaCl", "rocksalt", 5.6, cubic=True)))  # 8 atoms, 2 orbits
+    plain = moved(crystal, projector, 0)
+    least, reduced, calls = 8 - projector.orbits, exact._reduced, []
+    monkeypatch.setattr("model.potential.SECOND_PASS", threshold * least / 8)
+    monkeypatch.setattr(exact, "_reduced", lambda *given: calls.append(1) or reduced(*given))
+    exact.compute(Batch.from_crystals([crystal, plain], dtype=torch.float64), [projector, None])
+    assert len(calls) == passes
 
 
 def test_any_subgroup_will_do(exact) -> None:

@@ -431,12 +431,16 @@ def test_what_is_left_of_several_generators_shares_a_batch(make_config):
 # --- mutation -----------------------------------------------------------------------------------------------------
 
 
+def with_one_low(campaign):
+    """Rows of the first round, of which the fourth alone is low."""
+    rows = pretended(planned(campaign, 0, []))
+    return [{**row, "e_d": 0.01 if number == 3 else 0.4} for number, row in enumerate(rows)]
+
+
 def test_low_crystals_are_changed_into_the_cells_beside_theirs(make_config):
     policy = {"generated": 20, "inpainted": 20, "floor": 0.5, "quantile": 0.01}
     campaign = campaign_of(make_config(generators=["random", "mutation"], policy=policy))
-    rows = pretended(planned(campaign, 0, []))
-    for number, row in enumerate(rows):
-        row["e_d"] = 0.01 if number == 3 else 0.4
+    rows = with_one_low(campaign)
     plans = [plan for task in planned(campaign, 1, rows) for plan in task.plans if plan.method == MUTATION]
     parent, own = required(rows[3]["final"]), CellFormula.parse(rows[3]["cell_formula"])
     assert len({plan.origin["cell_formula"] for plan in plans}) > 1
@@ -451,9 +455,7 @@ def test_low_crystals_are_changed_into_the_cells_beside_theirs(make_config):
 def test_no_change_of_a_crystal_is_made_twice(make_config):
     policy = {"generated": 20, "inpainted": 40, "floor": 0.2, "quantile": 0.01}
     campaign = campaign_of(make_config(generators=["random", "mutation"], policy=policy))
-    rows = pretended(planned(campaign, 0, []))
-    for number, row in enumerate(rows):
-        row["e_d"] = 0.01 if number == 3 else 0.4
+    rows = with_one_low(campaign)
     made = Counter()
     for number in range(1, 5):
         tasks = planned(campaign, number, rows)
