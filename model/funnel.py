@@ -17,7 +17,7 @@ from model.relax import Relaxation, RelaxSettings, relax, usable
 def funnel(
     crystals: Sequence[Crystal], potential: Potential, settings: RelaxSettings, *,
     free: Sequence[np.ndarray | None] | None = None, guests: Sequence[np.ndarray | None] | None = None,
-    known: Mapping[str, float] | None = None, batch_size: int = 16,
+    known: Mapping[str, float] | None = None, batch_size: int = 32,
 ) -> list[Relaxation]:  # fmt: skip
     """Relax the ``settings.share`` lowest crystals of every composition in full, one at least.
 

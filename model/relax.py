@@ -107,7 +107,7 @@ def usable(outcome: Relaxation) -> bool:
 
 def relax(
     crystals: Sequence[Crystal], potential: Potential, settings: RelaxSettings | None = None, *,
-    free: Sequence[np.ndarray | None] | None = None, batch_size: int = 16, max_seconds: float = math.inf,
+    free: Sequence[np.ndarray | None] | None = None, batch_size: int = 32, max_seconds: float = math.inf,
     known: Mapping[str, float] | None = None,
     report: Callable[[int, Relaxation], None] = lambda index, result: None,
 ) -> list[Relaxation]:  # fmt: skip

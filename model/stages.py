@@ -5,6 +5,7 @@ Each takes what the one before returned and is all that an actor has to wrap.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -219,6 +220,7 @@ class Symmetrizer:
         relaxed: Sequence[Relaxation | Rejected],
         take_out: Sequence[Sequence[str] | None],
         found: Mapping[str, float] | None = None,
+        highest: float = math.inf,
     ) -> list[Judged | None]:
         """One verdict a crystal, in order; None where there is no relaxed structure.
 
@@ -227,6 +229,7 @@ class Symmetrizer:
             take_out: a crystal's guests, to be taken out for frameworks; none are named where they are to be chosen;
                 None where no frameworks are wanted.
             found: reduced formula -> energy (eV/atom) of phases that join the second hull.
+            highest: E_d (eV/atom) above which a crystal gives no frameworks.
         """
         distinct, places = DistinctCrystals(), []
         verdicts: list[Judged | None] = []
@@ -239,18 +242,20 @@ class Symmetrizer:
             places.append(index)
             known = distinct.add(outcome.final)
             guests = [] if names is None else list(names) or chosen
-            verdicts.append(self._judge(outcome, None if known is None else places[known], guests, hull))
+            verdicts.append(self._judge(outcome, None if known is None else places[known], guests, hull, highest))
         return verdicts
 
-    def _judge(self, outcome: Relaxation, duplicate_of: int | None, guests: Sequence[str], hull: Stability) -> Judged:
+    def _judge(
+        self, outcome: Relaxation, duplicate_of: int | None, guests: Sequence[str], hull: Stability, highest: float
+    ) -> Judged:
         began = time.monotonic()
         crystal = outcome.final
-        present = set(crystal.symbols)
-        out = [element for element in guests if element in present]
-        wanted = duplicate_of is None and 0 < len(out) < len(present)
-        frameworks = extract_frameworks(crystal, out, self.ladder, screening=self.screening) if wanted else []
         decomposition = self.stability.decomposition(crystal.composition, outcome.energy_final)
         e_d_found = hull.decomposition(crystal.composition, outcome.energy_final).e_d
+        present = set(crystal.symbols)
+        out = [element for element in guests if element in present]
+        wanted = duplicate_of is None and 0 < len(out) < len(present) and decomposition.e_d <= highest
+        frameworks = extract_frameworks(crystal, out, self.ladder, screening=self.screening) if wanted else []
         return Judged(
             space_group(crystal), decomposition, e_d_found, frameworks, out, duplicate_of, time.monotonic() - began
         )

@@ -68,6 +68,8 @@ class Task:
         relaxation: settings of the relaxation.
         found: reduced formula -> energy (eV/atom) of the phases below the reference hull that the search had found.
         volume_change: relative change of volume beyond which a filled framework becomes one again.
+        highest: E_d (eV/atom) above which a crystal gives no frameworks, because they would not be among those that
+            are filled; -inf where none are.
         first: number of the first plan among the candidates of the task; above 0 where one goes on alone.
     """
 
@@ -77,6 +79,7 @@ class Task:
     relaxation: RelaxSettings
     found: Mapping[str, float]
     volume_change: float
+    highest: float
     first: int = 0
 
     def only(self, number: int) -> Task:
@@ -188,6 +191,8 @@ class _Round:
         self.pool, self.frameworks, self.parents = known.pool, known.pool.known, known.parents
         self.bar = known.bar()
         self.volumes, self.found = known.volumes, dict(sorted(known.found.items()))
+        filling = self.policy.inpainted and set(self.config.generators) & set(HOST_METHODS)
+        self.highest = self.pool.highest if filling else -math.inf
         self.tuner = tuner(self.config, known.rows, self.bar)
         self.tuner.under_way(pending)
         self.arms, self.lattices = Book(self.policy), Book(self.policy)
@@ -371,7 +376,7 @@ class _Round:
         if self.policy.feedback and self.policy.give_up and relaxation.hopeless is None:
             relaxation = relaxation.model_copy(update={"hopeless": self.policy.give_up * self.bar})
         change = self.config.frameworks.volume_change
-        return Task(identity, self.number, tuple(plans), relaxation, self.found, change)
+        return Task(identity, self.number, tuple(plans), relaxation, self.found, change, self.highest)
 
 
 def _e_d(made_from: KnownFramework | Parent) -> float | None:

@@ -253,7 +253,7 @@ class Driver:
             return job.task.blanks, job.task.settings
         if job.step == "relax":
             return job.outcomes[0].crystals, None, job.task.relaxation
-        return job.outcomes[1], take_out(job.task, job.outcomes[1]), job.task.found
+        return job.outcomes[1], take_out(job.task, job.outcomes[1]), job.task.found, job.task.highest
 
     def _look_around(self) -> None:
         """See to the actors, and tell what is to be told."""

@@ -100,11 +100,11 @@ class FrameworkPool:
 
     def read(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Take over the frameworks of stored candidates."""
-        worst = self._worst()
+        highest = self.highest
         found = [
             (record, row)
             for row in rows
-            if row["e_d"] is None or row["e_d"] <= worst
+            if row["e_d"] is None or row["e_d"] <= highest
             for record in row["frameworks"] or ()
         ]
         hosts = [required(record["host"]) for record, _ in found]
@@ -116,7 +116,8 @@ class FrameworkPool:
         """Those that are filled: from files, then by the E_d of the best crystal that had them."""
         return heapq.nsmallest(self._size or len(self.known), self.known.values(), key=_rank)
 
-    def _worst(self) -> float:
+    @property
+    def highest(self) -> float:
         """E_d (eV/atom) of the last of them, if there are enough."""
         if self._size is None or len(self.known) < self._size:
             return math.inf

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -77,17 +78,19 @@ def run_task(
     """All stages of one task, one after the other."""
     generated = generator.generate(task.blanks, task.settings)
     relaxed = relaxer.relax(generated.crystals, None, task.relaxation)
-    judged = symmetrizer.judge(relaxed, take_out(task, relaxed), task.found)
+    judged = symmetrizer.judge(relaxed, take_out(task, relaxed), task.found, task.highest)
     return task_rows(task, generated, relaxed, judged, judged_by=judged_by)
 
 
 def take_out(task: Task, relaxed: Sequence[Relaxation | Rejected]) -> list[Sequence[str] | None]:
     """Which guests the symmetrizer takes out of each crystal of a task; None where no frameworks are wanted.
 
-    New crystals give frameworks. A filled framework gives one again when its volume moved further than
-    ``task.volume_change``: the host relaxed with its guests is not the one that they were put into. What was given up
-    as hopeless gives none.
+    New crystals give frameworks where any are filled. A filled framework gives one again when its volume moved further
+    than ``task.volume_change``: the host relaxed with its guests is not the one that they were put into. What was given
+    up as hopeless gives none.
     """
+    if task.highest == -math.inf:
+        return [None] * len(relaxed)
     wanted: list[Sequence[str] | None] = []
     for plan, outcome in zip(task.plans, relaxed, strict=True):
         if isinstance(outcome, Relaxation) and outcome.reason == "hopeless":

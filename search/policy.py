@@ -32,7 +32,7 @@ START_VALUES = {
 }  # fmt: skip
 START_NEW = 0.9  # chance that a crystal of value is new, before anything is known
 START_WORK = 30.0  # steps of the potential that a candidate takes before anything is known
-FIXED_WORK = 100.0  # of a candidate whatever its size: screening, symmetry, comparison; evaluations of one atom
+FIXED_WORK = 200.0  # of a candidate whatever its size: symmetry, comparison, share in a batch; evaluations of one atom
 
 
 class StopSettings(Settings):

@@ -84,9 +84,9 @@ class ChaosRelaxer(Misbehaving, StubRelaxer):
 
 
 class ChaosSymmetrizer(Misbehaving, StubSymmetrizer):
-    def judge(self, relaxed, take_out, found):
+    def judge(self, relaxed, take_out, found, highest):
         self.obey("judge")
-        return super().judge(relaxed, take_out, found)
+        return super().judge(relaxed, take_out, found, highest)
 
 
 if __name__ == "__main__":

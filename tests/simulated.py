@@ -95,7 +95,7 @@ class StubSymmetrizer:
     def ready(self) -> str:
         return "ready"
 
-    def judge(self, relaxed: Sequence[Any], take_out: Sequence[Any], found: Any) -> list[Judged | None]:
+    def judge(self, relaxed: Sequence[Any], take_out: Sequence[Any], found: Any, highest: float) -> list[Judged | None]:
         return [
             None if isinstance(one, Rejected) else self._judged(one.final, names is not None)
             for one, names in zip(relaxed, take_out, strict=True)

@@ -12,6 +12,7 @@ from model.prototypes import ExchangeSettings, exchanges
 from model.stages import Rejected
 from search.campaign import GENERATED, INPAINTED, Campaign, under_way
 from search.config import MUTATION, NEW_METHODS
+from search.frameworks import frameworks_from_files
 from search.known import COMPARED, SPENT
 from search.pipeline import failed_rows, take_out
 from search.results import PLANNED, SCHEMA, ResultStore, pack, required
@@ -513,3 +514,24 @@ def test_what_was_given_up_gives_no_frameworks(make_config, relaxation, cobaltat
     relaxed, hopeless = (relaxation(crystal, energy=-3.0, reason=reason) for reason in ("converged", "hopeless"))
     task = replace(task, plans=task.plans[:3])
     assert take_out(task, [relaxed, hopeless, Rejected("too_close")]) == [(), None, ()]
+
+
+@pytest.mark.parametrize(
+    "without", [{"generators": ["diffusion", "mutation"]}, {"policy": {"inpainted": 0}}], ids=["method", "number"]
+)
+def test_a_search_that_fills_no_hosts_looks_for_none(make_config, without, relaxation, cobaltate):
+    (task, *_) = planned(campaign_of(make_config(**without)), 0, [])
+    crystal = required(cobaltate["rows"][0]["initial"])
+    task = replace(task, plans=task.plans[:1])
+    assert take_out(task, [relaxation(crystal, energy=-3.0)]) == [None]
+
+
+def test_crystals_that_lie_too_high_for_the_pool_are_not_asked_for_frameworks(make_config, host_file):
+    found = {"framework": "f", "guests": {"Li": 1}, "space_group_number": 1}
+    (file,) = frameworks_from_files([host_file])
+    for pool, highest in ((2, np.inf), (1, 0.07)):
+        campaign = campaign_of(make_config(policy={"pool": pool}))
+        rows = pretended(planned(campaign, 0, [])[:1], e_d=0.07)
+        rows[0]["frameworks"] = [{**file, **found}]
+        assert {task.highest for task in planned(campaign, 0, [])} == {np.inf}
+        assert {task.highest for task in planned(campaign, 1, rows)} == {highest}

@@ -130,7 +130,7 @@ def configuration(name: str, seed: int, arguments: argparse.Namespace) -> Search
             "generated": 16 if hosts else 32,
             "inpainted": 16 if hosts else 0,
             "lookahead": 0,
-            "batch": 16,
+            "batch": 32,
             "feedback": feedback,
         },
     }
