@@ -196,7 +196,7 @@ class Echo:
     def ready(self) -> None:
         pass
 
-    def relax(self, crystals: Any, free: Any, settings: Any) -> Any:
+    def relax(self, crystals: Any, free: Any, settings: Any, guests: Any) -> Any:
         return self.answer
 
 
@@ -205,7 +205,7 @@ def ray_cost(batch: int, calls: int = 300) -> float:
     rng = np.random.default_rng(0)
     cell = CellFormula.parse("Li8Si4")
     crystals = [Crystal(np.eye(3) * 6, rng.random((12, 3)), cell.numbers) for _ in range(batch)]
-    answer = Stages().relaxer.relax(crystals, None, None)
+    answer = Stages().relaxer.relax(crystals, None, None, None)
     with connected("local"):
         pool = Pool(Echo, count=1, options={"num_cpus": 0}, arguments={"answer": answer}, seconds=60)
         while not pool.idle:

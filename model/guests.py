@@ -31,10 +31,17 @@ TRIES = 20
 
 
 class SymmetricSettings(Settings):
-    """Guests in orbits of their host's space group, or of one of its subgroups."""
+    """Guests in orbits of their host's space group; of the largest subgroup that has room where it has none."""
 
     kind: Literal["symmetric"] = "symmetric"
-    descend: float = Field(0.5, ge=0, lt=1)  # chance to pass over a group and try the next smaller one
+    sampler: SamplerSettings = Field(AncestralSettings(), discriminator="kind")
+
+
+class SubgroupSettings(Settings):
+    """Guests in orbits of a subgroup of their host's space group."""
+
+    kind: Literal["subgroup"] = "subgroup"
+    descend: float = Field(0.5, ge=0, lt=1)  # chance to pass over a subgroup and try the next smaller one
     sampler: SamplerSettings = Field(AncestralSettings(), discriminator="kind")
 
 
@@ -185,6 +192,11 @@ def host_groups(host: Crystal, *, symprec: float = EXACT) -> list[HostGroup]:
     ]
 
 
+def has_symmetric_subgroups(number: int) -> bool:
+    """Whether a space group has subgroups with all of its translations and more: not where its point group is prime."""
+    return not (number <= 9 or 143 <= number <= 146)  # 1, -1, 2, m; 3
+
+
 def _subgroups(rotations: np.ndarray) -> list[list[int]]:
     """Subgroups of a point group (G, 3, 3) as lists of members, largest first, one of each class of conjugates."""
     place = {rotation.tobytes(): index for index, rotation in enumerate(rotations)}
@@ -247,12 +259,12 @@ def place_guests(blank: Blank, group: HostGroup) -> Blank | None:
     return None
 
 
-def on_orbits(blank: Blank, groups: Sequence[HostGroup], descend: float) -> Blank:
+def on_orbits(blank: Blank, groups: Sequence[HostGroup], descend: float = 0.0) -> Blank:
     """The blank with its guests on orbits of one of the groups.
 
     Args:
         blank: its seed decides everything.
-        groups: of its host, see `host_groups`.
+        groups: of its host, largest first, see `host_groups`.
         descend: chance to pass over a group that would do.
 
     Returns:

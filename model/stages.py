@@ -17,7 +17,7 @@ from model.crystal import Crystal
 from model.distinct import DistinctCrystals
 from model.framework import Framework, choose_guest, extract_frameworks
 from model.funnel import funnel
-from model.guests import HostGroup, SymmetricSettings, host_groups, on_orbits
+from model.guests import HostGroup, SubgroupSettings, SymmetricSettings, host_groups, on_orbits
 from model.mutation import MutationSettings
 from model.potential import CHGNetPotential
 from model.prototypes import ExchangeSettings
@@ -30,7 +30,9 @@ from model.stability import Decomposition, Stability
 from model.symmetry import SpaceGroup, space_group
 
 REMEMBERED = 200  # hosts whose groups a generator keeps
-GeneratorSettings = SamplerSettings | RandomSettings | ExchangeSettings | MutationSettings | SymmetricSettings
+GeneratorSettings = (
+    SamplerSettings | RandomSettings | ExchangeSettings | MutationSettings | SymmetricSettings | SubgroupSettings
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +119,10 @@ class Generator:
         if isinstance(settings, RandomSettings):
             return [_random(blank, settings) for blank in blanks], 0, None
         if isinstance(settings, SymmetricSettings):
-            blanks = [on_orbits(blank, self._groups(blank), settings.descend) for blank in blanks]
+            blanks = [on_orbits(blank, self._groups(blank)) for blank in blanks]
+            settings = settings.sampler
+        elif isinstance(settings, SubgroupSettings):
+            blanks = [on_orbits(blank, self._groups(blank)[1:], settings.descend) for blank in blanks]
             settings = settings.sampler
         samples = sample(self.network, blanks, settings, device=self.device)
         return samples.crystals, samples.evaluations, self.version
@@ -161,7 +166,7 @@ class Relaxer:
         crystals: Sequence[Crystal],
         free: Sequence[np.ndarray] | None = None,
         settings: RelaxSettings | None = None,
-        guests: Sequence[np.ndarray] | None = None,
+        guests: Sequence[np.ndarray | None] | None = None,
     ) -> list[Relaxation | Rejected]:
         """One outcome a crystal, in order.
 
@@ -172,12 +177,13 @@ class Relaxer:
             crystals: as made.
             free: masks (n,) of the atoms that may move, all when left out.
             settings: in place of the relaxer's own.
-            guests: masks (n,) of the atoms that were placed into a host; see `model.funnel`.
+            guests: masks (n,) of the atoms that were placed into a host, None for other crystals; see `model.funnel`.
         """
         began = time.monotonic()
         verdicts = self._screen(crystals)
         places = [index for index, verdict in enumerate(verdicts) if verdict is None]
-        masks, placed = (None if some is None else [some[index] for index in places] for some in (free, guests))
+        masks = None if free is None else [free[index] for index in places]
+        placed = None if guests is None else [guests[index] for index in places]
         accepted = [crystals[index] for index in places]
         relaxed = funnel(
             accepted, self.potential, settings or self.relaxation, free=masks, guests=placed, known=self.hull

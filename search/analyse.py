@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from pymatgen.core import Composition, Element
+from pymatgen.core import Element
 
 from model.analysis import (
     VoltageStep,
@@ -25,7 +25,8 @@ from model.analysis import (
 from model.crystal import Crystal
 from model.migration import Barrier, BarrierSettings, MigrationNetwork, barrier, migration_network
 from model.potential import Potential
-from model.reference import packaged_reference, read_structures
+from model.reference import read_structures
+from model.stability import Stability
 from model.symmetry import fractional_operations, refine
 from search.inpaint import read_host
 
@@ -237,30 +238,27 @@ def with_sites(crystal: Crystal, guest: str) -> Crystal:
     return crystal.join(Crystal(crystal.lattice, sites, np.full(len(sites), Element(guest).Z)))
 
 
-def run_voltages(frame: pd.DataFrame, guest: str, host: str) -> list[VoltageStep]:
-    """Voltage curve of a host from the relaxed candidates of a run and the phases of the packaged reference.
+def run_voltages(
+    frame: pd.DataFrame, guest: str, host: str, stability: Stability, *, known: bool = True
+) -> list[VoltageStep]:
+    """Voltage curve of a host from the relaxed candidates of a run.
 
     Args:
-        frame: results of a run with CHGNet 0.3.0.
+        frame: results of a run.
         guest: element.
         host: formula unit without the guest.
+        stability: hull of the run.
+        known: whether the phases of the run's reference take part.
 
-    Raises:
-        ValueError: the run is of another potential, or neither knows two phases of the line.
+    Returns:
+        no steps where not two phases of the line are known.
     """
-    others = sorted(set(frame["potential"].dropna()) - {"chgnet-0.3.0"})
-    if others:
-        raise ValueError(f"the packaged reference holds CHGNet 0.3.0 energies, the run those of {', '.join(others)}")
-    elements = [str(element) for element in Composition(host).elements]
-    reference = packaged_reference().of_system([*elements, guest])
-    element = reference[reference["formula"].map(lambda formula: Composition(formula).elements == [Element(guest)])]
     relaxed = frame[frame["status"] == "relaxed"]
-    phases = [*zip(reference["formula"], reference["energy_per_atom"], strict=True)]
-    phases += [*zip(relaxed["formula"], relaxed["energy"], strict=True)]
-    steps = voltage_curve(phases, guest, host, guest_energy=float(element["energy_per_atom"].min()))
-    if not steps:
-        raise ValueError(f"not two phases of {guest} in {host} are known")
-    return steps
+    phases = [*zip(relaxed["formula"], relaxed["energy"], strict=True)]
+    if known:
+        reference = stability.reference.of_system(stability.elements)
+        phases += [*zip(reference["formula"], reference["energy_per_atom"], strict=True)]
+    return voltage_curve(phases, guest, host, guest_energy=stability.hull_energy(guest))
 
 
 def draw_voltages(steps: Sequence[VoltageStep], guest: str, host: str, path: Path) -> None:

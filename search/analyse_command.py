@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from model.analysis import VoltageStep, void_sites
 from model.crystal import Crystal
 from model.migration import BarrierSettings
 from model.potential import CHGNetPotential
+from model.stability import Stability
 from model.symmetry import refine
 from search.analyse import (
     NARROWEST,
@@ -30,9 +32,10 @@ from search.analyse import (
     ways_through,
 )
 from search.inpaint import read_host
+from search.prepare import run_stability
 from search.results import load_results, required
 from search.storage import RunPath, is_run
-from search.sweep import draw_sweep, guest_sweep
+from search.sweep import draw_sweep, empty_host, fillings_of, guest_sweep
 from search.tables import rank, write_cif
 
 
@@ -42,6 +45,7 @@ def analyse(
     *,
     guest: str | None,
     host: str | None,
+    framework: str | None,
     against: Sequence[Path],
     barriers: BarrierSettings | None,
     equal_sites: bool,
@@ -56,6 +60,7 @@ def analyse(
         source: folder of a run, or a crystal file.
         guest: element whose ways are looked for.
         host: of a run, formula unit of the host for a voltage curve.
+        framework: of a run, the one that it was filled to, for a voltage curve of its own.
         against: known phases to compare with.
         barriers: how to compute the barriers of hops; none are when left out.
         equal_sites: join the sites that the host's symmetry makes of the guests'.
@@ -69,29 +74,58 @@ def analyse(
     torch.set_num_threads(1)
     if guest is not None and not Element.is_valid_symbol(guest):
         raise ValueError(f"--guest {guest!r} is not an element; use symbols such as Li")
-    if guest is None and (barriers or equal_sites or host is not None):
+    if guest is None and (barriers or equal_sites or host or framework):
         raise ValueError("say with --guest which element moves")
     frame = load_results(source, structures=False) if is_run(source) else None
-    if frame is None and host is not None:
-        raise ValueError("--host, for the voltage curve, needs the folder of a run")
+    if frame is None and (host or framework):
+        raise ValueError("--host and --framework, for the voltage curve, need the folder of a run")
+    uptake = None
+    if frame is not None and guest and (host or framework):
+        uptake = _uptake(frame, run_stability(source), guest, host, framework)
     crystals = _crystals(frame, source, top)
     elements = sorted({symbol for _, crystal in crystals for symbol in crystal.symbols})
     known = known_phases(against, elements)
-    steps, sweep = [], None
-    if frame is not None and guest and host:
-        steps, sweep = run_voltages(frame, guest, host), guest_sweep(frame, guest, host)
     _surroundings(console, [crystal for _, crystal in crystals], known, elements, out)
     if frame is None:
         _voids(console, crystals[0][1], guest)
     if guest is not None:
         _ways(console, crystals, guest, barriers, equal_sites, max_length, out)
-    if sweep is not None and guest and host:
-        console.print(_sweep_table(sweep, guest, host))
-        sweep.to_csv(out / "sweep.csv", index=False)
-        draw_sweep(sweep, guest, host, out / "sweep.png")
-        console.print(_voltage_table(steps, guest))
-        draw_voltages(steps, guest, host, out / "voltage.png")
+    if uptake is not None and guest is not None:
+        _show_uptake(console, uptake, guest, out)
     console.print(f"Tables and pictures: {out}", soft_wrap=True)
+
+
+class _Uptake(NamedTuple):
+    """How a host takes up a guest."""
+
+    host: str  # formula unit
+    sweep: pd.DataFrame
+    steps: list[VoltageStep]
+
+
+def _uptake(frame: pd.DataFrame, stability: Stability, guest: str, host: str | None, framework: str | None) -> _Uptake:
+    """Of a composition by whatever the run and its reference know, or of one framework alone."""
+    crystal = None
+    if framework is not None:
+        filled, crystal = fillings_of(frame, framework)
+        host = host or crystal.composition.reduced_formula
+        guest_sweep(filled, guest, host)  # before the relaxation: refuses what has no relaxed filling
+        frame = pd.concat([filled, pd.DataFrame([empty_host(crystal, filled, stability)])])
+    assert host is not None
+    sweep = guest_sweep(frame, guest, host, crystal)
+    return _Uptake(host, sweep, run_voltages(frame, guest, host, stability, known=framework is None))
+
+
+def _show_uptake(console: Console, uptake: _Uptake, guest: str, out: Path) -> None:
+    host, sweep, steps = uptake
+    console.print(_sweep_table(sweep, guest, host))
+    sweep.to_csv(out / "sweep.csv", index=False)
+    draw_sweep(sweep, guest, host, out / "sweep.png")
+    if not steps:
+        console.print(f"No voltages: not two stable phases of {guest} in {host} are known.")
+        return
+    console.print(_voltage_table(steps, guest))
+    draw_voltages(steps, guest, host, out / "voltage.png")
 
 
 def _crystals(frame: pd.DataFrame | None, source: RunPath, top: int) -> list[tuple[str, Crystal]]:
@@ -211,7 +245,17 @@ def _add(table: Table, name: str, ways: Ways, every_hop: bool) -> list[dict[str,
 
 def _sweep_table(sweep: pd.DataFrame, guest: str, host: str) -> Table:
     table = Table(title=f"The best crystal of each content of {guest} in {host}", title_justify="left")
-    for name in ("x", "formula", "space group", "E_d meV/atom", f"Å³ a {host}", "volume change %", "host kept"):
+    names = (
+        "x",
+        "formula",
+        "space group",
+        "E_d meV/atom",
+        f"Å³ a {host}",
+        "against x = 0 %",
+        "relaxing %",
+        "host kept",
+    )
+    for name in names:
         table.add_column(name, justify="left" if name in ("formula", "space group", "host kept") else "right")
     for row in sweep.itertuples():
         table.add_row(
@@ -220,6 +264,7 @@ def _sweep_table(sweep: pd.DataFrame, guest: str, host: str) -> Table:
             row.space_group,
             f"{1e3 * row.e_d:.1f}",
             f"{row.volume:.1f}",
+            "" if pd.isna(row.expansion) else f"{100 * row.expansion:+.1f}",
             "" if pd.isna(row.volume_change) else f"{100 * row.volume_change:+.1f}",
             {True: "yes", False: "no"}.get(row.host_kept, ""),
         )

@@ -21,13 +21,24 @@ import numpy as np
 
 from model.composition import CellFormula
 from model.crystal import Crystal
+from model.guests import has_symmetric_subgroups
 from model.lattice import sample_lattice
 from model.mutation import changes, steps_apart
 from model.prototypes import exchanges
 from model.relax import RelaxSettings
 from model.sampler import Blank
 from model.stages import GeneratorSettings
-from search.config import EXCHANGE, HOST_METHODS, METHODS, MUTATION, NEW_METHODS, TUNED, SearchConfig
+from search.config import (
+    EXCHANGE,
+    HOST_METHODS,
+    METHODS,
+    MUTATION,
+    NEW_METHODS,
+    SUBGROUP,
+    SYMMETRIC,
+    TUNED,
+    SearchConfig,
+)
 from search.frameworks import FrameworkPool, Guests, KnownFramework, fillings, frameworks_from_files
 from search.known import Known, Parent, Row, Spent
 from search.policy import Arm, Book, Choice, Outcome, PolicySettings, choose, host_class, work_an_atom
@@ -90,6 +101,11 @@ class Task:
     def blanks(self) -> list[Blank]:
         """What the generator is given."""
         return [plan.blank for plan in self.plans]
+
+    @property
+    def guests(self) -> list[np.ndarray | None]:
+        """Masks (n,) of the atoms that go into a framework; None for new and changed crystals."""
+        return [plan.blank.guest if plan.stage == INPAINTED else None for plan in self.plans]
 
     @property
     def settings(self) -> list[GeneratorSettings]:
@@ -267,8 +283,9 @@ class _Round:
         methods = [method for method in self.config.generators if method in HOST_METHODS]
         for framework in self.pool.best():
             quality = host_class(framework.parent_e_d, self.bar)
+            able = [method for method in methods if _suits(method, framework.space_group_number)]
             for cell, guests in self.campaign.fillings(framework):
-                for method in methods:
+                for method in able:
                     yield Arm(method, cell, framework.name, quality, guests)
 
     def _choose(self, arms: Sequence[Arm], slots: int, purpose: str) -> list[tuple[Arm, int]]:
@@ -314,7 +331,7 @@ class _Round:
         if cell not in self._bravais:
             order = np.random.default_rng(self.campaign.seed(0, cell, 1)).permutation(self.config.lattices.bravais)
             self._bravais[cell] = Choice([Arm(str(name), cell) for name in order], self.lattices)
-        ((arm, _),) = self._bravais[cell].pick(1, lambda _: np.random.default_rng([seed, 1]), 1)
+        ((arm, _),) = self._bravais[cell].pick(1, lambda pick: np.random.default_rng([seed, 1, pick]), 1)
         return arm.method
 
     def _changed(self, arm: Arm, turn: int, seed: int) -> Plan:
@@ -377,6 +394,11 @@ class _Round:
             relaxation = relaxation.model_copy(update={"hopeless": self.policy.give_up * self.bar})
         change = self.config.frameworks.volume_change
         return Task(identity, self.number, tuple(plans), relaxation, self.found, change, self.highest)
+
+
+def _suits(method: str, space_group: int) -> bool:
+    """Whether a host of a space group has what a method needs: symmetry, or a subgroup with some."""
+    return (method != SYMMETRIC or space_group > 1) and (method != SUBGROUP or has_symmetric_subgroups(space_group))
 
 
 def _e_d(made_from: KnownFramework | Parent) -> float | None:

@@ -298,6 +298,9 @@ def analyse(
     source: Annotated[str, typer.Argument(help="Folder or address of a run, or a crystal file")],
     guest: Annotated[str | None, typer.Option(help="Element whose ways through the crystal are looked for")] = None,
     host: Annotated[str | None, typer.Option(help="Of a run: formula of the host, for a voltage curve")] = None,
+    framework: Annotated[
+        str | None, typer.Option(help="Of a run: one of its frameworks, as it takes up the guest, empty to full")
+    ] = None,
     against: Annotated[
         list[Path] | None, typer.Option(help="Known phases to compare with: crystal files, or Parquet of structures")
     ] = None,
@@ -324,7 +327,7 @@ def analyse(
     place = run_path(source)
     folder = out or (beside(place) / "analysis" if is_run(place) else Path(f"{place.stem}-analysis"))
     analyse_source(
-        console, place, guest=guest, host=host, against=against or [],
+        console, place, guest=guest, host=host, framework=framework, against=against or [],
         barriers=BarrierSettings(min_length=height, vacancy=not single) if barriers else None,
         equal_sites=equal_sites, max_length=max_length, top=top, out=folder,
     )  # fmt: skip

@@ -12,7 +12,7 @@ from pymatgen.core import Element
 
 from model.composition import CellFormula, from_formulas, from_system, parse_system
 from model.framework import DEFAULT_LADDER
-from model.guests import SymmetricSettings
+from model.guests import SubgroupSettings, SymmetricSettings
 from model.lattice import BRAVAIS, LatticeRanges
 from model.mutation import MutationSettings
 from model.prototypes import ExchangeSettings
@@ -28,11 +28,13 @@ from search.tuning import PARTS, Tuning, check_ranges
 
 Sampler = Annotated[PredictorCorrectorSettings | HeunSettings | AncestralSettings, Field(discriminator="kind")]
 SAMPLERS = {"predictor-corrector": PredictorCorrectorSettings, "heun": HeunSettings, "ancestral": AncestralSettings}
-Method = Literal["diffusion", "random", "exchange", "mutation", "inpainting", "symmetric"]
+Method = Literal["diffusion", "random", "exchange", "mutation", "inpainting", "symmetric", "subgroup"]
 EXCHANGE: Literal["exchange"] = "exchange"
 MUTATION: Literal["mutation"] = "mutation"
 NEW_METHODS: tuple[Method, ...] = ("diffusion", "random", EXCHANGE)  # new crystals
-HOST_METHODS: tuple[Method, ...] = ("inpainting", "symmetric")  # guests into frameworks
+SYMMETRIC: Literal["symmetric"] = "symmetric"
+SUBGROUP: Literal["subgroup"] = "subgroup"
+HOST_METHODS: tuple[Method, ...] = ("inpainting", SYMMETRIC, SUBGROUP)  # guests into frameworks
 METHODS: tuple[Method, ...] = (*NEW_METHODS, MUTATION, *HOST_METHODS)
 TUNED = ("diffusion", "inpainting")  # use the samplers of `generation` and `inpainting`
 
@@ -176,6 +178,7 @@ class SearchConfig(Settings):
     generation: Sampler = AncestralSettings(temperature=0.7)  # warmer than hosts are filled: more kinds of crystals
     inpainting: Sampler = AncestralSettings()
     symmetric: SymmetricSettings = SymmetricSettings()
+    subgroup: SubgroupSettings = SubgroupSettings()
     random: RandomSettings = RandomSettings()
     screening: ScreenSettings = ScreenSettings()
     relaxation: RelaxSettings = RelaxSettings()
@@ -192,7 +195,7 @@ class SearchConfig(Settings):
         if not set(self.generators) & set(NEW_METHODS) and not filled:
             raise ValueError(
                 f"generators: {', '.join(self.generators)} need crystals to begin with; "
-                f"add one of {', '.join(NEW_METHODS)}, or give hosts in frameworks.files to inpainting or symmetric"
+                f"add one of {', '.join(NEW_METHODS)}, or give hosts in frameworks.files to {', '.join(HOST_METHODS)}"
             )
         return self
 
@@ -251,6 +254,7 @@ class SearchConfig(Settings):
             "mutation": MutationSettings(),
             "inpainting": self.inpainting,
             "symmetric": self.symmetric,
+            "subgroup": self.subgroup,
         }
         return settings[method]
 

@@ -14,11 +14,12 @@ import numpy as np
 from model.composition import CellFormula
 from model.crystal import Crystal
 from model.distinct import DistinctCrystals, DistinctSettings, distance_fingerprints
-from model.symmetry import SYMPREC, space_group
+from model.symmetry import refine
 from search.inpaint import read_host
 from search.results import pack, required
 
 Guests = tuple[tuple[str, int], ...]  # element and count, sorted by element
+ROUNDED = 0.01  # Å, what coordinates in files are rounded by
 
 
 @dataclass(eq=False, slots=True)
@@ -29,6 +30,7 @@ class KnownFramework:
         name: identity, as stored with the first crystal in which it was found.
         content: its host, see `Crystal.to_bytes`.
         space_group: symbol.
+        space_group_number: 1 to 230.
         symprec: Å, at which it was found.
         displacement: Å, the furthest an atom was moved.
         parent: candidate in which it was found; None for one from a file.
@@ -40,6 +42,7 @@ class KnownFramework:
     name: str
     content: bytes
     space_group: str
+    space_group_number: int
     symprec: float
     displacement: float
     parent: str | None = None
@@ -54,11 +57,17 @@ class KnownFramework:
             record["framework"],
             required(record["host"]).to_bytes(),
             record["space_group"],
+            record["space_group_number"],
             record["symprec"],
             record["displacement"],
             row["candidate"],
             row["lattice_system"],
         )
+
+    @property
+    def from_file(self) -> bool:
+        """Whether a file named it; it stays one of the best then, whatever is found in it."""
+        return self.parent is None
 
     @property
     def host(self) -> Crystal:
@@ -136,7 +145,7 @@ class FrameworkPool:
 
 
 def _rank(framework: KnownFramework) -> float:
-    return -math.inf if framework.parent_e_d is None else framework.parent_e_d
+    return -math.inf if framework.from_file or framework.parent_e_d is None else framework.parent_e_d
 
 
 def fillings(
@@ -148,8 +157,8 @@ def fillings(
         framework: the host.
         cells: cells that are searched.
         elements: guest elements; fillings with others are not thought of.
-        sweep: how many more or fewer atoms of one guest than were found; a framework from a file, of which nothing
-            was found, takes every filling that leads to one of the cells.
+        sweep: how many more or fewer atoms of one guest than were found; a framework from a file takes every filling
+            that leads to one of the cells.
     """
     yield from framework.guests
     host = CellFormula.parse(framework.host.composition.formula).as_dict
@@ -157,7 +166,7 @@ def fillings(
         guests = _rest(cell.as_dict, host)
         if guests is None or guests in framework.guests or not {element for element, _ in guests} <= set(elements):
             continue
-        if not framework.guests or any(_distance(guests, found) <= sweep for found in framework.guests):
+        if framework.from_file or any(_distance(guests, found) <= sweep for found in framework.guests):
             yield guests
 
 
@@ -178,6 +187,8 @@ def _distance(some: Guests, others: Guests) -> int:
 def frameworks_from_files(paths: Iterable[str | Path]) -> list[dict[str, Any]]:
     """Hosts from files, or from all files of a folder, in their primitive cells; see `search.results.FRAMEWORK`.
 
+    They are moved onto the space group that they have within `ROUNDED`.
+
     Raises:
         ValueError: a file cannot be read, or a folder holds none.
     """
@@ -197,14 +208,15 @@ def _files(paths: Iterable[str | Path]) -> Iterator[Path]:
 
 def _from_file(path: Path) -> dict[str, Any]:
     host = Crystal.from_pymatgen(read_host(path).to_pymatgen().get_primitive_structure())
-    group = space_group(host)
+    refined = refine(host, ROUNDED, -1.0)
+    host = refined.parent if refined else host
     return {
         "framework": f"file-{path.stem}-{host.identity[:8]}",
         "host": pack(host),
         "guests": {},
-        "space_group": group.symbol if group else "P1",
-        "space_group_number": group.number if group else 1,
-        "symprec": SYMPREC,
-        "angle_tolerance": group.angle if group else None,
-        "displacement": 0.0,
+        "space_group": refined.space_group.symbol if refined else "P1",
+        "space_group_number": refined.space_group.number if refined else 1,
+        "symprec": ROUNDED,
+        "angle_tolerance": None,
+        "displacement": refined.displacement if refined else 0.0,
     }

@@ -72,7 +72,7 @@ class Novelty:
         """Look at the next candidates: whole tasks, because repeats within a task are known by name.
 
         Returns:
-            of each, whether it is the first to be its crystal.
+            of each, the place of the first candidate of the search that was its crystal.
         """
         crystals = {number: required(row["final"]) for number, row in enumerate(rows) if _is_compared(row)}
         fingerprints = dict(zip(crystals, distance_fingerprints(list(crystals.values())), strict=True))
@@ -86,8 +86,7 @@ class Novelty:
                 same = self._distinct.add(crystals[number], energy=row["e_d"], fingerprint=fingerprints[number])
                 first = first if same is None else self._compared[same]
             self._first.append(first)
-        began = len(self._first) - len(rows)
-        return np.array(self._first[began:]) == np.arange(began, len(self._first))
+        return np.array(self._first[len(self._first) - len(rows) :], dtype=np.intp)
 
     def once(self) -> np.ndarray:
         """Of each candidate, whether its crystal was seen only once in the whole search."""
@@ -133,6 +132,12 @@ class Ending:
             return f"{self.candidates} candidates are stored, {stop.candidates} were asked for"
         if stop.cpu_seconds is not None and self.seconds >= stop.cpu_seconds:
             return f"{self.seconds:.0f} CPU seconds are spent, {stop.cpu_seconds:g} were allowed"
+        if (
+            stop.money is not None
+            and stop.price is not None
+            and (cost := self.seconds / 3600 * stop.price) >= stop.money
+        ):
+            return f"{cost:.3g} of the money is spent, {stop.money:g} was allowed"
         since = number - self.policy.lookahead - 1 - self._improved
         if stop.patience is not None and self.candidates and since >= stop.patience:
             return f"no formula's E_d below {window:g} eV/atom has fallen for {since} rounds"
@@ -163,6 +168,7 @@ class Known:
         self.parents: dict[str, Parent] = {}
         self.novelty, self.ending = Novelty(), Ending(policy)
         self._lowest: dict[str, tuple[float, float]] = {}  # formula -> E_d and volume of the lowest
+        self._changed: set[int] = set()  # crystals that `parents` holds, as `Novelty` counts them
         self._spent: dict[Spent, int] = {}  # in the order in which they were met
         self._number, self._work, self._e_d = array("i"), array("d"), array("d")  # of each candidate
 
@@ -182,25 +188,26 @@ class Known:
             self._read_round(list(some))
 
     def _read_round(self, rows: Sequence[Row]) -> None:
-        new = self.novelty.read(rows)
+        crystals = self.novelty.read(rows).tolist()
         self.pool.read(rows)
-        for row, is_new in zip(rows, new, strict=True):
+        for row, crystal in zip(rows, crystals, strict=True):
             self.ending.read(row)
             self._number.append(self._spent.setdefault(Spent.by(row), len(self._spent)))
             self._work.append(work(row, self.policy))
             self._e_d.append(math.nan if row["e_d"] is None else row["e_d"])
             if row["status"] == "relaxed":
-                self._relaxed(row, is_new)
+                self._relaxed(row, crystal)
         if self.whole:
             self.rows += [{**row, "final": None, "frameworks": None} for row in rows]
 
-    def _relaxed(self, row: Row, new: bool) -> None:
+    def _relaxed(self, row: Row, crystal: int) -> None:
         formula, e_d = row["formula"], row["e_d"]
         if e_d < self._lowest.get(formula, (math.inf, 0.0))[0]:
             self._lowest[formula] = (e_d, row["volume_per_atom"])
         if e_d < 0:
             self.found[formula] = min(row["energy"], self.found.get(formula, math.inf))
-        if new and e_d <= COMPARED:
+        if e_d <= COMPARED and crystal not in self._changed:
+            self._changed.add(crystal)
             name, content = row["candidate"], required(row["final"]).to_bytes()
             self.parents[name] = Parent(name, row["cell_formula"], content, e_d, row["lattice_system"])
 

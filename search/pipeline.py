@@ -77,7 +77,7 @@ def run_task(
 ) -> list[dict[str, Any]]:
     """All stages of one task, one after the other."""
     generated = generator.generate(task.blanks, task.settings)
-    relaxed = relaxer.relax(generated.crystals, None, task.relaxation)
+    relaxed = relaxer.relax(generated.crystals, None, task.relaxation, task.guests)
     judged = symmetrizer.judge(relaxed, take_out(task, relaxed), task.found, task.highest)
     return task_rows(task, generated, relaxed, judged, judged_by=judged_by)
 

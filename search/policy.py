@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from model.composition import CellFormula
 from model.settings import Settings
@@ -29,6 +29,7 @@ EVERYTHING: Node = ()
 START_VALUE = 0.3
 START_VALUES = {
     "diffusion": 0.35, "random": 0.1, "exchange": 0.2, "mutation": 0.45, "inpainting": 0.35, "symmetric": 0.25,
+    "subgroup": 0.25,
 }  # fmt: skip
 START_NEW = 0.9  # chance that a crystal of value is new, before anything is known
 START_WORK = 30.0  # steps of the potential that a candidate takes before anything is known
@@ -42,7 +43,15 @@ class StopSettings(Settings):
     target: float | None = None  # eV/atom; one relaxed crystal at or below it ends the search
     candidates: int | None = Field(None, ge=1)
     cpu_seconds: float | None = Field(None, gt=0)  # of all actors together, from the stored timings
+    money: float | None = Field(None, gt=0)  # what these may cost, in the currency of `price`
+    price: float | None = Field(None, gt=0)  # of an hour of one actor
     hours: float | None = Field(None, gt=0)  # wall time since this start
+
+    @model_validator(mode="after")
+    def _priced(self) -> StopSettings:
+        if (self.money is None) != (self.price is None):
+            raise ValueError("money and price belong together: the budget, and what an hour of one actor costs")
+        return self
 
 
 class PolicySettings(Settings):
@@ -63,7 +72,7 @@ class PolicySettings(Settings):
     evaluation_cost: float = Field(0.3, ge=0)  # one evaluation of the score network in evaluations of the potential
     sharpness: float = Field(8.0, gt=0)  # how much narrower rates are drawn than they are known
     pool: int = Field(200, ge=1)  # frameworks, and crystals to be changed, that compete: the most promising ones
-    batch: int = Field(8, ge=1)  # crystals a task
+    batch: int = Field(8, ge=1, le=100)  # crystals a task
     stop: StopSettings = StopSettings()
 
 
@@ -305,18 +314,21 @@ class Choice:
 
         Args:
             slots: candidates to give away.
-            rng: from the number of the pick to its random numbers.
+            rng: from the number of the pick, from 1, to its random numbers; 0 stands for those that say which picks
+                are the floor's.
             samples: candidates a pick of an arm that fills a host; other arms get one.
         """
         settings = self.book.settings
         picks: list[tuple[Arm, int]] = []
         turns = _Turns(self.arms, self.book)
         drawn: np.ndarray | None = None
+        chance = rng(0)
         while slots > 0 and not self.used_up.all():
-            if not settings.feedback or self.book.empty or _due(len(picks), settings.floor):
+            if not settings.feedback or self.book.empty or chance.random() < settings.floor:
                 place = turns.next()
             else:
-                drawn = self._draw(range(len(self._groups)), rng(len(picks))) if drawn is None else drawn
+                if drawn is None:
+                    drawn = self._draw(range(len(self._groups)), rng(len(picks) + 1))
                 place = int(self._best[np.argmax(drawn)])
             arm = self.arms[place]
             count = min(samples if arm.guests else 1, slots)
@@ -331,7 +343,7 @@ class Choice:
             for number in changed:
                 self._find_best(number)
             if drawn is not None:
-                drawn[changed] = self._draw(changed, rng(len(picks)))
+                drawn[changed] = self._draw(changed, rng(len(picks) + 1))
         return picks
 
     def _find_best(self, number: int) -> None:
@@ -353,13 +365,8 @@ class Choice:
         return np.where(self.used_up[places], -1.0, drawn)
 
 
-def _due(number: int, floor: float) -> bool:
-    """Whether the pick of this number belongs to the floor: the share ``floor`` of all numbers, evenly spread."""
-    return math.floor((number + 1) * floor) > math.floor(number * floor)
-
-
 class _Turns:
-    """Methods take turns, with feedback those more often that start with more; within one the arm tried least.
+    """Whose turn it is: the method given least, with feedback for what it starts with; there the arm tried least.
 
     Each method has a heap of its arms. What an arm was tried only grows, so an entry that is out of date stands too
     early: it is put back where it belongs when its turn seems to have come.

@@ -75,6 +75,12 @@ def hull_energies(config: SearchConfig, reference: Reference) -> dict[str, float
     return {cell.reduced: stability.hull_energy(cell.reduced) for cell in config.compositions.expand()}
 
 
+def run_stability(run: RunPath) -> Stability:
+    """The hull that the candidates of a stored search were measured against."""
+    config = load_config(run / "config.yaml")
+    return Stability(load_reference(config), config.compositions.elements)
+
+
 def manifest(config: SearchConfig, reference: Reference) -> dict[str, Any]:
     """What decides the results of a run; a resumed run must have the same."""
     return {

@@ -1,4 +1,4 @@
-"""How a host takes up a guest: the best crystal of a run for every guest content."""
+"""How a host takes up a guest: the best crystal of a run for every guest content, of any host or of one framework."""
 
 from __future__ import annotations
 
@@ -11,22 +11,89 @@ from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Composition
 
 from model.analysis import guest_content
+from model.crystal import Crystal
+from model.potential import CHGNetPotential
+from model.relax import RelaxSettings, relax
+from model.stability import Stability
+from model.symmetry import space_group
 from search.analyse import FOUND, KNOWN, new_figure, save_figure
-from search.results import required
+from search.results import pack, required
 
 
-def guest_sweep(frame: pd.DataFrame, guest: str, host: str) -> pd.DataFrame:
+def fillings_of(frame: pd.DataFrame, framework: str) -> tuple[pd.DataFrame, Crystal]:
+    """The candidates that one framework was filled to, and its empty host.
+
+    Where such a candidate, relaxed, gave a framework again, its fillings belong to them too.
+
+    Args:
+        frame: results of a run.
+        framework: its name, or the beginning of it.
+
+    Raises:
+        ValueError: the run filled no such framework, or several.
+    """
+    filled = frame[frame["framework"].notna() & frame["initial"].notna()]
+    names = sorted(filled["framework"].unique())
+    chosen = [name for name in names if name == framework] or [name for name in names if name.startswith(framework)]
+    if len(chosen) != 1:
+        what = f"{len(chosen)} frameworks of the run begin so" if chosen else "the run filled no such framework"
+        shown = ", ".join(chosen or names)
+        raise ValueError(f"--framework {framework}: {what}; choose from {shown or 'none, it filled no framework yet'}")
+    rows = filled[filled["framework"] == chosen[0]]
+    first = rows.iloc[0]
+    whole = required(first["initial"])
+    count = 0
+    while len(rows) > count:
+        count = len(rows)
+        rows = filled[filled["framework"].isin(rows["framework"]) | filled["parent"].isin(rows["candidate"])]
+    return rows, whole.select(~np.isin(whole.symbols, list(first["guests"])))
+
+
+def empty_host(host: Crystal, filled: pd.DataFrame, stability: Stability) -> dict[str, Any]:
+    """The host without guests, relaxed as its fillings were, as one more row of theirs.
+
+    Args:
+        host: as it was filled.
+        filled: candidates, see `fillings_of`.
+        stability: hull of the run.
+
+    Raises:
+        ValueError: it does not relax.
+    """
+    like = filled.iloc[0]
+    settings = RelaxSettings.model_validate_json(like["relaxation"])
+    settings = settings.model_copy(update={"hopeless": None, "share": 1.0})
+    (outcome,) = relax([host], CHGNetPotential(str(like["potential"]).removeprefix("chgnet-")), settings)
+    if not outcome.converged:
+        raise ValueError(f"the empty host {host.formula} of {like['framework']} does not relax: {outcome.reason}")
+    group = space_group(outcome.final)
+    return {
+        "candidate": "empty host",
+        "status": "relaxed",
+        "stage": "inpainted",
+        "formula": host.formula,
+        "space_group": group.symbol if group else None,
+        "energy": outcome.energy_final,
+        "e_d": stability.decomposition(host.composition, outcome.energy_final).e_d,
+        "initial": pack(outcome.initial),
+        "final": pack(outcome.final),
+    }
+
+
+def guest_sweep(frame: pd.DataFrame, guest: str, host: str, framework: Crystal | None = None) -> pd.DataFrame:
     """The candidate of lowest E_d for each content of a guest, by increasing content.
 
     Args:
         frame: results of a run.
         guest: element.
         host: formula unit without the guest, for example ``CoO2``.
+        framework: what the host is compared with after relaxation; what was filled when left out.
 
     Returns:
         x (guests a formula unit of the host), formula, space_group, e_d (eV/atom), volume (Å³ a formula unit of the
-        host), candidate, and of inpainted crystals volume_change (relative, while relaxing) and host_kept: whether
-        pymatgen's StructureMatcher maps the host after relaxation onto the framework that was filled (topotactic).
+        host), expansion (relative, against the volume at x = 0, if that is there), candidate, and of inpainted crystals
+        volume_change (relative, while relaxing) and host_kept: whether
+        pymatgen's StructureMatcher maps the host after relaxation onto the framework (topotactic).
 
     Raises:
         ValueError: the host holds the guest, or the run has no relaxed crystal of this host.
@@ -37,10 +104,13 @@ def guest_sweep(frame: pd.DataFrame, guest: str, host: str) -> pd.DataFrame:
     if relaxed.empty:
         raise ValueError(f"the run has no relaxed crystal made of {host} and {guest}")
     best = relaxed.sort_values(["x", "e_d", "candidate"]).drop_duplicates("x")
-    return pd.DataFrame([_described(row, guest, host) for row in best.to_dict("records")])
+    sweep = pd.DataFrame([_described(row, guest, host, framework) for row in best.to_dict("records")])
+    empty = sweep.loc[sweep["x"] == 0, "volume"]
+    sweep["expansion"] = sweep["volume"] / (empty.iloc[0] if len(empty) else np.nan) - 1
+    return sweep
 
 
-def _described(row: dict[str, Any], guest: str, host: str) -> dict[str, Any]:
+def _described(row: dict[str, Any], guest: str, host: str, framework: Crystal | None) -> dict[str, Any]:
     before, after = required(row["initial"]), required(row["final"])
     hosts = [crystal.select(np.array(crystal.symbols) != guest) for crystal in (before, after)]
     units = len(hosts[1]) / Composition(host).num_atoms
@@ -52,9 +122,13 @@ def _described(row: dict[str, Any], guest: str, host: str) -> dict[str, Any]:
         "e_d": row["e_d"],
         "volume": after.volume / units,
         "volume_change": after.volume / before.volume - 1 if inpainted else np.nan,
-        "host_kept": StructureMatcher().fit(hosts[0].to_pymatgen(), hosts[1].to_pymatgen()) if inpainted else None,
+        "host_kept": _alike(framework or hosts[0], hosts[1]) if inpainted else None,
         "candidate": row["candidate"],
     }
+
+
+def _alike(one: Crystal, other: Crystal) -> bool:
+    return bool(StructureMatcher().fit(one.to_pymatgen(), other.to_pymatgen()))
 
 
 def draw_sweep(sweep: pd.DataFrame, guest: str, host: str, path: Path) -> None:

@@ -186,7 +186,7 @@ class Tuner:
 
     def under_way(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Note batches that have no results yet."""
-        for part in PARTS:
+        for part in self.trials:
             self.trials[part] += [Trial(values) for values, _ in self._batches(part, rows)]
 
     def study(self, part: str) -> optuna.Study:

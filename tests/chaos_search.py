@@ -78,9 +78,9 @@ class ChaosGenerator(Misbehaving, StubGenerator):
 
 
 class ChaosRelaxer(Misbehaving, StubRelaxer):
-    def relax(self, crystals, free, settings):
+    def relax(self, crystals, free, settings, guests):
         self.obey("relax")
-        return super().relax(crystals, free, settings)
+        return super().relax(crystals, free, settings, guests)
 
 
 class ChaosSymmetrizer(Misbehaving, StubSymmetrizer):

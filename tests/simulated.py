@@ -70,7 +70,7 @@ class StubRelaxer:
     def ready(self) -> str:
         return "ready"
 
-    def relax(self, crystals: Sequence[Crystal], free: Any, settings: Any) -> list[Relaxation | Rejected]:
+    def relax(self, crystals: Sequence[Crystal], free: Any, settings: Any, guests: Any) -> list[Relaxation | Rejected]:
         return [self._relaxed(crystal) for crystal in crystals]
 
     def _relaxed(self, crystal: Crystal) -> Relaxation | Rejected:

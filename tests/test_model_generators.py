@@ -5,7 +5,7 @@ import pytest
 
 from model.composition import CellFormula
 from model.crystal import Crystal
-from model.guests import SymmetricSettings
+from model.guests import SubgroupSettings, SymmetricSettings
 from model.lattice import sample_lattice
 from model.prototypes import ExchangeSettings, exchanges
 from model.random_crystal import RandomSettings
@@ -20,6 +20,7 @@ SETTINGS = {
     "exchange": ExchangeSettings(),
     "inpainting": FEW,
     "symmetric": SymmetricSettings(sampler=FEW),
+    "subgroup": SubgroupSettings(sampler=FEW),
 }
 
 
@@ -30,7 +31,7 @@ def generator(tiny_weights):
 
 def blanks(method, host, seeds):
     """A ragged batch of what the method is given."""
-    if method in ("inpainting", "symmetric"):
+    if method in ("inpainting", "symmetric", "subgroup"):
         counts = (1, 2)
         filled = [host.join(Crystal(host.lattice, np.zeros((n, 3)), [3] * n)) for n in counts]
         return [
@@ -80,7 +81,15 @@ def test_a_seed_decides_a_crystal_whatever_shares_its_batch(generator, host, met
 
 def test_guests_on_orbits_keep_a_group_of_their_host(generator, host):
     given = [Blank(host.join(Crystal(host.lattice, np.zeros((1, 3)), [3])), np.arange(4) >= 3, s) for s in range(4)]
-    made = generator.generate(given, SymmetricSettings(descend=0.0, sampler=FEW)).crystals
+    made = generator.generate(given, SymmetricSettings(sampler=FEW)).crystals
     assert {space_group(crystal, 1e-3).symbol for crystal in made} == {"R-3m"}
-    lower = generator.generate(given, SymmetricSettings(descend=0.9, sampler=FEW)).crystals
+    lower = generator.generate(given, SubgroupSettings(descend=0.9, sampler=FEW)).crystals
     assert len({space_group(crystal, 1e-3).symbol for crystal in lower}) > 1
+
+
+def test_a_host_without_symmetry_is_filled_without(generator, host):
+    bare = host.replace(fractional=host.fractional + np.random.default_rng(0).normal(0, 0.05, (3, 3)))
+    given = [Blank(bare.join(Crystal(host.lattice, np.zeros((1, 3)), [3])), np.arange(4) >= 3, 0)]
+    plain = generator.generate(given, FEW).crystals
+    for settings in (SymmetricSettings(sampler=FEW), SubgroupSettings(sampler=FEW)):
+        assert np.allclose(generator.generate(given, settings).crystals[0].fractional, plain[0].fractional)

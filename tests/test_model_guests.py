@@ -9,7 +9,7 @@ from torch import Tensor
 
 from model.batch import Batch
 from model.crystal import Crystal
-from model.guests import HostGroup, draw_orbits, host_groups, place_guests
+from model.guests import HostGroup, draw_orbits, has_symmetric_subgroups, host_groups, place_guests
 from model.sampler import AncestralSettings, Blank, HeunSettings, PredictorCorrectorSettings, sample
 from model.symmetry import space_group
 from model.wyckoff import wyckoff_positions
@@ -70,6 +70,18 @@ def test_groups_of_a_host_descend_to_p1_and_are_groups():
     assert [len(group) for group in groups] == sorted([len(group) for group in groups], reverse=True)
     # classes of subgroups of -3m: -3m, 32, 3m, -3, 3, 2/m, m, 2, -1, 1
     assert sorted(group.number for group in groups) == sorted([164, 150, 156, 147, 143, 12, 8, 5, 2, 1])
+
+
+@pytest.mark.parametrize("number", [2, 8, 12, 16, 43, 81, 143, 146, 147, 150, 166, 173, 195, 221])
+def test_which_groups_have_symmetric_subgroups(number):
+    """Of crystals with two atoms in general position."""
+    cells = {2: (9, 10, 11, 80, 85, 95), 15: (9, 10, 11, 90, 97, 90), 74: (9, 10, 11, 90, 90, 90)}
+    cells |= {142: (9, 9, 11, 90, 90, 90), 194: (9, 9, 11, 90, 90, 120), 230: (9, 9, 9, 90, 90, 90)}
+    lattice = Lattice.from_parameters(*next(cell for last, cell in cells.items() if number <= last))
+    atom = Structure.from_spacegroup(number, lattice, ["Si", "C"], [[0.13, 0.29, 0.41], [0.37, 0.23, 0.09]])
+    groups = host_groups(Crystal.from_pymatgen(atom.get_primitive_structure()))
+    assert groups[0].number == number
+    assert has_symmetric_subgroups(number) == any(group.number > 1 for group in groups[1:])
 
 
 def test_a_moved_and_a_doubled_host_keep_their_groups():

@@ -38,6 +38,18 @@ def test_a_candidate_below_the_hull_is_negative_and_never_joins_it():
     assert stability.decomposition("LiSi", -4.5).e_d == pytest.approx(-0.5)
 
 
+def test_a_phase_that_was_found_joins_the_second_hull_only():
+    stability = Stability(BINARY, "Li-Si")
+    before = stability.decomposition("Li3Si", -3.0).e_d
+    energy = stability.hull_energy("LiSi") - 0.1
+    found = stability.extended({"LiSi": energy})
+    assert found.decomposition("LiSi", energy).e_d == pytest.approx(0.0)
+    assert found.decomposition("Li3Si", -3.0).e_d > before
+    assert stability.decomposition("Li3Si", -3.0).e_d == before
+    assert stability.decomposition("LiSi", energy).e_d == pytest.approx(-0.1)
+    assert stability.extended({}) is stability
+
+
 def test_multiples_of_a_formula_are_judged_alike():
     stability = Stability(BINARY, ["Si", "Li"])
     assert stability.decomposition("Li6Si2", -2.8) == stability.decomposition("Li3Si", -2.8)

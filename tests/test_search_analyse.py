@@ -6,16 +6,19 @@ from typer.testing import CliRunner
 
 from model.crystal import Crystal
 from model.migration import Barrier
+from model.reference import packaged_reference
 from search.analyse import (
     coordination_table,
     draw_barriers,
     known_phases,
+    run_voltages,
     surrounding_elements,
     ways_through,
     with_equal_sites,
     with_sites,
 )
 from search.cli import app
+from search.prepare import remember, run_stability
 from search.results import ResultStore, load_results, pack
 from search.sweep import guest_sweep
 
@@ -23,6 +26,27 @@ from search.sweep import guest_sweep
 @pytest.fixture
 def run(tmp_path, cobaltate):
     ResultStore(tmp_path / "run").append("00000-gen-000-test", cobaltate["rows"])
+    remember(tmp_path / "run", cobaltate["config"], packaged_reference())
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def filled_run(tmp_path, cobaltate, licoo2):
+    """A run in which a host was filled twice and what came of it gave a host that was filled again; and another host."""
+    row = cobaltate["rows"][0]
+    assert row["formula"] == "LiCoO2"
+    row = row | {"stage": "inpainted", "generator": "inpainting", "guests": ["Li"], "initial": pack(licoo2)}
+    rows = [
+        row | {"candidate": name, "framework": framework, "parent": parent, "energy": energy, "e_d": energy + 6.0}
+        for name, framework, parent, energy in (
+            ("a", "host-1", None, -5.7),
+            ("b", "host-1", None, -5.6),
+            ("c", "b-f0", "b", -5.8),
+            ("d", "host-2", "c2", -5.9),
+        )
+    ]
+    ResultStore(tmp_path / "run").append("00000-gen-000-test", rows)
+    remember(tmp_path / "run", cobaltate["config"], packaged_reference())
     return tmp_path / "run"
 
 
@@ -118,6 +142,25 @@ def test_a_run_is_analysed_with_its_voltages(run):
     assert frame["status"].eq("relaxed").any()
 
 
+def test_a_framework_is_swept_alone_from_its_empty_host_on(filled_run):
+    text = analysed(filled_run, "--guest", "Li", "--framework", "host-1")
+    sweep = pd.read_csv(filled_run / "analysis" / "sweep.csv")
+    assert sweep["candidate"].tolist() == ["empty host", "c"]
+    assert sweep["formula"].tolist() == ["CoO2", "LiCoO2"] and sweep["host_kept"].tolist() == [True, True]
+    assert sweep["expansion"].tolist() == pytest.approx([0.0, sweep["volume"][1] / sweep["volume"][0] - 1])
+    stability = run_stability(filled_run)
+    empty = sweep["e_d"][0] + stability.hull_energy("CoO2")
+    assert -7 < empty < -6  # CHGNet 0.3.0 of O3-CoO2, eV/atom
+    voltage = -(4 * -5.8 - 3 * empty - stability.hull_energy("Li"))
+    assert f"│ CoO2 │ LiCoO2 │ 0.00 – 1.00 │ {voltage:.2f} │" in text
+
+
+def test_without_two_phases_there_are_no_voltages(filled_run):
+    frame = load_results(filled_run, structures=False)
+    assert run_voltages(frame, "Li", "CoO2", run_stability(filled_run), known=False) == []
+    assert run_voltages(frame, "Li", "CoO2", run_stability(filled_run))
+
+
 def test_the_sweep_takes_the_best_of_each_content_and_says_if_the_host_stayed(licoo2, rattle):
     """CoO2 with none, half and all of its Li; at one half the host as it was beats one torn apart, and is kept."""
     two = Crystal.from_pymatgen(licoo2.to_pymatgen() * [2, 1, 1])
@@ -154,16 +197,27 @@ def test_the_sweep_takes_the_best_of_each_content_and_says_if_the_host_stayed(li
     [
         (("{file}", "--barriers"), "say with --guest which element moves"),
         (("{file}", "--guest", "Xx"), "'Xx' is not an element"),
-        (("{file}", "--guest", "Li", "--host", "CoO2"), "needs the folder of a run"),
+        (("{file}", "--guest", "Li", "--host", "CoO2"), "need the folder of a run"),
+        (("{file}", "--guest", "Li", "--framework", "f"), "need the folder of a run"),
+        (("{run}", "--framework", "f"), "say with --guest which element moves"),
+        (("{run}", "--guest", "Li", "--framework", "f"), "f: the run filled no such framework; choose from none"),
+        (
+            ("{filled}", "--guest", "Li", "--framework", "host"),
+            "host: 2 frameworks of the run begin so.* host-1, host-2",
+        ),
+        (("{filled}", "--guest", "Li", "--framework", "x"), "x: the run filled no such framework.* host-1, host-2"),
         (("{file}", "--guest", "Li", "--max-length", "0"), r"--max-length and --height must be positive, got 0\.0"),
         (("{file}", "--against", "nowhere.parquet"), r"nowhere\.parquet does not exist"),
         (("nowhere.cif",), r"nowhere\.cif does not exist"),
         (("{run}", "--guest", "Li", "--host", "LiCoO2"), "holds the guest"),
     ],
 )
-def test_bad_input_is_told(run, crystal_file, tmp_path, monkeypatch, arguments, words):
+def test_bad_input_is_told(request, crystal_file, tmp_path, monkeypatch, arguments, words):
     monkeypatch.chdir(tmp_path)
-    names = {"file": crystal_file, "run": run}
+    runs = {"{run}": "run", "{filled}": "filled_run"}
+    names = {"file": crystal_file} | {
+        name.strip("{}"): request.getfixturevalue(fixture) for name, fixture in runs.items() if name in arguments
+    }
     with pytest.raises(ValueError, match=words):
         analysed(*(argument.format(**names) for argument in arguments))
 

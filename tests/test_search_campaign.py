@@ -389,6 +389,7 @@ def test_each_generator_has_its_own_settings(make_config, cobaltate):
         "mutation": MutationSettings(),
         "inpainting": config.inpainting,
         "symmetric": config.symmetric,
+        "subgroup": config.subgroup,
     }
 
 
@@ -524,6 +525,21 @@ def test_a_search_that_fills_no_hosts_looks_for_none(make_config, without, relax
     crystal = required(cobaltate["rows"][0]["initial"])
     task = replace(task, plans=task.plans[:1])
     assert take_out(task, [relaxation(crystal, energy=-3.0)]) == [None]
+
+
+@pytest.mark.parametrize(("growth", "wanted"), [(1.04, None), (1.06, ["Li"]), (0.94, ["Li"])])
+def test_a_filled_framework_whose_volume_moved_becomes_one_again(make_config, relaxation, host_file, growth, wanted):
+    config = make_config(
+        compositions={"formulas": ["LiCoO2"], "max_atoms": 4},
+        frameworks={"files": [str(host_file)], "guests": ["Li"]},
+        generators=["inpainting"],
+    )
+    (task, *_) = planned(campaign_of(config), 0, [])
+    task = replace(task, plans=task.plans[:1])
+    crystal = task.blanks[0].crystal
+    moved = replace(relaxation(crystal, energy=-3.0), final=crystal.replace(lattice=crystal.lattice * np.cbrt(growth)))
+    assert take_out(task, [moved]) == [wanted]
+    assert take_out(task, [Rejected("too_close")]) == [None]
 
 
 def test_crystals_that_lie_too_high_for_the_pool_are_not_asked_for_frameworks(make_config, host_file):

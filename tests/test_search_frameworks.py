@@ -5,6 +5,7 @@ from pymatgen.io.cif import CifWriter
 from model.composition import CellFormula, from_system
 from model.crystal import Crystal
 from model.framework import Framework, extract_frameworks
+from model.guests import host_groups
 from model.symmetry import SpaceGroup
 from search.frameworks import FrameworkPool, KnownFramework, fillings, frameworks_from_files
 from search.pipeline import _framework
@@ -73,6 +74,13 @@ def test_what_cannot_come_among_those_that_are_filled_is_passed_over():
     assert [framework.name for framework in everything.best()] == ["i", "h"]
 
 
+def test_a_host_from_a_file_stays_in_the_pool_when_a_poor_crystal_has_it():
+    pool = FrameworkPool(0.05, [{**cubic("file", 3.0), "guests": {}}], size=2)
+    pool.read([row("a", 0.9, cubic("f", 3.01)), row("b", 0.1, cubic("g", 4.0), cubic("h", 5.0))])
+    assert [framework.name for framework in pool.best()] == ["file", "g"]
+    assert pool.known["file"].parent_e_d == 0.9
+
+
 @pytest.mark.parametrize(("edge", "names"), [(3.02, ["f"]), (3.1, ["f", "g"])])
 def test_a_host_that_grew_further_than_the_limit_is_another(edge, names):
     assert list(pool_of(row("a", 0.1, cubic("f", 3.0)), row("b", 0.1, cubic("g", edge))).known) == names
@@ -86,8 +94,8 @@ def test_maps_read_from_disk_as_pairs_are_understood():
 # --- fillings -----------------------------------------------------------------------------------------------------
 
 
-def found(guests):
-    framework = KnownFramework.of(cubic("f", 3.0), row("a", 0.1))
+def found(guests, candidate="a"):
+    framework = KnownFramework.of(cubic("f", 3.0), row(candidate, 0.1))
     framework.guests += [tuple(guests.items())] if guests else []
     return framework
 
@@ -104,9 +112,10 @@ def test_only_cells_that_are_searched_and_only_guests_are_thought_of():
     assert (("Li", 1), ("Na", 1)) in fillings(found({"Li": 1}), cells, ["Li", "Na"], 1)
 
 
-def test_a_host_from_a_file_takes_every_filling_that_is_searched():
+@pytest.mark.parametrize("seen", [{}, {"Li": 1, "Na": 1}], ids=["new", "seen in a crystal"])
+def test_a_host_from_a_file_takes_every_filling_that_is_searched(seen):
     cells = from_system("Li-Na-Si", max_atoms=4)
-    several = list(fillings(found({}), cells, ["Li", "Na"], 0))
+    several = list(fillings(found(seen, candidate=None), cells, ["Li", "Na"], 0))
     assert [dict(guests) for guests in several] == [
         {"Li": 1, "Na": 1},
         {"Li": 1, "Na": 2},
@@ -128,6 +137,15 @@ def test_hosts_come_from_files_and_folders_in_their_primitive_cells(tmp_path, li
     (known,) = FrameworkPool(0.05, [from_folder]).known.values()
     assert known.host.identity == required(from_folder["host"]).identity
     assert known.parent is None and known.parent_e_d is None and known.guests == []
+
+
+def test_rounded_coordinates_in_a_file_do_not_lose_the_symmetry(tmp_path, licoo2):
+    host = licoo2.select(np.array(licoo2.symbols) != "Li")
+    host.replace(fractional=np.round(host.fractional, 3)).to_pymatgen().to(tmp_path / "coo2.vasp", fmt="poscar")
+    (record,) = frameworks_from_files([tmp_path / "coo2.vasp"])
+    (largest, *_) = host_groups(required(record["host"]))
+    assert largest.number == record["space_group_number"] == 166
+    assert 0 <= record["displacement"] < 0.01
 
 
 def test_a_folder_without_hosts_and_a_missing_file_are_errors(tmp_path):

@@ -59,6 +59,12 @@ def test_the_bar_is_the_window_or_the_best_tenth():
     assert told([], settings).bar() == 0.05
 
 
+def test_a_crystal_that_relaxed_at_the_second_time_only_may_be_changed():
+    first = candidate("a", 0.0, status="unconverged")
+    known = told([first, candidate("b", 0.0), candidate("c", 0.0)], PolicySettings())
+    assert list(known.parents) == ["b"]
+
+
 # --- the end ------------------------------------------------------------------------------------------------------
 
 
@@ -72,6 +78,8 @@ def test_the_bar_is_the_window_or_the_best_tenth():
         ({"candidates": 3}, "3 candidates are stored"),
         ({"cpu_seconds": 10}, None),
         ({"cpu_seconds": 9}, "9 CPU seconds are spent"),
+        ({"money": 0.006, "price": 2.0}, None),
+        ({"money": 0.005, "price": 2.0}, "0.005 of the money is spent, 0.005 was allowed"),
         ({"patience": 4}, None),
         ({"patience": 3}, "has fallen for 3 rounds"),
     ],

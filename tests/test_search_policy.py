@@ -179,6 +179,12 @@ def test_the_floor_reaches_every_arm_however_bad():
     assert {arm.cell for arm, _ in choose(NEW, without, 20, streams(), 1)} == {"LiSi"}
 
 
+def test_the_floor_reaches_bad_arms_in_rounds_of_few_picks_too():
+    made = book(PolicySettings(floor=0.1), LiSi=[1.0] * 99, **{cell: [0.0] * 99 for cell in CELLS[1:]})
+    picks = [arm.cell for number in range(300) for arm, _ in choose(NEW, made, 1, streams(number), 1)]
+    assert 15 < sum(cell != "LiSi" for cell in picks) < 45
+
+
 def test_of_equal_rewards_the_cheaper_goes_first():
     settings = PolicySettings(floor=0, strength=1)
     made = Book(settings)

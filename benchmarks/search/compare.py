@@ -15,7 +15,8 @@ What is done with them differs:
                  200 levels, 5 correctors, r 3, j 10
     stages       the same with our sampler
     off          all generators, equal shares
-    on           all generators but symmetric inpainting, budget given by the policy, hopeless relaxations given up
+    on           all generators but those on orbits of the host; the policy gives the budget, and gives up hopeless
+                 relaxations
     full         the same with all generators: what `hostguide search` does
 
 With `full` and `off`, `off` then goes on until it comes as low as `full` did, for `patience` times the seconds at most.
@@ -46,10 +47,10 @@ from model.dataset import read_crystals
 from model.distinct import DistinctCrystals
 from model.reference import Reference
 from model.stages import Symmetrizer
-from search.config import METHODS, NEW_METHODS, SearchConfig, check_config
+from search.config import METHODS, NEW_METHODS, SUBGROUP, SYMMETRIC, SearchConfig, check_config
 from search.pipeline import Stages, load_stages, search_here
 from search.prepare import load_reference
-from search.results import ResultStore, required
+from search.results import TIMINGS, ResultStore, required, write_json
 
 WINDOW = 0.05  # eV/atom
 LOW_SYMMETRY = {"Li-Si": (1, 2, 6)}  # groups that the paper does not count as symmetric; P1 and P-1 elsewhere
@@ -60,7 +61,7 @@ CONTENDERS: dict[str, tuple[tuple[str, ...], bool]] = {
     "papers": (("diffusion", "inpainting"), False),
     "stages": (("diffusion", "inpainting"), False),
     "off": (METHODS, False),
-    "on": (tuple(method for method in METHODS if method != "symmetric"), True),
+    "on": (tuple(method for method in METHODS if method not in (SYMMETRIC, SUBGROUP)), True),
     "full": (METHODS, True),
 }
 PIPELINE = ("papers", "stages")
@@ -101,7 +102,7 @@ def main() -> None:
         },
     }
     arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
-    print(table(outcomes))
+    print(table(outcomes, len(phases)))
     print(json.dumps(figures["summary"], indent=2))
 
 
@@ -173,12 +174,13 @@ class Run:
             self._tasks = search_here(self.config, reference, self.store, _stages(self.config, reference))
         spent = self.ends[-1] if self.ends else 0.0
         while spent < budget and self.reached(goal) is None:
-            began = time.process_time()
+            stored, began = self.store.tasks(), time.process_time()
             rows = next(self._tasks)
             task = rows[0]["task"]
             if task not in self.seconds:
-                self.seconds[task] = time.process_time() - began
-                self.clock.write_text(json.dumps(self.seconds))
+                timed = sum(row[name] or 0.0 for row in rows for name in TIMINGS)  # where a run was cut off before this
+                self.seconds[task] = timed if task in stored else time.process_time() - began
+                write_json(self.clock, self.seconds)
             spent += self.seconds[task]
             self.rows += rows
             self.ends += [spent] * len(rows)
@@ -305,12 +307,11 @@ def summarise(outcomes: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
 
 
 def _ratio(outcomes: dict[str, list[dict[str, Any]]], name: str, others: Sequence[str]) -> float | None:
-    """Median over seeds of distinct crystals of ``name`` over those of the best of the others."""
-    rivals = [outcomes[other] for other in others if outcomes.get(other)]
-    if not outcomes.get(name) or not rivals:
+    """Median over seeds of distinct crystals of ``name`` over those of the best other; None if one is missing."""
+    if any(not outcomes.get(contender) for contender in (name, *others)):
         return None
     ratios = [
-        one["distinct"] / max(1, *(rival[seed]["distinct"] for rival in rivals))
+        one["distinct"] / max(1, *(outcomes[other][seed]["distinct"] for other in others))
         for seed, one in enumerate(outcomes[name])
     ]
     return float(np.median(ratios))
@@ -335,8 +336,8 @@ def _line(figures: dict[str, Any]) -> str:
     )
 
 
-def table(outcomes: dict[str, list[dict[str, Any]]]) -> str:
-    """Medians over the seeds, spread in brackets, as Markdown."""
+def table(outcomes: dict[str, list[dict[str, Any]]], looked_for: int) -> str:
+    """Medians over the seeds, spread in brackets, as Markdown; known phases where any were looked for."""
     columns = {
         "candidates": ("candidates", 1, 0),
         "relaxed": ("relaxed", 1, 0),
@@ -348,7 +349,7 @@ def table(outcomes: dict[str, list[dict[str, Any]]]) -> str:
     lines = ["| | " + " | ".join([*columns, "known phases"]) + " |", "|---|" + "---|" * (len(columns) + 1)]
     for name, runs in outcomes.items():
         cells = [_cell([run[key] for run in runs], scale, digits) for key, scale, digits in columns.values()]
-        cells.append(_cell([len(run["rediscovered"]) for run in runs], 1, 0))
+        cells.append(_cell([len(run["rediscovered"]) for run in runs], 1, 0) if looked_for else "-")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
