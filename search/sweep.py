@@ -19,6 +19,8 @@ from model.symmetry import space_group
 from search.analyse import FOUND, KNOWN, new_figure, save_figure
 from search.results import pack, required
 
+SHOWN = 12  # names of frameworks in a message
+
 
 def fillings_of(frame: pd.DataFrame, framework: str) -> tuple[pd.DataFrame, Crystal]:
     """The candidates that one framework was filled to, and its empty host.
@@ -33,12 +35,13 @@ def fillings_of(frame: pd.DataFrame, framework: str) -> tuple[pd.DataFrame, Crys
         ValueError: the run filled no such framework, or several.
     """
     filled = frame[frame["framework"].notna() & frame["initial"].notna()]
-    names = sorted(filled["framework"].unique())
+    names = sorted(filled["framework"].unique(), key=lambda name: (not name.startswith("file-"), name))
     chosen = [name for name in names if name == framework] or [name for name in names if name.startswith(framework)]
     if len(chosen) != 1:
         what = f"{len(chosen)} frameworks of the run begin so" if chosen else "the run filled no such framework"
-        shown = ", ".join(chosen or names)
-        raise ValueError(f"--framework {framework}: {what}; choose from {shown or 'none, it filled no framework yet'}")
+        shown = chosen or names or ["none, it filled no framework yet"]
+        more = f" and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""
+        raise ValueError(f"--framework {framework}: {what}; choose from {', '.join(shown[:SHOWN])}{more}")
     rows = filled[filled["framework"] == chosen[0]]
     first = rows.iloc[0]
     whole = required(first["initial"])

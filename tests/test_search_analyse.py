@@ -32,7 +32,7 @@ def run(tmp_path, cobaltate):
 
 @pytest.fixture
 def filled_run(tmp_path, cobaltate, licoo2):
-    """A run in which a host was filled twice and what came of it gave a host that was filled again; and another host."""
+    """A run in which a host was filled twice, what came of it gave a host that was filled again; and another host."""
     row = cobaltate["rows"][0]
     assert row["formula"] == "LiCoO2"
     row = row | {"stage": "inpainted", "generator": "inpainting", "guests": ["Li"], "initial": pack(licoo2)}
