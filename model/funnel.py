@@ -21,6 +21,8 @@ def funnel(
 ) -> list[Relaxation]:  # fmt: skip
     """Relax the ``settings.share`` lowest crystals of every composition in full, one at least.
 
+    Crystals with and without named guests are not compared with each other.
+
     What is lowest is decided by the energy after ``settings.guest_steps`` steps in which only the guests move and the
     cell is fixed; where all atoms are guests, or none are named, by the energy of the crystal as it is. The full
     relaxation goes on from there. The others end as ``not_promising``, with the structure and energy that they have.
@@ -38,7 +40,7 @@ def funnel(
     if settings.share == 1:
         return relax(crystals, potential, settings, free=free, known=known, batch_size=batch_size)
     results = _cheaply(crystals, potential, settings, free, guests, batch_size)
-    chosen = _lowest(results, settings.share)
+    chosen = _lowest(results, [_some(mask) for mask in guests], settings.share)
     full = relax(
         [results[i].final for i in chosen], potential, settings, free=[free[i] for i in chosen], known=known,
         batch_size=batch_size,
@@ -55,7 +57,7 @@ def _cheaply(
     """Every crystal after its single point, or after the steps of its guests alone."""
     update = {"cell": "fixed", "hopeless": None, "keep_symmetry": False}
     results: dict[int, Relaxation] = {}
-    alone = {i for i, mask in enumerate(guests) if mask is not None and mask.any() and not mask.all()}
+    alone = {i for i, mask in enumerate(guests) if _some(mask)}
     for moving, steps in ((alone, settings.guest_steps), (set(range(len(crystals))) - alone, 0)):
         indices = sorted(moving)
         masks = [_both(guests[i], free[i]) if steps else free[i] for i in indices]
@@ -71,12 +73,17 @@ def _both(guests: np.ndarray | None, free: np.ndarray | None) -> np.ndarray | No
     return guests if free is None or guests is None else guests & free
 
 
-def _lowest(results: Sequence[Relaxation], share: float) -> list[int]:
-    """Indices of the lowest share of every composition, among those that have an energy."""
-    groups: dict[str, list[int]] = defaultdict(list)
+def _some(guests: np.ndarray | None) -> bool:
+    """Whether guests are named, and something else is there."""
+    return guests is not None and bool(guests.any()) and not guests.all()
+
+
+def _lowest(results: Sequence[Relaxation], alone: Sequence[bool], share: float) -> list[int]:
+    """Indices of the lowest share of every composition, among those that have an energy and went the same way."""
+    groups: dict[tuple[str, bool], list[int]] = defaultdict(list)
     for index, result in enumerate(results):
         if usable(result):
-            groups[result.initial.formula].append(index)
+            groups[result.initial.formula, alone[index]].append(index)
     kept = [
         sorted(group, key=lambda i: results[i].energy_final)[: math.ceil(share * len(group))]
         for group in groups.values()

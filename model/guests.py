@@ -193,7 +193,7 @@ def host_groups(host: Crystal, *, symprec: float = EXACT) -> list[HostGroup]:
 
 
 def has_symmetric_subgroups(number: int) -> bool:
-    """Whether a space group has subgroups with all of its translations and more: not where its point group is prime."""
+    """Whether a space group has subgroups with more than translations: not where its point group has prime order."""
     return not (number <= 9 or 143 <= number <= 146)  # 1, -1, 2, m; 3
 
 
@@ -265,17 +265,17 @@ def on_orbits(blank: Blank, groups: Sequence[HostGroup], descend: float = 0.0) -
     Args:
         blank: its seed decides everything.
         groups: of its host, largest first, see `host_groups`.
-        descend: chance to pass over a group that would do.
+        descend: chance to pass over a group, and come back to it only if no smaller one will do.
 
     Returns:
         the blank as it is where no group but the translations has room for so many guests.
     """
     rng = np.random.default_rng([blank.seed, 1])
-    for group in groups:
-        if group.number > 1 and rng.random() >= descend:
-            placed = place_guests(blank, group)
-            if placed is not None:
-                return placed
+    symmetric = [group for group in groups if group.number > 1]
+    for group in sorted(symmetric, key=lambda _: rng.random() < descend):
+        placed = place_guests(blank, group)
+        if placed is not None:
+            return placed
     return blank
 
 

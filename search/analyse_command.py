@@ -35,7 +35,7 @@ from search.inpaint import read_host
 from search.prepare import run_stability
 from search.results import load_results, required
 from search.storage import RunPath, is_run
-from search.sweep import draw_sweep, empty_host, fillings_of, guest_sweep
+from search.sweep import draw_sweep, empty_host, fillings_of, guest_sweep, relaxed_fillings
 from search.tables import rank, write_cif
 
 
@@ -77,6 +77,8 @@ def analyse(
     if guest is None and (barriers or equal_sites or host or framework):
         raise ValueError("say with --guest which element moves")
     frame = load_results(source, structures=False) if is_run(source) else None
+    if host and framework:
+        raise ValueError(f"give --host or --framework, not both: {framework} has a host")
     if frame is None and (host or framework):
         raise ValueError("--host and --framework, for the voltage curve, need the folder of a run")
     uptake = None
@@ -91,7 +93,7 @@ def analyse(
     if guest is not None:
         _ways(console, crystals, guest, barriers, equal_sites, max_length, out)
     if uptake is not None and guest is not None:
-        _show_uptake(console, uptake, guest, out)
+        _show_uptake(console, uptake, guest, out, "" if framework is None else f"-{framework}")
     console.print(f"Tables and pictures: {out}", soft_wrap=True)
 
 
@@ -107,25 +109,27 @@ def _uptake(frame: pd.DataFrame, stability: Stability, guest: str, host: str | N
     """Of a composition by whatever the run and its reference know, or of one framework alone."""
     crystal = None
     if framework is not None:
-        filled, crystal = fillings_of(frame, framework)
-        host = host or crystal.composition.reduced_formula
-        guest_sweep(filled, guest, host)  # before the relaxation: refuses what has no relaxed filling
+        filled, crystal = fillings_of(frame, framework, guest)
+        host = crystal.composition.reduced_formula
+        relaxed_fillings(filled, guest, host)  # refuses what has none before anything is computed
         frame = pd.concat([filled, pd.DataFrame([empty_host(crystal, filled, stability)])])
     assert host is not None
     sweep = guest_sweep(frame, guest, host, crystal)
     return _Uptake(host, sweep, run_voltages(frame, guest, host, stability, known=framework is None))
 
 
-def _show_uptake(console: Console, uptake: _Uptake, guest: str, out: Path) -> None:
+def _show_uptake(console: Console, uptake: _Uptake, guest: str, out: Path, suffix: str) -> None:
     host, sweep, steps = uptake
     console.print(_sweep_table(sweep, guest, host))
-    sweep.to_csv(out / "sweep.csv", index=False)
-    draw_sweep(sweep, guest, host, out / "sweep.png")
+    sweep.to_csv(out / f"sweep{suffix}.csv", index=False)
+    draw_sweep(sweep, guest, host, out / f"sweep{suffix}.png")
+    picture = out / f"voltage{suffix}.png"
     if not steps:
+        picture.unlink(missing_ok=True)  # of an earlier time
         console.print(f"No voltages: not two stable phases of {guest} in {host} are known.")
         return
     console.print(_voltage_table(steps, guest))
-    draw_voltages(steps, guest, host, out / "voltage.png")
+    draw_voltages(steps, guest, host, picture)
 
 
 def _crystals(frame: pd.DataFrame | None, source: RunPath, top: int) -> list[tuple[str, Crystal]]:

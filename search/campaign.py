@@ -141,6 +141,13 @@ class Campaign:
                 f"generators: exchange knows no structure type for {', '.join(list(self.cells)[:5])}; "
                 "raise compositions.max_atoms or add diffusion or random"
             )
+        filling = [method for method in self.config.generators if method in HOST_METHODS]
+        groups = {record["space_group_number"]: record["space_group"] for record in self.files}
+        if not new and not any(_suits(method, number) for method in filling for number in groups):
+            raise ValueError(
+                f"generators: {', '.join(filling)} keep a space group, of which the hosts in frameworks.files have too "
+                f"little ({', '.join(groups.values())}); add inpainting"
+            )
 
     def known(self, rows: Iterable[Row] = ()) -> Known:
         """What the rows of whole rounds say; `Known.read` adds those of later ones."""

@@ -14,12 +14,11 @@ import numpy as np
 from model.composition import CellFormula
 from model.crystal import Crystal
 from model.distinct import DistinctCrystals, DistinctSettings, distance_fingerprints
-from model.symmetry import refine
+from model.symmetry import ANGLE_TOLERANCE, SYMPREC, refine
 from search.inpaint import read_host
 from search.results import pack, required
 
 Guests = tuple[tuple[str, int], ...]  # element and count, sorted by element
-ROUNDED = 0.01  # Å, what coordinates in files are rounded by
 
 
 @dataclass(eq=False, slots=True)
@@ -187,7 +186,7 @@ def _distance(some: Guests, others: Guests) -> int:
 def frameworks_from_files(paths: Iterable[str | Path]) -> list[dict[str, Any]]:
     """Hosts from files, or from all files of a folder, in their primitive cells; see `search.results.FRAMEWORK`.
 
-    They are moved onto the space group that they have within `ROUNDED`.
+    They are moved onto the space group that they have within 0.1 Å, as the first rung of the ladder does it.
 
     Raises:
         ValueError: a file cannot be read, or a folder holds none.
@@ -207,16 +206,18 @@ def _files(paths: Iterable[str | Path]) -> Iterator[Path]:
 
 
 def _from_file(path: Path) -> dict[str, Any]:
-    host = Crystal.from_pymatgen(read_host(path).to_pymatgen().get_primitive_structure())
-    refined = refine(host, ROUNDED, -1.0)
-    host = refined.parent if refined else host
+    whole = read_host(path)
+    host = Crystal.from_pymatgen(whole.to_pymatgen().get_primitive_structure())
+    refined = refine(host)
+    if refined and refined.space_group.number > 1:
+        host = refined.parent
     return {
-        "framework": f"file-{path.stem}-{host.identity[:8]}",
+        "framework": f"file-{path.stem}-{whole.identity[:8]}",  # of what is read: the same on every machine
         "host": pack(host),
         "guests": {},
         "space_group": refined.space_group.symbol if refined else "P1",
         "space_group_number": refined.space_group.number if refined else 1,
-        "symprec": ROUNDED,
-        "angle_tolerance": None,
+        "symprec": SYMPREC,
+        "angle_tolerance": ANGLE_TOLERANCE,
         "displacement": refined.displacement if refined else 0.0,
     }

@@ -132,12 +132,9 @@ class Ending:
             return f"{self.candidates} candidates are stored, {stop.candidates} were asked for"
         if stop.cpu_seconds is not None and self.seconds >= stop.cpu_seconds:
             return f"{self.seconds:.0f} CPU seconds are spent, {stop.cpu_seconds:g} were allowed"
-        if (
-            stop.money is not None
-            and stop.price is not None
-            and (cost := self.seconds / 3600 * stop.price) >= stop.money
-        ):
-            return f"{cost:.3g} of the money is spent, {stop.money:g} was allowed"
+        cost = self.seconds / 3600 * (stop.price or 0.0)
+        if stop.money is not None and cost >= stop.money:
+            return f"{cost:.3g} are spent at {stop.price:g} an hour, {stop.money:g} were allowed"
         since = number - self.policy.lookahead - 1 - self._improved
         if stop.patience is not None and self.candidates and since >= stop.patience:
             return f"no formula's E_d below {window:g} eV/atom has fallen for {since} rounds"
@@ -168,7 +165,7 @@ class Known:
         self.parents: dict[str, Parent] = {}
         self.novelty, self.ending = Novelty(), Ending(policy)
         self._lowest: dict[str, tuple[float, float]] = {}  # formula -> E_d and volume of the lowest
-        self._changed: set[int] = set()  # crystals that `parents` holds, as `Novelty` counts them
+        self._held: set[int] = set()  # crystals that `parents` holds, as `Novelty` counts them
         self._spent: dict[Spent, int] = {}  # in the order in which they were met
         self._number, self._work, self._e_d = array("i"), array("d"), array("d")  # of each candidate
 
@@ -206,8 +203,8 @@ class Known:
             self._lowest[formula] = (e_d, row["volume_per_atom"])
         if e_d < 0:
             self.found[formula] = min(row["energy"], self.found.get(formula, math.inf))
-        if e_d <= COMPARED and crystal not in self._changed:
-            self._changed.add(crystal)
+        if e_d <= COMPARED and crystal not in self._held:
+            self._held.add(crystal)
             name, content = row["candidate"], required(row["final"]).to_bytes()
             self.parents[name] = Parent(name, row["cell_formula"], content, e_d, row["lattice_system"])
 

@@ -66,7 +66,7 @@ class PolicySettings(Settings):
     window: float = Field(0.05, gt=0)  # eV/atom, E_d below which a crystal is worth finding
     quantile: float = Field(0.1, gt=0, le=1)  # while fewer are below `window`, this best share of all counts instead
     give_up: float | None = Field(2.0, ge=1)  # bars above the hull; what will hardly relax lower is ended early
-    floor: float = Field(0.05, ge=0, le=1)  # share of a round that goes to the arms tried least, whatever their E_d
+    floor: float = Field(0.05, ge=0, le=1)  # chance of a pick to go to the arm tried least, whatever its E_d
     strength: float = Field(16.0, gt=0)  # candidates that what is known of relatives counts for
     new_strength: float = Field(4.0, gt=0)  # the same where it is about what is new
     evaluation_cost: float = Field(0.3, ge=0)  # one evaluation of the score network in evaluations of the potential
@@ -423,7 +423,7 @@ def work_an_atom(row: Mapping[str, Any], settings: PolicySettings) -> float:
 def host_class(parent_e_d: float | None, bar: float) -> int:
     """How good the best crystal is in which a framework was found: below the bar, twice, four times it, or worse.
 
-    A framework from a file has no parent and a class of its own.
+    A framework from a file that no crystal of the search has had yet has a class of its own.
     """
     if parent_e_d is None:
         return 5

@@ -76,9 +76,17 @@ def hull_energies(config: SearchConfig, reference: Reference) -> dict[str, float
 
 
 def run_stability(run: RunPath) -> Stability:
-    """The hull that the candidates of a stored search were measured against."""
+    """The hull that the candidates of a stored search were measured against.
+
+    Raises:
+        ValueError: the reference is not what it was then.
+    """
     config = load_config(run / "config.yaml")
-    return Stability(load_reference(config), config.compositions.elements)
+    reference = load_reference(config)
+    was = json.loads((run / "run.json").read_text())["reference"]
+    if was != describe_reference(reference):
+        raise ValueError(f"{run} was measured against {was}, and the reference is now {describe_reference(reference)}")
+    return Stability(reference, config.compositions.elements)
 
 
 def manifest(config: SearchConfig, reference: Reference) -> dict[str, Any]:

@@ -22,38 +22,41 @@ from search.results import pack, required
 SHOWN = 12  # names of frameworks in a message
 
 
-def fillings_of(frame: pd.DataFrame, framework: str) -> tuple[pd.DataFrame, Crystal]:
-    """The candidates that one framework was filled to, and its empty host.
+def fillings_of(frame: pd.DataFrame, framework: str, guest: str) -> tuple[pd.DataFrame, Crystal]:
+    """The candidates that one framework was filled to with one guest, and its empty host.
 
     Where such a candidate, relaxed, gave a framework again, its fillings belong to them too.
 
     Args:
         frame: results of a run.
         framework: its name, or the beginning of it.
+        guest: element.
 
     Raises:
-        ValueError: the run filled no such framework, or several.
+        ValueError: the run filled no such framework with this guest alone, or several.
     """
-    filled = frame[frame["framework"].notna() & frame["initial"].notna()]
+    alone = frame["guests"].map(lambda guests: guests is not None and list(guests) == [guest])
+    filled = frame[frame["framework"].notna() & frame["initial"].notna() & alone]
     names = sorted(filled["framework"].unique(), key=lambda name: (not name.startswith("file-"), name))
     chosen = [name for name in names if name == framework] or [name for name in names if name.startswith(framework)]
+    if not names:
+        raise ValueError(f"--framework {framework}: the run filled no framework with {guest} alone")
     if len(chosen) != 1:
-        what = f"{len(chosen)} frameworks of the run begin so" if chosen else "the run filled no such framework"
-        shown = chosen or names or ["none, it filled no framework yet"]
+        what = f"{len(chosen)} frameworks begin so" if chosen else f"none of this name was filled with {guest} alone"
+        shown = chosen or names
         more = f" and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""
         raise ValueError(f"--framework {framework}: {what}; choose from {', '.join(shown[:SHOWN])}{more}")
     rows = filled[filled["framework"] == chosen[0]]
-    first = rows.iloc[0]
-    whole = required(first["initial"])
+    whole = required(rows.iloc[0]["initial"])
     count = 0
     while len(rows) > count:
         count = len(rows)
         rows = filled[filled["framework"].isin(rows["framework"]) | filled["parent"].isin(rows["candidate"])]
-    return rows, whole.select(~np.isin(whole.symbols, list(first["guests"])))
+    return rows, whole.select(np.array(whole.symbols) != guest)
 
 
 def empty_host(host: Crystal, filled: pd.DataFrame, stability: Stability) -> dict[str, Any]:
-    """The host without guests, relaxed as its fillings were, as one more row of theirs.
+    """The host without guests, relaxed as the lowest of its fillings was, as one more row of theirs.
 
     Args:
         host: as it was filled.
@@ -64,11 +67,10 @@ def empty_host(host: Crystal, filled: pd.DataFrame, stability: Stability) -> dic
         ValueError: it does not relax.
     """
     like = filled.iloc[0]
-    settings = RelaxSettings.model_validate_json(like["relaxation"])
-    settings = settings.model_copy(update={"hopeless": None, "share": 1.0})
+    settings = RelaxSettings.model_validate_json(like["relaxation"]).model_copy(update={"hopeless": None})
     (outcome,) = relax([host], CHGNetPotential(str(like["potential"]).removeprefix("chgnet-")), settings)
     if not outcome.converged:
-        raise ValueError(f"the empty host {host.formula} of {like['framework']} does not relax: {outcome.reason}")
+        raise ValueError(f"the empty host {host.formula} does not relax: {outcome.reason}")
     group = space_group(outcome.final)
     return {
         "candidate": "empty host",
@@ -83,6 +85,20 @@ def empty_host(host: Crystal, filled: pd.DataFrame, stability: Stability) -> dic
     }
 
 
+def relaxed_fillings(frame: pd.DataFrame, guest: str, host: str) -> pd.DataFrame:
+    """The relaxed candidates that are made of a host and a guest, with the column x of `guest_sweep`.
+
+    Raises:
+        ValueError: the host holds the guest, or there is none.
+    """
+    relaxed = frame[(frame["status"] == "relaxed") & frame["e_d"].notna()]
+    content = relaxed["formula"].map(lambda formula: guest_content(formula, guest, host))
+    relaxed = relaxed.assign(x=content).dropna(subset="x")
+    if relaxed.empty:
+        raise ValueError(f"the run has no relaxed crystal made of {host} and {guest}")
+    return relaxed
+
+
 def guest_sweep(frame: pd.DataFrame, guest: str, host: str, framework: Crystal | None = None) -> pd.DataFrame:
     """The candidate of lowest E_d for each content of a guest, by increasing content.
 
@@ -95,18 +111,13 @@ def guest_sweep(frame: pd.DataFrame, guest: str, host: str, framework: Crystal |
     Returns:
         x (guests a formula unit of the host), formula, space_group, e_d (eV/atom), volume (Å³ a formula unit of the
         host), expansion (relative, against the volume at x = 0, if that is there), candidate, and of inpainted crystals
-        volume_change (relative, while relaxing) and host_kept: whether
-        pymatgen's StructureMatcher maps the host after relaxation onto the framework (topotactic).
+        volume_change (relative, while relaxing) and host_kept: whether pymatgen's StructureMatcher maps the host after
+        relaxation onto the framework (topotactic).
 
     Raises:
         ValueError: the host holds the guest, or the run has no relaxed crystal of this host.
     """
-    relaxed = frame[(frame["status"] == "relaxed") & frame["e_d"].notna()]
-    content = relaxed["formula"].map(lambda formula: guest_content(formula, guest, host))
-    relaxed = relaxed.assign(x=content).dropna(subset="x")
-    if relaxed.empty:
-        raise ValueError(f"the run has no relaxed crystal made of {host} and {guest}")
-    best = relaxed.sort_values(["x", "e_d", "candidate"]).drop_duplicates("x")
+    best = relaxed_fillings(frame, guest, host).sort_values(["x", "e_d", "candidate"]).drop_duplicates("x")
     sweep = pd.DataFrame([_described(row, guest, host, framework) for row in best.to_dict("records")])
     empty = sweep.loc[sweep["x"] == 0, "volume"]
     sweep["expansion"] = sweep["volume"] / (empty.iloc[0] if len(empty) else np.nan) - 1

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from model.batch import Batch
 from model.crystal import Crystal
-from model.guests import HostGroup, draw_orbits, has_symmetric_subgroups, host_groups, place_guests
+from model.guests import HostGroup, draw_orbits, has_symmetric_subgroups, host_groups, on_orbits, place_guests
 from model.sampler import AncestralSettings, Blank, HeunSettings, PredictorCorrectorSettings, sample
 from model.symmetry import space_group
 from model.wyckoff import wyckoff_positions
@@ -197,3 +197,13 @@ def test_a_blank_of_another_host_is_refused(licoo2):
         place_guests(blank(licoo2, [3]), group)
     with pytest.raises(ValueError, match="a blank with a projector needs places"):
         Blank(licoo2, licoo2.numbers == 3, 0, projector=group.projector([]))
+
+
+def test_guests_come_back_to_a_group_that_was_passed_over_rather_than_lose_all_symmetry():
+    host = Crystal.from_pymatgen(TIS2)
+    groups = host_groups(host)
+    given = [blank(host, [3], seed) for seed in range(40)]
+    assert all(on_orbits(one, groups[-2:], 0.9).projector is not None for one in given)
+    assert on_orbits(given[0], groups[-1:], 0.9).projector is None
+    taken = {len(on_orbits(one, groups, 0.5).projector.targets) for one in given}
+    assert max(taken) == len(groups[0]) and len(taken) > 2

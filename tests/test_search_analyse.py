@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +9,7 @@ from typer.testing import CliRunner
 from model.crystal import Crystal
 from model.migration import Barrier
 from model.reference import packaged_reference
+from model.relax import RelaxSettings
 from search.analyse import (
     coordination_table,
     draw_barriers,
@@ -20,7 +23,7 @@ from search.analyse import (
 from search.cli import app
 from search.prepare import remember, run_stability
 from search.results import ResultStore, load_results, pack
-from search.sweep import guest_sweep
+from search.sweep import empty_host, fillings_of, guest_sweep
 
 
 @pytest.fixture
@@ -45,6 +48,7 @@ def filled_run(tmp_path, cobaltate, licoo2):
             ("d", "host-2", "c2", -5.9),
         )
     ]
+    rows.append(rows[0] | {"candidate": "e", "guests": ["Co", "Li"], "energy": -9.0})  # not Li alone
     ResultStore(tmp_path / "run").append("00000-gen-000-test", rows)
     remember(tmp_path / "run", cobaltate["config"], packaged_reference())
     return tmp_path / "run"
@@ -144,7 +148,7 @@ def test_a_run_is_analysed_with_its_voltages(run):
 
 def test_a_framework_is_swept_alone_from_its_empty_host_on(filled_run):
     text = analysed(filled_run, "--guest", "Li", "--framework", "host-1")
-    sweep = pd.read_csv(filled_run / "analysis" / "sweep.csv")
+    sweep = pd.read_csv(filled_run / "analysis" / "sweep-host-1.csv")
     assert sweep["candidate"].tolist() == ["empty host", "c"]
     assert sweep["formula"].tolist() == ["CoO2", "LiCoO2"] and sweep["host_kept"].tolist() == [True, True]
     assert sweep["expansion"].tolist() == pytest.approx([0.0, sweep["volume"][1] / sweep["volume"][0] - 1])
@@ -153,6 +157,21 @@ def test_a_framework_is_swept_alone_from_its_empty_host_on(filled_run):
     assert -7 < empty < -6  # CHGNet 0.3.0 of O3-CoO2, eV/atom
     voltage = -(4 * -5.8 - 3 * empty - stability.hull_energy("Li"))
     assert f"│ CoO2 │ LiCoO2 │ 0.00 – 1.00 │ {voltage:.2f} │" in text
+
+
+def test_a_hull_that_is_not_the_run_s_own_is_refused(filled_run):
+    remembered = json.loads((filled_run / "run.json").read_text())
+    (filled_run / "run.json").write_text(json.dumps(remembered | {"reference": "another"}))
+    with pytest.raises(ValueError, match="was measured against another, and the reference is now"):
+        run_stability(filled_run)
+
+
+def test_an_empty_host_that_does_not_relax_is_told(filled_run):
+    rows, host = fillings_of(load_results(filled_run, structures=False), "host-1", "Li")
+    assert host.formula == "CoO2"
+    rows = rows.assign(relaxation=RelaxSettings(max_steps=0).model_dump_json())
+    with pytest.raises(ValueError, match="the empty host CoO2 does not relax: step_limit"):
+        empty_host(host.replace(lattice=0.9 * host.lattice), rows, run_stability(filled_run))
 
 
 def test_without_two_phases_there_are_no_voltages(filled_run):
@@ -200,12 +219,16 @@ def test_the_sweep_takes_the_best_of_each_content_and_says_if_the_host_stayed(li
         (("{file}", "--guest", "Li", "--host", "CoO2"), "need the folder of a run"),
         (("{file}", "--guest", "Li", "--framework", "f"), "need the folder of a run"),
         (("{run}", "--framework", "f"), "say with --guest which element moves"),
-        (("{run}", "--guest", "Li", "--framework", "f"), "f: the run filled no such framework; choose from none"),
+        (("{run}", "--guest", "Li", "--framework", "f"), "f: the run filled no framework with Li alone"),
         (
             ("{filled}", "--guest", "Li", "--framework", "host"),
-            "host: 2 frameworks of the run begin so.* host-1, host-2",
+            "2 frameworks begin so; choose from host-1, host-2$",
         ),
-        (("{filled}", "--guest", "Li", "--framework", "x"), "x: the run filled no such framework.* host-1, host-2"),
+        (
+            ("{filled}", "--guest", "Li", "--framework", "x"),
+            "x: none of this name .* Li alone; .* b-f0, host-1",
+        ),
+        (("{filled}", "--guest", "Li", "--framework", "host-1", "--host", "CoO2"), "--host or --framework, not both"),
         (("{file}", "--guest", "Li", "--max-length", "0"), r"--max-length and --height must be positive, got 0\.0"),
         (("{file}", "--against", "nowhere.parquet"), r"nowhere\.parquet does not exist"),
         (("nowhere.cif",), r"nowhere\.cif does not exist"),

@@ -393,6 +393,34 @@ def test_each_generator_has_its_own_settings(make_config, cobaltate):
     }
 
 
+@pytest.mark.parametrize(
+    ("group", "methods"),
+    [(166, {"inpainting", "symmetric", "subgroup"}), (2, {"inpainting", "symmetric"}), (1, {"inpainting"})],
+)
+def test_a_host_is_filled_by_what_its_symmetry_allows(make_config, host_file, monkeypatch, group, methods):
+    (record,) = frameworks_from_files([host_file])
+    monkeypatch.setattr("search.campaign.frameworks_from_files", lambda _: [{**record, "space_group_number": group}])
+    host_methods = {
+        "compositions": {"formulas": ["LiCoO2"], "max_atoms": 4},
+        "frameworks": {"files": [str(host_file)], "guests": ["Li"]},
+        "policy": {"generated": 12, "samples": 1, "feedback": False},
+    }
+    config = make_config(generators=["inpainting", "symmetric", "subgroup"], **host_methods)
+    tasks = planned(campaign_of(config), 0)
+    assert {plan.method for task in tasks for plan in task.plans} == methods
+    for task in tasks:
+        assert all(mask.tolist() == [False, False, False, True] for mask in task.guests)
+        assert len(task.only(1).guests) == 1
+    if "subgroup" not in methods:
+        with pytest.raises(ValueError, match=r"subgroup keep a space group, of which the hosts .*R-3m.*add inpainting"):
+            campaign_of(make_config(generators=["subgroup"], **host_methods))
+
+
+def test_new_crystals_have_no_named_guests(make_config):
+    (task, *_) = planned(campaign_of(make_config(generators=["diffusion"])), 0)
+    assert task.guests == [None] * len(task.plans)
+
+
 def test_an_origin_fits_the_results(cobaltate):
     for task in planned(campaign_of(cobaltate["config"]), 1, cobaltate["rows"]):
         for plan in task.plans:

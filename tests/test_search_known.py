@@ -79,7 +79,7 @@ def test_a_crystal_that_relaxed_at_the_second_time_only_may_be_changed():
         ({"cpu_seconds": 10}, None),
         ({"cpu_seconds": 9}, "9 CPU seconds are spent"),
         ({"money": 0.006, "price": 2.0}, None),
-        ({"money": 0.005, "price": 2.0}, "0.005 of the money is spent, 0.005 was allowed"),
+        ({"money": 0.005, "price": 2.0}, "0.005 are spent at 2 an hour, 0.005 were allowed"),
         ({"patience": 4}, None),
         ({"patience": 3}, "has fallen for 3 rounds"),
     ],

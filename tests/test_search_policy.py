@@ -185,6 +185,19 @@ def test_the_floor_reaches_bad_arms_in_rounds_of_few_picks_too():
     assert 15 < sum(cell != "LiSi" for cell in picks) < 45
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"batch": 101}, "less than or equal to 100"),
+        ({"stop": {"money": 5}}, "money and price belong together"),
+        ({"stop": {"price": 5}}, "money and price belong together"),
+    ],
+)
+def test_bad_settings_are_refused(settings, words):
+    with pytest.raises(ValueError, match=words):
+        PolicySettings(**settings)
+
+
 def test_of_equal_rewards_the_cheaper_goes_first():
     settings = PolicySettings(floor=0, strength=1)
     made = Book(settings)

@@ -158,6 +158,14 @@ def test_without_ranges_settings_are_as_configured(make_config):
     assert set(task.settings) == {AncestralSettings(steps=9)} and task.relaxation == config.relaxation
 
 
+def test_samples_under_way_are_known(make_config):
+    config = make_config(tuning=Tuning(samples=(1, 6)))
+    rows = [{"stage": "inpainted", "round": 4, "samples": 5}]
+    found = tuner(config, [], 0.1)
+    found.under_way(rows)
+    assert [trial.values for trial in found.trials["samples"]] == [{"samples": 5}]
+
+
 def test_samples_a_framework_are_tuned_round_by_round(make_config):
     config = make_config(tuning=Tuning(samples=(1, 6)))
     rows = made(planned(Campaign(config, lambda cell: 16.0), 0, []), stage="inpainted")

@@ -165,6 +165,7 @@ class Run:
         self.seconds: dict[str, float] = json.loads(self.clock.read_text()) if self.clock.exists() else {}
         self.rows: list[dict[str, Any]] = []
         self.ends: list[float] = []  # CPU seconds when each row's task was done
+        self._stored = self.store.tasks()
         self._tasks: Iterator[list[dict[str, Any]]] | None = None
 
     def search(self, budget: float, goal: float = -np.inf) -> None:
@@ -174,12 +175,13 @@ class Run:
             self._tasks = search_here(self.config, reference, self.store, _stages(self.config, reference))
         spent = self.ends[-1] if self.ends else 0.0
         while spent < budget and self.reached(goal) is None:
-            stored, began = self.store.tasks(), time.process_time()
+            began = time.process_time()
             rows = next(self._tasks)
-            task = rows[0]["task"]
+            taken, task = time.process_time() - began, rows[0]["task"]
             if task not in self.seconds:
-                timed = sum(row[name] or 0.0 for row in rows for name in TIMINGS)  # where a run was cut off before this
-                self.seconds[task] = timed if task in stored else time.process_time() - began
+                if task in self._stored:  # the run was cut off before the seconds were
+                    taken = sum(row[name] or 0.0 for row in rows for name in TIMINGS)
+                self.seconds[task] = taken
                 write_json(self.clock, self.seconds)
             spent += self.seconds[task]
             self.rows += rows
