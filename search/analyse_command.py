@@ -107,14 +107,15 @@ class _Uptake(NamedTuple):
 
 def _uptake(frame: pd.DataFrame, stability: Stability, guest: str, host: str | None, framework: str | None) -> _Uptake:
     """Of a composition by whatever the run and its reference know, or of one framework alone."""
-    crystal = None
+    alone = None
     if framework is not None:
         filled, crystal = fillings_of(frame, framework, guest)
         host = crystal.composition.reduced_formula
         relaxed_fillings(filled, guest, host)  # refuses what has none before anything is computed
-        frame = pd.concat([filled, pd.DataFrame([empty_host(crystal, filled, stability)])])
+        empty = empty_host(crystal, filled, stability)
+        frame, alone = pd.concat([filled, pd.DataFrame([empty])]), required(empty["final"])
     assert host is not None
-    sweep = guest_sweep(frame, guest, host, crystal)
+    sweep = guest_sweep(frame, guest, host, alone)
     return _Uptake(host, sweep, run_voltages(frame, guest, host, stability, known=framework is None))
 
 

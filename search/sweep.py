@@ -106,13 +106,14 @@ def guest_sweep(frame: pd.DataFrame, guest: str, host: str, framework: Crystal |
         frame: results of a run.
         guest: element.
         host: formula unit without the guest, for example ``CoO2``.
-        framework: what the host is compared with after relaxation; what was filled when left out.
+        framework: what the host is compared with after relaxation, in the same cell or one of several such; what was
+            filled when left out.
 
     Returns:
         x (guests a formula unit of the host), formula, space_group, e_d (eV/atom), volume (Å³ a formula unit of the
         host), expansion (relative, against the volume at x = 0, if that is there), candidate, and of inpainted crystals
         volume_change (relative, while relaxing) and host_kept: whether pymatgen's StructureMatcher maps the host after
-        relaxation onto the framework (topotactic).
+        relaxation onto the framework (topotactic), atoms off by 0.3 of their mean spacing, root mean square, at most.
 
     Raises:
         ValueError: the host holds the guest, or the run has no relaxed crystal of this host.
@@ -142,7 +143,9 @@ def _described(row: dict[str, Any], guest: str, host: str, framework: Crystal | 
 
 
 def _alike(one: Crystal, other: Crystal) -> bool:
-    return bool(StructureMatcher().fit(one.to_pymatgen(), other.to_pymatgen()))
+    matcher = StructureMatcher(primitive_cell=False, attempt_supercell=True)
+    distance = matcher.get_rms_dist(one.to_pymatgen(), other.to_pymatgen())
+    return distance is not None and distance[0] <= matcher.stol
 
 
 def draw_sweep(sweep: pd.DataFrame, guest: str, host: str, path: Path) -> None:
