@@ -145,7 +145,7 @@ def _described(row: dict[str, Any], guest: str, host: str, framework: Crystal | 
 def _alike(one: Crystal, other: Crystal) -> bool:
     matcher = StructureMatcher(primitive_cell=False, attempt_supercell=True)
     distance = matcher.get_rms_dist(one.to_pymatgen(), other.to_pymatgen())
-    return distance is not None and distance[0] <= matcher.stol
+    return distance is not None and bool(distance[0] <= matcher.stol)
 
 
 def draw_sweep(sweep: pd.DataFrame, guest: str, host: str, path: Path) -> None:
