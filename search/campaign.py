@@ -129,25 +129,10 @@ class Campaign:
         self.cells = {str(cell): cell for cell in config.compositions.expand()}
         self.digest = digest(config)
         self.files = frameworks_from_files(config.frameworks.files)
-        self._check_beginning()
+        check_beginning(config)
         self._fillings: dict[str, tuple[int, list[tuple[str, str]]]] = {}
         self._beside: dict[str, list[str]] = {}
         self._changes: dict[tuple[str, str], list[Crystal]] = {}
-
-    def _check_beginning(self) -> None:
-        new = set(self.config.generators) & set(NEW_METHODS)
-        if new == {EXCHANGE} and not self.files and not any(map(exchanges, self.cells.values())):
-            raise ValueError(
-                f"generators: exchange knows no structure type for {', '.join(list(self.cells)[:5])}; "
-                "raise compositions.max_atoms or add diffusion or random"
-            )
-        filling = [method for method in self.config.generators if method in HOST_METHODS]
-        groups = {record["space_group_number"]: record["space_group"] for record in self.files}
-        if not new and not any(_suits(method, number) for method in filling for number in groups):
-            raise ValueError(
-                f"generators: {', '.join(filling)} keep a space group, of which the hosts in frameworks.files have too "
-                f"little ({', '.join(groups.values())}); add inpainting"
-            )
 
     def known(self, rows: Iterable[Row] = ()) -> Known:
         """What the rows of whole rounds say; `Known.read` adds those of later ones."""
@@ -401,6 +386,28 @@ class _Round:
             relaxation = relaxation.model_copy(update={"hopeless": self.policy.give_up * self.bar})
         change = self.config.frameworks.volume_change
         return Task(identity, self.number, tuple(plans), relaxation, self.found, change, self.highest)
+
+
+def check_beginning(config: SearchConfig) -> None:
+    """See that the generators have something to begin with.
+
+    Raises:
+        ValueError: they have not, or a file of ``frameworks.files`` cannot be read.
+    """
+    new, files = set(config.generators) & set(NEW_METHODS), frameworks_from_files(config.frameworks.files)
+    cells = config.compositions.expand()
+    if new == {EXCHANGE} and not files and not any(map(exchanges, cells)):
+        raise ValueError(
+            f"generators: exchange knows no structure type for {', '.join(map(str, cells[:5]))}; "
+            "raise compositions.max_atoms or add diffusion or random"
+        )
+    filling = [method for method in config.generators if method in HOST_METHODS]
+    groups = {record["space_group_number"]: record["space_group"] for record in files}
+    if not new and not any(_suits(method, number) for method in filling for number in groups):
+        raise ValueError(
+            f"generators: {', '.join(filling)} keep a space group, of which the hosts in frameworks.files have too "
+            f"little ({', '.join(groups.values())}); add inpainting"
+        )
 
 
 def _suits(method: str, space_group: int) -> bool:

@@ -25,7 +25,7 @@ from actors.cluster import connected
 from actors.pool import Done, Failed, Pool
 from actors.workers import ACTORS
 from model.reference import Reference
-from search.campaign import Task
+from search.campaign import Task, check_beginning
 from search.config import SearchConfig
 from search.crew import STEPS, Crew
 from search.journal import Attempt, Attempts, Journal
@@ -100,11 +100,12 @@ def run_search(
         actors: classes of generator, relaxer and symmetrizer.
 
     Raises:
-        ValueError: the folder holds another search, another process is at work in it, or the machine has not what the
-            configuration asks for.
+        ValueError: the generators have nothing to begin with, the folder holds another search, another process is at
+            work in it, or the machine has not what the configuration asks for.
         RuntimeError: actors cannot start, or another search has taken over a run in an object store.
         OSError: the disk is full or fails; what was stored is as it was.
     """
+    check_beginning(config)
     run.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         check = stack.enter_context(locked(run))

@@ -9,9 +9,11 @@ from model.composition import CellFormula
 from model.lattice import BRAVAIS
 from model.mutation import MutationSettings, steps_apart
 from model.prototypes import ExchangeSettings, exchanges
+from model.reference import packaged_reference
 from model.stages import Rejected
 from search.campaign import GENERATED, INPAINTED, Campaign, under_way
 from search.config import MUTATION, NEW_METHODS
+from search.driver import run_search
 from search.frameworks import frameworks_from_files
 from search.known import COMPARED, SPENT
 from search.pipeline import failed_rows, take_out
@@ -397,7 +399,7 @@ def test_each_generator_has_its_own_settings(make_config, cobaltate):
     ("group", "methods"),
     [(166, {"inpainting", "symmetric", "subgroup"}), (2, {"inpainting", "symmetric"}), (1, {"inpainting"})],
 )
-def test_a_host_is_filled_by_what_its_symmetry_allows(make_config, host_file, monkeypatch, group, methods):
+def test_a_host_is_filled_by_what_its_symmetry_allows(make_config, host_file, monkeypatch, tmp_path, group, methods):
     (record,) = frameworks_from_files([host_file])
     monkeypatch.setattr("search.campaign.frameworks_from_files", lambda _: [{**record, "space_group_number": group}])
     host_methods = {
@@ -412,8 +414,12 @@ def test_a_host_is_filled_by_what_its_symmetry_allows(make_config, host_file, mo
         assert all(mask.tolist() == [False, False, False, True] for mask in task.guests)
         assert len(task.only(1).guests) == 1
     if "subgroup" not in methods:
+        alone = make_config(generators=["subgroup"], **host_methods)
         with pytest.raises(ValueError, match=r"subgroup keep a space group, of which the hosts .*R-3m.*add inpainting"):
-            campaign_of(make_config(generators=["subgroup"], **host_methods))
+            campaign_of(alone)
+        with pytest.raises(ValueError, match="subgroup keep a space group"):
+            run_search(alone, tmp_path / "run", packaged_reference())
+        assert not (tmp_path / "run").exists()  # nothing was begun
 
 
 def test_new_crystals_have_no_named_guests(make_config):
