@@ -129,7 +129,7 @@ class Campaign:
         self.cells = {str(cell): cell for cell in config.compositions.expand()}
         self.digest = digest(config)
         self.files = frameworks_from_files(config.frameworks.files)
-        check_beginning(config)
+        check_beginning(config, self.files)
         self._fillings: dict[str, tuple[int, list[tuple[str, str]]]] = {}
         self._beside: dict[str, list[str]] = {}
         self._changes: dict[tuple[str, str], list[Crystal]] = {}
@@ -388,19 +388,24 @@ class _Round:
         return Task(identity, self.number, tuple(plans), relaxation, self.found, change, self.highest)
 
 
-def check_beginning(config: SearchConfig) -> None:
+def check_beginning(config: SearchConfig, files: Sequence[Mapping[str, Any]]) -> None:
     """See that the generators have something to begin with.
 
+    Args:
+        config: the search.
+        files: its hosts from files.
+
     Raises:
-        ValueError: they have not, or a file of ``frameworks.files`` cannot be read.
+        ValueError: they have not.
     """
-    new, files = set(config.generators) & set(NEW_METHODS), frameworks_from_files(config.frameworks.files)
-    cells = config.compositions.expand()
-    if new == {EXCHANGE} and not files and not any(map(exchanges, cells)):
-        raise ValueError(
-            f"generators: exchange knows no structure type for {', '.join(map(str, cells[:5]))}; "
-            "raise compositions.max_atoms or add diffusion or random"
-        )
+    new = set(config.generators) & set(NEW_METHODS)
+    if new == {EXCHANGE} and not files:
+        cells = config.compositions.expand()
+        if not any(map(exchanges, cells)):
+            raise ValueError(
+                f"generators: exchange knows no structure type for {', '.join(map(str, cells[:5]))}; "
+                "raise compositions.max_atoms or add diffusion or random"
+            )
     filling = [method for method in config.generators if method in HOST_METHODS]
     groups = {record["space_group_number"]: record["space_group"] for record in files}
     if not new and not any(_suits(method, number) for method in filling for number in groups):

@@ -28,6 +28,7 @@ from model.reference import Reference
 from search.campaign import Task, check_beginning
 from search.config import SearchConfig
 from search.crew import STEPS, Crew
+from search.frameworks import frameworks_from_files
 from search.journal import Attempt, Attempts, Journal
 from search.lock import locked
 from search.pipeline import alone, failed_rows, take_out, task_rows
@@ -105,7 +106,7 @@ def run_search(
         RuntimeError: actors cannot start, or another search has taken over a run in an object store.
         OSError: the disk is full or fails; what was stored is as it was.
     """
-    check_beginning(config)
+    check_beginning(config, frameworks_from_files(config.frameworks.files))
     run.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         check = stack.enter_context(locked(run))
@@ -150,6 +151,8 @@ class Driver:
         self.store.tidy()
         self.before = self.store.tasks()
         self.rounds.begin(self.before)
+        for task in self.before:  # the start before may have ended between storing a task and forgetting what failed
+            self.attempts.forget(task)
         try:
             while not (self.rounds.finished or stop.is_set()):
                 recovered = self._recover()

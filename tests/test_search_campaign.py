@@ -401,7 +401,9 @@ def test_each_generator_has_its_own_settings(make_config, cobaltate):
 )
 def test_a_host_is_filled_by_what_its_symmetry_allows(make_config, host_file, monkeypatch, tmp_path, group, methods):
     (record,) = frameworks_from_files([host_file])
-    monkeypatch.setattr("search.campaign.frameworks_from_files", lambda _: [{**record, "space_group_number": group}])
+    hosts = [{**record, "space_group_number": group}]
+    for module in ("campaign", "driver"):
+        monkeypatch.setattr(f"search.{module}.frameworks_from_files", lambda _: hosts)
     host_methods = {
         "compositions": {"formulas": ["LiCoO2"], "max_atoms": 4},
         "frameworks": {"files": [str(host_file)], "guests": ["Li"]},
