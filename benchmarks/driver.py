@@ -36,12 +36,12 @@ from simulated import Clock, SimulatedCrew, SimulatedPool, Stages
 
 from actors.cluster import connected
 from actors.pool import Done, Failed, Pool, wait_any
-from model.composition import CellFormula
-from model.crystal import Crystal
+from model.crystals.composition import CellFormula
+from model.crystals.crystal import Crystal
 from search.config import SearchConfig, check_config
-from search.driver import Driver
-from search.planner import Planner
-from search.prepare import load_reference
+from search.planning.planner import Planner
+from search.planning.prepare import load_reference
+from search.running.driver import Driver
 
 
 def main() -> None:

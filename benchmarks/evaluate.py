@@ -35,12 +35,13 @@ import pandas as pd
 import torch
 from chgnet.model import CHGNet
 
-from model.batch import Batch
-from model.chgnet_network import build_graph, undirected_bonds
-from model.crystal import Crystal
-from model.potential import CHGNetPotential
-from model.projection import symmetric_start
-from model.prototypes import PACKAGED, read
+from model.crystals.batch import Batch
+from model.crystals.crystal import Crystal
+from model.crystals.neighbors import undirected_bonds
+from model.generation.ion_substitution import PACKAGED, read
+from model.potentials.chgnet.network import build_graph
+from model.potentials.chgnet.potential import CHGNetPotential
+from model.symmetry.projector import symmetric_start
 
 GENERATED = Path(__file__).with_name("generated.extxyz")
 REPEATS = {20: (1, 1, 1), 40: (2, 1, 1), 100: (5, 1, 1), 200: (5, 2, 1), 500: (5, 5, 1)}

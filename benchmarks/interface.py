@@ -29,13 +29,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from model.crystal import Crystal
-from model.relax import RelaxSettings
-from model.sampler import Blank
-from model.screen import ScreenSettings
+from model.crystals.crystal import Crystal
+from model.crystals.screening import ScreenSettings
+from model.diffusion.sampler import Blank
+from model.generation.initial_placements import at_random, in_voids
+from model.relaxation.relax import RelaxSettings
 from model.stages import Generator, Rejected, Relaxer, usable
-from model.starts import at_random, in_voids
-from search.inpaint import Filled, Region, fill, make_blanks, read_host, refine
+from search.storage.crystal_files import read_host
+from search.studies.inpaint import Filled, Region, fill, make_blanks, refine
 
 STACKED = Path(__file__).parent.parent / "examples" / "interface" / "Li-Li2O.cif"
 REGION = Region(0.28, 0.63)  # the last O and Li layers of the oxide, the first two Li layers of the metal

@@ -17,9 +17,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from model.train import Trainer
-from search.reconstruct_command import run_benchmark
-from search.train_command import load_training
+from model.diffusion.train import Trainer
+from search.commands.benchmark import run_benchmark
+from search.commands.train import load_training
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "train" / "ladder"
 SHORT = "steps=60,correctors=1,snr=0.2,resamples=2,sigma_min=0.01,sigma_max=5"

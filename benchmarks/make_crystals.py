@@ -29,14 +29,14 @@ import torch
 from ase import Atoms
 from pymatgen.core import Element, Structure
 
-from model.composition import CellFormula
-from model.crystal import Crystal
-from model.dataset import read_crystals
-from model.lattice import BRAVAIS, sample_lattice
-from model.reference import packaged_reference, volume_per_atom
-from model.sampler import Blank, HeunSettings
-from model.screen import screen
+from model.crystals.composition import CellFormula
+from model.crystals.crystal import Crystal
+from model.crystals.lattice import BRAVAIS, sample_lattice
+from model.crystals.parquet import read_crystals
+from model.crystals.screening import screen
+from model.diffusion.sampler import Blank, HeunSettings
 from model.stages import Generator
+from model.thermodynamics.reference import packaged_reference, volume_per_atom
 
 CELLS = ("Li8Si2", "Li10Si4", "Li13Si4", "Zn2P2S6", "Zn3P2S8", "Zn4P4S12")
 HOSTS = (("beta", (1, 1, 2), "Mg", 2), ("delta", (2, 1, 1), "Li", 2), ("gamma", (2, 2, 1), "Zn", 4))

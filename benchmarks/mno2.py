@@ -40,14 +40,16 @@ from matplotlib.collections import LineCollection
 from pymatgen.core import Structure
 from scipy.spatial import Voronoi
 
-from model.analysis import coordination_numbers, void_sites
-from model.crystal import Crystal
-from model.distinct import DistinctCrystals
-from model.relax import Relaxation, RelaxSettings
-from model.screen import ScreenSettings
+from model.analysis.environments import coordination_numbers
+from model.crystals.crystal import Crystal
+from model.crystals.matching import DistinctCrystals
+from model.crystals.screening import ScreenSettings
+from model.crystals.voids import void_sites
+from model.relaxation.relax import Relaxation, RelaxSettings
 from model.stages import Generator, Rejected, Relaxer, usable
-from model.symmetry import space_group
-from search.inpaint import fill, make_blanks, read_host
+from model.symmetry.space_group import space_group
+from search.storage.crystal_files import read_host
+from search.studies.inpaint import fill, make_blanks
 
 EXAMPLES = Path(__file__).parent.parent / "examples" / "mno2"
 ENTRIES = {

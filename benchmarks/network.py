@@ -20,10 +20,10 @@ from e3nn import o3
 from torch import Tensor, nn
 from torch_geometric.utils import scatter
 
-from model.batch import Batch
-from model.crystal import Crystal
-from model.network import Convolution, Features, Graph, NetworkConfig, ScoreNetwork, paths
-from model.paper_network import PaperNetwork, PaperNetworkConfig
+from model.crystals.batch import Batch
+from model.crystals.crystal import Crystal
+from model.diffusion.network import Convolution, Features, Graph, NetworkConfig, ScoreNetwork, paths
+from model.diffusion.paper_network import PaperNetwork, PaperNetworkConfig
 
 SIZES = (16, 18, 20, 22, 24)  # atoms
 VOLUME = 15.0  # Å³ an atom

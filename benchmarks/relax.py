@@ -38,9 +38,9 @@ import torch
 from ase import Atoms
 from chgnet.model import CHGNet, StructOptimizer
 
-from model.crystal import Crystal
-from model.potential import CHGNetPotential
-from model.relax import RelaxSettings, relax, usable
+from model.crystals.crystal import Crystal
+from model.potentials.chgnet.potential import CHGNetPotential
+from model.relaxation.relax import RelaxSettings, relax, usable
 
 GENERATED = Path(__file__).with_name("generated.extxyz")
 TOGETHER = 12

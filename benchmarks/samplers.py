@@ -17,7 +17,7 @@ import pandas as pd
 from pymatgen.core import Element
 from rich.console import Console
 
-from search.reconstruct_command import run_benchmark
+from search.commands.benchmark import run_benchmark
 
 GUESTS = ("Li", "Na", "Mg", "Ca")
 ANIONS = ("O", "S", "Se", "Te", "F", "Cl", "Br", "I", "N", "P")

@@ -25,16 +25,18 @@ import numpy as np
 import torch
 from ase.visualize.plot import plot_atoms
 
-from model.analysis import coordination_numbers, lengths
-from model.crystal import Crystal
-from model.migration import BarrierSettings
-from model.potential import CHGNetPotential
-from model.relax import RelaxSettings
-from model.screen import ScreenSettings
+from model.analysis.environments import coordination_numbers
+from model.analysis.migration import BarrierSettings
+from model.crystals.crystal import Crystal
+from model.crystals.periodic_images import lengths
+from model.crystals.screening import ScreenSettings
+from model.potentials.chgnet.potential import CHGNetPotential
+from model.relaxation.relax import RelaxSettings
 from model.stages import Generator, Relaxer
-from search.analyse import Ways, way_of, ways_through
-from search.inpaint import fill, make_blanks, read_host
-from search.tables import write_cif
+from search.storage.cif import write_cif
+from search.storage.crystal_files import read_host
+from search.studies.analyse import Ways, way_of, ways_through
+from search.studies.inpaint import fill, make_blanks
 
 HOSTS = Path(__file__).parent.parent / "examples" / "superionic"
 CASES = (("LaCl3", 1), ("LaCl3", 2), ("La5Cl18", 3))

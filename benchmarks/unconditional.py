@@ -21,15 +21,15 @@ from pymatgen.analysis.structure_matcher import StructureMatcher
 from rich.console import Console
 from rich.table import Table
 
-from model.composition import CellFormula
-from model.crystal import Crystal
-from model.lattice import BRAVAIS, sample_lattice
-from model.potential import CHGNetPotential
-from model.relax import RelaxSettings, relax
-from model.sampler import Blank
-from model.screen import screen
+from model.crystals.composition import CellFormula
+from model.crystals.crystal import Crystal
+from model.crystals.lattice import BRAVAIS, sample_lattice
+from model.crystals.screening import screen
+from model.diffusion.sampler import Blank
+from model.potentials.chgnet.potential import CHGNetPotential
+from model.relaxation.relax import RelaxSettings, relax
 from model.stages import Generator
-from search.reconstruct_methods import parse_sampler
+from search.benchmark.methods import parse_sampler
 
 BATCH = 20
 

@@ -12,22 +12,22 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from model.checkpoint import default_device, load_network, weights_file, weights_version
-from model.crystal import Crystal
-from model.distinct import DistinctCrystals
-from model.framework import Framework, choose_guest, extract_frameworks
-from model.funnel import funnel
-from model.guests import HostGroup, SubgroupSettings, SymmetricSettings, host_groups, on_orbits
-from model.mutation import MutationSettings
-from model.potential import CHGNetPotential
-from model.prototypes import ExchangeSettings
-from model.random_crystal import RandomSettings, random_crystal
-from model.reference import Reference
-from model.relax import Relaxation, RelaxSettings, usable
-from model.sampler import Blank, SamplerSettings, sample
-from model.screen import ScreenSettings, screen
-from model.stability import Decomposition, Stability
-from model.symmetry import SpaceGroup, space_group
+from model.crystals.crystal import Crystal
+from model.crystals.matching import DistinctCrystals
+from model.crystals.screening import ScreenSettings, screen
+from model.diffusion.checkpoint import default_device, load_network, weights_file, weights_version
+from model.diffusion.sampler import Blank, SamplerSettings, sample
+from model.generation.framework import Framework, choose_guest, extract_frameworks
+from model.generation.ion_substitution import ExchangeSettings
+from model.generation.mutation import MutationSettings
+from model.generation.random_crystal import RandomSettings, random_crystal
+from model.generation.wyckoff_placement import HostGroup, SubgroupSettings, SymmetricSettings, host_groups, on_orbits
+from model.potentials.chgnet.potential import CHGNetPotential
+from model.relaxation.candidate_funnel import funnel
+from model.relaxation.relax import Relaxation, RelaxSettings, usable
+from model.symmetry.space_group import SpaceGroup, space_group
+from model.thermodynamics.reference import Reference
+from model.thermodynamics.stability import Decomposition, Stability
 
 REMEMBERED = 200  # hosts whose groups a generator keeps
 GeneratorSettings = (
@@ -57,7 +57,7 @@ class Rejected:
     """A crystal that was not worth relaxing.
 
     Attributes:
-        reason: a code of `model.screen.REASONS`, or ``duplicate``.
+        reason: a code of `model.crystals.screening.REASONS`, or ``duplicate``.
         duplicate_of: index in the batch of the crystal that it repeats.
     """
 
@@ -148,7 +148,7 @@ class Relaxer:
         potential: for example ``chgnet-0.3.0``.
         relaxation: settings where a call brings none.
         screening: what is not worth relaxing.
-        hull: reduced formula -> eV/atom, from where ``hopeless`` of the settings counts; see `model.relax.relax`.
+        hull: reduced formula -> eV/atom, from where ``hopeless`` of the settings counts; see `relax`.
     """
 
     def __init__(
@@ -177,7 +177,8 @@ class Relaxer:
             crystals: as made.
             free: masks (n,) of the atoms that may move, all when left out.
             settings: in place of the relaxer's own.
-            guests: masks (n,) of the atoms that were placed into a host, None for other crystals; see `model.funnel`.
+            guests: masks (n,) of the atoms that were placed into a host, None for other crystals; see
+                `model.relaxation.candidate_funnel`.
         """
         began = time.monotonic()
         verdicts = self._screen(crystals)

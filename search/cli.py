@@ -14,8 +14,8 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from search.dft_command import dft_app
-from search.storage import RunPath, beside, is_run, require_lasting, run_path
+from search.commands.dft import dft_app
+from search.storage.paths import RunPath, beside, is_run, require_lasting, run_path
 
 app = typer.Typer(
     name="hostguide",
@@ -67,10 +67,10 @@ def search(
 ) -> None:
     """Search a chemical system. The same command resumes a search that was stopped or killed."""
     from search.config import load_config
-    from search.driver import run_search
-    from search.prepare import load_reference
-    from search.progress import shown
-    from search.tally import summary_lines
+    from search.planning.prepare import load_reference
+    from search.running.driver import run_search
+    from search.running.progress import shown
+    from search.running.statistics import summary_lines
 
     settings = load_config(config)
     if address is not None:
@@ -128,9 +128,9 @@ def export(
     distinct: Annotated[bool, typer.Option("--distinct/--all", help="Equal crystals once, or all of them")] = True,
 ) -> None:
     """Write the crystals of a run, those of lowest E_d first, for other tools."""
-    from search.export import export as write_files
-    from search.results import load_results
-    from search.tables import rank
+    from search.reporting.export import export as write_files
+    from search.storage.ranking import rank
+    from search.storage.results import load_results
 
     frame = load_results(run, structures=False)
     best = rank(frame, top=top, formula=formula, distinct=distinct, e_d_below=e_d_below)
@@ -146,7 +146,7 @@ def report(
     port: Annotated[int, typer.Option(min=0, max=65535, help="With --watch; 0 takes any that is free")] = 8365,
 ) -> None:
     """One HTML page about a run: hull, progress, symmetry, the best crystals in 3D. It needs no network."""
-    from search.report import build_report, serve
+    from search.reporting.report import build_report, serve
 
     place = run_path(run)
     if watch:
@@ -168,7 +168,7 @@ def plot(
     kind: Annotated[str, typer.Option("--format", help="png, svg or pdf")] = "png",
 ) -> None:
     """Draw hull, progress, symmetry, changes on relaxation and the best crystal, each one journal column wide."""
-    from search.plots import plot_run
+    from search.reporting.plots import plot_run
 
     place = run_path(run)
     for path in plot_run(place, out or beside(place) / "plots", kind):  # type: ignore[arg-type]
@@ -201,7 +201,7 @@ def inpaint(
     ] = None,
 ) -> None:
     """Put guest atoms into one host, relax and rank by energy. Without guests: order its partially occupied sites."""
-    from search.inpaint_command import inpaint_host, order_host
+    from search.commands.inpaint import inpaint_host, order_host
 
     guest, count = guest or [], count or []
     if len(guest) != len(count):
@@ -254,8 +254,8 @@ def relax_command(
     threads: Annotated[int, typer.Option(min=1, help="CPU threads")] = 1,
 ) -> None:
     """Relax crystals; exits with 1 if one of them did not converge."""
-    from model.relax import RelaxSettings
-    from search.relax_command import relax_files
+    from model.relaxation.relax import RelaxSettings
+    from search.commands.relax import relax_files
 
     if fmax <= 0 or symprec <= 0:
         raise ValueError(f"--fmax and --symprec must be above 0, got {fmax} and {symprec}")
@@ -284,7 +284,7 @@ def evaluate_command(
     threads: Annotated[int, typer.Option(min=1, help="CPU threads")] = 1,
 ) -> None:
     """Energy, forces, stress and moments of crystals as they are; exits with 1 if one has no answer."""
-    from search.relax_command import evaluate_files
+    from search.commands.relax import evaluate_files
 
     fine = evaluate_files(
         console, files, potential=potential, out=out, overwrite=overwrite, device=device, threads=threads
@@ -319,8 +319,8 @@ def analyse(
     ] = None,
 ) -> None:
     """Coordination, radial distribution functions, voids, ways of a guest, voltages."""
-    from model.migration import BarrierSettings
-    from search.analyse_command import analyse as analyse_source
+    from model.analysis.migration import BarrierSettings
+    from search.commands.analyse import analyse as analyse_source
 
     if max_length <= 0 or height <= 0:
         raise ValueError(f"--max-length and --height must be positive, got {max_length} and {height}")
@@ -343,7 +343,7 @@ def second_opinion(
     tolerance: Annotated[float, typer.Option(help="Difference in eV/atom beyond which the potentials disagree")] = 0.03,
 ) -> None:
     """Judge the best crystals of a run again, with CHGNet's r2SCAN model."""
-    from search.second_opinion_command import give_second_opinion
+    from search.commands.second_opinion import give_second_opinion
 
     give_second_opinion(console, run_path(run), top=top, structures=structures, tolerance=tolerance)
 
@@ -351,8 +351,8 @@ def second_opinion(
 @app.command()
 def validate(config: Annotated[Path, typer.Argument(help="YAML file of a search")]) -> None:
     """Say what a search will do and roughly how long it takes, without doing it."""
+    from search.commands.validate import describe
     from search.config import load_config
-    from search.validate import describe
 
     for line in describe(load_config(config)):
         console.print(line)
@@ -369,8 +369,8 @@ def tune(
     out: Annotated[Path | None, typer.Option(help="Configuration to write; <config>-tuned.yaml when left out")] = None,
 ) -> None:
     """Find good settings of the samplers for one system; writes a configuration."""
+    from search.commands.tune import tune as tuned
     from search.config import load_config
-    from search.tune_command import tune as tuned
 
     folder = run_path(run or Path("runs") / f"tune-{load_config(config).name}")
     require_lasting(folder)
@@ -389,8 +389,8 @@ def data(
     seed: Annotated[int, typer.Option(min=0, help="Decides the splits")] = 0,
 ) -> None:
     """Make training data from crystals; says what was dropped and why."""
-    from search.training_data import Filters
-    from search.training_data_command import make_training_data
+    from search.commands.data import make_training_data
+    from search.studies.training_data import Filters
 
     unwanted = tuple(symbol.strip() for symbol in without.split(",") if symbol.strip())
     make_training_data(
@@ -413,7 +413,7 @@ def train(
     workers: Annotated[int, typer.Option(min=1, help="Processes that share every batch, by Ray, one GPU each")] = 1,
 ) -> None:
     """Train a score model; resumes where the folder left off. Draws curves.png beside the log."""
-    from search.train_command import train_model
+    from search.commands.train import train_model
 
     train_model(
         console, config, out or Path("runs") / f"train-{config.stem}", device=device, threads=threads,
@@ -424,7 +424,7 @@ def train(
 @reference_app.command("show")
 def reference_show(system: Annotated[str, typer.Argument(help="Chemical system, for example Li-Si")]) -> None:
     """List the phases of a system in the packaged reference, stable ones first."""
-    from search.tables import reference_table
+    from search.reporting.tables import reference_table
 
     console.print(reference_table(system))
 
@@ -451,7 +451,7 @@ def reference_build(
     version: Annotated[str, typer.Option(help="Version of the phases' database; stored in the table")] = "unknown",
 ) -> None:
     """Build a reference table for hulls from phases with energies."""
-    from model.reference import build_reference_table, load_table
+    from model.thermodynamics.reference import build_reference_table, load_table
 
     build_reference_table(
         energies, out, structures_parquet=structures, relaxed_parquet=relaxed or (), potential=potential, name=name,
@@ -476,7 +476,7 @@ def reference_relax(
     ] = None,
 ) -> None:
     """Relax all phases near the hull, in parts: stop it any time, the same command goes on."""
-    from search.reference_command import relax_reference
+    from search.commands.reference import relax_reference
 
     seconds = math.inf if minutes is None else 60 * minutes
     relax_reference(
@@ -514,7 +514,7 @@ def benchmark_reconstruct(
     ] = None,
 ) -> None:
     """Take all guests out of known crystals, put them back, and count how often the crystal returns."""
-    from search.reconstruct_command import run_benchmark
+    from search.commands.benchmark import run_benchmark
 
     run_benchmark(
         console, data, split=split, guest=guest, limit=limit, methods=method or ["ancestral"], samples=samples,
@@ -527,8 +527,10 @@ def _show_results(
     run: RunPath, *, cif: Path | None, top: int, formula: str | None = None, stage: str | None = None,
     distinct: bool = True,
 ) -> None:  # fmt: skip
-    from search.results import load_results
-    from search.tables import rank, results_table, write_cifs
+    from search.reporting.tables import results_table
+    from search.storage.cif import write_cifs
+    from search.storage.ranking import rank
+    from search.storage.results import load_results
 
     best = rank(load_results(run), top=top, formula=formula, stage=stage, distinct=distinct)
     if best.empty:

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pymatgen.core import Element
 
-from model.composition import CellFormula, from_formulas, from_system, parse_system
-from model.framework import DEFAULT_LADDER
-from model.guests import SubgroupSettings, SymmetricSettings
-from model.lattice import BRAVAIS, LatticeRanges
-from model.mutation import MutationSettings
-from model.prototypes import ExchangeSettings
-from model.random_crystal import RandomSettings
-from model.relax import RelaxSettings
-from model.sampler import AncestralSettings, HeunSettings, PredictorCorrectorSettings
-from model.screen import ScreenSettings
+from model.crystals.composition import CellFormula, from_formulas, from_system, parse_system
+from model.crystals.lattice import BRAVAIS, LatticeRanges
+from model.crystals.screening import ScreenSettings
+from model.diffusion.sampler import AncestralSettings, HeunSettings, PredictorCorrectorSettings
+from model.generation.framework import DEFAULT_LADDER
+from model.generation.ion_substitution import ExchangeSettings
+from model.generation.mutation import MutationSettings
+from model.generation.random_crystal import RandomSettings
+from model.generation.wyckoff_placement import SubgroupSettings, SymmetricSettings
+from model.relaxation.relax import RelaxSettings
 from model.settings import Settings
 from model.stages import GeneratorSettings
-from search.policy import PolicySettings
-from search.storage import RunPath, run_path
-from search.tuning import PARTS, Tuning, check_ranges
+from search.storage.paths import RunPath, run_path
 
 Sampler = Annotated[PredictorCorrectorSettings | HeunSettings | AncestralSettings, Field(discriminator="kind")]
 SAMPLERS = {"predictor-corrector": PredictorCorrectorSettings, "heun": HeunSettings, "ancestral": AncestralSettings}
@@ -36,6 +34,9 @@ SYMMETRIC: Literal["symmetric"] = "symmetric"
 SUBGROUP: Literal["subgroup"] = "subgroup"
 HOST_METHODS: tuple[Method, ...] = ("inpainting", SYMMETRIC, SUBGROUP)  # guests into frameworks
 METHODS: tuple[Method, ...] = (*NEW_METHODS, MUTATION, *HOST_METHODS)
+Range = tuple[float, float]
+Group = TypeVar("Group", bound=Settings)
+PARTS = ("generation", "inpainting", "relaxation")
 TUNED = ("diffusion", "inpainting")  # use the samplers of `generation` and `inpainting`
 
 
@@ -150,6 +151,63 @@ class ReferenceSettings(Settings):
         return self
 
 
+class StopSettings(Settings):
+    """When to end before all rounds are done. Nothing here decides what a round holds, so all may change on resume."""
+
+    patience: int | None = Field(None, ge=1)  # rounds without a lower E_d of any formula inside policy.window
+    target: float | None = None  # eV/atom; one relaxed crystal at or below it ends the search
+    candidates: int | None = Field(None, ge=1)
+    cpu_seconds: float | None = Field(None, gt=0)  # of all actors together, from the stored timings
+    money: float | None = Field(None, gt=0)  # what these may cost, in the currency of `price`
+    price: float | None = Field(None, gt=0)  # of an hour of one actor
+    hours: float | None = Field(None, gt=0)  # wall time since this start
+
+    @model_validator(mode="after")
+    def _priced(self) -> StopSettings:
+        if (self.money is None) != (self.price is None):
+            raise ValueError("money and price belong together: the budget, and what an hour of one actor costs")
+        return self
+
+
+class PolicySettings(Settings):
+    """Length and balance of a search."""
+
+    rounds: int = Field(10, ge=1)
+    generated: int = Field(16, ge=1)  # new crystals a round
+    inpainted: int = Field(16, ge=0)  # more crystals a round, once there is something to build on; 0: only new ones
+    samples: int = Field(3, ge=1)  # inpainted crystals a framework and pick
+    lookahead: int = Field(1, ge=0)  # rounds planned before the results of the latest are in, so that no core waits
+    feedback: bool = True  # False: every arm counts alike, E_d decides nothing
+    window: float = Field(0.05, gt=0)  # eV/atom, E_d below which a crystal is worth finding
+    quantile: float = Field(0.1, gt=0, le=1)  # while fewer are below `window`, this best share of all counts instead
+    give_up: float | None = Field(2.0, ge=1)  # bars above the hull; what will hardly relax lower is ended early
+    floor: float = Field(0.05, ge=0, le=1)  # chance of a pick to go to the arm tried least, whatever its E_d
+    strength: float = Field(16.0, gt=0)  # candidates that what is known of relatives counts for
+    new_strength: float = Field(4.0, gt=0)  # the same where it is about what is new
+    evaluation_cost: float = Field(0.3, ge=0)  # one evaluation of the score network in evaluations of the potential
+    sharpness: float = Field(8.0, gt=0)  # how much narrower rates are drawn than they are known
+    pool: int = Field(200, ge=1)  # frameworks, and crystals to be changed, that compete: the most promising ones
+    batch: int = Field(8, ge=1, le=100)  # crystals a task
+    stop: StopSettings = StopSettings()
+
+
+class Tuning(Settings):
+    """What is tuned, field by field of the group of that name: lowest and highest value. Nothing by default."""
+
+    generation: dict[str, Range] = Field({})
+    inpainting: dict[str, Range] = Field({})
+    relaxation: dict[str, Range] = Field({})
+    samples: tuple[int, int] | None = None  # in place of policy.samples
+
+    @field_validator("generation", "inpainting", "relaxation", "samples")
+    @classmethod
+    def _ordered(cls, value: Any) -> Any:
+        for low, high in value.values() if isinstance(value, dict) else [value] if value else []:
+            if not 0 <= low < high:
+                raise ValueError(f"must be [lowest, highest] with 0 <= lowest < highest, got [{low:g}, {high:g}]")
+        return value
+
+
 class ModelSettings(Settings):
     """The networks."""
 
@@ -224,7 +282,7 @@ class SearchConfig(Settings):
     def physics(self) -> dict[str, Any]:
         """Everything that decides results: all but resources and the length of the search.
 
-        Of hosts in files it is not their place that counts but what they hold, see `search.campaign.digest`.
+        Of hosts in files it is not their place that counts but what they hold, see `search.planning.campaign.digest`.
         """
         exclude: Any = {"resources": True, "policy": {"rounds", "stop"}, "frameworks": {"files"}}
         return self.model_dump(mode="json", exclude=exclude)
@@ -257,6 +315,26 @@ class SearchConfig(Settings):
             "subgroup": self.subgroup,
         }
         return settings[method]
+
+
+def check_ranges(group: Settings, ranges: Mapping[str, Range], name: str) -> None:
+    """Raise ValueError if a field does not exist, is not a number or cannot take an end of its range."""
+    numbers = [field for field, value in group if isinstance(value, int | float) and not isinstance(value, bool)]
+    for field, ends in ranges.items():
+        if field not in numbers:
+            raise ValueError(f"tuning.{name}.{field}: no number of this name; those there are {', '.join(numbers)}")
+        for end in ends:
+            try:
+                changed(group, {field: end})
+            except ValidationError as error:
+                message = error.errors()[0]["msg"]
+                raise ValueError(f"tuning.{name}.{field}: {end:g} is not allowed ({message})") from error
+
+
+def changed(group: Group, values: Mapping[str, float]) -> Group:
+    """Settings with other values, checked."""
+    whole = {name: round(value) if isinstance(getattr(group, name), int) else value for name, value in values.items()}
+    return type(group).model_validate({**group.model_dump(), **whole})
 
 
 def load_config(path: str | RunPath) -> SearchConfig:

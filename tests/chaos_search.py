@@ -16,10 +16,10 @@ import psutil
 from simulated import StubGenerator, StubRelaxer, StubSymmetrizer
 
 from search.config import load_config
-from search.driver import run_search
-from search.prepare import load_reference
-from search.storage import run_path
-from search.tally import summary_lines
+from search.planning.prepare import load_reference
+from search.running.driver import run_search
+from search.running.statistics import summary_lines
+from search.storage.paths import run_path
 
 
 class Local(Exception):

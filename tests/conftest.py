@@ -12,18 +12,18 @@ import torch
 import yaml
 from pymatgen.core import Lattice, Structure
 
-from model.checkpoint import build_network, save_network
-from model.crystal import Crystal
-from model.network import NetworkConfig
-from model.reference import packaged_reference
-from model.relax import Relaxation
-from model.screen import ScreenSettings
+from model.crystals.crystal import Crystal
+from model.crystals.screening import ScreenSettings
+from model.diffusion.checkpoint import build_network, save_network
+from model.diffusion.network import NetworkConfig
+from model.relaxation.relax import Relaxation
 from model.stages import Generated, Rejected, Symmetrizer
-from search.campaign import Campaign
+from model.thermodynamics.reference import packaged_reference
 from search.cli import main
 from search.config import SearchConfig, check_config
-from search.pipeline import task_rows
-from search.results import ResultStore, pack
+from search.planning.campaign import Campaign
+from search.running.pipeline import task_rows
+from search.storage.results import ResultStore, pack
 
 torch.set_num_threads(1)
 os.environ.setdefault("RAY_worker_niceness", "0")  # by default workers give way to all else

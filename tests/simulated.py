@@ -19,15 +19,16 @@ import numpy as np
 
 from actors.metrics import Metrics
 from actors.pool import Done, Failed
-from model.crystal import Crystal
-from model.framework import Framework
-from model.relax import Relaxation
-from model.stability import Decomposition
+from model.crystals.crystal import Crystal
+from model.generation.framework import Framework
+from model.relaxation.relax import Relaxation
 from model.stages import Generated, Judged, Rejected
-from model.symmetry import SpaceGroup
-from search.campaign import Campaign, Task, under_way
-from search.crew import STEPS
-from search.planner import Planner
+from model.symmetry.space_group import SpaceGroup
+from model.thermodynamics.stability import Decomposition
+from search.planning.campaign import Campaign
+from search.planning.planner import Planner
+from search.planning.tasks import Task, under_way
+from search.running.actor_pools import STEPS
 
 
 def chance(crystal: Crystal) -> np.random.Generator:
@@ -225,7 +226,7 @@ class SimulatedPool:
 
 
 class SimulatedCrew:
-    """What `search.crew.Crew` is, with simulated pools, in the order of `STEPS`."""
+    """What `search.running.actor_pools.Crew` is, with simulated pools, in the order of `STEPS`."""
 
     def __init__(self, pools: Sequence[SimulatedPool]) -> None:
         self.pools, self.clock = dict(zip(STEPS, pools, strict=True)), pools[0].clock

@@ -11,7 +11,7 @@ from pymatgen.core import Lattice, Structure
 from typer.testing import CliRunner
 
 from search.cli import app
-from search.results import ResultStore, pack
+from search.storage.results import ResultStore, pack
 
 ROOT = Path(__file__).resolve().parents[1]
 LI_SI = ROOT / "configs" / "li-si.yaml"
@@ -155,7 +155,7 @@ def test_a_person_who_interrupts_sees_no_traceback(call, monkeypatch):
     def interrupted(system):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("search.tables.reference_table", interrupted)
+    monkeypatch.setattr("search.reporting.tables.reference_table", interrupted)
     code, _, err = call("reference", "show", "Li-Si")
     assert code == 130
     assert "Traceback" not in err
@@ -165,7 +165,7 @@ def test_a_full_disk_is_no_traceback(call, monkeypatch):
     def full(system):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("search.tables.reference_table", full)
+    monkeypatch.setattr("search.reporting.tables.reference_table", full)
     code, _, err = call("reference", "show", "Li-Si")
     assert code == 2
     assert "No space left on device" in err

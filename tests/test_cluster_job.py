@@ -15,7 +15,7 @@ import pytest
 import yaml
 from ray._private.services import get_node_ip_address
 
-from search.results import load_results
+from search.storage.results import load_results
 
 pytestmark = pytest.mark.slow
 BIN = Path(sys.executable).parent

@@ -10,7 +10,7 @@ from pymatgen.core import Structure
 from typer.testing import CliRunner
 
 from search.cli import app
-from search.inpaint import read_host
+from search.storage.crystal_files import read_host
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # pymatgen on the digits of CIFs
 ROOT = Path(__file__).resolve().parents[1]

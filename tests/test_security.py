@@ -9,14 +9,14 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from model.train import TrainConfig
+from model.diffusion.train import TrainConfig
 from search.config import SearchConfig, check_config
-from search.dft_inputs import jobs_of_run
-from search.export import FORMATS, export
-from search.pipeline import load_stages, search_here
-from search.prepare import load_reference, remember, same_search
-from search.results import ResultStore, load_results
-from search.tables import write_cifs
+from search.dft.inputs import jobs_of_run
+from search.planning.prepare import load_reference, remember, same_search
+from search.reporting.export import FORMATS, export
+from search.running.pipeline import load_stages, search_here
+from search.storage.cif import write_cifs
+from search.storage.results import ResultStore, load_results
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("model", "actors", "search", "benchmarks")
@@ -67,8 +67,9 @@ def test_nothing_that_is_loaded_is_code_but_for_the_one_thing_that_is_documented
     }
     assert len(SOURCES) > 60
     own = "benchmarks/driver.py"  # packs and unpacks its own objects, as Ray does, to know what that costs
-    assert {name: what for name, what in found.items() if what} == {"model/reference.py": ["pickle"], own: ["pickle"]}
-    assert (ROOT / "model" / "reference.py").read_text().count("pickle.load") == 1
+    reference = "model/thermodynamics/reference.py"
+    assert {name: what for name, what in found.items() if what} == {reference: ["pickle"], own: ["pickle"]}
+    assert (ROOT / reference).read_text().count("pickle.load") == 1
     driver = (ROOT / own).read_text()
     assert driver.count("pickle.load") == driver.count("pickle.loads(content)") == 2
     assert driver.count("content = pickle.dumps(") == 2

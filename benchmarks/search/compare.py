@@ -41,16 +41,16 @@ import torch
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Composition
 
-from model.composition import parse_system
-from model.crystal import Crystal
-from model.dataset import read_crystals
-from model.distinct import DistinctCrystals
-from model.reference import Reference
+from model.crystals.composition import parse_system
+from model.crystals.crystal import Crystal
+from model.crystals.matching import DistinctCrystals
+from model.crystals.parquet import read_crystals
 from model.stages import Symmetrizer
+from model.thermodynamics.reference import Reference
 from search.config import METHODS, NEW_METHODS, SUBGROUP, SYMMETRIC, SearchConfig, check_config
-from search.pipeline import Stages, load_stages, search_here
-from search.prepare import load_reference
-from search.results import TIMINGS, ResultStore, required, write_json
+from search.planning.prepare import load_reference
+from search.running.pipeline import Stages, load_stages, search_here
+from search.storage.results import TIMINGS, ResultStore, required, write_json
 
 WINDOW = 0.05  # eV/atom
 LOW_SYMMETRY = {"Li-Si": (1, 2, 6)}  # groups that the paper does not count as symmetric; P1 and P-1 elsewhere

@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from model.distinct import DistinctCrystals
-from search.policy import Arm, Book, Outcome, PolicySettings, choose, value, work
-from search.results import load_results, required
+from model.crystals.matching import DistinctCrystals
+from search.config import PolicySettings
+from search.planning.policy import Arm, Book, Outcome, choose, value, work
+from search.storage.results import load_results, required
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,5 @@
+"""Work on single crystals and finished runs, as functions: each has a command in `search.commands`.
+
+`inpaint` puts guests into one host, `guest_uptake` fills a framework from empty to full, `analyse` looks for paths and
+voltages, `second_opinion` asks another potential, `training_data` makes data for the score model.
+"""

@@ -1,0 +1,280 @@
+import itertools
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from search.config import PolicySettings
+from search.planning.policy import (
+    FIXED_WORK,
+    START_NEW,
+    START_VALUE,
+    START_VALUES,
+    Arm,
+    Book,
+    Outcome,
+    choose,
+    host_class,
+    value,
+    work,
+)
+
+CELLS = ["LiSi", "Li2Si", "Li3Si", "Li4Si", "LiSi2"]
+NEW = [Arm("diffusion", cell) for cell in CELLS]
+
+
+def streams(seed=0):
+    return lambda pick: np.random.default_rng([seed, pick])
+
+
+def came(value, *, once=True, work=300.0, tries=1):
+    """Outcome of candidates of this value each, all seen once or all seen more often."""
+    low = tries * (value > 0)
+    return Outcome(tries, tries * value, low, low * once, tries * work)
+
+
+def book(settings=None, **records):
+    """A book in which the candidates of each cell (keyword) have the values listed and are new."""
+    made = Book(settings or PolicySettings())
+    for cell, values in records.items():
+        for one in values:
+            made.record(Arm("diffusion", cell), came(one))
+    return made
+
+
+def rates(made, arm):
+    """Expected value, and expected chance to be new."""
+    low, not_low, new, not_new = made.beta(arm)
+    return low / (low + not_low), new / (new + not_new)
+
+
+# --- what an arm is thought to bring ------------------------------------------------------------------------------
+
+
+def test_without_relatives_the_beta_distributions_are_those_of_coins():
+    # Posterior of n tries with r successes under Beta(s·p, s·(1 − p)); all levels hold the same tries, so p is known.
+    made = Book(PolicySettings(strength=2.0, new_strength=2.0))
+    arm = Arm("some method", "LiSi")
+    made.record(arm, Outcome(3, value=1.5, low=2, once=1))
+
+    def odds(rate):
+        return rate / (1 - rate)
+
+    def after(prior, successes, tries):
+        return (2 * prior + successes) / (2 + tries)
+
+    def together(everything, own, *others):
+        product = odds(own) * np.prod([odds(other) / odds(everything) for other in others]) ** 0.5
+        return product / (1 + product)
+
+    everything = after(START_VALUE, 1.5, 3)
+    method = after(everything, 1.5, 3)
+    cell = after(after(after(everything, 1.5, 3), 1.5, 3), 1.5, 3)  # region, formula, cell
+    low = together(everything, method, cell, after(everything, 1.5, 3))
+    everything = after(START_NEW, 1, 2)
+    new = together(everything, after(everything, 1, 2), after(after(everything, 1, 2), 1, 2))
+    expected = (2 * low + 1.5, 2 * (1 - low) + 1.5, 2 * new + 1, 2 * (1 - new) + 1)
+    assert made.beta(arm) == pytest.approx(expected)
+
+
+def test_nothing_known_is_the_start_rate_of_the_method_everywhere():
+    made = Book(PolicySettings(strength=4.0))
+    for arm in [*NEW, Arm("inpainting", "LiSi", "f", 1), Arm("exchange", "Li3Si")]:
+        assert rates(made, arm) == pytest.approx((START_VALUES[arm.method], START_NEW))
+
+
+def test_an_untried_arm_is_judged_by_its_method_its_composition_and_its_size():
+    made = Book(PolicySettings())
+    for method, cell in itertools.product(("exchange", "inpainting"), ("LiSi", "Li4Si")):
+        good = method == "exchange" and cell == "LiSi"
+        made.record(Arm(method, cell), came(float(good), tries=20))
+
+    def expected(*arm):
+        return rates(made, Arm(*arm))[0]
+
+    assert expected("exchange", "Li2Si2") > expected("inpainting", "Li2Si2")  # method
+    assert expected("exchange", "Li2Si2") > expected("exchange", "Li8Si2")  # composition
+    assert expected("exchange", "Li2Si2") < expected("exchange", "LiSi")  # itself counts most
+    assert expected("exchange", "GeP") > expected("exchange", "GeP4")  # size
+
+
+def test_what_one_generator_found_good_is_thought_good_for_others_only_in_part():
+    made = Book(PolicySettings())
+    for cell in ("LiSi", "Li4Si"):
+        made.record(Arm("exchange", cell), came(0.5, tries=200))
+        made.record(Arm("diffusion", cell), came(0.9 if cell == "LiSi" else 0.1, tries=200))
+
+    def odds(cell):
+        rate = rates(made, Arm("mutation", cell, "f", 1))[0]
+        return rate / (1 - rate)
+
+    lift = odds("LiSi") / odds("Li4Si")
+    known = (0.7 / 0.3) / (0.3 / 0.7)  # of both generators together
+    assert known**0.9 < lift < known**1.1 * known  # two sets, composition and size, each by its root
+
+
+def test_crystals_that_were_seen_before_make_their_cell_less_promising_but_its_formula_no_worse():
+    fresh, worn = (Book(PolicySettings()) for _ in range(2))
+    fresh.record(NEW[0], came(0.8, tries=20))
+    worn.record(NEW[0], came(0.8, once=False, tries=20))
+    for arm in (NEW[0], Arm("exchange", "LiSi")):
+        assert rates(worn, arm)[0] == rates(fresh, arm)[0]
+        assert rates(worn, arm)[1] < 0.5 * rates(fresh, arm)[1]
+    larger = Arm("exchange", "Li6Si6")
+    assert rates(worn, larger)[1] > 2 * rates(worn, Arm("exchange", "LiSi"))[1]
+
+
+def test_what_is_under_way_lowers_the_arm_and_what_is_new_in_its_cell():
+    made = book(LiSi=[1.0, 1.0], Li4Si=[1.0, 1.0])
+    arms = [*NEW, Arm("exchange", "LiSi")]
+    before = [rates(made, arm) for arm in arms]
+    made.record(NEW[0], Outcome(1))
+    after = [rates(made, arm) for arm in arms]
+    assert after[0][0] < before[0][0] and after[0][1] < before[0][1]
+    assert after[-1][0] == before[-1][0] and after[-1][1] < before[-1][1]
+    assert after[1:-1] == before[1:-1]
+
+
+def test_the_distributions_stay_proper_whatever_is_recorded():
+    made = book(LiSi=[1.0] * 50)
+    assert min(made.beta(NEW[0])) > 0
+
+
+def test_expected_work_follows_size_and_what_the_method_needed():
+    made = Book(PolicySettings())
+    for _ in range(500):
+        made.record(Arm("diffusion", "Li3Si"), came(0.0, work=FIXED_WORK + 4 * 20))
+    assert made.work(Arm("diffusion", "Li3Si")) == pytest.approx(FIXED_WORK + 4 * 20, rel=0.01)
+    assert made.work(Arm("diffusion", "Li6Si2")) == pytest.approx(FIXED_WORK + 8 * 20, rel=0.01)
+
+
+def test_the_work_of_a_candidate_is_counted_not_timed():
+    settings = PolicySettings(evaluation_cost=0.5)
+    row = {"n_atoms": 4, "orbits": 2, "steps": 9, "evaluations": 31}
+    assert work(row, settings) == FIXED_WORK + 2 * 10 + 4 * 0.5 * 31
+    assert work({**row, "orbits": None, "steps": None, "evaluations": None}, settings) == FIXED_WORK
+    assert work({**row, "seconds_relax": 1e6}, settings) == work(row, settings)
+
+
+# --- picks --------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_numbers_give_the_same_picks():
+    picks = [choose(NEW, book(LiSi=[1, 0], Li3Si=[0]), 20, streams(), 1) for _ in range(2)]
+    assert picks[0] == picks[1]
+    assert picks[0] != choose(NEW, book(LiSi=[1, 0], Li3Si=[0]), 20, streams(1), 1)
+
+
+def test_most_goes_where_rewards_are():
+    made = book(LiSi=[1.0] * 30, **{cell: [0.0] * 30 for cell in CELLS[1:]})
+    picks = Counter(arm.cell for arm, _ in choose(NEW, made, 30, streams(), 1))
+    assert picks["LiSi"] > 20
+
+
+def test_the_floor_reaches_every_arm_however_bad():
+    made = book(PolicySettings(floor=0.5), LiSi=[1.0] * 99, **{cell: [0.0] * 99 for cell in CELLS[1:]})
+    picks = Counter(arm.cell for arm, _ in choose(NEW, made, 40, streams(), 1))
+    assert set(picks) == set(CELLS)
+    without = book(PolicySettings(floor=0), LiSi=[1.0] * 99, **{cell: [0.0] * 99 for cell in CELLS[1:]})
+    assert {arm.cell for arm, _ in choose(NEW, without, 20, streams(), 1)} == {"LiSi"}
+
+
+def test_the_floor_reaches_bad_arms_in_rounds_of_few_picks_too():
+    made = book(PolicySettings(floor=0.1), LiSi=[1.0] * 99, **{cell: [0.0] * 99 for cell in CELLS[1:]})
+    picks = [arm.cell for number in range(300) for arm, _ in choose(NEW, made, 1, streams(number), 1)]
+    assert 15 < sum(cell != "LiSi" for cell in picks) < 45
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"batch": 101}, "less than or equal to 100"),
+        ({"stop": {"money": 5}}, "money and price belong together"),
+        ({"stop": {"price": 5}}, "money and price belong together"),
+    ],
+)
+def test_bad_settings_are_refused(settings, words):
+    with pytest.raises(ValueError, match=words):
+        PolicySettings(**settings)
+
+
+def test_of_equal_rewards_the_cheaper_goes_first():
+    settings = PolicySettings(floor=0, strength=1)
+    made = Book(settings)
+    for _ in range(200):
+        made.record(Arm("cheap", "LiSi"), came(0.5, work=200.0))
+        made.record(Arm("dear", "LiSi"), came(0.5, work=2000.0))
+    picks = choose([Arm("dear", "LiSi"), Arm("cheap", "LiSi")], made, 10, streams(), 1)
+    assert {arm.method for arm, _ in picks} == {"cheap"}
+
+
+def test_before_results_every_composition_is_tried_before_any_twice():
+    made = Book(PolicySettings())
+    picks = [arm.cell for arm, _ in choose(NEW, made, 10, streams(), 1)]
+    assert sorted(picks[:5]) == sorted(picks[5:]) == sorted(CELLS)
+
+
+@pytest.mark.parametrize("feedback", [False, True])
+def test_methods_take_turns_by_their_start_before_results_and_evenly_without_feedback(feedback):
+    arms = [Arm(method, cell) for method in ("diffusion", "random", "exchange") for cell in CELLS]
+    made = Book(PolicySettings(feedback=feedback))
+    if not feedback:
+        for cell in CELLS:
+            made.record(Arm("random", cell), came(1.0))
+    picks = Counter(arm.method for arm, _ in choose(arms, made, 39, streams(), 1))
+    assert picks == ({"diffusion": 21, "random": 6, "exchange": 12} if feedback else dict.fromkeys(picks, 13))
+
+
+def test_a_framework_gets_several_samples_and_new_crystals_one():
+    arms = [Arm("diffusion", "LiSi"), Arm("mutation", "LiSi", "c", 1), Arm("inpainting", "LiSi", "f", 1, "Li1")]
+    picks = choose(arms, Book(PolicySettings()), 10, streams(), 3)
+    assert sum(count for _, count in picks) == 10
+    assert {(arm.host, count) for arm, count in picks[:4]} == {("", 1), ("c", 1), ("f", 3)}
+
+
+def test_many_frameworks_of_one_cell_do_not_crowd_out_the_rest():
+    hosts = [Arm("inpainting", "LiSi", f"f{i}", 1) for i in range(500)]
+    made = Book(PolicySettings(floor=0))
+    for arm in (*NEW, *hosts[:5]):
+        made.record(arm, came(0.2))
+    picks = Counter(arm.method for arm, _ in choose([*NEW, *hosts], made, 60, streams(), 1))
+    assert picks["diffusion"] > 30
+
+
+def test_among_the_frameworks_of_a_cell_the_better_class_and_the_better_children_win():
+    settings = PolicySettings(floor=0, strength=2)
+    made = Book(settings)
+    for i in range(30):
+        made.record(Arm("inpainting", "LiSi", f"good{i}", 1), came(0.8))
+        made.record(Arm("inpainting", "LiSi", f"bad{i}", 4), came(0.0))
+    untried = [Arm("inpainting", "LiSi", "better", 1), Arm("inpainting", "LiSi", "worse", 4)]
+    picks = Counter(arm.host for arm, _ in choose(untried, made, 10, streams(), 1))
+    assert picks["better"] > picks["worse"]
+
+
+@pytest.mark.parametrize("settings", [{"floor": 0}, {"floor": 1}, {"feedback": False}])
+def test_an_arm_that_has_made_all_it_can_is_left_out(settings):
+    limited = [Arm("mutation", "LiSi", name, 1, limit=limit) for name, limit in (("a", 2), ("b", 3), ("c", 1))]
+    made = Book(PolicySettings(**settings))
+    for arm in limited[2], Arm("random", "LiSi"):
+        made.record(arm, came(1.0))
+    alone = choose(limited, made, 10, streams(), 3)
+    assert Counter(arm.host for arm, _ in alone) == {"a": 2, "b": 3}
+    assert choose(limited, made, 10, streams(), 3) == []
+    assert choose([*limited, Arm("random", "LiSi")], made, 10, streams(), 3) == [(Arm("random", "LiSi"), 1)] * 10
+
+
+def test_no_arms_no_picks():
+    assert choose([], Book(PolicySettings()), 5, streams(), 1) == []
+
+
+# --- what is found ------------------------------------------------------------------------------------------------
+
+
+def test_a_crystal_is_worth_one_on_the_hull_and_half_at_the_bar():
+    e_d = np.array([-0.3, 0.0, 0.05, 0.1, 0.11, np.nan])
+    assert value(e_d, 0.1) == pytest.approx([1, 1, 0.75, 0.5, 0, 0])
+
+
+def test_frameworks_are_classed_by_the_best_crystal_that_had_them():
+    assert [host_class(e_d, 0.05) for e_d in (-0.1, 0.05, 0.06, 0.15, 0.9, None)] == [1, 1, 2, 3, 4, 5]

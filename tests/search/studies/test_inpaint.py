@@ -1,0 +1,360 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+from pymatgen.core import Lattice, Structure
+from rich.console import Console
+
+from model.crystals.crystal import Crystal
+from model.crystals.screening import ScreenSettings
+from model.diffusion.sampler import Blank, HeunSettings
+from model.relaxation.relax import RelaxSettings
+from model.stages import Generated, Generator, Rejected, Relaxer
+from search.commands.inpaint import inpaint_host, order_host
+from search.storage.crystal_files import read_host
+from search.studies.inpaint import Region, fill, make_blanks, refine
+
+SHORT = HeunSettings(steps=4)
+
+
+@pytest.fixture
+def host(host_file):
+    return read_host(host_file)
+
+
+@pytest.fixture(scope="module")
+def stations(tiny_weights):
+    """A generator that has learnt nothing and a real relaxer of few steps."""
+    relaxation = RelaxSettings(cell="fixed", max_steps=5)
+    return Generator(str(tiny_weights), "cpu"), Relaxer("chgnet-0.3.0", relaxation, ScreenSettings())
+
+
+class Pretender:
+    """Stands for generator and relaxer: guests stay where the blank has them, energies and failures are given."""
+
+    def __init__(self, relaxation, outcomes):
+        self.relaxation, self.outcomes = relaxation, list(outcomes)
+        self.batches, self.masks, self.samplers = [], [], []
+
+    def generate(self, blanks, sampler):
+        self.batches.append(len(blanks))
+        self.samplers.append(sampler)
+        return Generated([blank.crystal for blank in blanks], [1] * len(blanks), 0.0, ["none"] * len(blanks))
+
+    def relax(self, crystals, free=None):
+        self.masks.append(free)
+        return [
+            Rejected(outcome)
+            if outcome in ("too_close", "duplicate")
+            else self.relaxation(crystal, energy=-1.0, reason=outcome)
+            if isinstance(outcome, str)
+            else self.relaxation(crystal, energy=outcome)
+            for crystal, outcome in ((crystal, self.outcomes.pop(0)) for crystal in crystals)
+        ]
+
+
+# --- reading ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["host.cif", "POSCAR", "host.json"])
+def test_hosts_are_read_from_what_pymatgen_reads(tmp_path, licoo2, name):
+    licoo2.to_pymatgen().to(tmp_path / name)
+    read = read_host(tmp_path / name)
+    assert Counter(read.symbols) == Counter(licoo2.symbols)
+    assert read.volume == pytest.approx(licoo2.volume, rel=1e-5)
+
+
+def test_a_missing_host_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"nowhere\.cif does not exist"):
+        read_host(tmp_path / "nowhere.cif")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # pymatgen warns before it gives up
+@pytest.mark.parametrize(("name", "text"), [("bad.cif", "no crystal"), ("bad.xyzzy", "C 0 0 0"), ("POSCAR", "")])
+def test_a_file_without_a_crystal_is_named(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=rf"{name} cannot be read as a crystal: "):
+        read_host(tmp_path / name)
+
+
+def test_partial_occupancy_is_refused_with_the_site_and_the_remedy(tmp_path):
+    Structure(Lattice.cubic(4.2), [{"Li": 0.5, "Na": 0.5}, "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]]).to(
+        tmp_path / "half.cif"
+    )
+    with pytest.raises(ValueError, match=r"partially occupied.*Li.*0\.5.*Order the structure first"):
+        read_host(tmp_path / "half.cif")
+
+
+# --- blanks -------------------------------------------------------------------------------------------------------
+
+
+def test_blanks_are_the_host_and_unplaced_guests(host):
+    blanks = make_blanks(host, {"Li": 2, "Na": 1}, samples=3, seed=0)
+    assert len(blanks) == 3
+    for blank in blanks:
+        assert blank.crystal.select(~blank.guest).identity == host.identity
+        assert blank.crystal.select(blank.guest).symbols == ["Li", "Li", "Na"]
+
+
+def test_more_samples_begin_with_the_same_ones(host):
+    few, many = (make_blanks(host, {"Li": 1}, samples=n, seed=3) for n in (2, 9))
+    assert [blank.seed for blank in many][:2] == [blank.seed for blank in few]
+    assert len({blank.seed for blank in many}) == 9
+    assert {blank.seed for blank in make_blanks(host, {"Li": 1}, samples=9, seed=4)}.isdisjoint(b.seed for b in many)
+
+
+@pytest.mark.parametrize(
+    ("guests", "samples", "words"),
+    [
+        ({"Xx": 1}, 1, "'Xx' is not an element"),
+        ({"Li": 0}, 1, "count of Li must be at least 1, got 0"),
+        ({"Li": 1, "Na": -2}, 1, "count of Na must be at least 1, got -2"),
+        ({"Li": 1}, 0, "samples must be at least 1, got 0"),
+    ],
+)
+def test_impossible_guests_are_refused(host, guests, samples, words):
+    with pytest.raises(ValueError, match=words):
+        make_blanks(host, guests, samples=samples, seed=0)
+
+
+def test_more_guests_than_there_is_room_for_are_refused(host):
+    with pytest.raises(ValueError, match=r"500 guests do not fit into CoO2: .* 32 Å³ holds 3 atoms and has room"):
+        make_blanks(host, {"Li": 500}, samples=1, seed=0)
+    make_blanks(host, {"Li": 3}, samples=1, seed=0)  # dense, but relaxation may make room
+    with pytest.raises(ValueError, match="room for 0 such guests"):
+        make_blanks(host.replace(lattice=host.lattice * 0.3), {"Cs": 1}, samples=1, seed=0)
+
+
+# --- filling ------------------------------------------------------------------------------------------------------
+
+
+def test_the_lowest_energy_comes_first_and_failures_have_reasons(host, relaxation):
+    both = Pretender(relaxation, [-1.0, "too_close", -3.0, "nan", -2.0, "duplicate", "step_limit"])
+    filled, dropped = fill(make_blanks(host, {"Li": 1}, samples=7, seed=0), both, both)
+    assert [one.relaxation.energy_final for one in filled] == [-3.0, -2.0, -1.0, -1.0]
+    assert filled[-1].relaxation.reason == "step_limit"  # not converged, but still a crystal with an energy
+    assert sorted(dropped) == ["duplicate", "nan", "too_close"]
+    for one in filled:
+        assert one.crystal.select(~one.guest).symbols == host.symbols
+        assert one.crystal.select(one.guest).symbols == ["Li"]
+
+
+def test_samples_go_in_batches_and_are_reported(host, relaxation):
+    both, seen = Pretender(relaxation, [-1.0] * 7), []
+    fill(
+        make_blanks(host, {"Li": 1}, samples=7, seed=0),
+        both,
+        both,
+        sampler=SHORT,
+        batch=3,
+        report=lambda stage, n: seen.append((stage, n)),
+    )
+    assert both.batches == [3, 3, 1]
+    assert both.samplers == [SHORT] * 3
+    assert seen == [(stage, n) for n in (3, 3, 1) for stage in ("placed", "relaxed")]
+
+
+def test_only_guests_are_free_if_asked_for(host, relaxation):
+    for guests_only in (False, True):
+        both = Pretender(relaxation, [-1.0] * 2)
+        fill(make_blanks(host, {"Li": 1}, samples=2, seed=0), both, both, free_guests_only=guests_only)
+        (masks,) = both.masks
+        assert (masks is not None) == guests_only
+        assert masks is None or [mask.tolist() for mask in masks] == [[False] * len(host) + [True]] * 2
+
+
+def test_the_same_seed_fills_the_same_way(host, stations):
+    blanks = make_blanks(host, {"Li": 1}, samples=3, seed=0)
+    some, others = (fill(blanks, *stations, sampler=SHORT, batch=n)[0] for n in (3, 3))
+    assert some
+    assert [one.crystal.identity for one in some] == [one.crystal.identity for one in others]
+
+
+def test_a_fixed_host_stays_where_it_is(host, stations):
+    filled, _ = fill(make_blanks(host, {"Li": 1}, samples=3, seed=0), *stations, sampler=SHORT, free_guests_only=True)
+    assert filled
+    for one in filled:
+        kept = one.crystal.select(~one.guest)
+        assert np.array_equal(kept.lattice, host.lattice)
+        assert np.allclose(kept.fractional, host.fractional, rtol=0, atol=1e-14)
+
+
+# --- a region ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def slab(licoo2):
+    """Four layers of LiCoO2 along c, 16 atoms."""
+    return Crystal.from_pymatgen(licoo2.to_pymatgen() * [1, 1, 4])
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.3, 0.6), (0.8, 0.1)])
+def test_atoms_of_a_region_are_placed_again_from_somewhere_in_it(slab, low, high):
+    z = slab.fractional[:, 2] % 1
+    inside = (z >= low) & (z < high) if low < high else (z >= low) | (z < high)
+    blanks = make_blanks(slab, {"Na": 2}, samples=3, seed=0, region=Region(low, high))
+    for blank in blanks:
+        assert blank.start_here
+        assert blank.guest.tolist() == [*inside.tolist(), True, True]
+        assert np.array_equal(blank.crystal.fractional[:16][~inside], slab.fractional[~inside])
+        assert blank.crystal.symbols == [*slab.symbols, "Na", "Na"]
+        assert Region(low, high).holds(blank.crystal.fractional[blank.guest]).all()
+    assert len({blank.crystal.identity for blank in blanks}) == 3
+
+
+@pytest.mark.parametrize(
+    ("region", "words"),
+    [
+        ((0.3, 0.3), "two different fractions of c from 0 to 1, got 0.3 and 0.3"),
+        ((0.3, 1.2), "from 0 to 1, got 0.3 and 1.2"),
+        ((0.0, 1.0), "3 of the 3 atoms of CoO2 .* there is no host. Choose another region"),
+        ((0.45, 0.5), "0 of the 3 atoms of CoO2 .* nothing is to be placed"),
+    ],
+)
+def test_impossible_regions_are_refused(host, region, words):
+    with pytest.raises(ValueError, match=words):
+        make_blanks(host, {}, samples=1, seed=0, region=Region(*region))
+
+
+# --- refinement --------------------------------------------------------------------------------------------------
+
+
+def test_a_round_takes_out_neighbouring_guests_of_the_best(slab, relaxation):
+    """The best arrangements are the start; what stays in place is all but one guest and its neighbours."""
+    lithium = slab.numbers == 3
+    start = Pretender(relaxation, [-1.0])
+    (first,), _ = fill([Blank(slab, lithium, 0)], start, start)
+    both, taken = Pretender(relaxation, [-2.0] * 12), []
+    both.generate = lambda blanks, sampler: taken.extend(blanks) or Pretender.generate(both, blanks, sampler)
+    filled, dropped = refine([first], both, both, samples=12, seed=0, free_guests_only=True)
+    assert [one.relaxation.energy_final for one in filled] == [-2.0]  # one crystal, whatever it was relaxed from
+    assert dropped == ["duplicate"] * 12
+    assert {mask.tolist() == lithium.tolist() for batch in both.masks for mask in batch} == {True}  # all guests relax
+    sizes = {int(blank.guest.sum()) for blank in taken}
+    assert sizes <= {1, 2, 3, 4}
+    assert len(sizes) > 2
+    assert all(not blank.guest[~lithium].any() and blank.crystal is first.crystal for blank in taken)
+
+
+def test_rounds_never_lose_the_best_and_follow_the_seed(host, stations):
+    first, _ = fill(make_blanks(host, {"Li": 1}, samples=3, seed=0), *stations, sampler=SHORT)
+    one, same, other = (
+        refine(first, *stations, samples=3, seed=(seed, 1), sampler=SHORT)[0] for seed in (0, 0, 1)
+    )  # fmt: skip
+    assert one[0].relaxation.energy_final <= first[0].relaxation.energy_final
+    assert [a.crystal.identity for a in one] == [b.crystal.identity for b in same]
+    assert {a.crystal.identity for a in one} != {b.crystal.identity for b in other}
+
+
+# --- the command --------------------------------------------------------------------------------------------------
+
+
+def inpainted(host_file, tiny_weights, out, *, guests=None, fix_host=False, samples=4, **options):
+    console = Console(width=160)
+    with console.capture() as capture:
+        inpaint_host(
+            console,
+            host_file,
+            {"Li": 1} if guests is None else guests,
+            samples=samples,
+            seed=0,
+            fix_host=fix_host,
+            weights=tiny_weights,
+            out=out,
+            **options,
+        )
+    return capture.get()
+
+
+@pytest.mark.parametrize("fix_host", [False, True])
+def test_every_atom_is_in_the_cif(host_file, host, tiny_weights, tmp_path, fix_host):
+    text = inpainted(host_file, tiny_weights, tmp_path / "out", fix_host=fix_host)
+    paths = sorted((tmp_path / "out").glob("*.cif"))
+    assert paths
+    assert f"CIFs of these {len(paths)} crystals: {tmp_path / 'out'}" in text
+    for position, path in enumerate(paths, start=1):
+        made = Crystal.from_pymatgen(Structure.from_file(path))
+        assert Counter(made.symbols) == {"Co": 1, "O": 2, "Li": 1}
+        assert path.name.startswith(f"{position:02d}_LiCoO2_")
+        assert path.name in text
+        if fix_host:
+            assert made.volume == pytest.approx(host.volume, rel=1e-6)
+            assert distances(made.select(made.numbers != 3)) == pytest.approx(distances(host), abs=1e-4)
+
+
+def distances(crystal):
+    return np.sort(crystal.to_pymatgen().distance_matrix, axis=None)
+
+
+def test_a_region_and_rounds_on_the_command_line(slab, tiny_weights, tmp_path):
+    slab.to_pymatgen().to(tmp_path / "slab.cif")
+    out = tmp_path / "out"
+    text = inpainted(
+        tmp_path / "slab.cif", tiny_weights, out, guests={}, fix_host=True, samples=6, region="0.35:0.4", rounds=1
+    )
+    assert "placing 1 Li, 6 times; rounds of refinement: 1" in text
+    made = [Crystal.from_pymatgen(Structure.from_file(path)) for path in out.glob("*.cif")]
+    assert made
+    assert all(Counter(one.symbols) == Counter(slab.symbols) for one in made)
+    for bad in ("0.45", "a:b", "1:2:3"):
+        with pytest.raises(ValueError, match=f"--region needs two fractions of c, for example 0.4:0.6, got '{bad}'"):
+            inpainted(tmp_path / "slab.cif", tiny_weights, out, guests={}, region=bad)
+
+
+def test_a_host_without_room_is_told(tmp_path, tiny_weights):
+    path = tmp_path / "iron.cif"
+    Structure(Lattice.cubic(2.4), ["Fe", "Fe"], [[0, 0, 0], [0.5, 0.5, 0.5]]).to(path)
+    with pytest.raises(ValueError, match=r"no arrangement survived .*too_close.*fewer guests or more --samples"):
+        inpainted(path, tiny_weights, tmp_path / "out", samples=2)
+    assert not (tmp_path / "out").exists()
+
+
+# --- partially occupied sites -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def half_filled(tmp_path, licoo2):
+    """Layered LiCoO2 with every second Li missing, in a doubled cell."""
+    structure = licoo2.to_pymatgen() * [2, 1, 1]
+    structure.replace_species({"Li": {"Li": 0.5}})
+    path = tmp_path / "half.cif"
+    structure.to(path)
+    return path
+
+
+def ordered(path, out, **options):
+    console = Console(width=160)
+    with console.capture() as capture:
+        order_host(console, path, samples=4, seed=0, out=out, **{"fix_host": True, **options})
+    return capture.get()
+
+
+def test_partially_occupied_sites_are_ordered(half_filled, tmp_path):
+    text = ordered(half_filled, tmp_path / "out")
+    assert "2 partially occupied sites; 2 arrangements of Li1O4Co2" in text
+    (path,) = (tmp_path / "out").glob("*.cif")  # the two arrangements are one by symmetry
+    assert Counter(site.specie.symbol for site in Structure.from_file(path)) == {"Li": 1, "Co": 2, "O": 4}
+
+
+def test_a_larger_cell_has_more_arrangements(half_filled, tmp_path):
+    text = ordered(half_filled, tmp_path / "out", supercell=(1, 2, 1))
+    assert "4 partially occupied sites; 6 arrangements of Li2O8Co4" in text
+    energies = [float(path.stem.split("_")[-1].removesuffix("meV")) for path in sorted((tmp_path / "out").iterdir())]
+    assert len(energies) > 1
+    assert energies == sorted(energies)
+    assert energies[0] == 0
+
+
+def test_an_element_that_rounds_to_none_is_told(tmp_path):
+    path = tmp_path / "doped.cif"
+    Structure(Lattice.cubic(4.2), [{"Na": 0.8, "K": 0.2}, "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]]).to(path)
+    with pytest.raises(ValueError, match=r"the cell holds 0\.20 K, which round to none: give a larger --supercell"):
+        ordered(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_full_host_and_a_strange_supercell_are_told(half_filled, host_file, tmp_path):
+    with pytest.raises(ValueError, match=r"every site of .*CoO2\.cif is full.*--guest and --count"):
+        ordered(host_file, tmp_path / "out")
+    with pytest.raises(ValueError, match=r"three numbers of at least 1, got 1 0 1"):
+        ordered(half_filled, tmp_path / "out", supercell=(1, 0, 1))
