@@ -43,10 +43,14 @@ ELEMENTS = 94  # that CHGNet knows
 KNOWN = [
     Crystal.from_ase(atoms)
     for atoms in (
-        bulk("NaCl", "rocksalt", a=5.64), bulk("Si", "diamond", a=5.43, cubic=True), bulk("Mg"), bulk("Fe"),
-        bulk("CaF2", "fluorite", a=5.46), bulk("GaN", "wurtzite", a=3.19),
+        bulk("NaCl", "rocksalt", a=5.64),
+        bulk("Si", "diamond", a=5.43, cubic=True),
+        bulk("Mg"),
+        bulk("Fe"),
+        bulk("CaF2", "fluorite", a=5.46),
+        bulk("GaN", "wurtzite", a=3.19),
     )
-]  # fmt: skip
+]
 
 
 def known(rng: Generator) -> Crystal:
@@ -118,8 +122,17 @@ def crowded(rng: Generator) -> Crystal:
 
 
 KINDS: tuple[Callable[[Generator], Crystal], ...] = (
-    shaken, fused, needle, slab, single, element, not_finite, flat, skewed, crowded,
-)  # fmt: skip
+    shaken,
+    fused,
+    needle,
+    slab,
+    single,
+    element,
+    not_finite,
+    flat,
+    skewed,
+    crowded,
+)
 
 
 def broken(index: int) -> Crystal:

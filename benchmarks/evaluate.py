@@ -168,9 +168,16 @@ def hard(kind: str) -> list[Crystal]:
 
 
 HARD = (
-    "100 crystals", "500 atoms", "504 atoms of an oxide", "2016 atoms of an oxide", "needle cells", "2000 tiny cells",
-    "dense crystal", "64 of 40 atoms", "64 of 100 atoms",
-)  # fmt: skip
+    "100 crystals",
+    "500 atoms",
+    "504 atoms of an oxide",
+    "2016 atoms of an oxide",
+    "needle cells",
+    "2000 tiny cells",
+    "dense crystal",
+    "64 of 40 atoms",
+    "64 of 100 atoms",
+)
 
 
 def growth(kind: str) -> float:

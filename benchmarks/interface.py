@@ -63,9 +63,13 @@ class Ways:
         filled, _ = fill(self._blanks(self.samples), self.generator, self.relaxer, free_guests_only=True)
         for number in range(1, self.rounds + 1):
             filled, _ = refine(
-                filled, self.generator, self.relaxer, samples=self.samples, seed=(self.seed, number),
+                filled,
+                self.generator,
+                self.relaxer,
+                samples=self.samples,
+                seed=(self.seed, number),
                 free_guests_only=True,
-            )  # fmt: skip
+            )
         return _pairs(filled)
 
     def in_voids(self) -> list[tuple[float, Crystal]]:
@@ -121,8 +125,10 @@ def table(results: dict[str, Any], stacked: Crystal) -> str:
     """Markdown: one row a way; energies against the stacking, its region relaxed like the others'."""
     zero = results["as_stacked"]["energies"][0]
     area = np.linalg.norm(np.cross(stacked.lattice[0], stacked.lattice[1]))
-    rows = ["| way | attempts that survive | best, meV/atom | best, meV/Å² | median, meV/atom | CPU seconds |",
-            "|---|---|---|---|---|---|"]  # fmt: skip
+    rows = [
+        "| way | attempts that survive | best, meV/atom | best, meV/Å² | median, meV/atom | CPU seconds |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, result in results.items():
         above = 1e3 * (np.array(result["energies"]) - zero)
         rows.append(

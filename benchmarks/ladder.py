@@ -69,11 +69,22 @@ def main() -> None:
             console.print(f"{name} is not finished. The same command goes on.")
             return
         found[name] = run_benchmark(
-            console, options.data, split=options.split, guest=None, limit=options.limit,
-            methods=list(dict.fromkeys(rung[2] for rung in RUNGS if rung[1] == name)), samples=options.samples, seed=0,
-            rank=any(rung[1] == name and rung[3] == "ranked_match" for rung in RUNGS), residual=False, stability=False,
-            train=None, weights=weights, shard="1/1", json_file=options.out / f"{name}.json",
-        )  # fmt: skip
+            console,
+            options.data,
+            split=options.split,
+            guest=None,
+            limit=options.limit,
+            methods=list(dict.fromkeys(rung[2] for rung in RUNGS if rung[1] == name)),
+            samples=options.samples,
+            seed=0,
+            rank=any(rung[1] == name and rung[3] == "ranked_match" for rung in RUNGS),
+            residual=False,
+            stability=False,
+            train=None,
+            weights=weights,
+            shard="1/1",
+            json_file=options.out / f"{name}.json",
+        )
     ladder = []
     for title, name, method, figure in RUNGS:
         summary = found[name]["methods"][method]["summary"]

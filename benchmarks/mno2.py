@@ -57,9 +57,13 @@ ENTRIES = {
 }  # the guests' places of MnOOH
 NAMES = {"alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ"}
 COLOURS = {
-    "Mn": ("#7b4fa3", 90), "O": ("#d33b2f", 40), "Zn": ("#8a8f98", 120), "Mg": ("#f28c28", 120), "H": ("white", 45),
+    "Mn": ("#7b4fa3", 90),
+    "O": ("#d33b2f", 40),
+    "Zn": ("#8a8f98", 120),
+    "Mg": ("#f28c28", 120),
+    "H": ("white", 45),
     "Li": ("#2fa84f", 110),
-}  # fmt: skip
+}
 PER_MN = {"Zn": 0.5, "Mg": 0.5, "H": 1.0, "Li": 1.0}
 CASES = [f"{polymorph}-{guest}" for polymorph in ENTRIES for guest in PER_MN]
 KINDS = ("fixed", "full")  # how far a case is relaxed
@@ -122,8 +126,9 @@ class Case:
                 room = np.minimum(apart[chosen].min(0), 3.0) + 0.5 * radius + rng.normal(0, 0.2, len(sites))
                 room[chosen] = -np.inf
                 chosen.append(int(room.argmax()))
-            crystals.append(self.blanks[0].crystal.replace(
-                fractional=np.concatenate([self.host.fractional, sites[chosen]])))  # fmt: skip
+            crystals.append(
+                self.blanks[0].crystal.replace(fractional=np.concatenate([self.host.fractional, sites[chosen]]))
+            )
         return crystals
 
     def _finish(self, fixed: list[Relaxation]) -> dict[str, Any]:
@@ -357,8 +362,14 @@ def _view(axis: Any, structure: Structure, basis: np.ndarray) -> None:
     for symbol, (colour, size) in COLOURS.items():
         own = np.array([site.coords for site in structure if site.specie.symbol == symbol])
         if len(own):
-            axis.scatter(*seen(own)[:, 0].T, s=size, color=colour, edgecolors="black", linewidths=0.5,
-                         zorder=2 + (symbol in PER_MN))  # fmt: skip
+            axis.scatter(
+                *seen(own)[:, 0].T,
+                s=size,
+                color=colour,
+                edgecolors="black",
+                linewidths=0.5,
+                zorder=2 + (symbol in PER_MN),
+            )
     axis.set(xlim=(-window / 2, window / 2), ylim=(-window / 2, window / 2), aspect="equal")
 
 

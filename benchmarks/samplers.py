@@ -65,10 +65,22 @@ def main() -> None:
     cases = options.json.with_suffix(".parquet")
     ionic_cases(options.data, options.limit).to_parquet(cases)
     run_benchmark(
-        Console(), cases, split="val", guest=None, limit=None, methods=options.method or METHODS,
-        samples=options.samples, seed=0, rank=options.rank, residual=True, stability=False, train=options.data,
-        weights=options.weights, shard=options.shard, json_file=options.json,
-    )  # fmt: skip
+        Console(),
+        cases,
+        split="val",
+        guest=None,
+        limit=None,
+        methods=options.method or METHODS,
+        samples=options.samples,
+        seed=0,
+        rank=options.rank,
+        residual=True,
+        stability=False,
+        train=options.data,
+        weights=options.weights,
+        shard=options.shard,
+        json_file=options.json,
+    )
 
 
 if __name__ == "__main__":

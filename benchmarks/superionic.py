@@ -85,9 +85,12 @@ def main() -> None:
         write_cif(crystal, arguments.out / f"{name}-Li{count}.cif")
         found[name, count] = crystal
     channel = ways_through(
-        found["LaCl3", 1], "Li", equal_sites=True, potential=CHGNetPotential(),
+        found["LaCl3", 1],
+        "Li",
+        equal_sites=True,
+        potential=CHGNetPotential(),
         settings=BarrierSettings(min_length=6.0, vacancy=False),
-    )  # fmt: skip
+    )
     print(f"LaCl3: longest hops {channel.lengths}, highest barriers in eV {channel.highest}")
     print(f"La5Cl18: longest hops {ways_through(found['La5Cl18', 3], 'Li', equal_sites=True).lengths}")
     draw([found["LaCl3", 1], found["La5Cl18", 3]], channel, arguments.out / "superionic.png")

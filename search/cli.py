@@ -222,9 +222,18 @@ def inpaint(
     guests = dict(zip(guest, count, strict=True))
     folder = out or Path(f"{host.stem}-{''.join(f'{element}{n}' for element, n in guests.items()) or 'region'}")
     inpaint_host(
-        console, host, guests, samples=samples, seed=seed, fix_host=fix_host, weights=weights, out=folder,
-        supercell=supercell, region=region, rounds=refine,
-    )  # fmt: skip
+        console,
+        host,
+        guests,
+        samples=samples,
+        seed=seed,
+        fix_host=fix_host,
+        weights=weights,
+        out=folder,
+        supercell=supercell,
+        region=region,
+        rounds=refine,
+    )
 
 
 @app.command(name="relax")
@@ -260,14 +269,28 @@ def relax_command(
     if fmax <= 0 or symprec <= 0:
         raise ValueError(f"--fmax and --symprec must be above 0, got {fmax} and {symprec}")
     settings = RelaxSettings(
-        optimizer=optimizer, fmax=fmax, max_steps=steps, cell=cell or ("fixed" if free else "full"), pressure=pressure,
-        keep_symmetry=keep_symmetry, symprec=symprec,
-    )  # fmt: skip
+        optimizer=optimizer,
+        fmax=fmax,
+        max_steps=steps,
+        cell=cell or ("fixed" if free else "full"),
+        pressure=pressure,
+        keep_symmetry=keep_symmetry,
+        symprec=symprec,
+    )
     seconds = math.inf if minutes is None else 60 * minutes
     fine = relax_files(
-        console, files, settings, potential=potential, free=free or (), out=out, overwrite=overwrite, batch=batch,
-        max_seconds=seconds, device=device, threads=threads,
-    )  # fmt: skip
+        console,
+        files,
+        settings,
+        potential=potential,
+        free=free or (),
+        out=out,
+        overwrite=overwrite,
+        batch=batch,
+        max_seconds=seconds,
+        device=device,
+        threads=threads,
+    )
     if not fine:
         raise typer.Exit(1)
 
@@ -327,10 +350,18 @@ def analyse(
     place = run_path(source)
     folder = out or (beside(place) / "analysis" if is_run(place) else Path(f"{place.stem}-analysis"))
     analyse_source(
-        console, place, guest=guest, host=host, framework=framework, against=against or [],
+        console,
+        place,
+        guest=guest,
+        host=host,
+        framework=framework,
+        against=against or [],
         barriers=BarrierSettings(min_length=height, vacancy=not single) if barriers else None,
-        equal_sites=equal_sites, max_length=max_length, top=top, out=folder,
-    )  # fmt: skip
+        equal_sites=equal_sites,
+        max_length=max_length,
+        top=top,
+        out=folder,
+    )
 
 
 @app.command("second-opinion")
@@ -416,9 +447,14 @@ def train(
     from search.commands.train import train_model
 
     train_model(
-        console, config, out or Path("runs") / f"train-{config.stem}", device=device, threads=threads,
-        minutes=minutes, workers=workers,
-    )  # fmt: skip
+        console,
+        config,
+        out or Path("runs") / f"train-{config.stem}",
+        device=device,
+        threads=threads,
+        minutes=minutes,
+        workers=workers,
+    )
 
 
 @reference_app.command("show")
@@ -454,9 +490,15 @@ def reference_build(
     from model.thermodynamics.reference import build_reference_table, load_table
 
     build_reference_table(
-        energies, out, structures_parquet=structures, relaxed_parquet=relaxed or (), potential=potential, name=name,
-        source=source, version=version,
-    )  # fmt: skip
+        energies,
+        out,
+        structures_parquet=structures,
+        relaxed_parquet=relaxed or (),
+        potential=potential,
+        name=name,
+        source=source,
+        version=version,
+    )
     console.print(f"{len(load_table(out))} phases in {out} ({out.stat().st_size / 1e6:.1f} MB)")
 
 
@@ -480,9 +522,18 @@ def reference_relax(
 
     seconds = math.inf if minutes is None else 60 * minutes
     relax_reference(
-        console, structures, out, within=within, first=first, max_atoms=max_atoms, potential=potential, fmax=fmax,
-        share=share, max_seconds=seconds, known=known,
-    )  # fmt: skip
+        console,
+        structures,
+        out,
+        within=within,
+        first=first,
+        max_atoms=max_atoms,
+        potential=potential,
+        fmax=fmax,
+        share=share,
+        max_seconds=seconds,
+        known=known,
+    )
 
 
 @benchmark_app.command("reconstruct")
@@ -517,16 +568,33 @@ def benchmark_reconstruct(
     from search.commands.benchmark import run_benchmark
 
     run_benchmark(
-        console, data, split=split, guest=guest, limit=limit, methods=method or ["ancestral"], samples=samples,
-        seed=seed, rank=rank, residual=residual, stability=stability, train=train, weights=weights, shard=shard,
+        console,
+        data,
+        split=split,
+        guest=guest,
+        limit=limit,
+        methods=method or ["ancestral"],
+        samples=samples,
+        seed=seed,
+        rank=rank,
+        residual=residual,
+        stability=stability,
+        train=train,
+        weights=weights,
+        shard=shard,
         json_file=json_file,
-    )  # fmt: skip
+    )
 
 
 def _show_results(
-    run: RunPath, *, cif: Path | None, top: int, formula: str | None = None, stage: str | None = None,
+    run: RunPath,
+    *,
+    cif: Path | None,
+    top: int,
+    formula: str | None = None,
+    stage: str | None = None,
     distinct: bool = True,
-) -> None:  # fmt: skip
+) -> None:
     from search.reporting.tables import results_table
     from search.storage.cif import write_cifs
     from search.storage.ranking import rank

@@ -164,10 +164,11 @@ def small_run(tmp_path: Path, cobaltate: dict[str, Any], lisi: Crystal) -> Path:
     row |= {"initial": pack(moved), "final": pack(lisi), "status": "relaxed", "reason": "", "products": {"Si": 1.0}}
     rows = [
         row | {"candidate": "first", "e_d": 0.02, "space_group": "R-3m", "space_group_number": 166},
-        row | {"candidate": "second", "e_d": 0.05, "stage": "inpainted", "parent": "first", "space_group": None}
+        row
+        | {"candidate": "second", "e_d": 0.05, "stage": "inpainted", "parent": "first", "space_group": None}
         | {"final": pack(lisi.replace(lattice=1.2 * lisi.lattice)), "space_group_number": None}
         | {"framework_space_group": "Fd-3m"},
         row | {"candidate": "third", "e_d": None, "status": "rejected", "reason": "too_close", "final": None},
-    ]  # fmt: skip
+    ]
     ResultStore(tmp_path).append("task", rows)
     return tmp_path

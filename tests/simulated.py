@@ -186,8 +186,13 @@ class SimulatedPool:
         fault: Callable[[Any], str | None] = lambda job: None,
     ) -> None:
         self.stage, self.limit, self.clock, self.seconds, self.cost, self.fault = (
-            stage, count, clock, seconds, cost, fault,
-        )  # fmt: skip
+            stage,
+            count,
+            clock,
+            seconds,
+            cost,
+            fault,
+        )
         self.name, self.idle, self.busy, self.lost, self.began = type(stage).__name__, count, 0.0, 0, clock.now()
         self.calls: list[tuple[float, int, Done | Failed]] = []
         self._order = itertools.count()

@@ -44,10 +44,18 @@ def dangers(tree):
 
 @pytest.mark.parametrize(
     "text",
-    ["import pickle", "from ray import cloudpickle", "def f():\n    import joblib", "torch.load(path)", "eval(text)",
-     "torch.load(path, weights_only=False)", "np.load(path)", "read(path, allow_pickle=True)",
-     "yaml.load(text, Loader)"],
-)  # fmt: skip
+    [
+        "import pickle",
+        "from ray import cloudpickle",
+        "def f():\n    import joblib",
+        "torch.load(path)",
+        "eval(text)",
+        "torch.load(path, weights_only=False)",
+        "np.load(path)",
+        "read(path, allow_pickle=True)",
+        "yaml.load(text, Loader)",
+    ],
+)
 def test_a_danger_is_seen(text):
     assert list(dangers(ast.parse(text)))
 
@@ -102,12 +110,22 @@ def test_a_pickle_in_a_configuration_is_not_opened_unless_it_says_so(tmp_path, m
 PLACES = {SearchConfig: {"frameworks.files", "reference.path", "models.weights"}, TrainConfig: {"data.path"}}
 WORDS = {
     SearchConfig: {
-        "name", "compositions.system", "compositions.more", "compositions.fractions", "compositions.formulas",
-        "compositions.cells", "lattices.bravais", "frameworks.guests", "reference.potential", "resources.address",
-        "tuning.generation", "tuning.inpainting", "tuning.relaxation",
+        "name",
+        "compositions.system",
+        "compositions.more",
+        "compositions.fractions",
+        "compositions.formulas",
+        "compositions.cells",
+        "lattices.bravais",
+        "frameworks.guests",
+        "reference.potential",
+        "resources.address",
+        "tuning.generation",
+        "tuning.inpainting",
+        "tuning.relaxation",
     },
     TrainConfig: {"data.split", "data.guests", "network.edge", "network.hidden", "network.auxiliary", "network.node"},
-}  # fmt: skip
+}
 
 
 def texts(group, before=""):
@@ -160,9 +178,11 @@ def test_a_search_writes_to_its_run_and_nowhere_else(tmp_path, monkeypatch, make
         compositions={"cells": [{"Li": 1, "Co": 1, "O": 2}]},
         frameworks={"guests": ["Li"], "files": [str(outside / "host.cif")]},
         models={"weights": str(weights)},
-        generation={"kind": "heun", "steps": 2}, inpainting={"kind": "heun", "steps": 2}, relaxation={"max_steps": 1},
+        generation={"kind": "heun", "steps": 2},
+        inpainting={"kind": "heun", "steps": 2},
+        relaxation={"max_steps": 1},
         policy={"rounds": 1, "generated": 1, "inpainted": 1, "samples": 1, "batch": 1},
-    )  # fmt: skip
+    )
     before, reference, run = everything(outside), load_reference(config), here / "run"
     run.mkdir()
     same_search(run, config, reference)

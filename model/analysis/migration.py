@@ -184,9 +184,11 @@ class PotentialCalculator(Calculator):
         self.potential = potential
 
     def calculate(
-        self, atoms: Atoms | None = None, properties: Sequence[str] = ("energy",),
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
         system_changes: Sequence[str] = tuple(all_changes),
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Energy, forces and stress of the atoms."""
         super().calculate(atoms, properties, system_changes)
         (found,) = self.potential.evaluate([Crystal.from_ase(self.atoms)])

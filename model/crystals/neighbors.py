@@ -49,9 +49,14 @@ def heights(lattice: Tensor) -> Tensor:
 
 
 def periodic_edges(
-    positions: Tensor, lattice: Tensor, counts: Tensor, *, cutoff: float, receivers: Tensor | None = None,
+    positions: Tensor,
+    lattice: Tensor,
+    counts: Tensor,
+    *,
+    cutoff: float,
+    receivers: Tensor | None = None,
     max_images: int = 100_000,
-) -> Edges:  # fmt: skip
+) -> Edges:
     """All pairs closer than ``cutoff``, images of an atom with itself included, the atom itself excluded.
 
     Args:

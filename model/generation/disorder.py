@@ -228,9 +228,11 @@ def _counts(kinds: Sequence[tuple[tuple[int, float], ...]], sites: Sequence[int]
     least = np.floor(left + 1e-6)
     cost = 1 - 2 * part + 2 * len(cells) * (1 - 2 * (left - least)) @ columns  # of rounding up instead of down
     up = milp(
-        cost, integrality=np.ones(len(cells)), bounds=(0, np.ceil(part - 1e-6)),
+        cost,
+        integrality=np.ones(len(cells)),
+        bounds=(0, np.ceil(part - 1e-6)),
         constraints=[(rows, *[np.array(sites) - rows @ whole] * 2), (columns, least, np.ceil(left - 1e-6))],
-    ).x  # fmt: skip
+    ).x
     counts: list[dict[int, int]] = [{} for _ in sites]
     for (row, z), n in zip(cells, np.rint(whole + up).astype(int).tolist(), strict=True):
         if z != EMPTY and n:

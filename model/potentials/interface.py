@@ -73,9 +73,12 @@ class BatchEvaluation:
         nan = batch.positions.new_full
         moments = nan((len(batch.numbers),), torch.nan) if magmoms else None
         return cls(
-            nan((len(batch),), torch.nan), nan(batch.positions.shape, torch.nan),
-            nan((len(batch), 3, 3), torch.nan), moments, problems,
-        )  # fmt: skip
+            nan((len(batch),), torch.nan),
+            nan(batch.positions.shape, torch.nan),
+            nan((len(batch), 3, 3), torch.nan),
+            moments,
+            problems,
+        )
 
     def split(self, counts: Tensor) -> list[Evaluation]:
         """One `Evaluation` per crystal."""

@@ -15,10 +15,15 @@ from model.relaxation.relax import Relaxation, RelaxSettings, relax, usable
 
 
 def funnel(
-    crystals: Sequence[Crystal], potential: Potential, settings: RelaxSettings, *,
-    free: Sequence[np.ndarray | None] | None = None, guests: Sequence[np.ndarray | None] | None = None,
-    known: Mapping[str, float] | None = None, batch_size: int = 32,
-) -> list[Relaxation]:  # fmt: skip
+    crystals: Sequence[Crystal],
+    potential: Potential,
+    settings: RelaxSettings,
+    *,
+    free: Sequence[np.ndarray | None] | None = None,
+    guests: Sequence[np.ndarray | None] | None = None,
+    known: Mapping[str, float] | None = None,
+    batch_size: int = 32,
+) -> list[Relaxation]:
     """Relax the ``settings.share`` lowest crystals of every composition in full, one at least.
 
     Crystals with and without named guests are not compared with each other.
@@ -42,18 +47,26 @@ def funnel(
     results = _cheaply(crystals, potential, settings, free, guests, batch_size)
     chosen = _lowest(results, [_some(mask) for mask in guests], settings.share)
     full = relax(
-        [results[i].final for i in chosen], potential, settings, free=[free[i] for i in chosen], known=known,
+        [results[i].final for i in chosen],
+        potential,
+        settings,
+        free=[free[i] for i in chosen],
+        known=known,
         batch_size=batch_size,
-    )  # fmt: skip
+    )
     for index, result in zip(chosen, full, strict=True):
         results[index] = _one(results[index], result)
     return results
 
 
 def _cheaply(
-    crystals: Sequence[Crystal], potential: Potential, settings: RelaxSettings, free: Sequence[np.ndarray | None],
-    guests: Sequence[np.ndarray | None], batch_size: int,
-) -> list[Relaxation]:  # fmt: skip
+    crystals: Sequence[Crystal],
+    potential: Potential,
+    settings: RelaxSettings,
+    free: Sequence[np.ndarray | None],
+    guests: Sequence[np.ndarray | None],
+    batch_size: int,
+) -> list[Relaxation]:
     """Every crystal after its single point, or after the steps of its guests alone."""
     update = {"cell": "fixed", "hopeless": None, "keep_symmetry": False}
     results: dict[int, Relaxation] = {}

@@ -37,9 +37,18 @@ from model.settings import Settings
 from model.symmetry.projector import Projector, symmetric_start
 
 REASONS = (
-    "converged", "step_limit", "wall_time", "hopeless", "not_promising", "volume_runaway", "energy_runaway",
-    "fused_atoms", "nan", "no_atoms", "not_started",
-)  # fmt: skip
+    "converged",
+    "step_limit",
+    "wall_time",
+    "hopeless",
+    "not_promising",
+    "volume_runaway",
+    "energy_runaway",
+    "fused_atoms",
+    "nan",
+    "no_atoms",
+    "not_started",
+)
 FALL_AHEAD = 3.0  # times its fall in the last LOOK_BACK steps that an energy may still fall
 SETTLED = 2e-3  # eV/atom in the last LOOK_BACK steps of L-BFGS; a larger fall is no end yet
 FARTHEST = 1e6  # Å or cells; beyond it double precision places no atom
@@ -106,11 +115,16 @@ def usable(outcome: Relaxation) -> bool:
 
 
 def relax(
-    crystals: Sequence[Crystal], potential: Potential, settings: RelaxSettings | None = None, *,
-    free: Sequence[np.ndarray | None] | None = None, batch_size: int = 32, max_seconds: float = math.inf,
+    crystals: Sequence[Crystal],
+    potential: Potential,
+    settings: RelaxSettings | None = None,
+    *,
+    free: Sequence[np.ndarray | None] | None = None,
+    batch_size: int = 32,
+    max_seconds: float = math.inf,
     known: Mapping[str, float] | None = None,
     report: Callable[[int, Relaxation], None] = lambda index, result: None,
-) -> list[Relaxation]:  # fmt: skip
+) -> list[Relaxation]:
     """Relax crystals in the order given; a crystal that fails has a reason instead of raising.
 
     With ``settings.hopeless`` a crystal ends early when its energy, less three times what it fell in the last five
@@ -385,16 +399,40 @@ def _report(
     if reason == "nan" or evaluation.problems[i]:
         forces = np.full_like(forces, np.nan)
         failed = Relaxation(
-            initial, initial, before, before, forces, force_before, force_before, float("nan"), steps, False, reason,
-            evaluation.problems[i], seconds, orbits,
-        )  # fmt: skip
+            initial,
+            initial,
+            before,
+            before,
+            forces,
+            force_before,
+            force_before,
+            float("nan"),
+            steps,
+            False,
+            reason,
+            evaluation.problems[i],
+            seconds,
+            orbits,
+        )
         job.finish(index, failed)
         return
     lattice, positions = batch.lattice[i].cpu().numpy(), batch.positions[atoms].cpu().numpy()
     final = initial if steps == 0 else initial.replace(lattice=lattice, fractional=positions @ np.linalg.inv(lattice))
     pressure = -float(evaluation.stress[i].diagonal().mean()) / GPa
     done = Relaxation(
-        initial, final, before, float(evaluation.energy[i]), forces, force_before, float(force[i]), pressure, steps,
-        reason == "converged", reason, "", seconds, orbits,
-    )  # fmt: skip
+        initial,
+        final,
+        before,
+        float(evaluation.energy[i]),
+        forces,
+        force_before,
+        float(force[i]),
+        pressure,
+        steps,
+        reason == "converged",
+        reason,
+        "",
+        seconds,
+        orbits,
+    )
     job.finish(index, done)

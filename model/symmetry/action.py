@@ -51,9 +51,15 @@ class Action:
         first = targets.min(0)
         atom, carriers = np.nonzero((targets == first).T)
         return cls(
-            whole.astype(np.int64), np.arange(order) * atoms, targets.ravel(), cells.reshape(-1, 3), first,
-            np.full(atoms, order), carriers, np.searchsorted(atom, np.arange(atoms + 1)),
-        )  # fmt: skip
+            whole.astype(np.int64),
+            np.arange(order) * atoms,
+            targets.ravel(),
+            cells.reshape(-1, 3),
+            first,
+            np.full(atoms, order),
+            carriers,
+            np.searchsorted(atom, np.arange(atoms + 1)),
+        )
 
     @classmethod
     def joined(cls, actions: Sequence[Action]) -> Action:

@@ -68,10 +68,15 @@ def choose(
 
 
 def relax_phases(
-    phases: pd.DataFrame, out: str | Path, potential: Potential, settings: PhaseSettings, *,
-    share: tuple[int, int] = (1, 1), max_seconds: float = np.inf,
+    phases: pd.DataFrame,
+    out: str | Path,
+    potential: Potential,
+    settings: PhaseSettings,
+    *,
+    share: tuple[int, int] = (1, 1),
+    max_seconds: float = np.inf,
     report: Callable[[int, int], None] = lambda done, total: None,
-) -> pd.DataFrame:  # fmt: skip
+) -> pd.DataFrame:
     """Relax phases that the folder does not hold yet, and merge all that it holds into ``relaxed.parquet``.
 
     Args:

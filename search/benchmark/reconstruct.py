@@ -175,9 +175,20 @@ def reconstruct(
     attempts = tuple(Attempt(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True))
     force, drop = _stability(potential, made[0]) if potential and stability and made else (None, None)
     return Record(
-        name, case.name, case.guest, len(case.crystal), float(case.mask.mean()), new_host, attempts, samples,
-        _original(potential, case) if potential else None, force, drop, evaluations, seconds,
-    )  # fmt: skip
+        name,
+        case.name,
+        case.guest,
+        len(case.crystal),
+        float(case.mask.mean()),
+        new_host,
+        attempts,
+        samples,
+        _original(potential, case) if potential else None,
+        force,
+        drop,
+        evaluations,
+        seconds,
+    )
 
 
 def match(made: Crystal, case: Case) -> float | None:

@@ -42,8 +42,9 @@ def figures(records: Sequence[Record]) -> dict[str, Any]:
       the potential that disagrees. sought_in_vain: no match, and the best lies above the original.
     - unfinished: guests-only relaxations that ran out of steps.
     """
-    runs = np.array([[*(a.matched for a in one.attempts), *[False] * (one.samples - len(one.attempts))]
-                     for one in records])  # fmt: skip
+    runs = np.array(
+        [[*(a.matched for a in one.attempts), *[False] * (one.samples - len(one.attempts))] for one in records]
+    )
     attempts = [a for one in records for a in one.attempts]
     rmse = [a.rmse for a in attempts if a.rmse is not None]
     return {

@@ -111,9 +111,11 @@ def _renaming(from_host: np.ndarray, to_host: np.ndarray) -> tuple[float, dict[i
     choices = [
         (sum(map(_change, old.tolist(), order)), dict(zip(old.tolist(), order, strict=True)))
         for order in permutations(new.tolist())
-        if all(dict(zip(new.tolist(), new_counts.tolist(), strict=True))[o] == c
-               for o, c in zip(order, old_counts.tolist(), strict=True))
-    ]  # fmt: skip
+        if all(
+            dict(zip(new.tolist(), new_counts.tolist(), strict=True))[o] == c
+            for o, c in zip(order, old_counts.tolist(), strict=True)
+        )
+    ]
     return min(choices, key=lambda one: one[0])
 
 

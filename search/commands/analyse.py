@@ -181,9 +181,14 @@ def _voids(console: Console, crystal: Crystal, guest: str | None) -> None:
 
 
 def _ways(
-    console: Console, crystals: Sequence[tuple[str, Crystal]], guest: str, barriers: BarrierSettings | None,
-    equal_sites: bool, max_length: float, out: Path,
-) -> None:  # fmt: skip
+    console: Console,
+    crystals: Sequence[tuple[str, Crystal]],
+    guest: str,
+    barriers: BarrierSettings | None,
+    equal_sites: bool,
+    max_length: float,
+    out: Path,
+) -> None:
     potential = CHGNetPotential() if barriers else None
     table = Table(title=f"Ways of {guest}", title_justify="left")
     for name in (

@@ -54,9 +54,15 @@ def run_benchmark(
     prototypes = _prototypes(console, train or data, cases)
     tried = {name: make_method(name, generator, prototypes) for name in methods}
     header = {
-        "data": hashlib.sha256(data.read_bytes()).hexdigest()[:16], "split": split, "samples": samples, "seed": seed,
-        "rank": rank, "residual": residual, "stability": stability, "score_model": generator.version,
-    }  # fmt: skip
+        "data": hashlib.sha256(data.read_bytes()).hexdigest()[:16],
+        "split": split,
+        "samples": samples,
+        "seed": seed,
+        "rank": rank,
+        "residual": residual,
+        "stability": stability,
+        "score_model": generator.version,
+    }
     log = Log(json_file and json_file.with_suffix(".jsonl"), header)
     potential = CHGNetPotential() if rank or stability else None
     todo = [
@@ -68,18 +74,27 @@ def run_benchmark(
     with Progress(console=console, transient=True) as bar:
         for name, case in bar.track(todo, description="crystals"):
             record = reconstruct(
-                case, name, tried[name], samples=samples, seed=seed, potential=potential, stability=stability,
+                case,
+                name,
+                tried[name],
+                samples=samples,
+                seed=seed,
+                potential=potential,
+                stability=stability,
                 denoiser=generator.network if residual else None,
                 new_host=prototypes.is_new(case.host) if prototypes else None,
-            )  # fmt: skip
+            )
             log.add(record)
     chosen = {name: log.chosen(name, cases) for name in tried}
     found = {name: summarise(records) for name, records in chosen.items() if records}
     first = found[methods[0]] if methods[0] in found else summarise([])
     result = {
-        **first, "methods": found, **header, "cases": len(cases),
+        **first,
+        "methods": found,
+        **header,
+        "cases": len(cases),
         "machine": f"{platform.machine()}, one core, torch {version('torch')}",
-    }  # fmt: skip
+    }
     _show(console, found, {name: f"{len(records)} of {len(cases)}" for name, records in chosen.items()})
     if json_file is not None:
         json_file.write_text(json.dumps(result, indent=2) + "\n")
@@ -160,8 +175,18 @@ def _show(console: Console, found: dict[str, dict[str, Any]], done: dict[str, st
             numbers = [_number(row[key]) for key in (*SUMMARY, "raw_match_std")]
             table.add_row(name if guest == next(iter(result["guests"])) else "", guest, *numbers, cases)
     console.print(table)
-    ranking = ("ranked_single_point", "ranked_residual", "oracle_relaxed", "preferred_elsewhere", "sought_in_vain",
-               "unfinished", "max_force_median", "max_force_75", "energy_drop_median", "energy_drop_75")  # fmt: skip
+    ranking = (
+        "ranked_single_point",
+        "ranked_residual",
+        "oracle_relaxed",
+        "preferred_elsewhere",
+        "sought_in_vain",
+        "unfinished",
+        "max_force_median",
+        "max_force_75",
+        "energy_drop_median",
+        "energy_drop_75",
+    )
     lines = Table("means over the guests", *found)
     for key in ranking:
         lines.add_row(key.replace("_", " "), *(_number(one["summary"][key], digits=4) for one in found.values()))

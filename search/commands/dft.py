@@ -124,8 +124,19 @@ def _reference(name: str, potential: str | None, calculations: Sequence[Calculat
 
 def _table(rows: Sequence[dict[str, Any]]) -> Table:
     table = Table(title="DFT calculations", title_justify="left")
-    for name in ("calculation", "formula", "space group", "functional", "E eV/atom", "correction", "E_d DFT meV/atom",
-                 "E_d CHGNet", "gap", "volume change %", "same structure"):  # fmt: skip
+    for name in (
+        "calculation",
+        "formula",
+        "space group",
+        "functional",
+        "E eV/atom",
+        "correction",
+        "E_d DFT meV/atom",
+        "E_d CHGNet",
+        "gap",
+        "volume change %",
+        "same structure",
+    ):
         left = name in ("calculation", "formula", "space group", "functional", "same structure")
         table.add_column(name, justify="left" if left else "right", overflow="fold")
     for row in sorted(rows, key=lambda row: (row.get("e_d") is None, row.get("e_d"))):

@@ -76,9 +76,14 @@ def inpaint_host(
         for number in range(1, rounds + 1 if filled else 0):
             _write_all(filled, out)  # a later round that is stopped takes nothing away
             filled, more = refine(
-                filled, generator, relaxer, samples=samples, seed=(seed, number), free_guests_only=fix_host,
+                filled,
+                generator,
+                relaxer,
+                samples=samples,
+                seed=(seed, number),
+                free_guests_only=fix_host,
                 report=report,
-            )  # fmt: skip
+            )
             dropped += more
     _show(console, filled, dropped, out, host.volume)
 

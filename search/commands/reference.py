@@ -16,9 +16,19 @@ LINES = 20  # between the start and the end, where there is no terminal
 
 
 def relax_reference(
-    console: Console, structures: Path, out: Path, *, within: float, first: str, max_atoms: int, potential: str,
-    fmax: float, share: str, max_seconds: float, known: Path | None = None,
-) -> None:  # fmt: skip
+    console: Console,
+    structures: Path,
+    out: Path,
+    *,
+    within: float,
+    first: str,
+    max_atoms: int,
+    potential: str,
+    fmax: float,
+    share: str,
+    max_seconds: float,
+    known: Path | None = None,
+) -> None:
     """Relax the phases of a file near the hull and say what came of it."""
     torch.set_num_threads(1)
     part = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", share)

@@ -33,9 +33,19 @@ SUMMARY = "summary.csv"
 
 
 def relax_files(
-    console: Console, files: Sequence[Path], settings: RelaxSettings, *, potential: str, free: Sequence[str],
-    out: Path, overwrite: bool, batch: int, max_seconds: float, device: str, threads: int,
-) -> bool:  # fmt: skip
+    console: Console,
+    files: Sequence[Path],
+    settings: RelaxSettings,
+    *,
+    potential: str,
+    free: Sequence[str],
+    out: Path,
+    overwrite: bool,
+    batch: int,
+    max_seconds: float,
+    device: str,
+    threads: int,
+) -> bool:
     """Relax the crystals of some files; True if all of them converged.
 
     Args:
@@ -68,18 +78,29 @@ def relax_files(
             bar.advance(task)
 
         results = relax(
-            [one.crystal for one in crystals], model, settings, free=masks, batch_size=batch, max_seconds=max_seconds,
+            [one.crystal for one in crystals],
+            model,
+            settings,
+            free=masks,
+            batch_size=batch,
+            max_seconds=max_seconds,
             report=done,
-        )  # fmt: skip
+        )
     console.print(_relaxed_table(writer.rows))
     console.print(f"{_reasons(results)}. Results: {out}", soft_wrap=True)
     return all(result.converged for result in results)
 
 
 def evaluate_files(
-    console: Console, files: Sequence[Path], *, potential: str, out: Path | None, overwrite: bool, device: str,
+    console: Console,
+    files: Sequence[Path],
+    *,
+    potential: str,
+    out: Path | None,
+    overwrite: bool,
+    device: str,
     threads: int,
-) -> bool:  # fmt: skip
+) -> bool:
     """Energy, forces, stress and moments of the crystals of some files; True if all have an answer."""
     crystals = read_files(files)
     if out is not None:
@@ -207,16 +228,30 @@ def _relaxed(name: str, result: Relaxation) -> dict[str, Any]:
 def _relaxed_table(rows: Sequence[dict[str, Any]]) -> Table:
     """Failures first, since they are what one has to look at."""
     table = Table(
-        _name(), "formula", "E eV/atom", "gained meV/atom", "max force eV/Å", "volume %", "space group", "steps",
-        "outcome", title="Relaxed crystals", caption=_left_out(rows),
-    )  # fmt: skip
+        _name(),
+        "formula",
+        "E eV/atom",
+        "gained meV/atom",
+        "max force eV/Å",
+        "volume %",
+        "space group",
+        "steps",
+        "outcome",
+        title="Relaxed crystals",
+        caption=_left_out(rows),
+    )
     for row in sorted(rows, key=lambda row: row["outcome"] == "converged")[:SHOWN]:
         table.add_row(
-            row["name"], row["formula"], _number(row["energy_final"], ".4f"),
-            _number(1e3 * (row["energy_initial"] - row["energy_final"]), ".1f"), _number(row["max_force"], ".3f"),
-            _number(row["volume_change_percent"], "+.1f"), row["space_group"], str(row["steps"]),
+            row["name"],
+            row["formula"],
+            _number(row["energy_final"], ".4f"),
+            _number(1e3 * (row["energy_initial"] - row["energy_final"]), ".1f"),
+            _number(row["max_force"], ".3f"),
+            _number(row["volume_change_percent"], "+.1f"),
+            row["space_group"],
+            str(row["steps"]),
             row["outcome"] + (f": {row['detail']}" if row["detail"] else ""),
-        )  # fmt: skip
+        )
     return table
 
 
@@ -236,14 +271,26 @@ def _evaluated(one: NamedCrystal, result: Evaluation) -> dict[str, Any]:
 
 def _evaluated_table(rows: Sequence[dict[str, Any]]) -> Table:
     table = Table(
-        _name(), "formula", "E eV/atom", "max force eV/Å", "pressure GPa", "sum of moments μB", "problem",
-        title="Single points", caption=_left_out(rows),
-    )  # fmt: skip
+        _name(),
+        "formula",
+        "E eV/atom",
+        "max force eV/Å",
+        "pressure GPa",
+        "sum of moments μB",
+        "problem",
+        title="Single points",
+        caption=_left_out(rows),
+    )
     for row in sorted(rows, key=lambda row: not row["problem"])[:SHOWN]:
         table.add_row(
-            row["name"], row["formula"], _number(row["energy"], ".4f"), _number(row["max_force"], ".3f"),
-            _number(row["pressure_gpa"], ".2f"), _number(row["magnetic_moment"], ".2f"), row["problem"],
-        )  # fmt: skip
+            row["name"],
+            row["formula"],
+            _number(row["energy"], ".4f"),
+            _number(row["max_force"], ".3f"),
+            _number(row["pressure_gpa"], ".2f"),
+            _number(row["magnetic_moment"], ".2f"),
+            row["problem"],
+        )
     return table
 
 
@@ -263,9 +310,12 @@ def _write_evaluations(
         atoms.info = {"name": one.name} | ({"problem": result.problem} if result.problem else {})
         if not result.problem:
             atoms.calc = SinglePointCalculator(
-                atoms, energy=result.energy * len(atoms), forces=result.forces, stress=result.stress,
+                atoms,
+                energy=result.energy * len(atoms),
+                forces=result.forces,
+                stress=result.stress,
                 magmoms=result.magmoms,
-            )  # fmt: skip
+            )
         frames.append(atoms)
     ase.io.write(out, frames, format="extxyz")
 

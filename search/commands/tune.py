@@ -76,8 +76,13 @@ def tuning_search(config: SearchConfig, trials: int) -> SearchConfig:
     batch = config.policy.batch
     content["generators"] = ["diffusion", "inpainting"]
     content["policy"] |= {
-        "rounds": trials, "generated": batch, "inpainted": batch, "feedback": False, "lookahead": 0, "stop": {},
-    }  # fmt: skip
+        "rounds": trials,
+        "generated": batch,
+        "inpainted": batch,
+        "feedback": False,
+        "lookahead": 0,
+        "stop": {},
+    }
     return check_config(content, source="tune")
 
 

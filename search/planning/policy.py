@@ -27,9 +27,14 @@ EVERYTHING: Node = ()
 # Value of a candidate before anything is known; by method a first guess, which 16 candidates outweigh.
 START_VALUE = 0.3
 START_VALUES = {
-    "diffusion": 0.35, "random": 0.1, "exchange": 0.2, "mutation": 0.45, "inpainting": 0.35, "symmetric": 0.25,
+    "diffusion": 0.35,
+    "random": 0.1,
+    "exchange": 0.2,
+    "mutation": 0.45,
+    "inpainting": 0.35,
+    "symmetric": 0.25,
     "subgroup": 0.25,
-}  # fmt: skip
+}
 START_NEW = 0.9  # chance that a crystal of value is new, before anything is known
 START_WORK = 30.0  # steps of the potential that a candidate takes before anything is known
 FIXED_WORK = 200.0  # of a candidate whatever its size: symmetry, comparison, share in a batch; evaluations of one atom

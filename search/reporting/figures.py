@@ -64,24 +64,36 @@ def _line(rows: pd.DataFrame, stability: Stability, elements: list[str]) -> go.F
     x, y, names = zip(*stable, strict=True)
     figure = go.Figure(
         go.Scatter(
-            x=x, y=y, text=names, mode="lines+markers", name="reference hull",
-            marker={"symbol": "square", "size": 8}, line={"color": REFERENCE},
+            x=x,
+            y=y,
+            text=names,
+            mode="lines+markers",
+            name="reference hull",
+            marker={"symbol": "square", "size": 8},
+            line={"color": REFERENCE},
             hovertemplate="%{text}<extra>known</extra>",
         )
-    )  # fmt: skip
+    )
     above = _above(stability)
     figure.add_scatter(
-        x=[_fraction(formula, other) for formula in above], y=list(above.values()), text=list(above), mode="markers",
-        name="known, above it", marker={"symbol": "square-open", "size": 7, "color": REFERENCE},
+        x=[_fraction(formula, other) for formula in above],
+        y=list(above.values()),
+        text=list(above),
+        mode="markers",
+        name="known, above it",
+        marker={"symbol": "square-open", "size": 7, "color": REFERENCE},
         hovertemplate="%{text}<extra>known</extra>",
-    )  # fmt: skip
+    )
     for stage, colour in STAGES.items():
         some = rows[rows["stage"] == stage]
         figure.add_scatter(
             x=[_fraction(formula, other) for formula in some["formula"]],
             y=[_formation(stability, formula) + e_d for formula, e_d in zip(some["formula"], some["e_d"], strict=True)],
-            mode="markers", name=stage, marker={"color": colour, "size": 7, "opacity": 0.65}, **_hover(some),
-        )  # fmt: skip
+            mode="markers",
+            name=stage,
+            marker={"color": colour, "size": 7, "opacity": 0.65},
+            **_hover(some),
+        )
     _name_phases(figure, stable)
     figure.update_xaxes(title=f"fraction of {other}", range=[-0.03, 1.03])
     figure.update_yaxes(title="formation energy (eV/atom)", range=[min(y) * 1.35 - 0.03, 0.15])
@@ -123,22 +135,38 @@ def _triangle(rows: pd.DataFrame, stability: Stability, elements: list[str]) -> 
         corners = [stability.diagram.qhull_entries[i].composition.reduced_formula for i in facet]
         for pair in combinations(corners, 2):
             figure.add_scatterternary(
-                **at(list(pair)), mode="lines", line={"color": REFERENCE, "width": 1}, showlegend=False,
+                **at(list(pair)),
+                mode="lines",
+                line={"color": REFERENCE, "width": 1},
+                showlegend=False,
                 hoverinfo="skip",
-            )  # fmt: skip
+            )
     names = _stable(stability)
     figure.add_scatterternary(
-        **at(names), text=names, mode="markers+text", textposition="top center", name="reference hull",
-        marker={"symbol": "square", "size": 8, "color": REFERENCE}, hovertemplate="%{text}<extra>known</extra>",
-    )  # fmt: skip
+        **at(names),
+        text=names,
+        mode="markers+text",
+        textposition="top center",
+        name="reference hull",
+        marker={"symbol": "square", "size": 8, "color": REFERENCE},
+        hovertemplate="%{text}<extra>known</extra>",
+    )
     best = rows.sort_values("e_d", ascending=False)  # the best on top
     figure.add_scatterternary(
-        **at(best["formula"].tolist()), mode="markers", name="found", **_hover(best),
+        **at(best["formula"].tolist()),
+        mode="markers",
+        name="found",
+        **_hover(best),
         marker={
-            "color": 1e3 * best["e_d"], "size": 9, "cmin": -20, "cmax": 200, "colorscale": "Viridis",
-            "colorbar": {"title": "E_d<br>meV/atom", "thickness": 12}, "showscale": True,
+            "color": 1e3 * best["e_d"],
+            "size": 9,
+            "cmin": -20,
+            "cmax": 200,
+            "colorscale": "Viridis",
+            "colorbar": {"title": "E_d<br>meV/atom", "thickness": 12},
+            "showscale": True,
         },
-    )  # fmt: skip
+    )
     figure.update_ternaries({f"{axis}axis_title": element for axis, element in zip("abc", elements, strict=True)})
     figure.update_layout(legend={"y": -0.1})
     return figure
@@ -192,10 +220,17 @@ def funnel(frame: pd.DataFrame) -> go.Figure:
     dropped = frame[frame["reason"] != ""]["reason"].str.replace("_", " ").value_counts().sort_values()
     figure.add_trace(
         go.Bar(
-            x=dropped.tolist(), y=dropped.index.tolist(), orientation="h", marker={"color": "#b3541e"},
-            text=dropped.tolist(), textposition="auto", showlegend=False,
-        ), 2, 1,
-    )  # fmt: skip
+            x=dropped.tolist(),
+            y=dropped.index.tolist(),
+            orientation="h",
+            marker={"color": "#b3541e"},
+            text=dropped.tolist(),
+            textposition="auto",
+            showlegend=False,
+        ),
+        2,
+        1,
+    )
     figure.update_yaxes(automargin=True)
     return figure
 
@@ -208,9 +243,14 @@ def symmetry(frame: pd.DataFrame) -> go.Figure:
         symmetric = (rows["space_group_number"].fillna(1) > 2).groupby(rows["n_atoms"])
         share, count = symmetric.mean(), symmetric.size()
         figure.add_bar(
-            x=share.index.tolist(), y=(100 * share).tolist(), name=stage, marker={"color": colour},
-            text=count.tolist(), hovertemplate="%{x} atoms: %{y:.0f} % of %{text}<extra></extra>", textposition="none",
-        )  # fmt: skip
+            x=share.index.tolist(),
+            y=(100 * share).tolist(),
+            name=stage,
+            marker={"color": colour},
+            text=count.tolist(),
+            hovertemplate="%{x} atoms: %{y:.0f} % of %{text}<extra></extra>",
+            textposition="none",
+        )
     figure.update_xaxes(title="atoms in the cell", dtick=1)
     figure.update_yaxes(title="above P1 and P-1 (%)", range=[0, 100])
     return figure
@@ -229,10 +269,18 @@ def changes(frame: pd.DataFrame) -> go.Figure:
         for column, (values, width) in enumerate(((energy, 0.02), (ways, 0.05)), start=1):
             figure.add_trace(
                 go.Histogram(
-                    x=list(values), name=stage, legendgroup=stage, showlegend=column == 1, opacity=0.6,
-                    marker={"color": colour}, xbins={"start": 0, "size": width}, histnorm="percent",
-                ), 1, column,
-            )  # fmt: skip
+                    x=list(values),
+                    name=stage,
+                    legendgroup=stage,
+                    showlegend=column == 1,
+                    opacity=0.6,
+                    marker={"color": colour},
+                    xbins={"start": 0, "size": width},
+                    histnorm="percent",
+                ),
+                1,
+                column,
+            )
     figure.update_xaxes(title="ΔE (eV/atom)", col=1)
     figure.update_xaxes(title="furthest way (Å)", col=2)
     figure.update_yaxes(title="candidates (%)", col=1)

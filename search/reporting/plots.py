@@ -114,9 +114,14 @@ def draw_line(hull: go.Figure) -> Figure:
                     side, line = figures.name_place(at, list(zip(x, y, strict=True)))
                     offset = (5 * side, -9 * max(line, side == 0) - 3)
                 axes.annotate(
-                    latexify(name), (at, energy), textcoords="offset points", xytext=offset, va="center", size=7,
+                    latexify(name),
+                    (at, energy),
+                    textcoords="offset points",
+                    xytext=offset,
+                    va="center",
+                    size=7,
                     ha=("center", "left", "right")[side],
-                )  # fmt: skip
+                )
         else:
             known = trace.marker.symbol == "square-open"
             style: dict[str, Any] = {"facecolors": "none", "edgecolors": "0.4", "marker": "s"}

@@ -95,8 +95,10 @@ class _Lease:
                 if name not in seen:
                     logging.warning(
                         "%s: %s was running a search here; looking for up to %.0f s whether it still is",
-                        self.run, self._who(name), LEASE_SECONDS,
-                    )  # fmt: skip
+                        self.run,
+                        self._who(name),
+                        LEASE_SECONDS,
+                    )
                 before, since = seen.setdefault(name, (written, time.monotonic()))
                 if written != before:
                     raise ValueError(

@@ -10,9 +10,14 @@ from search.storage.results import required
 
 
 def rank(
-    frame: pd.DataFrame, *, top: int, formula: str | None = None, stage: str | None = None, distinct: bool = True,
+    frame: pd.DataFrame,
+    *,
+    top: int,
+    formula: str | None = None,
+    stage: str | None = None,
+    distinct: bool = True,
     e_d_below: float | None = None,
-) -> pd.DataFrame:  # fmt: skip
+) -> pd.DataFrame:
     """The ``top`` relaxed candidates of lowest E_d (eV/atom); of equal crystals only the best if ``distinct``."""
     chosen = frame[(frame["status"] == "relaxed") & frame["e_d"].notna()]
     if formula is not None:

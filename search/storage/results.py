@@ -97,11 +97,36 @@ SCHEMA = pa.schema(
 )
 # What planning and progress look at; the driver and the planner see no more of a row than this.
 PLANNED = (
-    "candidate", "task", "round", "stage", "generator", "status", "reason", "formula", "cell_formula", "n_atoms",
-    "lattice_system", "volume_per_atom", "parent", "framework", "sampler", "relaxation", "samples", "evaluations",
-    "final", "energy", "steps", "orbits", "space_group", "duplicate_of", "e_d", "frameworks",
-    "seconds_generate", "seconds_relax", "seconds_refine",
-)  # fmt: skip
+    "candidate",
+    "task",
+    "round",
+    "stage",
+    "generator",
+    "status",
+    "reason",
+    "formula",
+    "cell_formula",
+    "n_atoms",
+    "lattice_system",
+    "volume_per_atom",
+    "parent",
+    "framework",
+    "sampler",
+    "relaxation",
+    "samples",
+    "evaluations",
+    "final",
+    "energy",
+    "steps",
+    "orbits",
+    "space_group",
+    "duplicate_of",
+    "e_d",
+    "frameworks",
+    "seconds_generate",
+    "seconds_relax",
+    "seconds_refine",
+)
 READERS = 16  # parts that are read at once: a store takes some time to answer
 TIMINGS = ("seconds_generate", "seconds_relax", "seconds_refine")
 

@@ -138,9 +138,14 @@ class Ways:
 
 
 def ways_through(
-    crystal: Crystal, guest: str, *, max_length: float = 4.5, potential: Potential | None = None,
-    settings: BarrierSettings | None = None, equal_sites: bool = False,
-) -> Ways:  # fmt: skip
+    crystal: Crystal,
+    guest: str,
+    *,
+    max_length: float = 4.5,
+    potential: Potential | None = None,
+    settings: BarrierSettings | None = None,
+    equal_sites: bool = False,
+) -> Ways:
     """Hops of a guest, the dimensions in which they percolate and, with a potential, their barriers.
 
     Args:

@@ -72,9 +72,18 @@ class _Messages(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, left: Tensor, right: Tensor, shared: Tensor, own: Tensor | None, weight: Tensor | None,
-        matrix: Tensor | None, pairs: Pairs, gate: Gate, size: int | None, lean: bool,
-    ) -> Tensor:  # fmt: skip
+        ctx: Any,
+        left: Tensor,
+        right: Tensor,
+        shared: Tensor,
+        own: Tensor | None,
+        weight: Tensor | None,
+        matrix: Tensor | None,
+        pairs: Pairs,
+        gate: Gate,
+        size: int | None,
+        lean: bool,
+    ) -> Tensor:
         ctx.pairs, ctx.gate, ctx.matrix, ctx.size, ctx.lean = pairs, gate, matrix, size, lean
         ctx.atoms, ctx.length = len(left), len(shared)
         result = shared.new_empty(2, len(shared), WIDTH) if size is None else shared.new_zeros(size, WIDTH)
@@ -137,9 +146,15 @@ def _blocks(pairs: int, lean: bool) -> Iterator[slice]:
 
 
 def _first_layer_rows(
-    left: Tensor, right: Tensor, shared: Tensor, own: Tensor | None, matrix: Tensor | None, here: Tensor,
-    there: Tensor, block: slice,
-) -> Tensor:  # fmt: skip
+    left: Tensor,
+    right: Tensor,
+    shared: Tensor,
+    own: Tensor | None,
+    matrix: Tensor | None,
+    here: Tensor,
+    there: Tensor,
+    block: slice,
+) -> Tensor:
     """(2b, 128) first linear layer of a block of b pairs in both directions."""
     rows = left.index_select(0, here).add_(right.index_select(0, there))
     rows.view(2, -1, 2 * WIDTH).add_(shared[block])
@@ -158,7 +173,7 @@ def _open(rows: Tensor, gate: Gate) -> _Opened:
     active = nn.functional.silu(core)
     return _Opened(
         rows, hidden_core, hidden_gate, core, mean, spread, gate_mean, gate_spread, opening.sigmoid_(), active
-    )  # fmt: skip
+    )
 
 
 def _close(opened: _Opened, grad: Tensor, gate: Gate) -> Tensor:
@@ -192,9 +207,18 @@ def _second_layer(rows: Tensor, gate: Gate) -> list[Tensor]:
 
 
 def messages(
-    left: Tensor, right: Tensor, shared: Tensor, pairs: Pairs, gate: Gate, *, own: Tensor | None = None,
-    matrix: Tensor | None = None, weight: Tensor | None = None, size: int | None = None, lean: bool = False,
-) -> Tensor:  # fmt: skip
+    left: Tensor,
+    right: Tensor,
+    shared: Tensor,
+    pairs: Pairs,
+    gate: Gate,
+    *,
+    own: Tensor | None = None,
+    matrix: Tensor | None = None,
+    weight: Tensor | None = None,
+    size: int | None = None,
+    lean: bool = False,
+) -> Tensor:
     """(2E, 64) messages of pairs in both directions.
 
     They are ``weight * gate(left[here] + right[there] + shared + own @ matrix)``.

@@ -78,9 +78,20 @@ def build_graph(bonds: Bonds, batch: Batch, cutoff: float, *, lean: bool = False
     wrap = max(short, 1)
     angles = torch.cat([a % wrap, b % wrap])
     return Graph(
-        vector, center, neighbor, short, Pairs(torch.cat([center, neighbor])), Pairs(angles), angles, directed[a], sign,
-        batch.numbers, None, len(batch), lean,
-    )  # fmt: skip
+        vector,
+        center,
+        neighbor,
+        short,
+        Pairs(torch.cat([center, neighbor])),
+        Pairs(angles),
+        angles,
+        directed[a],
+        sign,
+        batch.numbers,
+        None,
+        len(batch),
+        lean,
+    )
 
 
 def unordered_pairs(center: Tensor, atoms: int) -> tuple[Tensor, Tensor]:
@@ -295,10 +306,20 @@ def _tiny_is_zero() -> Iterator[None]:
 
 def _check_shape(model: Any) -> None:
     expected = {
-        "atom_fea_dim": WIDTH, "bond_fea_dim": WIDTH, "angle_fea_dim": WIDTH, "gMLP_norm": "layer", "mlp_first": True,
-        "atom_conv_hidden_dim": WIDTH, "bond_conv_hidden_dim": WIDTH, "angle_layer_hidden_dim": 0,
-        "non_linearity": "silu", "mlp_out_bias": False, "is_intensive": True, "update_bond": True, "update_angle": True,
-    }  # fmt: skip
+        "atom_fea_dim": WIDTH,
+        "bond_fea_dim": WIDTH,
+        "angle_fea_dim": WIDTH,
+        "gMLP_norm": "layer",
+        "mlp_first": True,
+        "atom_conv_hidden_dim": WIDTH,
+        "bond_conv_hidden_dim": WIDTH,
+        "angle_layer_hidden_dim": 0,
+        "non_linearity": "silu",
+        "mlp_out_bias": False,
+        "is_intensive": True,
+        "update_bond": True,
+        "update_angle": True,
+    }
     wrong = {key: model.model_args.get(key) for key, value in expected.items() if model.model_args.get(key) != value}
     if wrong:
         raise ValueError(f"this CHGNet has another shape than 0.3.0 and r2SCAN: {wrong}, expected {expected}")

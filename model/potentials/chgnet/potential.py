@@ -48,9 +48,13 @@ class CHGNetPotential:
     name = "CHGNet"
 
     def __init__(
-        self, model: str = "0.3.0", *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32,
+        self,
+        model: str = "0.3.0",
+        *,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
         memory_mb: float = 200.0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         if dtype not in (torch.float32, torch.float64):
             raise ValueError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
         if memory_mb <= 0:

@@ -104,8 +104,9 @@ def test_coordination_survives_noise_supercells_and_order_of_atoms(licoo2, rattl
     big = Crystal.from_pymatgen(licoo2.to_pymatgen() * [2, 2, 2])
     noisy = rattle(big, width=0.05, seed=1)
     order = np.random.default_rng(0).permutation(len(noisy))
-    found = coordination_numbers(noisy.replace(fractional=noisy.fractional[order], numbers=noisy.numbers[order]),
-                                 neighbours=["O"])  # fmt: skip
+    found = coordination_numbers(
+        noisy.replace(fractional=noisy.fractional[order], numbers=noisy.numbers[order]), neighbours=["O"]
+    )
     assert set(found[noisy.numbers[order] != 8].tolist()) == {6}
 
 

@@ -53,8 +53,19 @@ def test_multiplicities_and_freedoms_of_rock_salt_and_spinel():
     """Fm-3m: 4a 4b 8c 24d 24e 32f 48g 48h 48i 96j 96k 192l; Fd-3m: 8a 8b 16c 16d 32e 48f 96g 96h 192i."""
     salt = [(one.multiplicity, one.freedom) for one in wyckoff_positions(523)]
     assert salt == [
-        (4, 0), (4, 0), (8, 0), (24, 0), (24, 1), (32, 1), (48, 1), (48, 1), (48, 1), (96, 2), (96, 2), (192, 3)
-    ]  # fmt: skip
+        (4, 0),
+        (4, 0),
+        (8, 0),
+        (24, 0),
+        (24, 1),
+        (32, 1),
+        (48, 1),
+        (48, 1),
+        (48, 1),
+        (96, 2),
+        (96, 2),
+        (192, 3),
+    ]
     spinel = [(one.multiplicity, one.freedom) for one in wyckoff_positions(526)]
     assert spinel == [(8, 0), (8, 0), (16, 0), (16, 0), (32, 1), (48, 1), (96, 1), (96, 2), (192, 3)]
 

@@ -39,7 +39,10 @@ CRYSTALS = {
         "P3_121", Lattice.hexagonal(4.91, 5.4), ["Si", "O"], [[0.47, 0, 1 / 3], [0.41, 0.27, 0.21]]
     ),
     "rhombohedral": of_group(
-        "R-3c", Lattice.hexagonal(5.0, 17.0), ["Ca", "C", "O"], [[0, 0, 0], [0, 0, 0.25], [0.257, 0, 0.25]],
+        "R-3c",
+        Lattice.hexagonal(5.0, 17.0),
+        ["Ca", "C", "O"],
+        [[0, 0, 0], [0, 0, 0.25], [0.257, 0, 0.25]],
         primitive=True,
     ),
     "centred cell": Crystal.from_ase(bulk("NaCl", "rocksalt", 5.6, cubic=True)),
@@ -48,7 +51,8 @@ CRYSTALS = {
     "supercell": Crystal.from_ase(bulk("Cu") * (2, 1, 1)),
     "inversion only": Crystal(
         np.array([[5.1, 0.3, 0.2], [0.4, 5.6, 0.5], [0.1, 0.7, 4.9]]),
-        np.array([[0.1, 0.2, 0.3], [-0.1, -0.2, -0.3], [0.4, 0.1, 0.7], [-0.4, -0.1, -0.7]]), np.array([14, 14, 8, 8]),
+        np.array([[0.1, 0.2, 0.3], [-0.1, -0.2, -0.3], [0.4, 0.1, 0.7], [-0.4, -0.1, -0.7]]),
+        np.array([14, 14, 8, 8]),
     ),
     "no bonds": Crystal(np.eye(3) * 13.0, np.zeros((1, 3)), np.array([11])),
     "no angles": Crystal(np.eye(3) * 5.0, np.zeros((1, 3)), np.array([55])),
@@ -56,7 +60,7 @@ CRYSTALS = {
     "bonds on the cutoff": Crystal(
         3.0 * np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0], np.zeros((1, 3)), np.array([29])
     ),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")

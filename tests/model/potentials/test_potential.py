@@ -52,9 +52,13 @@ def olivine() -> Crystal:
 
     species = ["Li", "Fe", "P", "O", "O", "O"]
     sites = [
-        [0, 0, 0], [0.2822, 0.25, 0.9747], [0.0948, 0.25, 0.4182], [0.0968, 0.25, 0.7428], [0.4571, 0.25, 0.2060],
+        [0, 0, 0],
+        [0.2822, 0.25, 0.9747],
+        [0.0948, 0.25, 0.4182],
+        [0.0968, 0.25, 0.7428],
+        [0.4571, 0.25, 0.2060],
         [0.1656, 0.0465, 0.2848],
-    ]  # fmt: skip
+    ]
     return Crystal.from_pymatgen(
         Structure.from_spacegroup("Pnma", Lattice.orthorhombic(10.33, 6.01, 4.69), species, sites)
     )

@@ -49,7 +49,9 @@ def test_a_false_result_is_noticed(chgnet) -> None:
 
     (result,) = relax([broken(5)], chgnet, SETTINGS)
     lies = [
-        {"reason": "happy"}, {"reason": "converged", "converged": True, "max_force": 9.0},
-        {"reason": "nan", "converged": True}, {"reason": "step_limit", "converged": False, "energy_final": np.nan},
-    ]  # fmt: skip
+        {"reason": "happy"},
+        {"reason": "converged", "converged": True, "max_force": 9.0},
+        {"reason": "nan", "converged": True},
+        {"reason": "step_limit", "converged": False, "energy_final": np.nan},
+    ]
     assert all(contradiction(replace(result, **lie), SETTINGS) for lie in lies)

@@ -32,9 +32,10 @@ def shaken(crystal: Crystal, *, seed: int, size: float = 0.1, strain: float = 0.
 
 
 METALS = [
-    shaken(Crystal.from_ase(bulk("Cu", cubic=True)), seed=0), shaken(Crystal.from_ase(bulk("Al")), seed=1),
+    shaken(Crystal.from_ase(bulk("Cu", cubic=True)), seed=0),
+    shaken(Crystal.from_ase(bulk("Al")), seed=1),
     shaken(Crystal.from_ase(bulk("Ni", cubic=True)), seed=2),
-]  # fmt: skip
+]
 # Space groups with free coordinates and free cell shapes, far from their minima.
 ANATASE = Crystal.from_pymatgen(
     Structure.from_spacegroup("I4_1/amd", Lattice.tetragonal(4.0, 9.2), ["Ti", "O"], [[0, 0, 0], [0, 0, 0.215]])
@@ -45,10 +46,17 @@ CALCITE = Crystal.from_pymatgen(
     ).get_primitive_structure()
 )
 ALLOY = Crystal.from_pymatgen(
-    Structure.from_spacegroup("P4/mmm", Lattice.tetragonal(3.6, 4.1), ["Cu", "Au", "Pd"], [
-        [0, 0, 0.31], [0.5, 0.5, 0], [0, 0.5, 0.5],
-    ])
-)  # fmt: skip
+    Structure.from_spacegroup(
+        "P4/mmm",
+        Lattice.tetragonal(3.6, 4.1),
+        ["Cu", "Au", "Pd"],
+        [
+            [0, 0, 0.31],
+            [0.5, 0.5, 0],
+            [0, 0.5, 0.5],
+        ],
+    )
+)
 
 
 @pytest.fixture(scope="module")

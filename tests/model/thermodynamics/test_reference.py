@@ -83,9 +83,12 @@ def test_leaving_phases_out_changes_no_decomposition_energy(tmp_path):
 @needs_shared
 def test_the_shipped_table_can_be_made_again(tmp_path):
     out = build_reference_table(
-        SHARED / "mp_energies.parquet", tmp_path / "table.parquet",
-        structures_parquet=SHARED / "mp_structures.parquet", relaxed_parquet=[PACKAGED_RELAXED], **MP,
-    )  # fmt: skip
+        SHARED / "mp_energies.parquet",
+        tmp_path / "table.parquet",
+        structures_parquet=SHARED / "mp_structures.parquet",
+        relaxed_parquet=[PACKAGED_RELAXED],
+        **MP,
+    )
     pd.testing.assert_frame_equal(load_table(out).phases, packaged_reference().phases)
 
 

@@ -133,9 +133,14 @@ def test_the_table_takes_relaxed_energies_and_marks_the_others(structures, tmp_p
     points.to_parquet(tmp_path / "energies.parquet")
     table = load_table(
         build_reference_table(
-            tmp_path / "energies.parquet", tmp_path / "table.parquet", name="metals", potential="EMT", version="1",
-            source="made up", relaxed_parquet=[tmp_path / "out" / "relaxed.parquet"],
+            tmp_path / "energies.parquet",
+            tmp_path / "table.parquet",
+            name="metals",
+            potential="EMT",
+            version="1",
+            source="made up",
+            relaxed_parquet=[tmp_path / "out" / "relaxed.parquet"],
         )
-    ).phases.set_index("formula")  # fmt: skip
+    ).phases.set_index("formula")
     assert table["relaxed"].to_dict() == {"Cu": True, "Al": False}
     assert table.loc["Cu", "energy_per_atom"] == stored["energy_per_atom"].item()

@@ -29,10 +29,15 @@ SALT = Crystal(
 CASE = Case("salt", SALT, "Na")
 FLUORITE = Crystal(
     5.46 * np.eye(3),
-    [[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5],
-     *[[x, y, z] for x in (0.25, 0.75) for y in (0.25, 0.75) for z in (0.25, 0.75)]],
+    [
+        [0, 0, 0],
+        [0.5, 0.5, 0],
+        [0.5, 0, 0.5],
+        [0, 0.5, 0.5],
+        *[[x, y, z] for x in (0.25, 0.75) for y in (0.25, 0.75) for z in (0.25, 0.75)],
+    ],
     [20] * 4 + [9] * 8,
-)  # fmt: skip
+)
 
 
 def moved(crystal: Crystal, atom: int, shift: float) -> Crystal:
@@ -134,11 +139,15 @@ def test_the_void_of_a_crowded_host_is_its_empty_site():
 def write(path: Path, splits: list[str], guests: list[str], crystals: list[Crystal] | None = None) -> Path:
     rows = [
         {
-            "material_id": f"salt-{index}", "split": split, "guest": guest, "cell": [*np.diag(one.lattice), 90, 90, 90],
-            "atomic_numbers": one.numbers.tolist(), "frac_coords": one.fractional.ravel().tolist(),
+            "material_id": f"salt-{index}",
+            "split": split,
+            "guest": guest,
+            "cell": [*np.diag(one.lattice), 90, 90, 90],
+            "atomic_numbers": one.numbers.tolist(),
+            "frac_coords": one.fractional.ravel().tolist(),
         }
         for index, (split, guest, one) in enumerate(zip(splits, guests, crystals or [SALT] * len(splits), strict=True))
-    ]  # fmt: skip
+    ]
     pd.DataFrame(rows).to_parquet(path)
     return path
 
@@ -194,9 +203,18 @@ def test_methods_are_named_and_bad_ones_explained():
 
 def run(path: Path, out: Path | None, weights: Path, **changes) -> dict:
     options = {
-        "split": "test", "guest": None, "limit": None, "methods": ["ancestral:steps=2", "mixed+heun:steps=1", "random"],
-        "samples": 2, "seed": 0, "rank": False, "residual": True, "stability": False, "train": None, "shard": "1/1",
-    }  # fmt: skip
+        "split": "test",
+        "guest": None,
+        "limit": None,
+        "methods": ["ancestral:steps=2", "mixed+heun:steps=1", "random"],
+        "samples": 2,
+        "seed": 0,
+        "rank": False,
+        "residual": True,
+        "stability": False,
+        "train": None,
+        "shard": "1/1",
+    }
     return run_benchmark(Console(quiet=True), path, **{**options, **changes}, weights=weights, json_file=out)
 
 
@@ -206,8 +224,13 @@ def test_the_benchmark_goes_on_where_it_stopped_and_shares_add_up(tmp_path, tiny
     assert set(whole["methods"]) == {"ancestral:steps=2", "mixed+heun:steps=1", "random"}
     assert whole["guests"]["Na"]["cases"] == 2 and whole["summary"]["evaluations"] == 2
     assert json.loads((tmp_path / "whole.json").read_text())["summary"].keys() >= {
-        "raw_match", "ranked_match", "oracle_match", "rmse_median", "evaluations", "seconds_per_sample"
-    }  # fmt: skip
+        "raw_match",
+        "ranked_match",
+        "oracle_match",
+        "rmse_median",
+        "evaluations",
+        "seconds_per_sample",
+    }
     log = tmp_path / "shares.jsonl"
     run(path, tmp_path / "shares.json", tiny_weights, shard="2/2")
     assert len(log.read_text().splitlines()) == 1 + 3

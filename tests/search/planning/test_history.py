@@ -13,12 +13,29 @@ from search.storage.results import pack
 def candidate(name, e_d, edge=3.0, **columns):
     crystal = Crystal(np.eye(3) * edge, [[0, 0, 0], [0.5, 0.5, 0.5]], [3, 14])
     return {
-        "candidate": name, "e_d": e_d, "duplicate_of": None, "final": pack(crystal), "space_group_number": 221,
-        "generator": "diffusion", "cell_formula": "LiSi", "frameworks": None, "volume_per_atom": 13.5, "energy": -3.0,
-        "n_atoms": 2, "steps": 9, "orbits": 2, "evaluations": 31, "status": "relaxed", "formula": "LiSi", "round": 0,
-        "seconds_generate": 1.0, "seconds_relax": 2.0, "seconds_refine": None, "lattice_system": "cP",
+        "candidate": name,
+        "e_d": e_d,
+        "duplicate_of": None,
+        "final": pack(crystal),
+        "space_group_number": 221,
+        "generator": "diffusion",
+        "cell_formula": "LiSi",
+        "frameworks": None,
+        "volume_per_atom": 13.5,
+        "energy": -3.0,
+        "n_atoms": 2,
+        "steps": 9,
+        "orbits": 2,
+        "evaluations": 31,
+        "status": "relaxed",
+        "formula": "LiSi",
+        "round": 0,
+        "seconds_generate": 1.0,
+        "seconds_relax": 2.0,
+        "seconds_refine": None,
+        "lattice_system": "cP",
         **columns,
-    }  # fmt: skip
+    }
 
 
 def told(rows, settings):

@@ -22,11 +22,13 @@ def best(tmp_path, cobaltate, licoo2, lisi):
     """Two ranked crystals, the second with no space group."""
     row = cobaltate["rows"][0] | {"status": "relaxed", "energy": -5.25, "pressure": 0.5, "frameworks": []}
     rows = [
-        row | {"candidate": "one", "formula": licoo2.formula, "n_atoms": len(licoo2), "final": pack(licoo2)}
+        row
+        | {"candidate": "one", "formula": licoo2.formula, "n_atoms": len(licoo2), "final": pack(licoo2)}
         | {"e_d": 0.01, "space_group": "R-3m", "space_group_number": 166},
-        row | {"candidate": "two", "formula": lisi.formula, "n_atoms": len(lisi), "final": pack(lisi)}
+        row
+        | {"candidate": "two", "formula": lisi.formula, "n_atoms": len(lisi), "final": pack(lisi)}
         | {"e_d": 0.02, "space_group": None, "space_group_number": None},
-    ]  # fmt: skip
+    ]
     ResultStore(tmp_path).append("task", rows)
     return rank(load_results(tmp_path, structures=False), top=10)
 

@@ -238,9 +238,7 @@ def test_a_round_takes_out_neighbouring_guests_of_the_best(slab, relaxation):
 
 def test_rounds_never_lose_the_best_and_follow_the_seed(host, stations):
     first, _ = fill(make_blanks(host, {"Li": 1}, samples=3, seed=0), *stations, sampler=SHORT)
-    one, same, other = (
-        refine(first, *stations, samples=3, seed=(seed, 1), sampler=SHORT)[0] for seed in (0, 0, 1)
-    )  # fmt: skip
+    one, same, other = (refine(first, *stations, samples=3, seed=(seed, 1), sampler=SHORT)[0] for seed in (0, 0, 1))
     assert one[0].relaxation.energy_final <= first[0].relaxation.energy_final
     assert [a.crystal.identity for a in one] == [b.crystal.identity for b in same]
     assert {a.crystal.identity for a in one} != {b.crystal.identity for b in other}

@@ -102,12 +102,19 @@ def test_a_parquet_file_keeps_its_splits_and_distances(tmp_path: Path) -> None:
 
 def test_reasons_are_counted() -> None:
     crystal = Crystal.from_pymatgen(salt("Na"))
-    entries = [Entry("a", crystal, 0.0), Entry("b", crystal, 0.0), Entry("c", crystal.select(np.arange(8) < 1), 0.0),
-               Entry("d", crystal.replace(lattice=crystal.lattice * 1.01))]  # fmt: skip
+    entries = [
+        Entry("a", crystal, 0.0),
+        Entry("b", crystal, 0.0),
+        Entry("c", crystal.select(np.arange(8) < 1), 0.0),
+        Entry("d", crystal.replace(lattice=crystal.lattice * 1.01)),
+    ]
     kept = list(judged(list(filtered(entries, Filters())), None, packaged_reference(), Filters()))
     assert [entry.problem for entry in kept] == [
-        "", "same as a", "not 2 to 250 atoms", "distance above the hull unknown"
-    ]  # fmt: skip
+        "",
+        "same as a",
+        "not 2 to 250 atoms",
+        "distance above the hull unknown",
+    ]
     assert dict(reasons(kept))["same as another"] == 1
 
 
