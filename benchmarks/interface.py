@@ -31,12 +31,12 @@ import torch
 
 from model.crystals.crystal import Crystal
 from model.crystals.screening import ScreenSettings
-from model.diffusion.sampler import Blank
+from model.diffusion.sampler import Template
 from model.generation.initial_placements import at_random, in_voids
 from model.relaxation.relax import RelaxSettings
 from model.stages import Generator, Rejected, Relaxer, usable
 from search.storage.crystal_files import read_host
-from search.studies.inpaint import Filled, Region, fill, make_blanks, refine
+from search.studies.inpaint import Filled, Region, fill, make_templates, refine
 
 STACKED = Path(__file__).parent.parent / "examples" / "interface" / "Li-Li2O.cif"
 REGION = Region(0.28, 0.63)  # the last O and Li layers of the oxide, the first two Li layers of the metal
@@ -60,7 +60,7 @@ class Ways:
         return _pairs(fill(self._many(), self.generator, self.relaxer, free_guests_only=True)[0])
 
     def refined(self) -> list[tuple[float, Crystal]]:
-        filled, _ = fill(self._blanks(self.samples), self.generator, self.relaxer, free_guests_only=True)
+        filled, _ = fill(self._templates(self.samples), self.generator, self.relaxer, free_guests_only=True)
         for number in range(1, self.rounds + 1):
             filled, _ = refine(
                 filled,
@@ -73,16 +73,16 @@ class Ways:
         return _pairs(filled)
 
     def in_voids(self) -> list[tuple[float, Crystal]]:
-        return self._relaxed([in_voids(blank, where=REGION.holds).crystal for blank in self._many()])
+        return self._relaxed([in_voids(template, where=REGION.holds).crystal for template in self._many()])
 
     def at_random(self) -> list[tuple[float, Crystal]]:
-        return self._relaxed([at_random(blank, where=REGION.holds).crystal for blank in self._many()])
+        return self._relaxed([at_random(template, where=REGION.holds).crystal for template in self._many()])
 
-    def _many(self) -> list[Blank]:
-        return self._blanks(self.samples * (1 + self.rounds))
+    def _many(self) -> list[Template]:
+        return self._templates(self.samples * (1 + self.rounds))
 
-    def _blanks(self, count: int) -> list[Blank]:
-        return make_blanks(self.stacked, {}, samples=count, seed=self.seed, region=REGION)
+    def _templates(self, count: int) -> list[Template]:
+        return make_templates(self.stacked, {}, samples=count, seed=self.seed, region=REGION)
 
     def _relaxed(self, crystals: list[Crystal]) -> list[tuple[float, Crystal]]:
         outcomes = self.relaxer.relax(crystals, [REGION.holds(self.stacked.fractional)] * len(crystals))

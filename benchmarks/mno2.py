@@ -49,7 +49,7 @@ from model.relaxation.relax import Relaxation, RelaxSettings
 from model.stages import Generator, Rejected, Relaxer, usable
 from model.symmetry.space_group import space_group
 from search.storage.crystal_files import read_host
-from search.studies.inpaint import fill, make_blanks
+from search.studies.inpaint import fill, make_templates
 
 EXAMPLES = Path(__file__).parent.parent / "examples" / "mno2"
 ENTRIES = {
@@ -78,8 +78,8 @@ class Case:
         self.polymorph, self.guest, self.samples, self.seed = polymorph, guest, samples, seed
         self.host = read_host(EXAMPLES / f"{polymorph}.cif")
         self.count = round(PER_MN[guest] * (self.host.numbers == 25).sum())
-        self.blanks = make_blanks(self.host, {guest: self.count}, samples=samples, seed=seed)
-        self.is_guest = self.blanks[0].guest
+        self.templates = make_templates(self.host, {guest: self.count}, samples=samples, seed=seed)
+        self.is_guest = self.templates[0].guest
         self.fixed = Relaxer(
             "chgnet-0.3.0", RelaxSettings(cell="fixed", optimizer="lbfgs", fmax=0.05), ScreenSettings()
         )
@@ -87,7 +87,7 @@ class Case:
 
     def run(self, generator: Generator) -> dict[str, Any]:
         began = time.monotonic()
-        filled, dropped = fill(self.blanks, generator, self.fixed, free_guests_only=True)
+        filled, dropped = fill(self.templates, generator, self.fixed, free_guests_only=True)
         ways = {"inpainted": self._finish([one.relaxation for one in filled])}
         seconds = time.monotonic() - began
         ways["voids"] = self._finish(self._relax_guests(self._void_arrangements()))
@@ -99,7 +99,7 @@ class Case:
             "polymorph": self.polymorph,
             "guest": self.guest,
             "count": self.count,
-            "formula": self.blanks[0].crystal.formula,
+            "formula": self.templates[0].crystal.formula,
             "samples": self.samples,
             "dropped": dropped,
             "seconds": seconds,
@@ -127,7 +127,7 @@ class Case:
                 room[chosen] = -np.inf
                 chosen.append(int(room.argmax()))
             crystals.append(
-                self.blanks[0].crystal.replace(fractional=np.concatenate([self.host.fractional, sites[chosen]]))
+                self.templates[0].crystal.replace(fractional=np.concatenate([self.host.fractional, sites[chosen]]))
             )
         return crystals
 

@@ -36,7 +36,7 @@ from model.stages import Generator, Relaxer
 from search.storage.cif import write_cif
 from search.storage.crystal_files import read_host
 from search.studies.analyse import Ways, way_of, ways_through
-from search.studies.inpaint import fill, make_blanks
+from search.studies.inpaint import fill, make_templates
 
 HOSTS = Path(__file__).parent.parent / "examples" / "superionic"
 CASES = (("LaCl3", 1), ("LaCl3", 2), ("La5Cl18", 3))
@@ -47,7 +47,7 @@ VACANCY = np.array([2 / 3, 1 / 3, 1 / 4])  # of La5Cl18
 def best(host: Crystal, count: int, samples: int, seed: int, stations: tuple[Generator, Relaxer]) -> Crystal:
     """The arrangement of lowest energy of so many Li."""
     filled, dropped = fill(
-        make_blanks(host, {"Li": count}, samples=samples, seed=seed), *stations, free_guests_only=True
+        make_templates(host, {"Li": count}, samples=samples, seed=seed), *stations, free_guests_only=True
     )
     print(f"{host.formula} with {count} Li: {len(filled)} different arrangements, {len(dropped)} dropped")
     return filled[0].crystal

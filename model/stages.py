@@ -16,7 +16,7 @@ from model.crystals.crystal import Crystal
 from model.crystals.matching import DistinctCrystals
 from model.crystals.screening import ScreenSettings, screen
 from model.diffusion.checkpoint import default_device, load_network, weights_file, weights_version
-from model.diffusion.sampler import Blank, SamplerSettings, sample
+from model.diffusion.sampler import SamplerSettings, Template, sample
 from model.generation.framework import Framework, choose_guest, extract_frameworks
 from model.generation.ion_substitution import ExchangeSettings
 from model.generation.mutation import MutationSettings
@@ -37,7 +37,7 @@ GeneratorSettings = (
 
 @dataclass(frozen=True, eq=False)
 class Generated:
-    """Crystals in the order of their blanks, with the cost of making them.
+    """Crystals in the order of their templates, with the cost of making them.
 
     Attributes:
         crystals: as sampled.
@@ -98,38 +98,42 @@ class Generator:
         self.version = weights_version(path)
         self._known_groups: dict[str, list[HostGroup]] = {}
 
-    def generate(self, blanks: Sequence[Blank], settings: GeneratorSettings | Sequence[GeneratorSettings]) -> Generated:
-        """Fill the blanks, with settings for all or one for each; those with the same settings in one batch."""
+    def generate(
+        self, templates: Sequence[Template], settings: GeneratorSettings | Sequence[GeneratorSettings]
+    ) -> Generated:
+        """Fill the templates, with settings for all or one for each; those with the same settings in one batch."""
         began = time.monotonic()
-        each = list(settings) if isinstance(settings, Sequence) else [settings] * len(blanks)
-        crystals = [blank.crystal for blank in blanks]
-        evaluations = [0] * len(blanks)
-        versions: list[str | None] = [None] * len(blanks)
+        each = list(settings) if isinstance(settings, Sequence) else [settings] * len(templates)
+        crystals = [template.crystal for template in templates]
+        evaluations = [0] * len(templates)
+        versions: list[str | None] = [None] * len(templates)
         for one in dict.fromkeys(each):
             places = [place for place, other in enumerate(each) if other == one]
-            made, calls, version = self._fill([blanks[place] for place in places], one)
+            made, calls, version = self._fill([templates[place] for place in places], one)
             for place, crystal in zip(places, made, strict=True):
                 crystals[place], evaluations[place], versions[place] = crystal, calls, version
-        return Generated(crystals, evaluations, (time.monotonic() - began) / len(blanks), versions)
+        return Generated(crystals, evaluations, (time.monotonic() - began) / len(templates), versions)
 
-    def _fill(self, blanks: Sequence[Blank], settings: GeneratorSettings) -> tuple[list[Crystal], int, str | None]:
+    def _fill(
+        self, templates: Sequence[Template], settings: GeneratorSettings
+    ) -> tuple[list[Crystal], int, str | None]:
         """Crystals, calls of the network, version of the network if it took part."""
-        if isinstance(settings, ExchangeSettings | MutationSettings):  # the blanks are filled already
-            return [blank.crystal for blank in blanks], 0, None
+        if isinstance(settings, ExchangeSettings | MutationSettings):  # the templates are filled already
+            return [template.crystal for template in templates], 0, None
         if isinstance(settings, RandomSettings):
-            return [_random(blank, settings) for blank in blanks], 0, None
+            return [_random(template, settings) for template in templates], 0, None
         if isinstance(settings, SymmetricSettings):
-            blanks = [on_orbits(blank, self._groups(blank)) for blank in blanks]
+            templates = [on_orbits(template, self._groups(template)) for template in templates]
             settings = settings.sampler
         elif isinstance(settings, SubgroupSettings):
-            blanks = [on_orbits(blank, self._groups(blank)[1:], settings.descend) for blank in blanks]
+            templates = [on_orbits(template, self._groups(template)[1:], settings.descend) for template in templates]
             settings = settings.sampler
-        samples = sample(self.network, blanks, settings, device=self.device)
+        samples = sample(self.network, templates, settings, device=self.device)
         return samples.crystals, samples.evaluations, self.version
 
-    def _groups(self, blank: Blank) -> list[HostGroup]:
-        """Groups of a blank's host; remembered, because a host is filled more than once."""
-        host = blank.crystal.select(~blank.guest)
+    def _groups(self, template: Template) -> list[HostGroup]:
+        """Groups of a template's host; remembered, because a host is filled more than once."""
+        host = template.crystal.select(~template.guest)
         if host.identity not in self._known_groups:
             if len(self._known_groups) >= REMEMBERED:
                 self._known_groups.clear()
@@ -137,8 +141,8 @@ class Generator:
         return self._known_groups[host.identity]
 
 
-def _random(blank: Blank, settings: RandomSettings) -> Crystal:
-    return random_crystal(blank.crystal, blank.bravais or "aP", np.random.default_rng(blank.seed), settings)
+def _random(template: Template, settings: RandomSettings) -> Crystal:
+    return random_crystal(template.crystal, template.bravais or "aP", np.random.default_rng(template.seed), settings)
 
 
 class Relaxer:

@@ -72,9 +72,9 @@ class Misbehaving:
 
 
 class ChaosGenerator(Misbehaving, StubGenerator):
-    def generate(self, blanks, settings):
+    def generate(self, templates, settings):
         self.obey("generate")
-        return super().generate(blanks, settings)
+        return super().generate(templates, settings)
 
 
 class ChaosRelaxer(Misbehaving, StubRelaxer):

@@ -52,14 +52,19 @@ class StubGenerator:
     def ready(self) -> str:
         return "ready"
 
-    def generate(self, blanks: Sequence[Any], settings: Any) -> Generated:
+    def generate(self, templates: Sequence[Any], settings: Any) -> Generated:
         return Generated(
-            [self._filled(blank) for blank in blanks], [39] * len(blanks), 0.1, ["stub-00000000"] * len(blanks)
+            [self._filled(template) for template in templates],
+            [39] * len(templates),
+            0.1,
+            ["stub-00000000"] * len(templates),
         )
 
-    def _filled(self, blank: Any) -> Crystal:
-        places = np.random.default_rng(blank.seed).random((len(blank.crystal), 3))
-        return blank.crystal.replace(fractional=np.where(blank.guest[:, None], places, blank.crystal.fractional))
+    def _filled(self, template: Any) -> Crystal:
+        places = np.random.default_rng(template.seed).random((len(template.crystal), 3))
+        return template.crystal.replace(
+            fractional=np.where(template.guest[:, None], places, template.crystal.fractional)
+        )
 
 
 class StubRelaxer:

@@ -1,6 +1,6 @@
-"""Samplers: plain functions from blanks and noise levels to crystals.
+"""Samplers: plain functions from templates and noise levels to crystals.
 
-A blank is a crystal some of whose atoms (the guests) have no known place yet. Unconditional generation is the case
+A template is a crystal some of whose atoms (the guests) have no known place yet. Unconditional generation is the case
 in which every atom is a guest. A denoiser is any function ``(batch, sigma, guest) -> displacement`` with
 
     batch: noised positions, N atoms in B crystals;
@@ -107,7 +107,7 @@ SamplerSettings = PredictorCorrectorSettings | PublishedSettings | HeunSettings 
 
 
 @dataclass(frozen=True, eq=False)
-class Blank:
+class Template:
     """A crystal to be made.
 
     Attributes:
@@ -129,13 +129,13 @@ class Blank:
     def __post_init__(self) -> None:
         if self.projector is not None and not self.start_here:
             raise ValueError(
-                "a blank with a projector needs places with its symmetry: see model/generation/wyckoff_placement.py"
+                "a template with a projector needs places with its symmetry: see model/generation/wyckoff_placement.py"
             )
 
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Crystals in the order of their blanks, and how often the denoiser was called for them."""
+    """Crystals in the order of their templates, and how often the denoiser was called for them."""
 
     crystals: list[Crystal]
     evaluations: int
@@ -147,11 +147,11 @@ class Noise:
     They are symmetric where a crystal is.
     """
 
-    def __init__(self, blanks: Sequence[Blank], batch: Batch) -> None:
+    def __init__(self, templates: Sequence[Template], batch: Batch) -> None:
         self.sizes = batch.counts.tolist()
         self.like = batch.positions
-        self.projectors = [blank.projector and blank.projector.to(batch.positions) for blank in blanks]
-        self.generators = [torch.Generator().manual_seed(blank.seed) for blank in blanks]
+        self.projectors = [template.projector and template.projector.to(batch.positions) for template in templates]
+        self.generators = [torch.Generator().manual_seed(template.seed) for template in templates]
 
     def normal(self) -> Tensor:
         """(N, 3) standard normal, projected."""
@@ -189,35 +189,35 @@ class Counter:
 
 def sample(
     denoiser: Denoiser,
-    blanks: Sequence[Blank],
+    templates: Sequence[Template],
     settings: SamplerSettings,
     *,
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Samples:
-    """Fill the blanks with the sampler that ``settings`` describes."""
+    """Fill the templates with the sampler that ``settings`` describes."""
     function = _SAMPLERS[settings.kind]
-    batch = Batch.from_crystals([blank.crystal for blank in blanks], device=device, dtype=dtype)
-    guest = torch.from_numpy(np.concatenate([blank.guest for blank in blanks])).to(device)
-    noise = Noise(blanks, batch)
+    batch = Batch.from_crystals([template.crystal for template in templates], device=device, dtype=dtype)
+    guest = torch.from_numpy(np.concatenate([template.guest for template in templates])).to(device)
+    noise = Noise(templates, batch)
     counter = Counter(denoiser, noise)
-    anywhere = guest & ~torch.tensor([blank.start_here for blank in blanks], device=device)[batch.owner]
+    anywhere = guest & ~torch.tensor([template.start_here for template in templates], device=device)[batch.owner]
     with torch.no_grad():
         final = function(counter, _scattered(batch, anywhere, noise), guest, settings, noise)
     return Samples(
-        [_exact(made, blank) for made, blank in zip(final.to_crystals(), blanks, strict=True)], counter.calls
+        [_exact(made, template) for made, template in zip(final.to_crystals(), templates, strict=True)], counter.calls
     )
 
 
-def _exact(made: Crystal, blank: Blank) -> Crystal:
+def _exact(made: Crystal, template: Template) -> Crystal:
     """Give the cell, the hosts and the symmetry back in double precision, as they were."""
     fractional = made.fractional
-    if blank.projector is not None:
-        way = torch.from_numpy((fractional - blank.crystal.fractional) @ blank.crystal.lattice)
-        kept = blank.projector.atoms(way).numpy() @ np.linalg.inv(blank.crystal.lattice)
-        fractional = blank.crystal.fractional + kept
-    fractional = np.where(blank.guest[:, None], fractional - np.floor(fractional), blank.crystal.fractional)
-    return blank.crystal.replace(fractional=fractional)
+    if template.projector is not None:
+        way = torch.from_numpy((fractional - template.crystal.fractional) @ template.crystal.lattice)
+        kept = template.projector.atoms(way).numpy() @ np.linalg.inv(template.crystal.lattice)
+        fractional = template.crystal.fractional + kept
+    fractional = np.where(template.guest[:, None], fractional - np.floor(fractional), template.crystal.fractional)
+    return template.crystal.replace(fractional=fractional)
 
 
 def _scattered(batch: Batch, where: Tensor, noise: Noise) -> Batch:

@@ -1,4 +1,4 @@
-"""Guests that keep the space group of their host: which orbits they may fill, and blanks for the sampler.
+"""Guests that keep the space group of their host: which orbits they may fill, and templates for the sampler.
 
 The group is that of the host without guests, or one of its subgroups. Guests fill whole orbits, whose multiplicities
 add up to the number of guests. Which orbits is drawn at random, never taken from a known answer. The sampler then moves
@@ -19,7 +19,7 @@ from pydantic import Field
 
 from model.crystals.crystal import Crystal
 from model.crystals.screening import ScreenSettings, closest_allowed, pair_distances
-from model.diffusion.sampler import AncestralSettings, Blank, SamplerSettings
+from model.diffusion.sampler import AncestralSettings, SamplerSettings, Template
 from model.settings import Settings
 from model.symmetry.projector import Projector
 from model.symmetry.space_group import EXACT, carried, fractional_operations, generic_dataset, refine
@@ -228,55 +228,55 @@ def _closure(members: frozenset[int], table: np.ndarray) -> frozenset[int]:
         members = products
 
 
-def place_guests(blank: Blank, group: HostGroup) -> Blank | None:
-    """Put the guests of a blank on orbits of the group; `model.diffusion.sampler.sample` then keeps the group.
+def place_guests(template: Template, group: HostGroup) -> Template | None:
+    """Put the guests of a template on orbits of the group; `model.diffusion.sampler.sample` then keeps the group.
 
-    The blank's seed decides which orbits, and where on them the guests start. Orbits are drawn with weight
+    The template's seed decides which orbits, and where on them the guests start. Orbits are drawn with weight
     `PARSIMONY` each, those without a free coordinate once at most and only where they overlap with nothing.
 
     Args:
-        blank: its crystal without guests is the group's host, atom by atom.
+        template: its crystal without guests is the group's host, atom by atom.
         group: one of `host_groups`.
 
     Returns:
         None if no orbits add up to the number of guests: try a smaller group.
     """
-    if not np.array_equal(blank.crystal.numbers[~blank.guest], group.host.numbers):
+    if not np.array_equal(template.crystal.numbers[~template.guest], group.host.numbers):
         raise ValueError(
-            f"the group belongs to the host {group.host.formula}, but the blank is {blank.crystal.formula} with"
-            f" {blank.guest.sum()} guests"
+            f"the group belongs to the host {group.host.formula}, but the template is {template.crystal.formula} with"
+            f" {template.guest.sum()} guests"
         )
-    rng = np.random.default_rng(blank.seed)
+    rng = np.random.default_rng(template.seed)
     for _ in range(TRIES):
-        chosen = _choose(blank.crystal.numbers[blank.guest], group, rng)
+        chosen = _choose(template.crystal.numbers[template.guest], group, rng)
         if chosen is None:
             continue
         numbers = np.concatenate([[number] * site.multiplicity for number, site in chosen])
         points = np.concatenate([group.orbit(site, rng.random(3)) for _, site in chosen])
         fixed = np.concatenate([[site.freedom == 0] * site.multiplicity for _, site in chosen])
         if not fixed.any() or group.fits(points[fixed], numbers[fixed]):
-            return _placed(blank, group, [site for _, site in chosen], points, numbers)
+            return _placed(template, group, [site for _, site in chosen], points, numbers)
     return None
 
 
-def on_orbits(blank: Blank, groups: Sequence[HostGroup], descend: float = 0.0) -> Blank:
-    """The blank with its guests on orbits of one of the groups.
+def on_orbits(template: Template, groups: Sequence[HostGroup], descend: float = 0.0) -> Template:
+    """The template with its guests on orbits of one of the groups.
 
     Args:
-        blank: its seed decides everything.
+        template: its seed decides everything.
         groups: of its host, largest first, see `host_groups`.
         descend: chance to pass over a group, and come back to it only if no smaller one will do.
 
     Returns:
-        the blank as it is where no group but the translations has room for so many guests.
+        the template as it is where no group but the translations has room for so many guests.
     """
-    rng = np.random.default_rng([blank.seed, 1])
+    rng = np.random.default_rng([template.seed, 1])
     symmetric = [group for group in groups if group.number > 1]
     for group in sorted(symmetric, key=lambda _: rng.random() < descend):
-        placed = place_guests(blank, group)
+        placed = place_guests(template, group)
         if placed is not None:
             return placed
-    return blank
+    return template
 
 
 def _choose(numbers: np.ndarray, group: HostGroup, rng: np.random.Generator) -> list[tuple[int, Site]] | None:
@@ -326,16 +326,18 @@ def _times(site: tuple[int, bool], left: int) -> range:
     return range((min(most, 1) if once else most) + 1)
 
 
-def _placed(blank: Blank, group: HostGroup, sites: Sequence[Site], points: np.ndarray, numbers: np.ndarray) -> Blank:
-    """The blank with its guests at these points, and the projector in the blank's order of atoms."""
-    own = np.flatnonzero(blank.guest)
-    guests = own[np.argsort(blank.crystal.numbers[own], kind="stable")]  # as `numbers` are sorted
-    order = np.concatenate([np.flatnonzero(~blank.guest), guests])
+def _placed(
+    template: Template, group: HostGroup, sites: Sequence[Site], points: np.ndarray, numbers: np.ndarray
+) -> Template:
+    """The template with its guests at these points, and the projector in the template's order of atoms."""
+    own = np.flatnonzero(template.guest)
+    guests = own[np.argsort(template.crystal.numbers[own], kind="stable")]  # as `numbers` are sorted
+    order = np.concatenate([np.flatnonzero(~template.guest), guests])
     projector = group.projector(sites)
     targets = torch.empty_like(projector.targets)
     targets[:, torch.from_numpy(order)] = torch.from_numpy(order)[projector.targets]
-    fractional = blank.crystal.fractional.copy()
+    fractional = template.crystal.fractional.copy()
     fractional[guests] = points
-    assert np.array_equal(blank.crystal.numbers[guests], numbers)
-    crystal = blank.crystal.replace(fractional=fractional)
-    return replace(blank, crystal=crystal, start_here=True, projector=Projector(projector.turns, targets))
+    assert np.array_equal(template.crystal.numbers[guests], numbers)
+    crystal = template.crystal.replace(fractional=fractional)
+    return replace(template, crystal=crystal, start_here=True, projector=Projector(projector.turns, targets))

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field, TypeAdapter
 
 from model.crystals.crystal import Crystal
-from model.diffusion.sampler import Blank, SamplerSettings
+from model.diffusion.sampler import SamplerSettings, Template
 from model.generation.initial_placements import at_random, in_voids
 from model.generation.wyckoff_placement import HostGroup, host_groups, place_guests
 from model.stages import Generator
@@ -41,7 +41,7 @@ def make_method(name: str, generator: Generator, prototypes: Prototypes | None) 
         return lambda case, seeds: (prototypes.exchanged(case.host, case.guest, case.mask.sum())[: len(seeds)], 0)
     if name in BASELINES:
         place = {"random": at_random, "voids": in_voids}[name]
-        return lambda case, seeds: ([place(blank).crystal for blank in case.blanks(seeds)], 0)
+        return lambda case, seeds: ([place(template).crystal for template in case.templates(seeds)], 0)
     start, _, sampler = name.rpartition("+")
     settings = parse_sampler(sampler)
     prepare = _start(start, name, settings)
@@ -68,29 +68,29 @@ def parse_sampler(text: str) -> SamplerSettings:
         raise ValueError(f"method {text!r}: {error}") from error
 
 
-def _start(start: str, name: str, settings: SamplerSettings) -> Callable[[Case, Sequence[int]], list[Blank]]:
+def _start(start: str, name: str, settings: SamplerSettings) -> Callable[[Case, Sequence[int]], list[Template]]:
     if start == "":
-        return lambda case, seeds: case.blanks(seeds)
+        return lambda case, seeds: case.templates(seeds)
     if start == "voids":
-        return lambda case, seeds: [in_voids(blank, spread=settings.sigma_max) for blank in case.blanks(seeds)]
+        return lambda case, seeds: [in_voids(template, spread=settings.sigma_max) for template in case.templates(seeds)]
     if start == "symmetric":
         return lambda case, seeds: symmetric(case, seeds)
     if start == "mixed":
         return lambda case, seeds: [
             one if index % 2 == 0 else other
-            for index, (one, other) in enumerate(zip(case.blanks(seeds), symmetric(case, seeds), strict=True))
+            for index, (one, other) in enumerate(zip(case.templates(seeds), symmetric(case, seeds), strict=True))
         ]
     raise ValueError(f"method {name!r}: before + stands one of {', '.join(STARTS)}, not {start!r}")
 
 
-def symmetric(case: Case, seeds: Sequence[int]) -> list[Blank]:
-    """Blanks whose guests keep the largest group that has orbits for them; plain ones where spglib finds no group."""
+def symmetric(case: Case, seeds: Sequence[int]) -> list[Template]:
+    """Templates whose guests keep the largest group with orbits for them; plain ones where spglib finds no group."""
     try:
         groups = host_groups(case.host, symprec=SYMPREC)
     except ValueError:
-        return case.blanks(seeds)
-    return [_placed(blank, groups) for blank in case.blanks(seeds)]
+        return case.templates(seeds)
+    return [_placed(template, groups) for template in case.templates(seeds)]
 
 
-def _placed(blank: Blank, groups: Sequence[HostGroup]) -> Blank:
-    return next((placed for group in groups if (placed := place_guests(blank, group)) is not None), blank)
+def _placed(template: Template, groups: Sequence[HostGroup]) -> Template:
+    return next((placed for group in groups if (placed := place_guests(template, group)) is not None), template)

@@ -18,7 +18,7 @@ from pymatgen.core import Element
 
 from model.crystals.crystal import Crystal
 from model.crystals.parquet import read_columns, read_crystals
-from model.diffusion.sampler import Blank, Denoiser
+from model.diffusion.sampler import Denoiser, Template
 from model.potentials.interface import Potential
 from model.relaxation.relax import RelaxSettings, relax
 from search.benchmark.residuals import denoising_residuals, guests_relaxed
@@ -47,9 +47,9 @@ class Case:
         """The crystal without its guests."""
         return self.crystal.select(~self.mask)
 
-    def blanks(self, seeds: Sequence[int]) -> list[Blank]:
-        """A blank a seed."""
-        return [Blank(self.crystal, self.mask, int(seed)) for seed in seeds]
+    def templates(self, seeds: Sequence[int]) -> list[Template]:
+        """One template per seed."""
+        return [Template(self.crystal, self.mask, int(seed)) for seed in seeds]
 
     def seeds(self, count: int, seed: int) -> list[int]:
         """Seeds of its attempts, whatever other cases there are."""
@@ -209,8 +209,8 @@ def match(made: Crystal, case: Case) -> float | None:
 
 def _residuals(denoiser: Denoiser, made: Sequence[Crystal], case: Case) -> dict[str, list[float]]:
     guests = [crystal.numbers == Element(case.guest).Z for crystal in made]
-    blanks = [Blank(crystal, guest, 0) for crystal, guest in zip(made, guests, strict=True)]
-    return {"residual": [float(value) for value in denoising_residuals(denoiser, blanks)]}
+    templates = [Template(crystal, guest, 0) for crystal, guest in zip(made, guests, strict=True)]
+    return {"residual": [float(value) for value in denoising_residuals(denoiser, templates)]}
 
 
 def _relaxed(potential: Potential, made: Sequence[Crystal], case: Case) -> dict[str, list[float | int | bool | None]]:

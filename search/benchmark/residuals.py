@@ -1,4 +1,4 @@
-"""Ways to say which of several samples of one blank is the best, beside the potential's energy of them as they are.
+"""Ways to say which of several samples of one template is the best, beside the potential's energy of them as they are.
 
 In each the lowest number wins.
 """
@@ -12,7 +12,7 @@ import torch
 
 from model.crystals.batch import Batch
 from model.crystals.crystal import Crystal
-from model.diffusion.sampler import Blank, Denoiser, Noise
+from model.diffusion.sampler import Denoiser, Noise, Template
 from model.potentials.interface import Potential
 from model.relaxation.relax import Relaxation, RelaxSettings, relax
 
@@ -31,7 +31,7 @@ def guests_relaxed(
 
 def denoising_residuals(
     denoiser: Denoiser,
-    blanks: Sequence[Blank],
+    templates: Sequence[Template],
     *,
     sigmas: Sequence[float] = (0.1, 0.2, 0.4),
     draws: int = 2,
@@ -47,8 +47,8 @@ def denoising_residuals(
 
     Args:
         denoiser: see `model.diffusion.sampler`.
-        blanks: samples, with the guests where they are to be judged. Equal seeds mean equal noise, atom by atom,
-            which makes samples of one blank comparable.
+        templates: samples, with the guests where they are to be judged. Equal seeds mean equal noise, atom by atom,
+            which makes samples of one template comparable.
         sigmas: Å.
         draws: of noise, a sigma.
         device: where the denoiser is.
@@ -56,9 +56,9 @@ def denoising_residuals(
     Returns:
         (B,), after ``len(sigmas) * draws`` evaluations.
     """
-    batch = Batch.from_crystals([blank.crystal for blank in blanks], device=device)
-    guest = torch.from_numpy(np.concatenate([blank.guest for blank in blanks])).to(device)
-    noise = Noise(blanks, batch)
+    batch = Batch.from_crystals([template.crystal for template in templates], device=device)
+    guest = torch.from_numpy(np.concatenate([template.guest for template in templates])).to(device)
+    noise = Noise(templates, batch)
     counts = torch.zeros(len(batch), device=device).index_add_(0, batch.owner[guest], torch.ones(int(guest.sum())))
     total = torch.zeros_like(counts)
     with torch.no_grad():

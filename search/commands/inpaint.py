@@ -22,7 +22,7 @@ from model.generation.disorder import Disordered
 from model.relaxation.relax import RelaxSettings
 from model.stages import Generator, Relaxer
 from search.storage.crystal_files import read_structure
-from search.studies.inpaint import Filled, Region, fill, fill_sites, make_blanks, refine
+from search.studies.inpaint import Filled, Region, fill, fill_sites, make_templates, refine
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -62,8 +62,8 @@ def inpaint_host(
     torch.set_num_threads(1)
     structure = read_structure(host_file) * _checked(supercell)
     host = Crystal.from_pymatgen(structure)
-    blanks = make_blanks(host, guests, samples=samples, seed=seed, region=_region(region) if region else None)
-    placed = Counter(np.array(blanks[0].crystal.symbols)[blanks[0].guest].tolist())
+    templates = make_templates(host, guests, samples=samples, seed=seed, region=_region(region) if region else None)
+    placed = Counter(np.array(templates[0].crystal.symbols)[templates[0].guest].tolist())
     console.print(
         f"{host.formula} with {len(host)} atoms; "
         f"placing {', '.join(f'{n} {element}' for element, n in placed.items())}, {samples} times"
@@ -72,7 +72,7 @@ def inpaint_host(
     relaxer = _relaxer(fix_host)
     generator = Generator(weights)
     with _progress(console, samples * (1 + rounds)) as report:
-        filled, dropped = fill(blanks, generator, relaxer, free_guests_only=fix_host, report=report)
+        filled, dropped = fill(templates, generator, relaxer, free_guests_only=fix_host, report=report)
         for number in range(1, rounds + 1 if filled else 0):
             _write_all(filled, out)  # a later round that is stopped takes nothing away
             filled, more = refine(

@@ -11,7 +11,7 @@ import torch
 
 from model.crystals.composition import CellFormula
 from model.crystals.crystal import Crystal
-from model.diffusion.sampler import AncestralSettings, Blank, HeunSettings, SamplerSettings, jump_schedule
+from model.diffusion.sampler import AncestralSettings, HeunSettings, SamplerSettings, Template, jump_schedule
 from model.generation.ion_substitution import exchanges
 from model.potentials.chgnet.potential import CHGNetPotential
 from model.stages import Generator
@@ -106,7 +106,7 @@ def _seconds_per_evaluation(config: SearchConfig, task: Task) -> tuple[float, fl
     from model.crystals.batch import Batch
 
     rng = np.random.default_rng(0)
-    crystals = [_scattered(blank, rng) for blank in task.blanks]
+    crystals = [_scattered(template, rng) for template in task.templates]
     network = Generator(config.models.weights, "cpu").network
     batch = Batch.from_crystals(crystals)
     sigma, guest = torch.full((len(batch),), 0.5), torch.ones(len(batch.numbers), dtype=torch.bool)
@@ -116,8 +116,8 @@ def _seconds_per_evaluation(config: SearchConfig, task: Task) -> tuple[float, fl
     return first, _timed(lambda: potential.evaluate(crystals))
 
 
-def _scattered(blank: Blank, rng: np.random.Generator) -> Crystal:
-    return blank.crystal.replace(fractional=rng.random((len(blank.crystal), 3)))
+def _scattered(template: Template, rng: np.random.Generator) -> Crystal:
+    return template.crystal.replace(fractional=rng.random((len(template.crystal), 3)))
 
 
 def _timed(call: object) -> float:

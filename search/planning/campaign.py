@@ -22,7 +22,7 @@ import numpy as np
 from model.crystals.composition import CellFormula
 from model.crystals.crystal import Crystal
 from model.crystals.lattice import sample_lattice
-from model.diffusion.sampler import Blank
+from model.diffusion.sampler import Template
 from model.generation.ion_substitution import exchanges
 from model.generation.mutation import changes, steps_apart
 from model.generation.wyckoff_placement import has_symmetric_subgroups
@@ -237,7 +237,7 @@ class _Round:
         lattice = sample_lattice(bravais, self._volume(cell), rng, self.config.lattices.ranges)
         crystal = Crystal(lattice, np.zeros((cell.n_atoms, 3)), cell.numbers)
         origin = {"cell_formula": arm.cell, "lattice_system": bravais}
-        return self._plan(arm, Blank(crystal, np.ones(cell.n_atoms, dtype=bool), seed, bravais=bravais), origin)
+        return self._plan(arm, Template(crystal, np.ones(cell.n_atoms, dtype=bool), seed, bravais=bravais), origin)
 
     def _exchanged(self, arm: Arm, turn: int, seed: int) -> Plan:
         """The prototype whose turn it is; atoms are moved a little once all had theirs."""
@@ -246,7 +246,7 @@ class _Round:
         exchange = known[turn % len(known)]
         crystal = exchange.crystal(self._volume(cell), np.random.default_rng(seed) if turn >= len(known) else None)
         origin = {"cell_formula": arm.cell, "prototype": exchange.prototype.name}
-        return self._plan(arm, Blank(crystal, np.zeros(cell.n_atoms, dtype=bool), seed), origin)
+        return self._plan(arm, Template(crystal, np.zeros(cell.n_atoms, dtype=bool), seed), origin)
 
     def _volume(self, cell: CellFormula) -> float:
         """Å³ of a new cell, N·V0."""
@@ -268,7 +268,7 @@ class _Round:
         grown = cell.n_atoms * self.campaign.volume(cell) / was.n_atoms / self.campaign.volume(was)
         crystal = crystal.replace(lattice=crystal.lattice * np.cbrt(grown))
         origin = {"cell_formula": arm.cell, "parent": arm.host, "lattice_system": parent.lattice_system}
-        return self._plan(arm, Blank(crystal, np.zeros(len(crystal), dtype=bool), seed), origin)
+        return self._plan(arm, Template(crystal, np.zeros(len(crystal), dtype=bool), seed), origin)
 
     def _filled(self, arm: Arm, seed: int) -> Plan:
         """A framework's host with guests to be placed."""
@@ -287,10 +287,10 @@ class _Round:
             "framework_displacement": framework.displacement,
             "guests": sorted(element for element, _ in guests),
         }
-        return self._plan(arm, Blank(crystal, np.arange(len(crystal)) >= len(host), seed), origin)
+        return self._plan(arm, Template(crystal, np.arange(len(crystal)) >= len(host), seed), origin)
 
-    def _plan(self, arm: Arm, blank: Blank, origin: Mapping[str, Any]) -> Plan:
-        return Plan(arm.method, blank, origin, self.config.sampler(arm.method))
+    def _plan(self, arm: Arm, template: Template, origin: Mapping[str, Any]) -> Plan:
+        return Plan(arm.method, template, origin, self.config.sampler(arm.method))
 
     def _batches(self, plans: Mapping[str, Sequence[Plan]]) -> Iterator[Task]:
         """Full batches of one generator each, then what is left of all generators in common ones.
@@ -299,12 +299,12 @@ class _Round:
         """
         size, numbers, rest = self.policy.batch, count(), list[Plan]()
         for method in METHODS:
-            ordered = sorted(plans[method], key=lambda plan: -len(plan.blank.crystal))
+            ordered = sorted(plans[method], key=lambda plan: -len(plan.template.crystal))
             whole = len(ordered) - len(ordered) % size
             for start in range(0, whole, size):
                 yield self._task(next(numbers), ordered[start : start + size])
             rest += ordered[whole:]
-        rest.sort(key=lambda plan: -len(plan.blank.crystal))
+        rest.sort(key=lambda plan: -len(plan.template.crystal))
         for start in range(0, len(rest), size):
             yield self._task(next(numbers), rest[start : start + size])
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from model.diffusion.sampler import Blank
+from model.diffusion.sampler import Template
 from model.relaxation.relax import RelaxSettings
 from model.stages import GeneratorSettings
 from search.config import (
@@ -24,13 +24,13 @@ class Plan:
 
     Attributes:
         method: name of the generator.
-        blank: what it is given.
+        template: what it is given.
         origin: columns that tell where the candidate comes from.
         settings: of the generator.
     """
 
     method: str
-    blank: Blank
+    template: Template
     origin: Mapping[str, Any]
     settings: GeneratorSettings
 
@@ -68,14 +68,14 @@ class Task:
         return replace(self, plans=(self.plans[number],), first=self.first + number)
 
     @property
-    def blanks(self) -> list[Blank]:
+    def templates(self) -> list[Template]:
         """What the generator is given."""
-        return [plan.blank for plan in self.plans]
+        return [plan.template for plan in self.plans]
 
     @property
     def guests(self) -> list[np.ndarray | None]:
         """Masks (n,) of the atoms that go into a framework; None for new and changed crystals."""
-        return [plan.blank.guest if plan.stage == INPAINTED else None for plan in self.plans]
+        return [plan.template.guest if plan.stage == INPAINTED else None for plan in self.plans]
 
     @property
     def settings(self) -> list[GeneratorSettings]:

@@ -255,7 +255,7 @@ class Driver:
         if isinstance(job, Question):
             return self.rounds.arguments(job)
         if job.step == "generate":
-            return job.task.blanks, job.task.settings
+            return job.task.templates, job.task.settings
         if job.step == "relax":
             return job.outcomes[0].crystals, None, job.task.relaxation, job.task.guests
         return job.outcomes[1], take_out(job.task, job.outcomes[1]), job.task.found, job.task.highest

@@ -77,7 +77,7 @@ def run_task(
     judged_by: Mapping[str, str],
 ) -> list[dict[str, Any]]:
     """All stages of one task, one after the other."""
-    generated = generator.generate(task.blanks, task.settings)
+    generated = generator.generate(task.templates, task.settings)
     relaxed = relaxer.relax(generated.crystals, None, task.relaxation, task.guests)
     judged = symmetrizer.judge(relaxed, take_out(task, relaxed), task.found, task.highest)
     return task_rows(task, generated, relaxed, judged, judged_by=judged_by)
@@ -161,11 +161,11 @@ def _origin(task: Task, index: int, plan: Plan) -> dict[str, Any]:
         "round": task.round,
         "stage": plan.stage,
         "generator": plan.method,
-        "formula": plan.blank.crystal.formula,
-        "n_atoms": len(plan.blank.crystal),
+        "formula": plan.template.crystal.formula,
+        "n_atoms": len(plan.template.crystal),
         "sampler": plan.settings.model_dump_json(),
         "relaxation": task.relaxation.model_dump_json(),
-        "seed": plan.blank.seed,
+        "seed": plan.template.seed,
     }
 
 

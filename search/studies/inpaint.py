@@ -11,7 +11,7 @@ from pymatgen.core import Element
 from model.crystals.crystal import Crystal
 from model.crystals.matching import DistinctCrystals
 from model.crystals.screening import ScreenSettings, closest_allowed
-from model.diffusion.sampler import AncestralSettings, Blank, SamplerSettings
+from model.diffusion.sampler import AncestralSettings, SamplerSettings, Template
 from model.generation.disorder import Disordered, order
 from model.relaxation.relax import Relaxation
 from model.stages import Generator, Rejected, Relaxer, usable
@@ -69,10 +69,10 @@ class Region:
         return crystal.replace(fractional=np.where(atoms[:, None], anywhere, crystal.fractional))
 
 
-def make_blanks(
+def make_templates(
     host: Crystal, guests: Mapping[str, int], *, samples: int, seed: int, region: Region | None = None
-) -> list[Blank]:
-    """Blanks of the host with ``guests`` (element -> count) to be placed, each with a seed of its own.
+) -> list[Template]:
+    """Templates of the host with ``guests`` (element -> count) to be placed, each with a seed of its own.
 
     With a region the host's atoms in it are guests too, and all guests start from somewhere in it.
 
@@ -99,8 +99,8 @@ def make_blanks(
     _check_room(host.select(~taken), crystal.numbers[guest])
     seeds = [int(one) for one in np.random.default_rng(seed).integers(2**62, size=samples)]
     if region is None:
-        return [Blank(crystal, guest, one) for one in seeds]
-    return [Blank(region.scattered(crystal, guest, one), guest, one, start_here=True) for one in seeds]
+        return [Template(crystal, guest, one) for one in seeds]
+    return [Template(region.scattered(crystal, guest, one), guest, one, start_here=True) for one in seeds]
 
 
 def _check_room(host: Crystal, guests: np.ndarray) -> None:
@@ -123,7 +123,7 @@ def _packed_volume(numbers: np.ndarray) -> float:
 
 
 def fill(
-    blanks: Sequence[Blank],
+    templates: Sequence[Template],
     generator: Generator,
     relaxer: Relaxer,
     *,
@@ -135,7 +135,7 @@ def fill(
     """Sample and relax.
 
     Args:
-        blanks: from `make_blanks`.
+        templates: from `make_templates`.
         generator, relaxer: they know the models.
         sampler: the few-step ancestral one when left out.
         free_guests_only: keep the host's atoms fixed while relaxing; the relaxer's settings decide about the cell.
@@ -146,7 +146,13 @@ def fill(
         the filled hosts, lowest energy first, and the reasons why others were dropped.
     """
     return _fill(
-        [(blank, blank.guest) for blank in blanks], generator, relaxer, sampler, free_guests_only, batch, report
+        [(template, template.guest) for template in templates],
+        generator,
+        relaxer,
+        sampler,
+        free_guests_only,
+        batch,
+        report,
     )
 
 
@@ -183,7 +189,7 @@ def refine(
     for index in range(samples):
         parent = parents[index % len(parents)]
         again = _neighbouring(parent, rng)
-        attempts.append((Blank(parent.crystal, again, int(rng.integers(2**62))), parent.guest))
+        attempts.append((Template(parent.crystal, again, int(rng.integers(2**62))), parent.guest))
     new, dropped = _fill(attempts, generator, relaxer, sampler, free_guests_only, batch, report)
     every = sorted([*found, *new], key=_energy)
     kept = _distinct(every)
@@ -191,7 +197,7 @@ def refine(
 
 
 def _fill(
-    attempts: Sequence[tuple[Blank, np.ndarray]],
+    attempts: Sequence[tuple[Template, np.ndarray]],
     generator: Generator,
     relaxer: Relaxer,
     sampler: SamplerSettings | None,
@@ -199,16 +205,16 @@ def _fill(
     batch: int,
     report: Callable[[str, int], None],
 ) -> tuple[list[Filled], list[str]]:
-    """Sample and relax blanks, given with all guests of their crystals: more than those to be placed, perhaps."""
+    """Sample and relax templates, given with all guests of their crystals: more than those to be placed, perhaps."""
     filled: list[Filled] = []
     dropped: list[str] = []
     for start in range(0, len(attempts), batch):
-        blanks, guests = zip(*attempts[start : start + batch], strict=True)
-        crystals = generator.generate(blanks, sampler or AncestralSettings()).crystals
-        report("placed", len(blanks))
+        templates, guests = zip(*attempts[start : start + batch], strict=True)
+        crystals = generator.generate(templates, sampler or AncestralSettings()).crystals
+        report("placed", len(templates))
         free = guests if free_guests_only else None
         _collect(list(zip(crystals, guests, strict=True)), relaxer.relax(crystals, free), filled, dropped)
-        report("relaxed", len(blanks))
+        report("relaxed", len(templates))
     return sorted(filled, key=_energy), dropped
 
 

@@ -11,10 +11,10 @@ from model.crystals.batch import Batch
 from model.crystals.crystal import Crystal
 from model.diffusion.sampler import (
     AncestralSettings,
-    Blank,
     HeunSettings,
     PredictorCorrectorSettings,
     PublishedSettings,
+    Template,
     jump_schedule,
     sample,
 )
@@ -61,9 +61,9 @@ def exact_displacement(batch: Batch, sigma: Tensor, guest: Tensor) -> Tensor:
     return (variance[:, :, None] * score).reshape(-1, 3).to(batch.positions)
 
 
-def blanks(guest: tuple[bool, bool]) -> list[Blank]:
+def templates(guest: tuple[bool, bool]) -> list[Template]:
     crystal = Crystal(EDGE * np.eye(3), np.full((2, 3), HOST_AT / EDGE), [14, 3])
-    return [Blank(crystal, np.array(guest), seed) for seed in range(COUNT)]
+    return [Template(crystal, np.array(guest), seed) for seed in range(COUNT)]
 
 
 def around(values: np.ndarray, centre: float) -> np.ndarray:
@@ -80,7 +80,7 @@ def assert_normal(values: np.ndarray, centre: float, spread: float) -> None:
 
 @pytest.mark.parametrize("settings", [HEUN, ANCESTRAL, PAPER], ids=lambda s: s.kind)
 def test_unconditional_samples_follow_the_gaussian(settings):
-    crystals = sample(exact_displacement, blanks((True, True)), settings, dtype=torch.float64).crystals
+    crystals = sample(exact_displacement, templates((True, True)), settings, dtype=torch.float64).crystals
     cartesian = np.stack([crystal.cartesian for crystal in crystals])
     assert_normal(cartesian[:, 0], HOST_MEAN, HOST_SPREAD)
     assert_normal(cartesian[:, 1] - cartesian[:, 0], OFFSET, GUEST_SPREAD)
@@ -88,7 +88,7 @@ def test_unconditional_samples_follow_the_gaussian(settings):
 
 @pytest.mark.parametrize("settings", [HEUN, ANCESTRAL, PAPER], ids=lambda s: s.kind)
 def test_inpainted_guests_follow_the_exact_conditional_and_hosts_stay(settings):
-    crystals = sample(exact_displacement, blanks((False, True)), settings, dtype=torch.float64).crystals
+    crystals = sample(exact_displacement, templates((False, True)), settings, dtype=torch.float64).crystals
     cartesian = np.stack([crystal.cartesian for crystal in crystals])
     np.testing.assert_allclose(cartesian[:, 0], HOST_AT, atol=1e-12)
     assert_normal(cartesian[:, 1], HOST_AT + OFFSET, GUEST_SPREAD)
@@ -99,8 +99,8 @@ def test_guests_start_where_they_are_if_told(settings):
     """Without a score a guest stays within the noise's reach of its start: at most a few times the first level."""
     start = Crystal(100 * np.eye(3), [[0.1, 0.1, 0.1], [0.6, 0.6, 0.6]], [14, 3])
     guest = np.array([False, True])
-    blanks = [Blank(start, guest, seed, start_here=seed % 2 == 0) for seed in range(20)]
-    made = sample(lambda batch, sigma, guest: torch.zeros_like(batch.positions), blanks, settings).crystals
+    templates = [Template(start, guest, seed, start_here=seed % 2 == 0) for seed in range(20)]
+    made = sample(lambda batch, sigma, guest: torch.zeros_like(batch.positions), templates, settings).crystals
     moved = np.array([np.abs((crystal.fractional[1] - 0.6 + 0.5) % 1 - 0.5).max() for crystal in made])
     assert (moved[::2] < 0.25).all()
     assert (moved[1::2] > 0.25).any()
@@ -109,7 +109,7 @@ def test_guests_start_where_they_are_if_told(settings):
 
 def test_the_published_variant_without_its_two_habits_is_the_papers_sampler():
     shape = {"steps": 20, "correctors": 0, "resamples": 1, "sigma_min": 0.02, "sigma_max": 3.0}
-    some = blanks((False, True))[:5]
+    some = templates((False, True))[:5]
     one, other = (
         sample(exact_displacement, some, settings, dtype=torch.float64).crystals
         for settings in (PredictorCorrectorSettings(**shape), PublishedSettings(**shape))
@@ -121,16 +121,16 @@ def test_the_published_variant_without_its_two_habits_is_the_papers_sampler():
 def test_the_published_corrector_spreads_samples_too_widely_and_stays_finite():
     """Its step is huge for an atom that sits well, so that it cannot sample the Gaussian which (a) samples."""
     settings = PublishedSettings(**PAPER.model_dump(exclude={"kind", "norm"}))
-    made = sample(exact_displacement, blanks((False, True)), settings, dtype=torch.float64)
+    made = sample(exact_displacement, templates((False, True)), settings, dtype=torch.float64)
     offsets = around(np.stack([crystal.cartesian[1] for crystal in made.crystals]), HOST_AT + OFFSET)
     assert np.isfinite(offsets).all() and offsets.std() > 1.5 * GUEST_SPREAD
-    paper = sample(exact_displacement, blanks((False, True))[:1], PAPER, dtype=torch.float64)
+    paper = sample(exact_displacement, templates((False, True))[:1], PAPER, dtype=torch.float64)
     assert made.evaluations == paper.evaluations
 
 
 def test_low_temperature_narrows_a_gaussian_by_the_closed_form():
     settings = AncestralSettings(steps=200, temperature=0.5, sigma_max=5.0)
-    crystals = sample(exact_displacement, blanks((False, True)), settings, dtype=torch.float64).crystals
+    crystals = sample(exact_displacement, templates((False, True)), settings, dtype=torch.float64).crystals
     narrowed = GUEST_SPREAD * (0.5 / (2 - 0.5)) ** 0.5
     assert_normal(np.stack([crystal.cartesian[1] for crystal in crystals]), HOST_AT + OFFSET, narrowed)
 
@@ -166,7 +166,7 @@ def test_without_resampling_the_schedule_goes_straight_down():
 
 
 def test_evaluations_are_counted():
-    some = blanks((False, True))[:2]
+    some = templates((False, True))[:2]
     assert sample(exact_displacement, some, HEUN).evaluations == 2 * HEUN.steps - 1
     assert sample(exact_displacement, some, ANCESTRAL).evaluations == ANCESTRAL.steps
     moves = list(jump_schedule(PAPER.steps, jump=PAPER.jump, resamples=PAPER.resamples))
@@ -176,7 +176,7 @@ def test_evaluations_are_counted():
 
 @pytest.mark.parametrize("settings", [HEUN, ANCESTRAL, PAPER], ids=lambda s: s.kind)
 def test_a_crystal_does_not_depend_on_what_shares_its_batch(settings):
-    many = blanks((False, True))[:6]
+    many = templates((False, True))[:6]
     together = sample(exact_displacement, many, settings, dtype=torch.float64).crystals
     alone = sample(exact_displacement, many[3:4], settings, dtype=torch.float64).crystals[0]
     np.testing.assert_allclose(alone.fractional, together[3].fractional, atol=1e-9)
@@ -204,7 +204,7 @@ def test_ideal_denoiser_recovers_rock_salt_around_its_host():
         difference = (target.positions - batch.positions) / 5.64
         return 5.64 * (difference - difference.round())
 
-    made = sample(denoiser, [Blank(salt, salt.numbers == 11, 1)], HEUN).crystals[0]
+    made = sample(denoiser, [Template(salt, salt.numbers == 11, 1)], HEUN).crystals[0]
     assert space_group(made).number == 225
     assert made.formula == "NaCl"
 

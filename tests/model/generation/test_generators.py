@@ -6,7 +6,7 @@ import pytest
 from model.crystals.composition import CellFormula
 from model.crystals.crystal import Crystal
 from model.crystals.lattice import sample_lattice
-from model.diffusion.sampler import AncestralSettings, Blank
+from model.diffusion.sampler import AncestralSettings, Template
 from model.generation.ion_substitution import ExchangeSettings, exchanges
 from model.generation.random_crystal import RandomSettings
 from model.generation.wyckoff_placement import SubgroupSettings, SymmetricSettings
@@ -29,13 +29,13 @@ def generator(tiny_weights):
     return Generator(str(tiny_weights), "cpu")
 
 
-def blanks(method, host, seeds):
+def templates(method, host, seeds):
     """A ragged batch of what the method is given."""
     if method in ("inpainting", "symmetric", "subgroup"):
         counts = (1, 2)
         filled = [host.join(Crystal(host.lattice, np.zeros((n, 3)), [3] * n)) for n in counts]
         return [
-            Blank(crystal, np.arange(len(crystal)) >= len(host), seed)
+            Template(crystal, np.arange(len(crystal)) >= len(host), seed)
             for crystal, seed in zip(filled, seeds, strict=True)
         ]
     made = []
@@ -44,7 +44,7 @@ def blanks(method, host, seeds):
         crystal = Crystal(lattice, np.zeros((cell.n_atoms, 3)), cell.numbers)
         if method == "exchange":
             crystal = exchanges(cell)[0].crystal(16.0 * cell.n_atoms)
-        made.append(Blank(crystal, np.full(len(crystal), method != "exchange"), seed, bravais=bravais))
+        made.append(Template(crystal, np.full(len(crystal), method != "exchange"), seed, bravais=bravais))
     return made
 
 
@@ -55,13 +55,13 @@ def host(licoo2):
 
 @pytest.mark.parametrize("method", SETTINGS)
 def test_crystals_hold_the_atoms_in_the_cells_that_were_asked_for(generator, host, method):
-    given = blanks(method, host, (1, 2))
+    given = templates(method, host, (1, 2))
     made = generator.generate(given, SETTINGS[method])
-    for blank, crystal in zip(given, made.crystals, strict=True):
-        assert np.array_equal(crystal.numbers, blank.crystal.numbers)
-        assert np.array_equal(crystal.lattice, blank.crystal.lattice)
-        fixed = ~blank.guest
-        step = crystal.fractional[fixed] - blank.crystal.fractional[fixed]
+    for template, crystal in zip(given, made.crystals, strict=True):
+        assert np.array_equal(crystal.numbers, template.crystal.numbers)
+        assert np.array_equal(crystal.lattice, template.crystal.lattice)
+        fixed = ~template.guest
+        step = crystal.fractional[fixed] - template.crystal.fractional[fixed]
         assert np.abs(step - np.round(step)).max(initial=0) < 1e-9
     network = method not in ("random", "exchange")
     for calls, version in zip(made.evaluations, made.score_model, strict=True):
@@ -70,17 +70,17 @@ def test_crystals_hold_the_atoms_in_the_cells_that_were_asked_for(generator, hos
 
 @pytest.mark.parametrize("method", SETTINGS)
 def test_a_seed_decides_a_crystal_whatever_shares_its_batch(generator, host, method):
-    first, second = blanks(method, host, (1, 2))
+    first, second = templates(method, host, (1, 2))
     together = generator.generate([first, second], SETTINGS[method]).crystals
     alone = generator.generate([second], SETTINGS[method]).crystals
     assert np.allclose(together[1].fractional, alone[0].fractional, atol=1e-4)
     if method != "exchange":
-        other = generator.generate(blanks(method, host, (1, 3)), SETTINGS[method]).crystals
+        other = generator.generate(templates(method, host, (1, 3)), SETTINGS[method]).crystals
         assert not np.allclose(other[1].fractional, together[1].fractional, atol=1e-3)
 
 
 def test_guests_on_orbits_keep_a_group_of_their_host(generator, host):
-    given = [Blank(host.join(Crystal(host.lattice, np.zeros((1, 3)), [3])), np.arange(4) >= 3, s) for s in range(4)]
+    given = [Template(host.join(Crystal(host.lattice, np.zeros((1, 3)), [3])), np.arange(4) >= 3, s) for s in range(4)]
     made = generator.generate(given, SymmetricSettings(sampler=FEW)).crystals
     assert {space_group(crystal, 1e-3).symbol for crystal in made} == {"R-3m"}
     lower = generator.generate(given, SubgroupSettings(descend=0.9, sampler=FEW)).crystals
@@ -89,7 +89,7 @@ def test_guests_on_orbits_keep_a_group_of_their_host(generator, host):
 
 def test_a_host_without_symmetry_is_filled_without(generator, host):
     bare = host.replace(fractional=host.fractional + np.random.default_rng(0).normal(0, 0.05, (3, 3)))
-    given = [Blank(bare.join(Crystal(host.lattice, np.zeros((1, 3)), [3])), np.arange(4) >= 3, 0)]
+    given = [Template(bare.join(Crystal(host.lattice, np.zeros((1, 3)), [3])), np.arange(4) >= 3, 0)]
     plain = generator.generate(given, FEW).crystals
     for settings in (SymmetricSettings(sampler=FEW), SubgroupSettings(sampler=FEW)):
         assert np.allclose(generator.generate(given, settings).crystals[0].fractional, plain[0].fractional)

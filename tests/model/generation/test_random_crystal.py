@@ -17,7 +17,7 @@ from model.symmetry.sites import bravais_of, groups_in, groups_of, primitive_ope
 SITES = {1: 1, 2: 9, 12: 10, 62: 4, 139: 15, 166: 9, 194: 12, 225: 12, 227: 9}  # International Tables A: letters
 
 
-def blank(formula, bravais, seed, volume=16.0):
+def template(formula, bravais, seed, volume=16.0):
     cell, rng = CellFormula.parse(formula), np.random.default_rng(seed)
     lattice = sample_lattice(bravais, volume * cell.n_atoms, rng)
     return Crystal(lattice, np.zeros((cell.n_atoms, 3)), cell.numbers)
@@ -94,7 +94,7 @@ def test_operations_carry_an_orbit_onto_itself(number):
 @pytest.mark.parametrize("bravais", BRAVAIS)
 def test_crystals_have_the_atoms_the_cell_and_a_group_of_its_lattice(bravais):
     for formula, seed in (("Li5Si2", 0), ("ZnP2S6", 1)):
-        cell = blank(formula, bravais, seed, volume=24.0)
+        cell = template(formula, bravais, seed, volume=24.0)
         made = random_crystal(cell, bravais, np.random.default_rng(seed), RandomSettings(symmetric=1.0))
         assert np.array_equal(made.numbers, cell.numbers)
         assert np.array_equal(made.lattice, cell.lattice)
@@ -104,7 +104,7 @@ def test_crystals_have_the_atoms_the_cell_and_a_group_of_its_lattice(bravais):
 
 
 def test_the_same_numbers_give_the_same_crystal_and_others_another():
-    cell = blank("Li4Si2", "oS", 3)
+    cell = template("Li4Si2", "oS", 3)
     one, again, other = (random_crystal(cell, "oS", np.random.default_rng(seed)) for seed in (5, 5, 6))
     assert one.identity == again.identity != other.identity
 
@@ -112,7 +112,7 @@ def test_the_same_numbers_give_the_same_crystal_and_others_another():
 def test_atoms_keep_their_distance():
     settings = RandomSettings(separation=0.9, smallest=0.9)
     for seed in range(10):
-        cell = blank("Li4Si2", BRAVAIS[seed], seed, volume=30.0)
+        cell = template("Li4Si2", BRAVAIS[seed], seed, volume=30.0)
         made = random_crystal(cell, BRAVAIS[seed], np.random.default_rng(seed), settings)
         first, second, distance = pair_distances(made, cutoff=4.0)
         bond = covalent_radii[made.numbers[first]] + covalent_radii[made.numbers[second]]
@@ -120,12 +120,12 @@ def test_atoms_keep_their_distance():
 
 
 def test_without_room_the_crystal_is_whole_all_the_same():
-    cell = blank("Li4Si2", "aP", 0, volume=1.0)
+    cell = template("Li4Si2", "aP", 0, volume=1.0)
     assert len(random_crystal(cell, "aP", np.random.default_rng(0))) == 6
 
 
 def test_without_symmetry_atoms_lie_anywhere():
-    cell = blank("Li4Si4", "cP", 0)
+    cell = template("Li4Si4", "cP", 0)
     made = random_crystal(cell, "cP", np.random.default_rng(1), RandomSettings(symmetric=0.0))
     assert order(made) == 1
 

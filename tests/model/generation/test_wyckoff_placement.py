@@ -9,7 +9,7 @@ from torch import Tensor
 
 from model.crystals.batch import Batch
 from model.crystals.crystal import Crystal
-from model.diffusion.sampler import AncestralSettings, Blank, HeunSettings, PredictorCorrectorSettings, sample
+from model.diffusion.sampler import AncestralSettings, HeunSettings, PredictorCorrectorSettings, Template, sample
 from model.generation.wyckoff_placement import (
     HostGroup,
     draw_orbits,
@@ -28,10 +28,10 @@ SPINEL = Structure.from_spacegroup(
 PAPER = PredictorCorrectorSettings(steps=6, correctors=1, resamples=2, jump=2, sigma_min=0.05, sigma_max=2.0)
 
 
-def blank(host: Crystal, guests: list[int], seed: int = 0) -> Blank:
-    """A blank whose guests stand before the host, so that the order of atoms is not the projector's own."""
+def template(host: Crystal, guests: list[int], seed: int = 0) -> Template:
+    """A template whose guests stand before the host, so that the order of atoms is not the projector's own."""
     empty = Crystal(host.lattice, np.zeros((len(guests), 3)), guests)
-    return Blank(empty.join(host), np.arange(len(guests) + len(host)) < len(guests), seed)
+    return Template(empty.join(host), np.arange(len(guests) + len(host)) < len(guests), seed)
 
 
 def restless(batch: Batch, sigma: Tensor, guest: Tensor) -> Tensor:
@@ -162,7 +162,7 @@ def test_samples_keep_the_group_composition_and_host(settings, spinel):
     moved = moved.replace(fractional=moved.fractional + np.array([0.1, 0.27, 0.33]))
     group = host_groups(moved)[0]
     cases = [(group, [3] * 12), (group, [3, 3, 11, 3]), (spinel, [3, 3]), (group, [3] * 3)]
-    chosen = [(group, blank(group.host, guests, seed=5)) for group, guests in cases]
+    chosen = [(group, template(group.host, guests, seed=5)) for group, guests in cases]
     placed = [place_guests(empty, group) for group, empty in chosen]
     assert None not in placed
     made = sample(restless, [*placed, chosen[3][1]], settings).crystals
@@ -180,7 +180,7 @@ def symmetry(crystal: Crystal) -> np.ndarray:
 def test_every_subgroup_is_kept():
     host = Crystal.from_pymatgen(TIS2).replace(lattice=Lattice.hexagonal(5.1, 8.5).matrix)
     groups = host_groups(host)
-    placed = [place_guests(blank(host, [3] * 6, seed=2), group) for group in groups]
+    placed = [place_guests(template(host, [3] * 6, seed=2), group) for group in groups]
     kept = [(group, one) for group, one in zip(groups, placed, strict=True) if one is not None]
     assert len(kept) > 6
     made = sample(restless, [one for _, one in kept], HeunSettings(steps=3)).crystals
@@ -192,35 +192,35 @@ def test_a_point_site_is_filled_once_and_not_on_top_of_the_host():
     """Between TiS2 layers there is one octahedral site, so one Li has one place, and two cannot share it."""
     group = host_groups(Crystal.from_pymatgen(TIS2))[0]
     for seed in range(10):
-        one = place_guests(blank(group.host, [3], seed), group)
+        one = place_guests(template(group.host, [3], seed), group)
         np.testing.assert_allclose(one.crystal.fractional[0] % 1, [0, 0, 0.5], atol=1e-9)
-        two = place_guests(blank(group.host, [3, 11], seed), group)
+        two = place_guests(template(group.host, [3, 11], seed), group)
         assert two is None
 
 
 def test_a_sample_depends_on_its_seed_only():
     host = Crystal.from_pymatgen(TIS2).replace(lattice=Lattice.hexagonal(5.1, 8.5).matrix)
     group = host_groups(host)[0]
-    many = [place_guests(blank(host, [3] * 4, seed), group) for seed in range(4)]
+    many = [place_guests(template(host, [3] * 4, seed), group) for seed in range(4)]
     together = sample(restless, many, HeunSettings(steps=4), dtype=torch.float64).crystals
-    again = place_guests(blank(host, [3] * 4, 2), host_groups(host)[0])
+    again = place_guests(template(host, [3] * 4, 2), host_groups(host)[0])
     alone = sample(restless, [again], HeunSettings(steps=4), dtype=torch.float64).crystals[0]
     np.testing.assert_allclose(alone.fractional, together[2].fractional, atol=1e-9)
     assert len({crystal.identity for crystal in together}) == 4
 
 
-def test_a_blank_of_another_host_is_refused(licoo2):
+def test_a_template_of_another_host_is_refused(licoo2):
     group = host_groups(Crystal.from_pymatgen(TIS2))[0]
-    with pytest.raises(ValueError, match="the group belongs to the host TiS2, but the blank is"):
-        place_guests(blank(licoo2, [3]), group)
-    with pytest.raises(ValueError, match="a blank with a projector needs places"):
-        Blank(licoo2, licoo2.numbers == 3, 0, projector=group.projector([]))
+    with pytest.raises(ValueError, match="the group belongs to the host TiS2, but the template is"):
+        place_guests(template(licoo2, [3]), group)
+    with pytest.raises(ValueError, match="a template with a projector needs places"):
+        Template(licoo2, licoo2.numbers == 3, 0, projector=group.projector([]))
 
 
 def test_guests_come_back_to_a_group_that_was_passed_over_rather_than_lose_all_symmetry():
     host = Crystal.from_pymatgen(TIS2)
     groups = host_groups(host)
-    given = [blank(host, [3], seed) for seed in range(40)]
+    given = [template(host, [3], seed) for seed in range(40)]
     assert all(on_orbits(one, groups[-2:], 0.9).projector is not None for one in given)
     assert on_orbits(given[0], groups[-1:], 0.9).projector is None
     taken = {len(on_orbits(one, groups, 0.5).projector.targets) for one in given}

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from model.crystals.crystal import Crystal
 from model.crystals.screening import too_close
-from model.diffusion.sampler import AncestralSettings, Blank, HeunSettings
+from model.diffusion.sampler import AncestralSettings, HeunSettings, Template
 from model.generation.initial_placements import at_random, in_voids
 from search.benchmark.methods import make_method, parse_sampler
 from search.benchmark.reconstruct import Attempt, Case, Record, load_cases, match, reconstruct
@@ -111,27 +111,27 @@ def test_residual_is_zero_for_the_crystal_that_a_perfect_denoiser_knows():
         step = (target.repeat(len(batch), 1) - batch.positions) / 5.64
         return 5.64 * (step - step.round())
 
-    blanks = [Blank(crystal, CASE.mask, 0) for crystal in (SALT, moved(SALT, 7, 0.4))]
-    right, wrong = denoising_residuals(denoiser, blanks, sigmas=(0.1, 0.2))
+    templates = [Template(crystal, CASE.mask, 0) for crystal in (SALT, moved(SALT, 7, 0.4))]
+    right, wrong = denoising_residuals(denoiser, templates, sigmas=(0.1, 0.2))
     assert right == pytest.approx(0.0, abs=1e-6)
     # one of four guests is answered with 0.4 Å too much: mean over sigma of 0.16 / 4 / 3 sigma²
     assert wrong == pytest.approx(0.16 / 12 * (1 / 0.01 + 1 / 0.04) / 2, rel=1e-3)
 
 
 def test_starts_overlap_with_nothing_and_depend_on_the_seed_only():
-    blanks = [Blank(FLUORITE, FLUORITE.numbers == 20, seed) for seed in (1, 2)]
+    templates = [Template(FLUORITE, FLUORITE.numbers == 20, seed) for seed in (1, 2)]
     for place in (at_random, in_voids):
-        made = [place(blank) for blank in blanks]
+        made = [place(template) for template in templates]
         assert not too_close(made[0].crystal) and made[0].start_here
-        assert made[0].crystal.identity == place(blanks[0]).crystal.identity != made[1].crystal.identity
+        assert made[0].crystal.identity == place(templates[0]).crystal.identity != made[1].crystal.identity
         np.testing.assert_array_equal(made[0].crystal.fractional[4:], FLUORITE.fractional[4:])
 
 
 def test_the_void_of_a_crowded_host_is_its_empty_site():
-    blank = Blank(FLUORITE, np.arange(12) == 0, 3)
-    placed = np.array([in_voids(replace(blank, seed=seed)).crystal.fractional[0] for seed in range(30)])
+    template = Template(FLUORITE, np.arange(12) == 0, 3)
+    placed = np.array([in_voids(replace(template, seed=seed)).crystal.fractional[0] for seed in range(30)])
     assert (np.abs(placed - 0.5 * np.round(2 * placed)).max(1) < 1e-6).mean() > 0.7  # other holes are narrower
-    spread = [in_voids(replace(blank, seed=seed), spread=0.1).crystal.fractional[0] for seed in range(30)]
+    spread = [in_voids(replace(template, seed=seed), spread=0.1).crystal.fractional[0] for seed in range(30)]
     offset = 5.46 * (np.array(spread) - 0.5 * np.round(2 * np.array(spread)))
     assert 0.05 < offset.std() < 0.2
 

@@ -32,8 +32,8 @@ def pretended(tasks, **columns):
     rows = []
     for task in tasks:
         for row, plan in zip(failed_rows(task, "", "", judged_by={}), task.plans, strict=True):
-            rng = np.random.default_rng(plan.blank.seed)
-            crystal = plan.blank.crystal.replace(fractional=rng.random((len(plan.blank.crystal), 3)))
+            rng = np.random.default_rng(plan.template.seed)
+            crystal = plan.template.crystal.replace(fractional=rng.random((len(plan.template.crystal), 3)))
             energies = {"e_d": float(rng.normal(scale=0.1)), "energy": -3.0}
             made = {"status": "relaxed", "final": pack(crystal), "volume_per_atom": V0, "steps": 9, "evaluations": 31}
             rows.append({**row, **made, "orbits": len(crystal), **energies, **columns})
@@ -41,7 +41,7 @@ def pretended(tasks, **columns):
 
 
 def seeds(tasks):
-    return [plan.blank.seed for task in tasks for plan in task.plans]
+    return [plan.template.seed for task in tasks for plan in task.plans]
 
 
 def assert_same_tasks(some, others):
@@ -50,9 +50,9 @@ def assert_same_tasks(some, others):
         assert one.settings == other.settings
         for a, b in zip(one.plans, other.plans, strict=True):
             assert a.origin == b.origin
-            assert a.blank.seed == b.blank.seed
-            assert a.blank.crystal.identity == b.blank.crystal.identity  # to the bit
-            assert np.array_equal(a.blank.guest, b.blank.guest)
+            assert a.template.seed == b.template.seed
+            assert a.template.crystal.identity == b.template.crystal.identity  # to the bit
+            assert np.array_equal(a.template.guest, b.template.guest)
 
 
 def without_feedback(config):
@@ -126,7 +126,7 @@ def test_another_seed_gives_other_identities_lattices_and_seeds(make_config):
     assert not {task.identity for task in one} & {task.identity for task in other}
     assert not set(seeds(one)) & set(seeds(other))
     lattices = [
-        {plan.blank.crystal.lattice.tobytes() for task in tasks for plan in task.plans} for tasks in (one, other)
+        {plan.template.crystal.lattice.tobytes() for task in tasks for plan in task.plans} for tasks in (one, other)
     ]
     assert not lattices[0] & lattices[1]
 
@@ -183,10 +183,10 @@ def test_new_crystals_hold_their_composition_and_are_all_guest(make_config):
     for task in planned(campaign_of(make_config()), 0):
         assert {plan.stage for plan in task.plans} == {GENERATED}
         for plan in task.plans:
-            crystal = plan.blank.crystal
+            crystal = plan.template.crystal
             assert CellFormula.parse(crystal.composition.formula) == CellFormula.parse(plan.origin["cell_formula"])
-            assert (plan.blank.guest == (plan.method != "exchange")).all()
-            assert len(plan.blank.guest) == len(crystal)
+            assert (plan.template.guest == (plan.method != "exchange")).all()
+            assert len(plan.template.guest) == len(crystal)
 
 
 @pytest.mark.parametrize("given", [None, 13.5])
@@ -194,8 +194,8 @@ def test_volumes_are_n_times_v0(make_config, given):
     config = make_config(lattices={"volume_per_atom": given}, policy={"generated": 40})
     for task in planned(campaign_of(config), 0):
         for plan in task.plans:
-            n = len(plan.blank.crystal)
-            assert plan.blank.crystal.volume == pytest.approx(n * (given or V0), rel=1e-12)
+            n = len(plan.template.crystal)
+            assert plan.template.crystal.volume == pytest.approx(n * (given or V0), rel=1e-12)
 
 
 def test_the_estimate_may_depend_on_the_composition(make_config):
@@ -203,7 +203,7 @@ def test_the_estimate_may_depend_on_the_composition(make_config):
     for task in planned(campaign, 0, []):
         for plan in task.plans:
             cell = CellFormula.parse(plan.origin["cell_formula"])
-            assert plan.blank.crystal.volume == pytest.approx(cell.n_atoms * (10 + cell.fraction("Li")), rel=1e-12)
+            assert plan.template.crystal.volume == pytest.approx(cell.n_atoms * (10 + cell.fraction("Li")), rel=1e-12)
 
 
 @pytest.mark.parametrize("given", [None, 13.5])
@@ -220,14 +220,14 @@ def test_the_volume_of_the_best_relaxed_crystal_is_taken_over(make_config, given
     assert campaign.known(rows).volumes == {"LiSi": 12.0}
     for task in planned(campaign, 1, rows):
         for plan in task.plans:
-            assert plan.blank.crystal.volume == pytest.approx(4 * 12.0, rel=1e-12)
+            assert plan.template.crystal.volume == pytest.approx(4 * 12.0, rel=1e-12)
 
 
 def test_volumes_are_shared_by_all_cells_of_a_formula(make_config):
     campaign = campaign_of(make_config(compositions={"formulas": ["LiSi"], "max_atoms": 6}, generators=NEW_METHODS))
     rows = pretended(planned(campaign, 0, []), volume_per_atom=12.0)[:1]
     volumes = {
-        str(plan.blank.crystal.composition): plan.blank.crystal.volume / len(plan.blank.crystal)
+        str(plan.template.crystal.composition): plan.template.crystal.volume / len(plan.template.crystal)
         for task in planned(campaign, 1, rows)
         for plan in task.plans
     }
@@ -326,7 +326,7 @@ def test_ion_exchange_ends_with_its_prototypes_and_begins_again_when_alone(make_
     assert {plan.method for task in later for plan in task.plans} == {"random"}
     alone = campaign_of(make_config(compositions=cells, generators=["exchange"], policy=policy))
     (task,) = planned(alone, 0, [])
-    assert len({plan.blank.crystal.identity for plan in task.plans}) == known + 2  # the last two are moved a little
+    assert len({plan.template.crystal.identity for plan in task.plans}) == known + 2  # the last two are moved a little
 
 
 def test_ion_exchange_alone_needs_a_prototype(make_config):
@@ -356,9 +356,9 @@ def test_inpainting_keeps_the_host_and_adds_the_guests_asked_for(cobaltate):
     assert len(plans) == config.policy.inpainted == 4
     for plan in plans:
         record, parent = records[plan.origin["framework"]]
-        host, crystal = required(record["host"]), plan.blank.crystal
-        assert crystal.select(~plan.blank.guest).identity == host.identity  # cell and atoms to the bit
-        guests = Counter(crystal.select(plan.blank.guest).symbols)
+        host, crystal = required(record["host"]), plan.template.crystal
+        assert crystal.select(~plan.template.guest).identity == host.identity  # cell and atoms to the bit
+        guests = Counter(crystal.select(plan.template.guest).symbols)
         assert guests == record["guests"]
         assert crystal.formula == "LiCoO2"
         assert plan.origin["parent"] == parent["candidate"]
@@ -446,13 +446,13 @@ def test_tasks_are_full_batches_and_a_rest(make_config, generated, batch, sizes)
     policy = {"generated": generated, "batch": batch}
     tasks = planned(campaign_of(make_config(policy=policy, generators=["diffusion"])), 0)
     assert [len(task.plans) for task in tasks] == sizes
-    assert [len(task.blanks) for task in tasks] == sizes
+    assert [len(task.templates) for task in tasks] == sizes
 
 
 def test_batches_hold_crystals_of_similar_size_the_largest_first(make_config):
     config = make_config(compositions={"system": "Li-Si", "max_atoms": 9}, policy={"generated": 36, "batch": 5})
     for task in planned(campaign_of(config), 0):
-        sizes = [len(plan.blank.crystal) for plan in task.plans]
+        sizes = [len(plan.template.crystal) for plan in task.plans]
         assert sizes == sorted(sizes, reverse=True)
 
 
@@ -487,8 +487,10 @@ def test_low_crystals_are_changed_into_the_cells_beside_theirs(make_config):
         assert plan.origin["parent"] == rows[3]["candidate"]
         cell = CellFormula.parse(plan.origin["cell_formula"])
         assert steps_apart(own, cell) <= 1
-        assert plan.blank.crystal.composition.formula == cell.pymatgen.formula
-        assert plan.blank.crystal.volume == pytest.approx(parent.volume * cell.n_atoms / own.n_atoms)  # V0 is constant
+        assert plan.template.crystal.composition.formula == cell.pymatgen.formula
+        assert plan.template.crystal.volume == pytest.approx(
+            parent.volume * cell.n_atoms / own.n_atoms
+        )  # V0 is constant
 
 
 def test_no_change_of_a_crystal_is_made_twice(make_config):
@@ -498,7 +500,7 @@ def test_no_change_of_a_crystal_is_made_twice(make_config):
     made = Counter()
     for number in range(1, 5):
         tasks = planned(campaign, number, rows)
-        made.update(plan.blank.crystal.identity for task in tasks for plan in task.plans if plan.method == MUTATION)
+        made.update(plan.template.crystal.identity for task in tasks for plan in task.plans if plan.method == MUTATION)
         rows += pretended(tasks, e_d=0.4)
     assert made
     assert set(made.values()) == {1}
@@ -573,7 +575,7 @@ def test_a_filled_framework_whose_volume_moved_becomes_one_again(make_config, re
     )
     (task, *_) = planned(campaign_of(config), 0, [])
     task = replace(task, plans=task.plans[:1])
-    crystal = task.blanks[0].crystal
+    crystal = task.templates[0].crystal
     moved = replace(relaxation(crystal, energy=-3.0), final=crystal.replace(lattice=crystal.lattice * np.cbrt(growth)))
     assert take_out(task, [moved]) == [wanted]
     assert take_out(task, [Rejected("too_close")]) == [None]

@@ -169,7 +169,11 @@ def deadly(seed, cause, seen=None):
     """Whatever holds the crystal of this seed cannot be relaxed."""
 
     def fault(job):
-        if isinstance(job, Question) or job.step != "relax" or all(plan.blank.seed != seed for plan in job.task.plans):
+        if (
+            isinstance(job, Question)
+            or job.step != "relax"
+            or all(plan.template.seed != seed for plan in job.task.plans)
+        ):
             return None
         if seen is not None:
             seen[len(job.task.plans)] += 1

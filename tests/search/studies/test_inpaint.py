@@ -7,12 +7,12 @@ from rich.console import Console
 
 from model.crystals.crystal import Crystal
 from model.crystals.screening import ScreenSettings
-from model.diffusion.sampler import Blank, HeunSettings
+from model.diffusion.sampler import HeunSettings, Template
 from model.relaxation.relax import RelaxSettings
 from model.stages import Generated, Generator, Rejected, Relaxer
 from search.commands.inpaint import inpaint_host, order_host
 from search.storage.crystal_files import read_host
-from search.studies.inpaint import Region, fill, make_blanks, refine
+from search.studies.inpaint import Region, fill, make_templates, refine
 
 SHORT = HeunSettings(steps=4)
 
@@ -30,16 +30,18 @@ def stations(tiny_weights):
 
 
 class Pretender:
-    """Stands for generator and relaxer: guests stay where the blank has them, energies and failures are given."""
+    """Stands for generator and relaxer: guests stay where the template has them, energies and failures are given."""
 
     def __init__(self, relaxation, outcomes):
         self.relaxation, self.outcomes = relaxation, list(outcomes)
         self.batches, self.masks, self.samplers = [], [], []
 
-    def generate(self, blanks, sampler):
-        self.batches.append(len(blanks))
+    def generate(self, templates, sampler):
+        self.batches.append(len(templates))
         self.samplers.append(sampler)
-        return Generated([blank.crystal for blank in blanks], [1] * len(blanks), 0.0, ["none"] * len(blanks))
+        return Generated(
+            [template.crystal for template in templates], [1] * len(templates), 0.0, ["none"] * len(templates)
+        )
 
     def relax(self, crystals, free=None):
         self.masks.append(free)
@@ -85,22 +87,24 @@ def test_partial_occupancy_is_refused_with_the_site_and_the_remedy(tmp_path):
         read_host(tmp_path / "half.cif")
 
 
-# --- blanks -------------------------------------------------------------------------------------------------------
+# --- templates ----------------------------------------------------------------------------------------------------
 
 
-def test_blanks_are_the_host_and_unplaced_guests(host):
-    blanks = make_blanks(host, {"Li": 2, "Na": 1}, samples=3, seed=0)
-    assert len(blanks) == 3
-    for blank in blanks:
-        assert blank.crystal.select(~blank.guest).identity == host.identity
-        assert blank.crystal.select(blank.guest).symbols == ["Li", "Li", "Na"]
+def test_templates_are_the_host_and_unplaced_guests(host):
+    templates = make_templates(host, {"Li": 2, "Na": 1}, samples=3, seed=0)
+    assert len(templates) == 3
+    for template in templates:
+        assert template.crystal.select(~template.guest).identity == host.identity
+        assert template.crystal.select(template.guest).symbols == ["Li", "Li", "Na"]
 
 
 def test_more_samples_begin_with_the_same_ones(host):
-    few, many = (make_blanks(host, {"Li": 1}, samples=n, seed=3) for n in (2, 9))
-    assert [blank.seed for blank in many][:2] == [blank.seed for blank in few]
-    assert len({blank.seed for blank in many}) == 9
-    assert {blank.seed for blank in make_blanks(host, {"Li": 1}, samples=9, seed=4)}.isdisjoint(b.seed for b in many)
+    few, many = (make_templates(host, {"Li": 1}, samples=n, seed=3) for n in (2, 9))
+    assert [template.seed for template in many][:2] == [template.seed for template in few]
+    assert len({template.seed for template in many}) == 9
+    assert {template.seed for template in make_templates(host, {"Li": 1}, samples=9, seed=4)}.isdisjoint(
+        b.seed for b in many
+    )
 
 
 @pytest.mark.parametrize(
@@ -114,15 +118,15 @@ def test_more_samples_begin_with_the_same_ones(host):
 )
 def test_impossible_guests_are_refused(host, guests, samples, words):
     with pytest.raises(ValueError, match=words):
-        make_blanks(host, guests, samples=samples, seed=0)
+        make_templates(host, guests, samples=samples, seed=0)
 
 
 def test_more_guests_than_there_is_room_for_are_refused(host):
     with pytest.raises(ValueError, match=r"500 guests do not fit into CoO2: .* 32 Å³ holds 3 atoms and has room"):
-        make_blanks(host, {"Li": 500}, samples=1, seed=0)
-    make_blanks(host, {"Li": 3}, samples=1, seed=0)  # dense, but relaxation may make room
+        make_templates(host, {"Li": 500}, samples=1, seed=0)
+    make_templates(host, {"Li": 3}, samples=1, seed=0)  # dense, but relaxation may make room
     with pytest.raises(ValueError, match="room for 0 such guests"):
-        make_blanks(host.replace(lattice=host.lattice * 0.3), {"Cs": 1}, samples=1, seed=0)
+        make_templates(host.replace(lattice=host.lattice * 0.3), {"Cs": 1}, samples=1, seed=0)
 
 
 # --- filling ------------------------------------------------------------------------------------------------------
@@ -130,7 +134,7 @@ def test_more_guests_than_there_is_room_for_are_refused(host):
 
 def test_the_lowest_energy_comes_first_and_failures_have_reasons(host, relaxation):
     both = Pretender(relaxation, [-1.0, "too_close", -3.0, "nan", -2.0, "duplicate", "step_limit"])
-    filled, dropped = fill(make_blanks(host, {"Li": 1}, samples=7, seed=0), both, both)
+    filled, dropped = fill(make_templates(host, {"Li": 1}, samples=7, seed=0), both, both)
     assert [one.relaxation.energy_final for one in filled] == [-3.0, -2.0, -1.0, -1.0]
     assert filled[-1].relaxation.reason == "step_limit"  # not converged, but still a crystal with an energy
     assert sorted(dropped) == ["duplicate", "nan", "too_close"]
@@ -142,7 +146,7 @@ def test_the_lowest_energy_comes_first_and_failures_have_reasons(host, relaxatio
 def test_samples_go_in_batches_and_are_reported(host, relaxation):
     both, seen = Pretender(relaxation, [-1.0] * 7), []
     fill(
-        make_blanks(host, {"Li": 1}, samples=7, seed=0),
+        make_templates(host, {"Li": 1}, samples=7, seed=0),
         both,
         both,
         sampler=SHORT,
@@ -157,21 +161,23 @@ def test_samples_go_in_batches_and_are_reported(host, relaxation):
 def test_only_guests_are_free_if_asked_for(host, relaxation):
     for guests_only in (False, True):
         both = Pretender(relaxation, [-1.0] * 2)
-        fill(make_blanks(host, {"Li": 1}, samples=2, seed=0), both, both, free_guests_only=guests_only)
+        fill(make_templates(host, {"Li": 1}, samples=2, seed=0), both, both, free_guests_only=guests_only)
         (masks,) = both.masks
         assert (masks is not None) == guests_only
         assert masks is None or [mask.tolist() for mask in masks] == [[False] * len(host) + [True]] * 2
 
 
 def test_the_same_seed_fills_the_same_way(host, stations):
-    blanks = make_blanks(host, {"Li": 1}, samples=3, seed=0)
-    some, others = (fill(blanks, *stations, sampler=SHORT, batch=n)[0] for n in (3, 3))
+    templates = make_templates(host, {"Li": 1}, samples=3, seed=0)
+    some, others = (fill(templates, *stations, sampler=SHORT, batch=n)[0] for n in (3, 3))
     assert some
     assert [one.crystal.identity for one in some] == [one.crystal.identity for one in others]
 
 
 def test_a_fixed_host_stays_where_it_is(host, stations):
-    filled, _ = fill(make_blanks(host, {"Li": 1}, samples=3, seed=0), *stations, sampler=SHORT, free_guests_only=True)
+    filled, _ = fill(
+        make_templates(host, {"Li": 1}, samples=3, seed=0), *stations, sampler=SHORT, free_guests_only=True
+    )
     assert filled
     for one in filled:
         kept = one.crystal.select(~one.guest)
@@ -192,14 +198,14 @@ def slab(licoo2):
 def test_atoms_of_a_region_are_placed_again_from_somewhere_in_it(slab, low, high):
     z = slab.fractional[:, 2] % 1
     inside = (z >= low) & (z < high) if low < high else (z >= low) | (z < high)
-    blanks = make_blanks(slab, {"Na": 2}, samples=3, seed=0, region=Region(low, high))
-    for blank in blanks:
-        assert blank.start_here
-        assert blank.guest.tolist() == [*inside.tolist(), True, True]
-        assert np.array_equal(blank.crystal.fractional[:16][~inside], slab.fractional[~inside])
-        assert blank.crystal.symbols == [*slab.symbols, "Na", "Na"]
-        assert Region(low, high).holds(blank.crystal.fractional[blank.guest]).all()
-    assert len({blank.crystal.identity for blank in blanks}) == 3
+    templates = make_templates(slab, {"Na": 2}, samples=3, seed=0, region=Region(low, high))
+    for template in templates:
+        assert template.start_here
+        assert template.guest.tolist() == [*inside.tolist(), True, True]
+        assert np.array_equal(template.crystal.fractional[:16][~inside], slab.fractional[~inside])
+        assert template.crystal.symbols == [*slab.symbols, "Na", "Na"]
+        assert Region(low, high).holds(template.crystal.fractional[template.guest]).all()
+    assert len({template.crystal.identity for template in templates}) == 3
 
 
 @pytest.mark.parametrize(
@@ -213,7 +219,7 @@ def test_atoms_of_a_region_are_placed_again_from_somewhere_in_it(slab, low, high
 )
 def test_impossible_regions_are_refused(host, region, words):
     with pytest.raises(ValueError, match=words):
-        make_blanks(host, {}, samples=1, seed=0, region=Region(*region))
+        make_templates(host, {}, samples=1, seed=0, region=Region(*region))
 
 
 # --- refinement --------------------------------------------------------------------------------------------------
@@ -223,21 +229,21 @@ def test_a_round_takes_out_neighbouring_guests_of_the_best(slab, relaxation):
     """The best arrangements are the start; what stays in place is all but one guest and its neighbours."""
     lithium = slab.numbers == 3
     start = Pretender(relaxation, [-1.0])
-    (first,), _ = fill([Blank(slab, lithium, 0)], start, start)
+    (first,), _ = fill([Template(slab, lithium, 0)], start, start)
     both, taken = Pretender(relaxation, [-2.0] * 12), []
-    both.generate = lambda blanks, sampler: taken.extend(blanks) or Pretender.generate(both, blanks, sampler)
+    both.generate = lambda templates, sampler: taken.extend(templates) or Pretender.generate(both, templates, sampler)
     filled, dropped = refine([first], both, both, samples=12, seed=0, free_guests_only=True)
     assert [one.relaxation.energy_final for one in filled] == [-2.0]  # one crystal, whatever it was relaxed from
     assert dropped == ["duplicate"] * 12
     assert {mask.tolist() == lithium.tolist() for batch in both.masks for mask in batch} == {True}  # all guests relax
-    sizes = {int(blank.guest.sum()) for blank in taken}
+    sizes = {int(template.guest.sum()) for template in taken}
     assert sizes <= {1, 2, 3, 4}
     assert len(sizes) > 2
-    assert all(not blank.guest[~lithium].any() and blank.crystal is first.crystal for blank in taken)
+    assert all(not template.guest[~lithium].any() and template.crystal is first.crystal for template in taken)
 
 
 def test_rounds_never_lose_the_best_and_follow_the_seed(host, stations):
-    first, _ = fill(make_blanks(host, {"Li": 1}, samples=3, seed=0), *stations, sampler=SHORT)
+    first, _ = fill(make_templates(host, {"Li": 1}, samples=3, seed=0), *stations, sampler=SHORT)
     one, same, other = (refine(first, *stations, samples=3, seed=(seed, 1), sampler=SHORT)[0] for seed in (0, 0, 1))
     assert one[0].relaxation.energy_final <= first[0].relaxation.energy_final
     assert [a.crystal.identity for a in one] == [b.crystal.identity for b in same]
