@@ -10,7 +10,8 @@ import yaml
 from pymatgen.core import Lattice, Structure
 from typer.testing import CliRunner
 
-from search.cli import app
+from search import commands as commands_package
+from search.cli import add_commands, app
 from search.storage.results import ResultStore, pack
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -87,6 +88,22 @@ def test_the_installed_program_starts_fast_and_from_anywhere(tmp_path):
     assert not done.stderr
     code = "import sys; import search.cli; assert not {'torch', 'ray', 'pymatgen', 'pandas'} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_a_new_command_is_one_file(tmp_path, monkeypatch):
+    """A file in a folder of commands, here one more of `search.commands`, becomes a command with arguments and help."""
+    (tmp_path / "count_atoms.py").write_text(
+        'def count_atoms(formula: str) -> None:\n    """Count atoms."""\n    print(formula, "counted")\n'
+    )
+    monkeypatch.setattr(commands_package, "__path__", [*commands_package.__path__, str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "search.commands.count_atoms", raising=False)
+    extended = typer.Typer()
+    add_commands(extended, commands_package)
+    monkeypatch.delitem(sys.modules, "search.commands.count_atoms")
+    assert "Count atoms" in CliRunner().invoke(extended, ["--help"]).output
+    assert CliRunner().invoke(extended, ["count-atoms", "LiCl"]).output == "LiCl counted\n"
+    before, after = (set(typer.main.get_command(one).commands) for one in (app, extended))
+    assert after == before | {"count-atoms"}
 
 
 # --- errors -------------------------------------------------------------------------------------------------------
@@ -179,7 +196,7 @@ def test_validate_says_what_a_search_will_do(call):
     assert code == 0, err
     assert "li-si: Li-Si, seed 0" in out
     assert "cells of 3 to 12 atoms:" in out
-    for word in ("Li2Si ", "Li3Si ", "Li9Si ", "V0", "guests: Li", "lattices: cP", "network evaluations a batch"):
+    for word in ("Li2Si ", "Li3Si ", "Li9Si ", "V0", "guests: Li", "lattices: cP", "network evaluations per batch"):
         assert word in out
     assert "LiSi " not in out  # more Li than Si
     assert "reference: Materials Project phases" in out

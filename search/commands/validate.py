@@ -1,32 +1,39 @@
-"""What a configuration will do, said before it is done."""
+"""`hostguide validate`: what a search will do and roughly how long it takes, without doing it."""
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from model.crystals.composition import CellFormula
-from model.crystals.crystal import Crystal
-from model.diffusion.sampler import AncestralSettings, HeunSettings, SamplerSettings, Template, jump_schedule
-from model.generation.ion_substitution import exchanges
-from model.potentials.chgnet.potential import CHGNetPotential
-from model.stages import Generator
-from model.thermodynamics.reference import Reference
-from model.thermodynamics.stability import Stability
-from search.config import EXCHANGE, SearchConfig
-from search.planning.campaign import Campaign
-from search.planning.prepare import describe_reference, load_reference, volume_estimate
-from search.planning.tasks import Task
+from search.commands.common import ConfigArgument, console, use_threads
+
+if TYPE_CHECKING:
+    from model.crystals.composition import CellFormula
+    from model.crystals.crystal import Crystal
+    from model.diffusion.sampler import Template, SamplerSettings
+    from model.thermodynamics.reference import Reference
+    from search.config import SearchConfig
+    from search.planning.tasks import Task
 
 TYPICAL_STEPS = 60  # of a relaxation; an assumption on the safe side, L-BFGS in Li-Si needs about 15
 
 
+def validate(config: ConfigArgument) -> None:
+    """Say what a search will do and roughly how long it takes, without doing it."""
+    from search.config import load_config
+
+    for line in describe(load_config(config)):
+        console.print(line)
+
+
 def describe(config: SearchConfig) -> Iterator[str]:
     """Lines for a person: compositions, cells, numbers, reference, estimated time. Raises what a search would raise."""
+    from search.planning.prepare import load_reference, volume_estimate
+
     cells = config.compositions.expand()
     reference = load_reference(config)
     yield f"{config.name}: {'-'.join(config.compositions.elements)}, seed {config.seed}"
@@ -39,24 +46,35 @@ def describe(config: SearchConfig) -> Iterator[str]:
     low, high = config.lattices.ranges.ratio
     yield f"lattices: {' '.join(config.lattices.bravais)}, ratios {low:g} to {high:g}"
     yield from _generators(config, cells)
-    yield f"guests: {', '.join(config.frameworks.guests or ()) or 'the species whose surroundings vary most'}"
+    automatic = "chosen automatically (largest spread of local environments)"
+    yield f"guests: {', '.join(config.frameworks.guests or ()) or automatic}"
     yield from _describe_reference(config, reference)
-    policy = config.policy
-    yield (
-        f"{policy.rounds} rounds of {policy.generated} new and up to {policy.inpainted} inpainted crystals: "
-        f"at most {config.candidates} candidates"
-    )
+    yield f"{_rounds(config)}: at most {config.candidates} candidates"
     for name, sampler in (("generation", config.generation), ("inpainting", config.inpainting)):
         calls = evaluations(sampler, inpainting=name == "inpainting")
-        yield f"{name}: {sampler.kind}, {calls} network evaluations a batch"
+        yield f"{name}: {sampler.kind}, {calls} network evaluations per batch"
     minutes = _estimate(config, reference) / 60
     yield f"estimated time on one core: {minutes:.0f} minutes (measured just now; relaxations vary)"
-    limits = [f"{name} {value:g}" for name, value in policy.stop if value is not None]
+    limits = [f"{name} {value:g}" for name, value in config.policy.stop if value is not None]
     if limits:
-        yield f"it ends before at policy.stop: {', '.join(limits)}"
+        yield f"stops early at policy.stop: {', '.join(limits)}"
+
+
+def _rounds(config: SearchConfig) -> str:
+    policy = config.policy
+    if not config.extra_inpainted:
+        return f"{policy.rounds} rounds of {policy.generated} new crystals"
+    if policy.feedback:  # the policy decides how many of them are new
+        return (
+            f"{policy.rounds} rounds of up to {policy.generated + policy.inpainted} new and inpainted crystals together"
+        )
+    return f"{policy.rounds} rounds of {policy.generated} new and up to {policy.inpainted} inpainted crystals"
 
 
 def _generators(config: SearchConfig, cells: Sequence[CellFormula]) -> Iterator[str]:
+    from model.generation.ion_substitution import exchanges
+    from search.config import EXCHANGE
+
     yield f"generators: {', '.join(config.generators)}"
     if EXCHANGE in config.generators:
         known = [len(exchanges(cell)) for cell in cells]
@@ -65,6 +83,9 @@ def _generators(config: SearchConfig, cells: Sequence[CellFormula]) -> Iterator[
 
 
 def _describe_reference(config: SearchConfig, reference: Reference) -> Iterator[str]:
+    from model.thermodynamics.stability import Stability
+    from search.planning.prepare import describe_reference
+
     stability = Stability(reference, config.compositions.elements)
     stable = sorted({entry.composition.reduced_formula for entry in stability.diagram.stable_entries})
     yield f"reference: {describe_reference(reference)}"
@@ -80,6 +101,8 @@ def _by_formula(cells: Sequence[CellFormula]) -> dict[str, list[CellFormula]]:
 
 def evaluations(settings: SamplerSettings, *, inpainting: bool) -> int:
     """Network evaluations that a sampler spends on one batch."""
+    from model.diffusion.sampler import AncestralSettings, HeunSettings, jump_schedule
+
     if isinstance(settings, AncestralSettings):
         return settings.steps
     if isinstance(settings, HeunSettings):
@@ -90,7 +113,10 @@ def evaluations(settings: SamplerSettings, *, inpainting: bool) -> int:
 
 def _estimate(config: SearchConfig, reference: Reference) -> float:
     """Seconds on one core, from one evaluation of each network on a batch of the first round."""
-    torch.set_num_threads(1)
+    from search.planning.campaign import Campaign
+    from search.planning.prepare import volume_estimate
+
+    use_threads()
     campaign = Campaign(config, lambda cell: volume_estimate(config, reference, cell))
     task = campaign.plan(0, campaign.known())[0]
     network, potential = _seconds_per_evaluation(config, task)
@@ -103,7 +129,11 @@ def _estimate(config: SearchConfig, reference: Reference) -> float:
 
 
 def _seconds_per_evaluation(config: SearchConfig, task: Task) -> tuple[float, float]:
+    import torch
+
     from model.crystals.batch import Batch
+    from model.potentials.chgnet.potential import CHGNetPotential
+    from model.stages import Generator
 
     rng = np.random.default_rng(0)
     crystals = [_scattered(template, rng) for template in task.templates]
@@ -120,8 +150,7 @@ def _scattered(template: Template, rng: np.random.Generator) -> Crystal:
     return template.crystal.replace(fractional=rng.random((len(template.crystal), 3)))
 
 
-def _timed(call: object) -> float:
-    assert callable(call)
+def _timed(call: Callable[[], object]) -> float:
     call()
     began = time.perf_counter()
     call()

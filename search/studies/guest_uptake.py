@@ -3,23 +3,66 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Composition
 
-from model.analysis.voltage import guest_content
+from model.analysis.voltage import VoltageStep, guest_content
 from model.crystals.crystal import Crystal
 from model.potentials.chgnet.potential import CHGNetPotential
 from model.relaxation.relax import RelaxSettings, relax
 from model.symmetry.space_group import space_group
 from model.thermodynamics.stability import Stability
 from search.storage.results import pack, required
-from search.studies.analyse import FOUND, KNOWN, new_figure, save_figure
+from search.studies.analyse import FOUND, KNOWN, new_figure, run_voltages, save_figure
 
 SHOWN = 12  # names of frameworks in a message
+
+
+class Uptake(NamedTuple):
+    """How a host takes up a guest.
+
+    Attributes:
+        host: its formula unit.
+        sweep: the best crystal of each guest content, see `guest_sweep`.
+        steps: voltage curve, empty where fewer than two stable phases are known.
+    """
+
+    host: str
+    sweep: pd.DataFrame
+    steps: list[VoltageStep]
+
+
+def guest_uptake(
+    frame: pd.DataFrame, stability: Stability, guest: str, *, host: str | None = None, framework: str | None = None
+) -> Uptake:
+    """How a host composition takes up a guest, or one framework alone.
+
+    Args:
+        frame: results of a run.
+        stability: hull of the run.
+        guest: element.
+        host: formula unit of a host; all crystals and reference phases that consist of it and the guest count.
+        framework: instead of ``host``, one framework that the run filled, see `fillings_of`; only its fillings and the
+            relaxed empty framework count.
+
+    Raises:
+        ValueError: neither is given, the run has no such host or framework, or the empty framework does not relax.
+    """
+    alone = None
+    if framework is not None:
+        filled, crystal = fillings_of(frame, framework, guest)
+        host = crystal.composition.reduced_formula
+        relaxed_fillings(filled, guest, host)  # raises before anything is computed if there is none
+        empty = empty_host(crystal, filled, stability)
+        frame, alone = pd.concat([filled, pd.DataFrame([empty])]), required(empty["final"])
+    if host is None:
+        raise ValueError("guest_uptake needs a host or a framework")
+    sweep = guest_sweep(frame, guest, host, alone)
+    return Uptake(host, sweep, run_voltages(frame, guest, host, stability, known=framework is None))
 
 
 def fillings_of(frame: pd.DataFrame, framework: str, guest: str) -> tuple[pd.DataFrame, Crystal]:

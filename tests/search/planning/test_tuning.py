@@ -4,17 +4,17 @@ import numpy as np
 import optuna
 import pytest
 import yaml
-from rich.console import Console
 from simulated import planned
 
 from model.diffusion.sampler import AncestralSettings, HeunSettings
 from model.relaxation.relax import RelaxSettings
-from search.commands.tune import tune, tuning_search, with_settings
+from search.commands.tune import tune
 from search.config import Tuning, changed, check_ranges, load_config
 from search.planning.campaign import Campaign, tuner
 from search.planning.tuning import Trial, chosen, make_study, quality, suggest
 from search.reporting.tuning_plots import plot_study, plot_tuning
 from search.running.pipeline import failed_rows
+from search.studies.tuning_search import tuning_search, with_settings
 
 HEUN = HeunSettings()
 RANGES = {"steps": (6, 32), "churn": (0.0, 1.0)}
@@ -214,10 +214,10 @@ def test_the_command_tunes_and_goes_on_where_it_was(tmp_path, make_config):
         "tuning": {"generation": {"steps": [2, 4]}, "inpainting": {"steps": [2, 4], "churn": [0, 1]}},
     }
     source.write_text(yaml.safe_dump(content))
-    console, run, out = Console(quiet=True), tmp_path / "run", tmp_path / "tuned.yaml"
-    tune(console, source, trials=2, run=run, out=out)
+    run, out = tmp_path / "run", tmp_path / "tuned.yaml"
+    tune(source, trials=2, run=str(run), out=out)
     before = {path.name: path.stat().st_mtime_ns for path in (run / "candidates").iterdir()}
-    tune(console, source, trials=3, run=run, out=out)
+    tune(source, trials=3, run=str(run), out=out)
     after = {path.name: path.stat().st_mtime_ns for path in (run / "candidates").iterdir()}
     assert before.items() <= after.items() and len(before) < len(after)
     tuned = load_config(out)

@@ -3,14 +3,12 @@ from collections import Counter
 import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
-from rich.console import Console
 
 from model.crystals.crystal import Crystal
 from model.crystals.screening import ScreenSettings
 from model.diffusion.sampler import HeunSettings, Template
 from model.relaxation.relax import RelaxSettings
 from model.stages import Generated, Generator, Rejected, Relaxer
-from search.commands.inpaint import inpaint_host, order_host
 from search.storage.crystal_files import read_host
 from search.studies.inpaint import Region, fill, make_templates, refine
 
@@ -248,117 +246,3 @@ def test_rounds_never_lose_the_best_and_follow_the_seed(host, stations):
     assert one[0].relaxation.energy_final <= first[0].relaxation.energy_final
     assert [a.crystal.identity for a in one] == [b.crystal.identity for b in same]
     assert {a.crystal.identity for a in one} != {b.crystal.identity for b in other}
-
-
-# --- the command --------------------------------------------------------------------------------------------------
-
-
-def inpainted(host_file, tiny_weights, out, *, guests=None, fix_host=False, samples=4, **options):
-    console = Console(width=160)
-    with console.capture() as capture:
-        inpaint_host(
-            console,
-            host_file,
-            {"Li": 1} if guests is None else guests,
-            samples=samples,
-            seed=0,
-            fix_host=fix_host,
-            weights=tiny_weights,
-            out=out,
-            **options,
-        )
-    return capture.get()
-
-
-@pytest.mark.parametrize("fix_host", [False, True])
-def test_every_atom_is_in_the_cif(host_file, host, tiny_weights, tmp_path, fix_host):
-    text = inpainted(host_file, tiny_weights, tmp_path / "out", fix_host=fix_host)
-    paths = sorted((tmp_path / "out").glob("*.cif"))
-    assert paths
-    assert f"CIFs of these {len(paths)} crystals: {tmp_path / 'out'}" in text
-    for position, path in enumerate(paths, start=1):
-        made = Crystal.from_pymatgen(Structure.from_file(path))
-        assert Counter(made.symbols) == {"Co": 1, "O": 2, "Li": 1}
-        assert path.name.startswith(f"{position:02d}_LiCoO2_")
-        assert path.name in text
-        if fix_host:
-            assert made.volume == pytest.approx(host.volume, rel=1e-6)
-            assert distances(made.select(made.numbers != 3)) == pytest.approx(distances(host), abs=1e-4)
-
-
-def distances(crystal):
-    return np.sort(crystal.to_pymatgen().distance_matrix, axis=None)
-
-
-def test_a_region_and_rounds_on_the_command_line(slab, tiny_weights, tmp_path):
-    slab.to_pymatgen().to(tmp_path / "slab.cif")
-    out = tmp_path / "out"
-    text = inpainted(
-        tmp_path / "slab.cif", tiny_weights, out, guests={}, fix_host=True, samples=6, region="0.35:0.4", rounds=1
-    )
-    assert "placing 1 Li, 6 times; rounds of refinement: 1" in text
-    made = [Crystal.from_pymatgen(Structure.from_file(path)) for path in out.glob("*.cif")]
-    assert made
-    assert all(Counter(one.symbols) == Counter(slab.symbols) for one in made)
-    for bad in ("0.45", "a:b", "1:2:3"):
-        with pytest.raises(ValueError, match=f"--region needs two fractions of c, for example 0.4:0.6, got '{bad}'"):
-            inpainted(tmp_path / "slab.cif", tiny_weights, out, guests={}, region=bad)
-
-
-def test_a_host_without_room_is_told(tmp_path, tiny_weights):
-    path = tmp_path / "iron.cif"
-    Structure(Lattice.cubic(2.4), ["Fe", "Fe"], [[0, 0, 0], [0.5, 0.5, 0.5]]).to(path)
-    with pytest.raises(ValueError, match=r"no arrangement survived .*too_close.*fewer guests or more --samples"):
-        inpainted(path, tiny_weights, tmp_path / "out", samples=2)
-    assert not (tmp_path / "out").exists()
-
-
-# --- partially occupied sites -------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def half_filled(tmp_path, licoo2):
-    """Layered LiCoO2 with every second Li missing, in a doubled cell."""
-    structure = licoo2.to_pymatgen() * [2, 1, 1]
-    structure.replace_species({"Li": {"Li": 0.5}})
-    path = tmp_path / "half.cif"
-    structure.to(path)
-    return path
-
-
-def ordered(path, out, **options):
-    console = Console(width=160)
-    with console.capture() as capture:
-        order_host(console, path, samples=4, seed=0, out=out, **{"fix_host": True, **options})
-    return capture.get()
-
-
-def test_partially_occupied_sites_are_ordered(half_filled, tmp_path):
-    text = ordered(half_filled, tmp_path / "out")
-    assert "2 partially occupied sites; 2 arrangements of Li1O4Co2" in text
-    (path,) = (tmp_path / "out").glob("*.cif")  # the two arrangements are one by symmetry
-    assert Counter(site.specie.symbol for site in Structure.from_file(path)) == {"Li": 1, "Co": 2, "O": 4}
-
-
-def test_a_larger_cell_has_more_arrangements(half_filled, tmp_path):
-    text = ordered(half_filled, tmp_path / "out", supercell=(1, 2, 1))
-    assert "4 partially occupied sites; 6 arrangements of Li2O8Co4" in text
-    energies = [float(path.stem.split("_")[-1].removesuffix("meV")) for path in sorted((tmp_path / "out").iterdir())]
-    assert len(energies) > 1
-    assert energies == sorted(energies)
-    assert energies[0] == 0
-
-
-def test_an_element_that_rounds_to_none_is_told(tmp_path):
-    path = tmp_path / "doped.cif"
-    Structure(Lattice.cubic(4.2), [{"Na": 0.8, "K": 0.2}, "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]]).to(path)
-    with pytest.raises(ValueError, match=r"the cell holds 0\.20 K, which round to none: give a larger --supercell"):
-        ordered(path, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_full_host_and_a_strange_supercell_are_told(half_filled, host_file, tmp_path):
-    with pytest.raises(ValueError, match=r"every site of .*CoO2\.cif is full.*--guest and --count"):
-        ordered(host_file, tmp_path / "out")
-    with pytest.raises(ValueError, match=r"three numbers of at least 1, got 1 0 1"):
-        ordered(half_filled, tmp_path / "out", supercell=(1, 0, 1))

@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from pymatgen.core import Lattice, Structure
-from rich.console import Console
 
 from model.crystals.crystal import Crystal
 from model.diffusion.dataset import DataConfig, load_table
 from model.thermodynamics.reference import packaged_reference
-from search.commands.data import make_training_data
-from search.commands.train import draw_curves, train_model
+from search.commands.models.data import data
+from search.commands.models.train import train
+from search.studies.training import draw_curves
 from search.studies.training_data import Entry, Filters, filtered, judged, read_source, reasons, split_of, table
 
 
@@ -38,9 +38,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def make(source: Path, out: Path, *, max_e_above_hull: float = 0.5, without: tuple[str, ...] = (), **shares) -> None:
-    filters = Filters(60, max_e_above_hull, without)
     options = {"val": 0.4, "test": 0.2, "seed": 1, **shares}
-    make_training_data(Console(quiet=True), source, out, filters=filters, **options)
+    data(source, out, max_atoms=60, max_e_above_hull=max_e_above_hull, without=",".join(without), **options)
 
 
 def test_a_folder_of_cifs_becomes_training_data(folder: Path, tmp_path: Path) -> None:
@@ -82,7 +81,7 @@ def test_an_ase_database_with_energies_trains_a_network(tmp_path: Path) -> None:
         "network: {multiplicities: [4, 2], layers: 1, cutoff: 3.5, radial: 2, radial_hidden: 4, node_hidden: 4}\n"
         "steps: 4\natoms_per_batch: 16\nvalidate_every: 2\nvalidation_batches: 1\n"
     )
-    train_model(Console(quiet=True), config, tmp_path / "run", device="cpu")
+    train(config, tmp_path / "run", device="cpu")
     assert (tmp_path / "run" / "weights.safetensors").exists()
     assert (tmp_path / "run" / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert draw_curves(tmp_path) is None
@@ -132,7 +131,7 @@ def test_formulas_go_whole_into_splits_of_the_right_size() -> None:
         ("empty", {}, "holds no .cif file"),
         ("text.txt", {}, "an ASE .db file"),
         ("empty", {"val": 0.0}, "--val 0.0 and --test 0.2 are shares"),
-        ("empty", {"without": ("Xx",)}, "--without: Xx is no element"),
+        ("empty", {"without": ("Xx",)}, "--without 'Xx' is not an element; use symbols such as Li"),
     ],
 )
 def test_bad_input_is_named(tmp_path: Path, name: str, options: dict, message: str) -> None:

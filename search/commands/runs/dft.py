@@ -1,4 +1,4 @@
-"""`hostguide dft`: to VASP and back."""
+"""`hostguide dft`: VASP inputs of the best crystals, and the results of the calculations."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from search.commands.common import console, number
 from search.storage.paths import RunPath, is_run, run_path
 
 if TYPE_CHECKING:
     from model.thermodynamics.reference import Reference
     from search.dft.results import Calculation
 
-dft_app = typer.Typer(help="Write VASP inputs of the best crystals, and read the results back.", no_args_is_help=True)
+app = typer.Typer(help="Write VASP inputs of the best crystals, and read the results back.", no_args_is_help=True)
 
 
-@dft_app.command("write")
+@app.command("write")
 def write(
     source: Annotated[list[str], typer.Argument(help="Folder or address of a run, or crystal files")],
     out: Annotated[Path, typer.Option(help="Folder of the inputs", file_okay=False)],
     kind: Annotated[str, typer.Option("--set", help="mp-gga (GGA/GGA+U) or mp-r2scan")] = "mp-gga",
     static: Annotated[bool, typer.Option("--static", help="Single points instead of relaxations")] = False,
-    top: Annotated[int, typer.Option(min=1, help="Of a run: at most so many crystals")] = 5,
+    top: Annotated[int, typer.Option(min=1, help="Of a run: maximum number of crystals")] = 5,
     formula: Annotated[str | None, typer.Option(help="Of a run: only this reduced formula")] = None,
     e_d_below: Annotated[float | None, typer.Option(help="Of a run: only E_d below this, eV/atom")] = None,
     candidate: Annotated[list[str] | None, typer.Option(help="Of a run: these candidates instead")] = None,
@@ -34,7 +34,6 @@ def write(
     """Write VASP inputs as the Materials Project makes them."""
     from search.dft.inputs import MANIFEST, has_potcars, job_of_file, jobs_of_run, write_inputs
 
-    console = _console()
     if kind not in ("mp-gga", "mp-r2scan"):
         raise ValueError(f"--set must be mp-gga or mp-r2scan, got {kind!r}")
     jobs = []
@@ -46,21 +45,23 @@ def write(
             jobs.append(job_of_file(path))
     warned = write_inputs(jobs, out, kind=kind, static=static, potcars=potcars)  # type: ignore[arg-type]
     for job in jobs:
-        console.print(str(out / job.name))
-    console.print(f"{len(jobs)} folder{'s' if len(jobs) > 1 else ''} of VASP inputs, listed in {out / MANIFEST}")
+        console.print(str(out / job.name), soft_wrap=True)
+    folders = f"{len(jobs)} folder{'s' if len(jobs) > 1 else ''}"
+    console.print(f"{folders} of VASP inputs, listed in {out / MANIFEST}", soft_wrap=True)
     for text in warned:
-        console.print(f"pymatgen: {text}")
+        console.print(f"pymatgen: {text}", soft_wrap=True)
     if not has_potcars():
         console.print(
             "There is no POTCAR: set PMG_VASP_PSP_DIR to the folder of your licensed VASP pseudopotentials and run "
-            "this again (https://pymatgen.org/installation.html#potcar-setup), or join those that POTCAR.spec names."
+            "this again (https://pymatgen.org/installation.html#potcar-setup), or concatenate those that POTCAR.spec names.",
+            soft_wrap=True,
         )
 
 
-@dft_app.command("read")
+@app.command("read")
 def read(
-    folders: Annotated[list[Path], typer.Argument(help="Folders with vasprun.xml or vasprun.xml.gz, or above them")],
-    run: Annotated[str, typer.Option(help="Folder or address of the run that the candidates are of")],
+    folders: Annotated[list[Path], typer.Argument(help="Folders with vasprun.xml or vasprun.xml.gz, or their parents")],
+    run: Annotated[str, typer.Option(help="Folder or address of the run that the candidates come from")],
     reference: Annotated[
         str, typer.Option(help="Competing phases: own (those among the calculations), mp, packaged, or a file")
     ] = "own",
@@ -73,7 +74,6 @@ def read(
     from search.dft.results import FILE, find_vaspruns, read_calculation, take_in
     from search.storage.results import load_results
 
-    console = _console()
     place = run_path(run)
     load_results(place, structures=False)  # a folder that is no run is refused before the files are read
     calculations = []
@@ -81,19 +81,15 @@ def read(
         try:
             calculations.append(read_calculation(path))
         except ValueError as error:
-            console.print(f"Skipped: {error}")
+            console.print(f"Skipped: {error}", soft_wrap=True)
     if not calculations:
-        raise ValueError("not one finished calculation was found")
+        raise ValueError("no finished calculation was found")
     phases = _reference(reference, reference_potential, calculations)
     rows = take_in(place, calculations, phases)
-    console.print(_table(rows))
+    console.print(_table(rows), soft_wrap=True)
     for line in _explanations(place, calculations, phases):
-        console.print(line)
-    console.print(f"{len(rows)} calculations are stored in {place / FILE}")
-
-
-def _console() -> Console:
-    return Console(highlight=False, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
+    console.print(f"{len(rows)} calculations are stored in {place / FILE}", soft_wrap=True)
 
 
 def _reference(name: str, potential: str | None, calculations: Sequence[Calculation]) -> Reference | None:
@@ -145,23 +141,23 @@ def _table(rows: Sequence[dict[str, Any]]) -> Table:
             row["formula"],
             row["space_group"],
             row["functional"] + ("" if row["converged"] else " (unconverged)"),
-            _number(row["energy"], 1, 4),
-            _number(sum(value for _, value in row["corrections"]), 1, 4),
-            _number(row.get("e_d"), 1e3, 1),
-            _number(row.get("e_d_potential"), 1e3, 1),
-            _number(row.get("gap"), 1e3, 1),
-            _number(row.get("volume_change"), 100, 1),
+            number(row["energy"], ".4f"),
+            number(sum(value for _, value in row["corrections"]), ".4f"),
+            _scaled(row.get("e_d"), 1e3),
+            _scaled(row.get("e_d_potential"), 1e3),
+            _scaled(row.get("gap"), 1e3),
+            _scaled(row.get("volume_change"), 100),
             {True: "yes", False: "no", None: ""}[row.get("same_structure")],
         )
     return table
 
 
-def _number(value: float | None, scale: float, digits: int) -> str:
-    return "" if value is None or value != value else f"{scale * value:.{digits}f}"
+def _scaled(value: float | None, scale: float) -> str:
+    return number(None if value is None else scale * value, ".1f")
 
 
 def _explanations(run: RunPath, calculations: Sequence[Calculation], reference: Reference | None) -> list[str]:
-    """Why some have no E_d, and what the others' is worth."""
+    """Why some calculations have no E_d, and how far to trust the others."""
     from search.dft.results import own_reference, stored_calculations, why_not
 
     everything = stored_calculations(run)
@@ -178,6 +174,6 @@ def _explanations(run: RunPath, calculations: Sequence[Calculation], reference: 
     if reference is not None and reference.potential.startswith("CHGNet"):
         lines.append(
             "The packaged hull holds CHGNet energies: E_d and gap carry CHGNet's own error of about 30 meV/atom. "
-            "Give a hull of DFT energies with --reference before you believe a difference of that size."
+            "Give a hull of DFT energies with --reference before you trust a difference of that size."
         )
     return lines

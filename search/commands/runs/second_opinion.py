@@ -1,41 +1,47 @@
-"""`hostguide second-opinion` as a person sees it."""
+"""`hostguide second-opinion`: the best crystals of a run, judged again with CHGNet's r2SCAN model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import torch
-from rich.console import Console
+import typer
 from rich.table import Table
 
-from search.storage.paths import RunPath
-from search.studies.second_opinion import FILE, take_second_opinion
+from search.commands.common import RunArgument, console, use_threads
+from search.storage.paths import run_path
 
 
-def give_second_opinion(console: Console, run: RunPath, *, top: int, structures: Path | None, tolerance: float) -> None:
-    """Judge the best candidates of a run with CHGNet's r2SCAN model; print and store the answer.
+def second_opinion(
+    run: RunArgument,
+    top: Annotated[int, typer.Option(min=1, help="How many crystals to judge again")] = 20,
+    structures: Annotated[
+        Path | None,
+        typer.Option(help="Parquet of structures to compute competing phases from; the packaged table if omitted"),
+    ] = None,
+    tolerance: Annotated[float, typer.Option(help="Difference in eV/atom beyond which the potentials disagree")] = 0.03,
+) -> None:
+    """Judge the best crystals of a run again, with CHGNet's r2SCAN model."""
+    from search.studies.second_opinion import FILE, take_second_opinion
 
-    Raises:
-        ValueError: bad input, or the competing phases are not known.
-    """
-    torch.set_num_threads(1)
+    use_threads()
     if tolerance <= 0:
         raise ValueError(f"--tolerance must be positive, got {tolerance}")
     if structures is not None and not structures.is_file():
         raise ValueError(f"{structures} does not exist")
-    rows = take_second_opinion(run, top=top, structures=structures, tolerance=tolerance)
+    place = run_path(run)
+    rows = take_second_opinion(place, top=top, structures=structures, tolerance=tolerance)
     console.print(_table(rows))
     disagree = sum(row["disagrees"] for row in rows)
     console.print(f"{disagree} of {len(rows)} differ by more than {1e3 * tolerance:.0f} meV/atom.")
     if rows[0]["missing"]:
         console.print(
-            f"No r2SCAN energy is known of {', '.join(rows[0]['missing'])}: left out of both hulls, so E_d may be too "
-            "low. Both columns are on the same phases and compare with each other.",
+            f"No r2SCAN energy is known for {', '.join(rows[0]['missing'])}: left out of both hulls, so E_d may be too "
+            "low. Both columns use the same phases and can be compared.",
             soft_wrap=True,
         )
-    console.print(f"Stored in {run / FILE}", soft_wrap=True)
+    console.print(f"Stored in {place / FILE}", soft_wrap=True)
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> Table:

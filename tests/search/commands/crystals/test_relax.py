@@ -112,7 +112,9 @@ def test_a_crystal_without_an_answer_is_an_exit_code(tmp_path, call) -> None:
 
 
 def test_bad_input_stops_before_any_work(files, call, monkeypatch) -> None:
-    monkeypatch.setattr("search.commands.relax._load", lambda *_: pytest.fail("the potential was loaded"))
+    for command in ("relax", "evaluate"):
+        loaded = f"search.commands.crystals.{command}.load_potential"
+        monkeypatch.setattr(loaded, lambda *_: pytest.fail("the potential was loaded"))
     (files / "junk.foo").write_text("hello")
     ase.io.write(files / "molecule.xyz", Atoms("N2", [[0, 0, 0], [0, 0, 1.1]]))
     (files / "there").mkdir()
@@ -126,7 +128,7 @@ def test_bad_input_stops_before_any_work(files, call, monkeypatch) -> None:
         (["relax", files / "nothere.cif"], ["nothere.cif", "no such file"]),
         (["relax", files], ["folder"]),
         (["relax", poscar, "--free", "Na"], ["Na", "POSCAR"]),
-        (["relax", poscar, "--free", "Xx"], ["Xx", "not an element"]),
+        (["relax", poscar, "--free", "Xx"], ["--free 'Xx' is not an element; use symbols such as Li"]),
         (["relax", poscar, "--fmax", 0], ["fmax", "0"]),
         (["relax", poscar, "--out", files / "there"], ["summary.csv", "--overwrite"]),
         (["relax", poscar, "--out", files / "x.pdf"], ["x.pdf", "extxyz"]),
