@@ -3,7 +3,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from simulated import planned
 
 from model.composition import CellFormula
 from model.lattice import BRAVAIS
@@ -18,6 +17,7 @@ from search.frameworks import frameworks_from_files
 from search.known import COMPARED, SPENT
 from search.pipeline import failed_rows, take_out
 from search.results import PLANNED, SCHEMA, ResultStore, pack, required
+from tests.support.simulated import planned
 
 V0 = 16.0  # Å³/atom
 

@@ -14,7 +14,6 @@ from collections import Counter
 
 import pandas as pd
 import pytest
-from simulated import Stages, crew_of
 
 from search.driver import Driver
 from search.journal import Attempts, Journal
@@ -24,6 +23,7 @@ from search.prepare import load_reference
 from search.results import TIMINGS, ResultStore, load_results
 from search.rounds import Question
 from search.tally import summary_lines
+from tests.support.simulated import Stages, crew_of
 
 POLICY = {"rounds": 4, "generated": 6, "inpainted": 3, "samples": 2, "batch": 3}
 

@@ -5,7 +5,6 @@ import optuna
 import pytest
 import yaml
 from rich.console import Console
-from simulated import planned
 
 from model.relax import RelaxSettings
 from model.sampler import AncestralSettings, HeunSettings
@@ -14,6 +13,7 @@ from search.config import load_config
 from search.pipeline import failed_rows
 from search.tune_command import plot_tuning, tune, tuning_search, with_settings
 from search.tuning import Trial, Tuning, changed, check_ranges, chosen, make_study, plot_study, quality, suggest
+from tests.support.simulated import planned
 
 HEUN = HeunSettings()
 RANGES = {"steps": (6, 32), "churn": (0.0, 1.0)}
