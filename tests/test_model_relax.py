@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,7 @@ from ase.units import GPa
 from model.crystal import Crystal
 from model.potential import ASEPotential, CHGNetPotential
 from model.relax import REASONS, SETTLED, Relaxation, RelaxSettings, relax
+from tests.support.crystals import rattled
 
 torch.set_num_threads(1)
 # The stock calculator turns volumes into scalars in a way that torch warns about.
@@ -22,18 +25,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:Converting a tensor with require
 OPTIMIZERS = ("fire", "lbfgs")
 
 
-def rattled(crystal: Crystal, *, seed: int = 0, size: float = 0.12, strain: float = 0.04) -> Crystal:
-    rng = np.random.default_rng(seed)
-    lattice = crystal.lattice @ (np.eye(3) + rng.normal(0, strain, (3, 3)))
-    moved = crystal.fractional + rng.normal(0, size, crystal.fractional.shape) @ np.linalg.inv(lattice)
-    return crystal.replace(lattice=lattice, fractional=moved)
-
-
-SALT = rattled(Crystal.from_ase(bulk("NaCl", "rocksalt", a=5.64, cubic=True)))
-ANTIFLUORITE = rattled(Crystal.from_ase(bulk("MgLi2", "fluorite", a=6.2)).replace(numbers=[16, 3, 3]), seed=1)
-SILICON = rattled(Crystal.from_ase(bulk("Si", a=5.43)), seed=2)
+shaken = partial(rattled, width=0.12, strain=0.04)
+SALT = shaken(Crystal.from_ase(bulk("NaCl", "rocksalt", a=5.64, cubic=True)))
+ANTIFLUORITE = shaken(Crystal.from_ase(bulk("MgLi2", "fluorite", a=6.2)).replace(numbers=[16, 3, 3]), seed=1)
+SILICON = shaken(Crystal.from_ase(bulk("Si", a=5.43)), seed=2)
 RAGGED = [SALT, ANTIFLUORITE, SILICON]
-COPPER = [rattled(Crystal.from_ase(bulk("Cu", cubic=cubic)), seed=seed) for seed, cubic in ((3, True), (4, False))]
+COPPER = [shaken(Crystal.from_ase(bulk("Cu", cubic=cubic)), seed=seed) for seed, cubic in ((3, True), (4, False))]
 
 
 class Collapse(Calculator):
@@ -132,7 +129,7 @@ def test_the_fast_optimizer_needs_fewer_steps_to_the_same_energy(relaxed) -> Non
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_batch_mates_do_not_matter(optimizer, emt) -> None:
-    crystals = [rattled(Crystal.from_ase(bulk(name)), seed=i) for i, name in enumerate(["Cu", "Al", "Au", "Ni", "Pd"])]
+    crystals = [shaken(Crystal.from_ase(bulk(name)), seed=i) for i, name in enumerate(["Cu", "Al", "Au", "Ni", "Pd"])]
     settings = RelaxSettings(optimizer=optimizer, fmax=0.02)
     for result, crystal in zip(relax(crystals, emt, settings, batch_size=3), crystals, strict=True):
         (alone,) = relax([crystal], emt, settings)

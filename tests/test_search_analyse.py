@@ -24,6 +24,7 @@ from search.cli import app
 from search.prepare import remember, run_stability
 from search.results import ResultStore, load_results, pack
 from search.sweep import empty_host, fillings_of, guest_sweep
+from tests.support.crystals import rattled
 
 
 @pytest.fixture
@@ -180,7 +181,7 @@ def test_without_two_phases_there_are_no_voltages(filled_run):
     assert run_voltages(frame, "Li", "CoO2", run_stability(filled_run))
 
 
-def test_the_sweep_takes_the_best_of_each_content_and_says_if_the_host_stayed(licoo2, rattle):
+def test_the_sweep_takes_the_best_of_each_content_and_says_if_the_host_stayed(licoo2):
     """CoO2 with none, half and all of its Li; at one half the host as it was beats one torn apart, and is kept."""
     two = Crystal.from_pymatgen(licoo2.to_pymatgen() * [2, 1, 1])
     half = two.select(np.arange(8) != np.flatnonzero(two.numbers == 3)[0])
@@ -194,7 +195,7 @@ def test_the_sweep_takes_the_best_of_each_content_and_says_if_the_host_stayed(li
     rows = [
         row("full", licoo2, licoo2, 0.0, "generated"),
         row("kept", half, wide, 0.02),
-        row("lost", half, rattle(half, width=1.0), 0.01),
+        row("lost", half, rattled(half, width=1.0), 0.01),
         row("worse", half, half, 0.03),
         row("empty", none, none, 0.1),
         {**row("failed", half, half, -1.0), "status": "rejected"},
