@@ -139,12 +139,16 @@ def test_a_run_is_analysed_with_its_voltages(run):
     text = analysed(run, "--guest", "Li", "--host", "CoO2", "--top", 2)
     assert "Coordination in" in text
     assert "Voltage against Li" in text
-    assert "CoO2" in text
     assert "The best crystal of each content of Li in CoO2" in text
     for name in ("voltage.png", "sweep.png"):
         assert (run / "analysis" / name).read_bytes().startswith(b"\x89PNG")
-    assert pd.read_csv(run / "analysis" / "sweep.csv")["formula"].tolist() == ["LiCoO2"]
-    assert frame["status"].eq("relaxed").any()
+    sweep = pd.read_csv(run / "analysis" / "sweep.csv")
+    assert sweep["formula"].tolist() == ["LiCoO2"]
+    assert sweep["candidate"].tolist() == [frame["candidate"][0]]  # the best of two
+    stability = run_stability(run)
+    known = stability.reference.of_system(stability.elements).groupby("formula")["energy_per_atom"].min()
+    voltage = -(7 * known["Li(CoO2)2"] - 6 * known["CoO2"] - stability.hull_energy("Li"))
+    assert f"│ CoO2 │ Li(CoO2)2 │ 0.00 – 0.50 │ {voltage:.2f} │" in text
 
 
 def test_a_framework_is_swept_alone_from_its_empty_host_on(filled_run):

@@ -1,4 +1,5 @@
 from collections import Counter
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -105,11 +106,12 @@ def test_results_from_disk_give_the_same_plan_as_those_in_memory(cobaltate, tmp_
 
 
 def test_planning_leaves_its_input_alone_and_can_be_repeated(cobaltate):
-    campaign = campaign_of(cobaltate["config"])
-    before = [dict(row) for row in cobaltate["rows"]]
-    first = planned(campaign, 1, cobaltate["rows"], [cobaltate["task"]])
-    assert_same_tasks(first, planned(campaign, 1, cobaltate["rows"], [cobaltate["task"]]))
-    assert [row["candidate"] for row in before] == [row["candidate"] for row in cobaltate["rows"]]
+    campaign, rows, task = campaign_of(cobaltate["config"]), cobaltate["rows"], cobaltate["task"]
+    rows_before, task_before = deepcopy(rows), deepcopy(task)
+    first = planned(campaign, 1, rows, [task])
+    assert_same_tasks(first, planned(campaign, 1, rows, [task]))
+    np.testing.assert_equal(rows, rows_before)  # every column of every row, with what is in its lists
+    assert_same_tasks([task], [task_before])
 
 
 def test_resources_and_rounds_change_nothing(make_config):
