@@ -82,6 +82,11 @@ def by_ase(crystal: Crystal, calculator, *, pressure: float = 0.0, fmax: float =
     return optimizer.nsteps, atoms.get_potential_energy() / len(atoms), atoms
 
 
+def pressure_left(result: Relaxation, *, fmax: float) -> float:
+    """GPa by which the pressure may be off: on the cell too, forces fall below fmax, and they are V σ / n."""
+    return fmax * len(result.final) / result.final.volume / GPa
+
+
 def test_fire_is_ases_with_the_stock_chgnet(relaxed) -> None:
     from chgnet.model import CHGNetCalculator
 
@@ -100,7 +105,7 @@ def test_fire_is_ases_step_by_step(emt) -> None:
         assert result.steps == steps
         assert result.energy_final == pytest.approx(energy, abs=1e-9)
         np.testing.assert_allclose(result.final.lattice, atoms.cell.array, atol=1e-7)
-        assert result.pressure == pytest.approx(5.0, abs=0.5)
+        assert result.pressure == pytest.approx(5.0, abs=pressure_left(result, fmax=0.01))
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -116,7 +121,7 @@ def test_a_relaxation_says_what_is_true(optimizer, relaxed, chgnet) -> None:
         np.testing.assert_allclose(result.forces_final, check.forces, atol=1e-4)
         assert np.linalg.norm(result.forces_final, axis=1).max() < 0.12  # in the undeformed cell it was below 0.1
         assert result.pressure == pytest.approx(-np.trace(check.stress) / 3 / GPa, abs=1e-3)
-        assert abs(result.pressure) < 5
+        assert abs(result.pressure) < pressure_left(result, fmax=0.1)
         np.testing.assert_array_equal(result.final.numbers, crystal.numbers)
 
 

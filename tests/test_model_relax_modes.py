@@ -83,7 +83,7 @@ def test_what_is_held_stays(optimizer, emt) -> None:
         assert grown.converged and bent.converged
         scale = np.cbrt(grown.final.volume / crystal.volume)
         np.testing.assert_allclose(grown.final.lattice, crystal.lattice * scale, rtol=1e-9, atol=1e-9)
-        assert abs(grown.pressure) < 0.5 and abs(scale - 1) > 1e-3
+        assert abs(grown.pressure) < 0.01 * len(crystal) / grown.final.volume / GPa and abs(scale - 1) > 1e-3
         assert bent.final.volume == pytest.approx(crystal.volume, rel=1e-9)
         assert np.abs(bent.final.lattice - crystal.lattice).max() > 1e-2
 
@@ -91,7 +91,8 @@ def test_what_is_held_stays(optimizer, emt) -> None:
 @pytest.mark.parametrize("optimizer", ["fire", "lbfgs"])
 def test_pressure_is_reached(optimizer, emt) -> None:
     for result in relax(METALS, emt, RelaxSettings(pressure=12.0, optimizer=optimizer, fmax=0.005)):
-        assert result.converged and result.pressure == pytest.approx(12.0, abs=0.3)
+        left = 0.005 * len(result.final) / result.final.volume / GPa  # forces on the cell are V σ / n
+        assert result.converged and result.pressure == pytest.approx(12.0, abs=left)
 
 
 @pytest.mark.parametrize("optimizer", ["fire", "lbfgs"])

@@ -1,6 +1,7 @@
 """The reconstruction benchmark: what counts as a match, how it is ranked and counted, baselines, resuming."""
 
 import json
+from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -124,11 +125,18 @@ def test_starts_overlap_with_nothing_and_depend_on_the_seed_only():
 
 def test_the_void_of_a_crowded_host_is_its_empty_site():
     blank = Blank(FLUORITE, np.arange(12) == 0, 3)
-    placed = np.array([in_voids(replace(blank, seed=seed)).crystal.fractional[0] for seed in range(30)])
-    assert (np.abs(placed - 0.5 * np.round(2 * placed)).max(1) < 1e-6).mean() > 0.7  # other holes are narrower
-    spread = [in_voids(replace(blank, seed=seed), spread=0.1).crystal.fractional[0] for seed in range(30)]
-    offset = 5.46 * (np.array(spread) - 0.5 * np.round(2 * np.array(spread)))
-    assert 0.05 < offset.std() < 0.2
+    placed, spread = (
+        np.array([in_voids(replace(blank, seed=seed), spread=width).crystal.fractional[0] for seed in range(60)])
+        for width in (0, 0.1)
+    )
+    # The site itself and the four empty cubes of fluorine; in all other holes it would overlap.
+    assert np.abs(placed - 0.5 * np.round(2 * placed)).max() < 1e-6
+    visits = Counter(map(tuple, np.round(2 * placed).astype(int).tolist()))
+    assert sorted(visits) == [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0), (1, 1, 1)]
+    assert max(abs(count - 12) for count in visits.values()) < 4 * np.sqrt(60 * 0.2 * 0.8)  # equally wide ones
+    offset = 5.46 * (spread - placed)
+    assert abs(offset.std() - 0.1) < 4 * 0.1 / np.sqrt(2 * offset.size)
+    assert abs(offset.mean()) < 4 * 0.1 / np.sqrt(offset.size)
 
 
 def write(path: Path, splits: list[str], guests: list[str], crystals: list[Crystal] | None = None) -> Path:
