@@ -1,12 +1,12 @@
 """How many relaxers one driver keeps busy, what a task costs it, and what it needs to hold and to read again.
 
-    python benchmarks/driver.py --relaxers 500 --candidates 40000 --json driver.json
+    python -m benchmarks.driver --relaxers 500 --candidates 40000 --json driver.json
 
 Driver, campaign, policy and store are the real ones and work in this process on real files. Actors are simulated
-(tests/simulated.py): a call takes a time from a lognormal distribution on a clock that passes as the driver computes
-and skips what the driver waits. So 500 relaxers need no 500 cores, and all that the driver does counts. Of Ray, each
-call costs the driver ``--ray`` seconds; ``--measure-ray`` measures that here with real actors and arguments of real
-size.
+(tests/support/simulated.py): a call takes a time from a lognormal distribution on a clock that passes as the driver
+computes and skips what the driver waits. So 500 relaxers need no 500 cores, and all that the driver does counts. Of
+Ray, each call costs the driver ``--ray`` seconds; ``--measure-ray`` measures that here with real actors and arguments
+of real size.
 A search begins with idle relaxers and ends with them; ``relaxer_utilisation_in_between`` is that of the second third of
 its time, ``relaxer_utilisation`` that of all of it, in ten parts ``relaxer_utilisation_by_tenths``.
 The clock counts the CPU time of this process, so that other work on this machine does not matter. Threads wait for the
@@ -20,7 +20,6 @@ import json
 import os
 import pickle
 import platform
-import sys
 import tempfile
 import threading
 import time
@@ -30,10 +29,6 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-
-from simulated import Clock, SimulatedCrew, SimulatedPool, Stages
-
 from actors.cluster import connected
 from actors.pool import Done, Failed, Pool, wait_any
 from model.crystals.composition import CellFormula
@@ -42,6 +37,7 @@ from search.config import SearchConfig, check_config
 from search.planning.planner import Planner
 from search.planning.prepare import load_reference
 from search.running.driver import Driver
+from tests.support.simulated import Clock, SimulatedCrew, SimulatedPool, Stages
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ from search.config import SearchConfig, check_config
 from search.planning.campaign import Campaign
 from search.running.pipeline import task_rows
 from search.storage.results import ResultStore, pack
+from tests.support.crystals import rattled
 
 torch.set_num_threads(1)
 os.environ.setdefault("RAY_worker_niceness", "0")  # by default workers give way to all else
@@ -42,17 +43,6 @@ def licoo2() -> Crystal:
 def lisi() -> Crystal:
     """A B2-like LiSi: not the ground state, but small and symmetric."""
     return Crystal(np.eye(3) * 3.1, [[0, 0, 0], [0.5, 0.5, 0.5]], [3, 14])
-
-
-@pytest.fixture(scope="session")
-def rattle() -> Callable[..., Crystal]:
-    """A function that displaces every atom at random, by ``width`` Å in each direction."""
-
-    def rattled(crystal: Crystal, *, width: float, seed: int = 0) -> Crystal:
-        noise = np.random.default_rng(seed).normal(size=(len(crystal), 3)) * width
-        return crystal.replace(fractional=crystal.fractional + noise @ np.linalg.inv(crystal.lattice))
-
-    return rattled
 
 
 @pytest.fixture(scope="session")
@@ -80,7 +70,7 @@ def relaxation() -> Callable[..., Relaxation]:
 
 
 @pytest.fixture(scope="session")
-def cobaltate(make_config, licoo2, rattle, relaxation) -> dict[str, Any]:
+def cobaltate(make_config, licoo2, relaxation) -> dict[str, Any]:
     """Six LiCoO2 candidates of one real task: two relaxed (the second better), two alike, one unconverged, two dropped.
 
     Returns config, task and rows; everything but generation and relaxation is done by the real code.
@@ -94,7 +84,7 @@ def cobaltate(make_config, licoo2, rattle, relaxation) -> dict[str, Any]:
     campaign = Campaign(config, lambda cell: 8.0)
     task = campaign.plan(0, campaign.known())[0]
     wide = licoo2.replace(lattice=licoo2.lattice * 1.06)
-    crystals = [rattle(licoo2, width=0.03, seed=seed) for seed in range(5)] + [wide]
+    crystals = [rattled(licoo2, seed, width=0.03) for seed in range(5)] + [wide]
     outcomes = [
         relaxation(crystals[0], energy=-5.80),
         relaxation(crystals[1], energy=-5.90),

@@ -34,7 +34,7 @@ NOT_RUN = {
     "export": "sets what only the reader has: a key, a folder of pseudopotentials",
     "hostguide report runs/li-si --watch": "serves until it is stopped; test_report.py asks such a server",
     "python benchmarks/": "measurements of minutes to hours",
-    "python benchmarks/driver.py": "a quarter of an hour",
+    "python -m benchmarks.": "the same, of benchmarks that share code with the tests",
 }
 ELSEWHERE = {"cluster.md": "needs a cluster; what can be checked of it without one, other tests check"}
 # Numbers that make a command long, and what they become here.

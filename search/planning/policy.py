@@ -36,6 +36,7 @@ START_VALUES = {
     "subgroup": 0.25,
 }
 START_NEW = 0.9  # chance that a crystal of value is new, before anything is known
+CERTAIN = 1 - 1e-12  # a rate is thought no higher, so that its odds stay finite
 START_WORK = 30.0  # steps of the potential that a candidate takes before anything is known
 FIXED_WORK = 200.0  # of a candidate whatever its size: symmetry, comparison, share in a batch; evaluations of one atom
 
@@ -203,7 +204,7 @@ class Rates:
         """Expected rate of the last of nodes of which each holds the next."""
         for node in nodes:
             a, b = self.posterior(node, prior)
-            prior = a / (a + b)
+            prior = min(CERTAIN, a / (a + b))
         return prior
 
 
@@ -224,7 +225,7 @@ def _odds(rate: float) -> float:
 
 
 def _from_odds(odds: float) -> float:
-    return odds / (1 + odds)
+    return min(CERTAIN, odds / (1 + odds))
 
 
 def _start(method: str) -> float:

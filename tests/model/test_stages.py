@@ -9,13 +9,14 @@ from model.generation.framework import DEFAULT_LADDER
 from model.relaxation.relax import RelaxSettings
 from model.stages import Rejected, Relaxer, Symmetrizer
 from model.thermodynamics.reference import packaged_reference
+from tests.support.crystals import rattled
 
 
-def test_seconds_of_a_batch_add_up_to_its_wall_time(licoo2, lisi, rattle):
+def test_seconds_of_a_batch_add_up_to_its_wall_time(licoo2, lisi):
     relaxer = Relaxer("chgnet-0.3.0", RelaxSettings(max_steps=3), ScreenSettings())
     fused = lisi.replace(fractional=np.zeros((2, 3)))
     began = time.monotonic()
-    outcomes = relaxer.relax([rattle(licoo2, width=0.1), fused, rattle(lisi, width=0.1)])
+    outcomes = relaxer.relax([rattled(licoo2, width=0.1), fused, rattled(lisi, width=0.1)])
     elapsed = time.monotonic() - began
     assert isinstance(outcomes[1], Rejected)
     large, small = outcomes[0], outcomes[2]

@@ -7,6 +7,7 @@ from model.analysis.environments import coordination_numbers, coordination_stati
 from model.analysis.voltage import voltage_curve
 from model.crystals.crystal import Crystal
 from model.crystals.voids import void_sites
+from tests.support.crystals import rattled
 
 
 def crystal(group, lattice, species, sites, *, primitive=False):
@@ -99,10 +100,10 @@ def test_a_narrower_distance_leaves_one_shell_of_bcc():
     assert coordination_numbers(BCC, distance_cutoff=1.1).tolist() == [8]
 
 
-def test_coordination_survives_noise_supercells_and_order_of_atoms(licoo2, rattle):
+def test_coordination_survives_noise_supercells_and_order_of_atoms(licoo2):
     assert coordination_numbers(licoo2, neighbours=["O"])[licoo2.numbers != 8].tolist() == [6, 6]
     big = Crystal.from_pymatgen(licoo2.to_pymatgen() * [2, 2, 2])
-    noisy = rattle(big, width=0.05, seed=1)
+    noisy = rattled(big, width=0.05, seed=1)
     order = np.random.default_rng(0).permutation(len(noisy))
     found = coordination_numbers(
         noisy.replace(fractional=noisy.fractional[order], numbers=noisy.numbers[order]), neighbours=["O"]

@@ -41,7 +41,11 @@ def test_constraints_keep_exactly_what_a_direct_check_keeps(seed):
 
 
 def test_a_fraction_bound_includes_its_end():
-    assert from_system("Li-Si", min_atoms=3, max_atoms=3, fractions={"Li": (0.3333333333, 0.3333333333)})
+    third = (0.3333333333, 0.3333333333)
+    assert [str(cell) for cell in from_system("Li-Si", min_atoms=3, max_atoms=6, fractions={"Li": third})] == [
+        "LiSi2",
+        "Li2Si4",
+    ]
 
 
 def test_formulas_are_expanded_over_z():

@@ -12,13 +12,13 @@ from e3nn import o3
 from pymatgen.core import Lattice, Structure
 from torch import Tensor, nn
 
-from benchmarks.network import PlainConvolution, plain
 from model.crystals.batch import Batch
 from model.crystals.crystal import Crystal
 from model.crystals.neighbors import periodic_edges
 from model.diffusion.checkpoint import build_network
 from model.diffusion.network import Convolution, NetworkConfig, ScoreNetwork, bessel_basis, build_graph, preconditioning
 from model.diffusion.paper_network import ELEMENTS, PaperNetwork, PaperNetworkConfig, edge_product
+from tests.support.plain_network import PlainConvolution, plain
 
 CONFIGS = {
     "hostguide": NetworkConfig(multiplicities=(16, 8), layers=2, cutoff=4.5),

@@ -114,19 +114,30 @@ def train(config: TrainConfig, folder: Path) -> Trainer:
 # --- training -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("changes", "factor"),
-    [
-        ({}, 0.8),
-        ({"network": PAPER, "objective": PUBLISHED, "crystals_per_batch": 4, "schedule": "constant"}, 0.95),
-    ],
-    ids=["ours", "papers"],
-)
-def test_loss_decreases(dataset: Path, tmp_path: Path, changes: dict[str, Any], factor: float) -> None:
-    config = settings(dataset, **changes)
+@pytest.mark.parametrize("changes", [{}, {"objective": PUBLISHED}], ids=["ours", "published"])
+def test_training_on_some_crystals_helps_with_others(dataset: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
+    config = settings(dataset, steps=200, average=0.95, **changes)
     before = Trainer(config, tmp_path).validate()["validation"]
     after = train(config, tmp_path).validate()["validation"]
-    assert after < factor * before
+    assert after < 0.7 * before  # with other seeds 0.43 to 0.56
+
+
+@pytest.mark.parametrize(
+    ("changes", "left"),
+    [({}, 0.02), ({"network": PAPER, "objective": PUBLISHED, "crystals_per_batch": 4}, 0.5)],
+    ids=["ours", "papers"],
+)
+def test_one_batch_is_learned_by_heart(dataset: Path, tmp_path: Path, changes: dict[str, Any], left: float) -> None:
+    """With other seeds 0.002 to 0.003 of the loss is left, and 0.14 to 0.44 with the paper's network."""
+    trainer = Trainer(settings(dataset, **changes), tmp_path)
+    example = draw_example(trainer.config, trainer.table, (0, 0))
+    optimizer = torch.optim.Adam(trainer.network.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(60):
+        optimizer.zero_grad()
+        losses.append(trainer.backward(example))
+        optimizer.step()
+    assert losses[-1] < left * losses[0]
 
 
 def test_interrupted_run_ends_where_an_uninterrupted_one_does(dataset: Path, tmp_path: Path) -> None:
@@ -216,7 +227,8 @@ def test_a_gpu_trains_as_a_processor_does(dataset: Path, tmp_path: Path, precisi
     trainers = [Trainer(config, tmp_path / device, device=device) for device in ("cpu", "cuda")]
     example = draw_example(config, trainers[0].table, (0, 0))
     losses = [trainer.backward(moved(example, trainer.device)) for trainer in trainers]
-    assert losses[1] == pytest.approx(losses[0], rel=1e-3 if precision == "float32" else 3e-2)
+    # bfloat16 rounds by up to 2⁻⁸, and each device in its own order
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3 if precision == "float32" else 2**-7)
     here, there = (
         torch.cat([parameter.grad.flatten().cpu() for parameter in trainer.network.parameters()])
         for trainer in trainers

@@ -10,7 +10,7 @@ from ase.data import covalent_radii
 from model.crystals.composition import CellFormula
 from model.crystals.crystal import Crystal
 from model.crystals.lattice import BRAVAIS, sample_lattice
-from model.crystals.screening import pair_distances
+from model.crystals.screening import ScreenSettings, pair_distances, screen
 from model.generation.random_crystal import RandomSettings, distribute, random_crystal, suitable_groups
 from model.symmetry.sites import bravais_of, groups_in, groups_of, primitive_operations, primitive_sites
 
@@ -121,7 +121,10 @@ def test_atoms_keep_their_distance():
 
 def test_without_room_the_crystal_is_whole_all_the_same():
     cell = template("Li4Si2", "aP", 0, volume=1.0)
-    assert len(random_crystal(cell, "aP", np.random.default_rng(0))) == 6
+    made = random_crystal(cell, "aP", np.random.default_rng(0))
+    assert np.array_equal(made.numbers, cell.numbers) and np.array_equal(made.lattice, cell.lattice)
+    assert len(np.unique(made.fractional, axis=0)) == 6  # anywhere, but not all in one place as in the template
+    assert screen(made, ScreenSettings()) is not None  # what has no room is the screening's to refuse
 
 
 def test_without_symmetry_atoms_lie_anywhere():
@@ -134,8 +137,7 @@ def test_fixed_sites_are_taken_once():
     sites = primitive_sites(2)  # P-1: eight inversion centres and the general position
     for seed in range(20):
         chosen = distribute({3: 4, 14: 3}, sites, np.random.default_rng(seed))
-        if chosen is None:
-            continue
+        assert chosen is not None  # the eight centres alone are more than seven atoms need
         assert sum(site.multiplicity for _, site in chosen) == 7
         assert Counter(id(site) for _, site in chosen if site.freedom == 0).most_common(1)[0][1] == 1
 

@@ -17,6 +17,7 @@ from model.potentials.ase import ASEPotential
 from model.potentials.chgnet.network import CHGNetNetwork
 from model.potentials.chgnet.potential import CHGNetPotential
 from model.potentials.interface import Evaluation
+from tests.support.crystals import rattled
 
 torch.set_num_threads(1)
 GPA = 160.21766208  # eV/Å³ per GPa in the stock package
@@ -27,13 +28,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:Converting a tensor with require
 
 def cubic(a: float, fractional: list, numbers: list[int]) -> Crystal:
     return Crystal(np.eye(3) * a, fractional, numbers)
-
-
-def rattled(crystal: Crystal, *, seed: int = 0, size: float = 0.08) -> Crystal:
-    rng = np.random.default_rng(seed)
-    lattice = crystal.lattice @ (np.eye(3) + rng.normal(0, 0.02, (3, 3)))
-    moved = crystal.fractional + rng.normal(0, size, crystal.fractional.shape) @ np.linalg.inv(lattice)
-    return crystal.replace(lattice=lattice, fractional=moved)
 
 
 def garnet_sized() -> Crystal:
@@ -68,13 +62,17 @@ CRYSTALS = {
     "NaCl": Crystal.from_ase(bulk("NaCl", "rocksalt", a=5.64)),
     "Si": Crystal.from_ase(bulk("Si", a=5.43)),
     "Fe one atom": Crystal.from_ase(bulk("Fe", a=2.86)),
-    "LiFePO4 rattled": rattled(olivine()),
+    "LiFePO4 rattled": rattled(olivine(), width=0.08, strain=0.02),
     "Li15Si4": garnet_sized(),
     "isolated atom": cubic(15.0, [[0.1, 0.2, 0.3]], [8]),
     "angle-free": cubic(4.5, [[0, 0, 0]], [19]),
     "molecule in vacuum": cubic(14.0, [[0, 0, 0], [0.052, 0, 0]], [7, 7]),
     "outside the cell": cubic(4.2, [[-3.2, 5.1, 0.02], [0.5, 1.5, -7.5]], [12, 8]),
-    "skewed": rattled(Crystal([[3, 0, 0], [8.9, 3.1, 0], [0.2, -9.2, 3.3]], [[0, 0, 0], [0.4, 0.6, 0.5]], [31, 33])),
+    "skewed": rattled(
+        Crystal([[3, 0, 0], [8.9, 3.1, 0], [0.2, -9.2, 3.3]], [[0, 0, 0], [0.4, 0.6, 0.5]], [31, 33]),
+        width=0.08,
+        strain=0.02,
+    ),
 }
 
 
@@ -317,7 +315,7 @@ def test_nothing_to_evaluate(chgnet) -> None:
 
 def test_an_ase_calculator_is_a_potential() -> None:
     potential = ASEPotential(LennardJones(sigma=3.4, epsilon=0.01, rc=8.0), version="argon")
-    argon = rattled(Crystal.from_ase(bulk("Ar", cubic=True)))
+    argon = rattled(Crystal.from_ase(bulk("Ar", cubic=True)), width=0.08, strain=0.02)
     crystals = [Crystal.from_ase(bulk("Ar", a=5.2)), BROKEN["not finite"], argon]
     results = potential.evaluate(crystals)
     atoms = crystals[2].to_ase()

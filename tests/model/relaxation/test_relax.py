@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,7 @@ from model.crystals.crystal import Crystal
 from model.potentials.ase import ASEPotential
 from model.potentials.chgnet.potential import CHGNetPotential
 from model.relaxation.relax import REASONS, SETTLED, Relaxation, RelaxSettings, relax
+from tests.support.crystals import rattled
 
 torch.set_num_threads(1)
 # The stock calculator turns volumes into scalars in a way that torch warns about.
@@ -23,18 +26,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:Converting a tensor with require
 OPTIMIZERS = ("fire", "lbfgs")
 
 
-def rattled(crystal: Crystal, *, seed: int = 0, size: float = 0.12, strain: float = 0.04) -> Crystal:
-    rng = np.random.default_rng(seed)
-    lattice = crystal.lattice @ (np.eye(3) + rng.normal(0, strain, (3, 3)))
-    moved = crystal.fractional + rng.normal(0, size, crystal.fractional.shape) @ np.linalg.inv(lattice)
-    return crystal.replace(lattice=lattice, fractional=moved)
-
-
-SALT = rattled(Crystal.from_ase(bulk("NaCl", "rocksalt", a=5.64, cubic=True)))
-ANTIFLUORITE = rattled(Crystal.from_ase(bulk("MgLi2", "fluorite", a=6.2)).replace(numbers=[16, 3, 3]), seed=1)
-SILICON = rattled(Crystal.from_ase(bulk("Si", a=5.43)), seed=2)
+shaken = partial(rattled, width=0.12, strain=0.04)
+SALT = shaken(Crystal.from_ase(bulk("NaCl", "rocksalt", a=5.64, cubic=True)))
+ANTIFLUORITE = shaken(Crystal.from_ase(bulk("MgLi2", "fluorite", a=6.2)).replace(numbers=[16, 3, 3]), seed=1)
+SILICON = shaken(Crystal.from_ase(bulk("Si", a=5.43)), seed=2)
 RAGGED = [SALT, ANTIFLUORITE, SILICON]
-COPPER = [rattled(Crystal.from_ase(bulk("Cu", cubic=cubic)), seed=seed) for seed, cubic in ((3, True), (4, False))]
+COPPER = [shaken(Crystal.from_ase(bulk("Cu", cubic=cubic)), seed=seed) for seed, cubic in ((3, True), (4, False))]
 
 
 class Collapse(Calculator):
@@ -86,6 +83,11 @@ def by_ase(crystal: Crystal, calculator, *, pressure: float = 0.0, fmax: float =
     return optimizer.nsteps, atoms.get_potential_energy() / len(atoms), atoms
 
 
+def pressure_left(result: Relaxation, *, fmax: float) -> float:
+    """GPa by which the pressure may be off: on the cell too, forces fall below fmax, and they are V σ / n."""
+    return fmax * len(result.final) / result.final.volume / GPa
+
+
 def test_fire_is_ases_with_the_stock_chgnet(relaxed) -> None:
     from chgnet.model import CHGNetCalculator
 
@@ -104,7 +106,7 @@ def test_fire_is_ases_step_by_step(emt) -> None:
         assert result.steps == steps
         assert result.energy_final == pytest.approx(energy, abs=1e-9)
         np.testing.assert_allclose(result.final.lattice, atoms.cell.array, atol=1e-7)
-        assert result.pressure == pytest.approx(5.0, abs=0.5)
+        assert result.pressure == pytest.approx(5.0, abs=pressure_left(result, fmax=0.01))
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -120,7 +122,7 @@ def test_a_relaxation_says_what_is_true(optimizer, relaxed, chgnet) -> None:
         np.testing.assert_allclose(result.forces_final, check.forces, atol=1e-4)
         assert np.linalg.norm(result.forces_final, axis=1).max() < 0.12  # in the undeformed cell it was below 0.1
         assert result.pressure == pytest.approx(-np.trace(check.stress) / 3 / GPa, abs=1e-3)
-        assert abs(result.pressure) < 5
+        assert abs(result.pressure) < pressure_left(result, fmax=0.1)
         np.testing.assert_array_equal(result.final.numbers, crystal.numbers)
 
 
@@ -133,7 +135,7 @@ def test_the_fast_optimizer_needs_fewer_steps_to_the_same_energy(relaxed) -> Non
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_batch_mates_do_not_matter(optimizer, emt) -> None:
-    crystals = [rattled(Crystal.from_ase(bulk(name)), seed=i) for i, name in enumerate(["Cu", "Al", "Au", "Ni", "Pd"])]
+    crystals = [shaken(Crystal.from_ase(bulk(name)), seed=i) for i, name in enumerate(["Cu", "Al", "Au", "Ni", "Pd"])]
     settings = RelaxSettings(optimizer=optimizer, fmax=0.02)
     for result, crystal in zip(relax(crystals, emt, settings, batch_size=3), crystals, strict=True):
         (alone,) = relax([crystal], emt, settings)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -19,18 +21,13 @@ from model.potentials.chgnet.potential import CHGNetPotential
 from model.relaxation.relax import RelaxSettings, relax, usable
 from model.symmetry.projector import symmetric_start
 from model.symmetry.space_group import space_group
+from tests.support.crystals import rattled
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")
 
 
-def shaken(crystal: Crystal, *, seed: int, size: float = 0.1, strain: float = 0.04) -> Crystal:
-    rng = np.random.default_rng(seed)
-    lattice = crystal.lattice @ (np.eye(3) + rng.normal(0, strain, (3, 3)))
-    moved = crystal.fractional + rng.normal(0, size, crystal.fractional.shape) @ np.linalg.inv(lattice)
-    return crystal.replace(lattice=lattice, fractional=moved)
-
-
+shaken = partial(rattled, width=0.1, strain=0.04)
 METALS = [
     shaken(Crystal.from_ase(bulk("Cu", cubic=True)), seed=0),
     shaken(Crystal.from_ase(bulk("Al")), seed=1),
@@ -95,7 +92,7 @@ def test_what_is_held_stays(optimizer, emt) -> None:
         assert grown.converged and bent.converged
         scale = np.cbrt(grown.final.volume / crystal.volume)
         np.testing.assert_allclose(grown.final.lattice, crystal.lattice * scale, rtol=1e-9, atol=1e-9)
-        assert abs(grown.pressure) < 0.5 and abs(scale - 1) > 1e-3
+        assert abs(grown.pressure) < 0.01 * len(crystal) / grown.final.volume / GPa and abs(scale - 1) > 1e-3
         assert bent.final.volume == pytest.approx(crystal.volume, rel=1e-9)
         assert np.abs(bent.final.lattice - crystal.lattice).max() > 1e-2
 
@@ -103,7 +100,8 @@ def test_what_is_held_stays(optimizer, emt) -> None:
 @pytest.mark.parametrize("optimizer", ["fire", "lbfgs"])
 def test_pressure_is_reached(optimizer, emt) -> None:
     for result in relax(METALS, emt, RelaxSettings(pressure=12.0, optimizer=optimizer, fmax=0.005)):
-        assert result.converged and result.pressure == pytest.approx(12.0, abs=0.3)
+        left = 0.005 * len(result.final) / result.final.volume / GPa  # forces on the cell are V σ / n
+        assert result.converged and result.pressure == pytest.approx(12.0, abs=left)
 
 
 @pytest.mark.parametrize("optimizer", ["fire", "lbfgs"])
@@ -134,11 +132,15 @@ def test_symmetry_is_kept_as_ases_fix_symmetry_keeps_it(emt) -> None:
 
 
 def test_a_crystal_is_moved_onto_the_group_it_nearly_has(emt) -> None:
-    nearly = shaken(ALLOY, seed=3, size=5e-4, strain=0.0)
+    nearly = rattled(ALLOY, 3, width=5e-4)
     (result,) = relax([nearly], emt, RelaxSettings(keep_symmetry=True))
     assert space_group(nearly, 1e-7, -1.0).number == 1
     assert space_group(result.initial, 1e-7, -1.0).number == space_group(result.final, 1e-7, -1.0).number == 123
-    assert np.abs((result.initial.fractional - nearly.fractional) @ nearly.lattice).max() < 2e-3
+    noise, way = (
+        np.linalg.norm((nearly.fractional - other.fractional) @ ALLOY.lattice, axis=1).max()
+        for other in (ALLOY, result.initial)
+    )
+    assert way < 4 * noise  # its own step, the mean of its images', and two more, as operations are read off two atoms
 
 
 def test_a_projector_keeps_what_is_symmetric_and_nothing_else() -> None:

@@ -47,7 +47,7 @@ def crystal_of(name):
     return Crystal.from_pymatgen(KNOWN[name][2])
 
 
-def rattled(crystal, rng, *, move, strain=0.0):
+def displaced(crystal, rng, *, move, strain=0.0):
     direction = rng.normal(size=(len(crystal), 3))
     step = move * direction / np.linalg.norm(direction, axis=1, keepdims=True)
     lattice = crystal.lattice @ (np.eye(3) + strain * rng.uniform(-1, 1, (3, 3)))
@@ -72,7 +72,7 @@ def test_known_crystals(name):
 def test_a_rattled_crystal_is_moved_back_exactly(name, seed):
     number, ratio, _ = KNOWN[name]
     rng = np.random.default_rng(seed)
-    crystal = rattled(crystal_of(name), rng, move=0.04, strain=0.004)
+    crystal = displaced(crystal_of(name), rng, move=0.04, strain=0.004)
     assert space_group(crystal, 1e-3, -1).number == 1
     refined = refine(crystal, 0.25, 5)
     assert refined.space_group.number == number
@@ -108,7 +108,7 @@ def test_the_strain_is_that_of_the_cell():
 
 
 def test_refining_twice_changes_nothing():
-    once = refine(rattled(crystal_of("rutile"), np.random.default_rng(0), move=0.05), 0.25, 5)
+    once = refine(displaced(crystal_of("rutile"), np.random.default_rng(0), move=0.05), 0.25, 5)
     twice = refine(once.crystal, 0.01, 5)
     assert twice.space_group.number == once.space_group.number
     assert twice.displacement < 1e-6
@@ -117,7 +117,7 @@ def test_refining_twice_changes_nothing():
 
 def test_the_result_does_not_depend_on_orientation_origin_or_order():
     rng = np.random.default_rng(5)
-    crystal = rattled(crystal_of("LiCoO2"), rng, move=0.05, strain=0.003)
+    crystal = displaced(crystal_of("LiCoO2"), rng, move=0.05, strain=0.003)
     rotation, _ = np.linalg.qr(rng.normal(size=(3, 3)))
     order = rng.permutation(len(crystal))
     turned = Crystal(crystal.lattice @ rotation, (crystal.fractional + 0.37)[order], crystal.numbers[order])

@@ -221,12 +221,29 @@ def test_the_materials_project_needs_its_client_and_a_key(monkeypatch):
         load_materials_project(["Li"])
 
 
-@pytest.mark.parametrize(
-    ("formula", "low", "high"),
-    [("Li5Si2", 14, 17), ("LiSi", 14, 17), ("Si", 19.5, 21), ("NaCl", 20, 24), ("MgO", 9, 10), ("Zn3P2S8", 19, 26)],
-)
-def test_volumes_of_known_systems(formula, low, high):
-    assert low < volume_per_atom(packaged_reference(), formula) < high
+# Å³/atom at room temperature, from the edges of the cubic cells, and of LiSi a = 9.354 Å, c = 5.746 Å.
+MEASURED = {
+    "Si": 5.431**3 / 8, "NaCl": 5.640**3 / 8, "KCl": 6.292**3 / 8, "LiF": 4.026**3 / 8, "MgO": 4.212**3 / 8,
+    "CaO": 4.811**3 / 8, "LiSi": 9.354**2 * 5.746 / 32,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("formula", "measured"), MEASURED.items())
+def test_volumes_of_known_compounds_are_those_measured(formula, measured):
+    """Lattice constants of the functionals behind the data are at most 2 % too long: 6 % in the volume."""
+    assert volume_per_atom(packaged_reference(), formula) == pytest.approx(measured, rel=0.06)
+
+
+@pytest.mark.parametrize("formula", ["Li5Si2", "LiSi", "LiSi7"])
+def test_a_volume_is_the_weighted_line_through_those_of_a_binary_system(formula):
+    phases = packaged_reference().of_system(["Li", "Si"]).dropna(subset=["volume_per_atom"])
+    phases = phases.loc[phases.groupby("formula")["energy_per_atom"].idxmin()]
+    lithium = np.array([Composition(one).get_atomic_fraction("Li") for one in phases["formula"]])
+    x, volumes = Composition(formula).get_atomic_fraction("Li"), phases["volume_per_atom"]
+    weight = np.exp(-2 * (lithium - x) ** 2 / (2 * 0.2**2)) + 1e-3  # both fractions differ by as much
+    line = np.polyfit(lithium, volumes, 1, w=np.sqrt(weight))
+    expected = np.clip(np.polyval(line, x), volumes.min(), volumes.max())
+    assert volume_per_atom(packaged_reference(), formula) == pytest.approx(expected, rel=1e-9)
 
 
 def test_a_linear_system_is_interpolated_exactly():

@@ -1,9 +1,9 @@
 from collections import Counter
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from simulated import planned
 
 from model.crystals.composition import CellFormula
 from model.crystals.lattice import BRAVAIS
@@ -19,6 +19,7 @@ from search.planning.tasks import GENERATED, INPAINTED, under_way
 from search.running.driver import run_search
 from search.running.pipeline import failed_rows, take_out
 from search.storage.results import PLANNED, SCHEMA, ResultStore, pack, required
+from tests.support.simulated import planned
 
 V0 = 16.0  # Å³/atom
 
@@ -106,11 +107,12 @@ def test_results_from_disk_give_the_same_plan_as_those_in_memory(cobaltate, tmp_
 
 
 def test_planning_leaves_its_input_alone_and_can_be_repeated(cobaltate):
-    campaign = campaign_of(cobaltate["config"])
-    before = [dict(row) for row in cobaltate["rows"]]
-    first = planned(campaign, 1, cobaltate["rows"], [cobaltate["task"]])
-    assert_same_tasks(first, planned(campaign, 1, cobaltate["rows"], [cobaltate["task"]]))
-    assert [row["candidate"] for row in before] == [row["candidate"] for row in cobaltate["rows"]]
+    campaign, rows, task = campaign_of(cobaltate["config"]), cobaltate["rows"], cobaltate["task"]
+    rows_before, task_before = deepcopy(rows), deepcopy(task)
+    first = planned(campaign, 1, rows, [task])
+    assert_same_tasks(first, planned(campaign, 1, rows, [task]))
+    np.testing.assert_equal(rows, rows_before)  # every column of every row, with what is in its lists
+    assert_same_tasks([task], [task_before])
 
 
 def test_resources_and_rounds_change_nothing(make_config):
@@ -403,7 +405,7 @@ def test_each_generator_has_its_own_settings(make_config, cobaltate):
 def test_a_host_is_filled_by_what_its_symmetry_allows(make_config, host_file, monkeypatch, tmp_path, group, methods):
     (record,) = frameworks_from_files([host_file])
     hosts = [{**record, "space_group_number": group}]
-    for module in ("planning.campaign", "running.driver"):
+    for module in ("campaign", "driver"):
         monkeypatch.setattr(f"search.{module}.frameworks_from_files", lambda _: hosts)
     host_methods = {
         "compositions": {"formulas": ["LiCoO2"], "max_atoms": 4},

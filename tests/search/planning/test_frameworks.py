@@ -10,14 +10,15 @@ from model.symmetry.space_group import SpaceGroup
 from search.planning.frameworks import FrameworkPool, KnownFramework, fillings, frameworks_from_files
 from search.running.pipeline import _framework
 from search.storage.results import required
+from tests.support.crystals import rattled
 
 
 @pytest.fixture(scope="module")
-def layered(licoo2, rattle):
+def layered(licoo2):
     """One record each of the R-3m CoO2 host, found in two differently distorted crystals."""
     records = []
     for seed in range(2):
-        found = extract_frameworks(rattle(licoo2, width=0.02, seed=seed), ["Li"])
+        found = extract_frameworks(rattled(licoo2, width=0.02, seed=seed), ["Li"])
         host = next(framework for framework in found if framework.space_group.number == 166)
         records.append(_framework(f"layered-{seed}", host))
     return records

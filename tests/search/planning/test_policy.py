@@ -13,6 +13,7 @@ from search.planning.policy import (
     Arm,
     Book,
     Outcome,
+    Rates,
     choose,
     host_class,
     value,
@@ -51,30 +52,25 @@ def rates(made, arm):
 # --- what an arm is thought to bring ------------------------------------------------------------------------------
 
 
-def test_without_relatives_the_beta_distributions_are_those_of_coins():
-    # Posterior of n tries with r successes under Beta(s·p, s·(1 − p)); all levels hold the same tries, so p is known.
-    made = Book(PolicySettings(strength=2.0, new_strength=2.0))
+def test_a_rate_shrinks_towards_that_of_the_larger_set_as_a_coins_does():
+    """By hand, a prior counting for one toss: (1/2 + 1)/2 = 3/4 of the large set, (3/4 + 0)/2 of the small one."""
+    tosses = Rates(strength=1.0)
+    tosses.add([("large",)], 1, 1.0)
+    tosses.add([("small",)], 1, 0.0)
+    assert tosses.rate(0.5, ("large",)) == 0.75
+    assert tosses.rate(0.5, ("large",), ("small",)) == 0.375
+    assert tosses.posterior(("large",), 0.5) == (1.5, 0.5)
+    assert tosses.posterior(("never tossed",), 0.25) == (0.25, 0.75)
+
+
+def test_what_comes_as_expected_makes_the_distributions_narrower_and_moves_none():
+    made = Book(PolicySettings(strength=2.0, new_strength=4.0))
     arm = Arm("some method", "LiSi")
-    made.record(arm, Outcome(3, value=1.5, low=2, once=1))
-
-    def odds(rate):
-        return rate / (1 - rate)
-
-    def after(prior, successes, tries):
-        return (2 * prior + successes) / (2 + tries)
-
-    def together(everything, own, *others):
-        product = odds(own) * np.prod([odds(other) / odds(everything) for other in others]) ** 0.5
-        return product / (1 + product)
-
-    everything = after(START_VALUE, 1.5, 3)
-    method = after(everything, 1.5, 3)
-    cell = after(after(after(everything, 1.5, 3), 1.5, 3), 1.5, 3)  # region, formula, cell
-    low = together(everything, method, cell, after(everything, 1.5, 3))
-    everything = after(START_NEW, 1, 2)
-    new = together(everything, after(everything, 1, 2), after(after(everything, 1, 2), 1, 2))
-    expected = (2 * low + 1.5, 2 * (1 - low) + 1.5, 2 * new + 1, 2 * (1 - new) + 1)
-    assert made.beta(arm) == pytest.approx(expected)
+    made.record(arm, Outcome(10, value=10 * START_VALUE, low=10, once=10 * START_NEW))
+    for like, tries in ((arm, 10), (Arm("some method", "Li6Si2"), 0), (Arm("another", "LiSi"), 0)):
+        low, new = 2 + tries, 4 + tries  # tosses that each distribution counts
+        new_of_ten = (new * START_NEW, new * (1 - START_NEW))
+        assert made.beta(like) == pytest.approx((low * START_VALUE, low * (1 - START_VALUE), *new_of_ten))
 
 
 def test_nothing_known_is_the_start_rate_of_the_method_everywhere():
@@ -99,18 +95,20 @@ def test_an_untried_arm_is_judged_by_its_method_its_composition_and_its_size():
 
 
 def test_what_one_generator_found_good_is_thought_good_for_others_only_in_part():
+    """Where so many came that nothing shrinks, the root of the odds once for the composition and once for the size."""
     made = Book(PolicySettings())
     for cell in ("LiSi", "Li4Si"):
-        made.record(Arm("exchange", cell), came(0.5, tries=200))
-        made.record(Arm("diffusion", cell), came(0.9 if cell == "LiSi" else 0.1, tries=200))
+        made.record(Arm("exchange", cell), came(0.5, tries=20_000))
+        made.record(Arm("diffusion", cell), came(0.9 if cell == "LiSi" else 0.1, tries=20_000))
 
     def odds(cell):
         rate = rates(made, Arm("mutation", cell, "f", 1))[0]
         return rate / (1 - rate)
 
-    lift = odds("LiSi") / odds("Li4Si")
-    known = (0.7 / 0.3) / (0.3 / 0.7)  # of both generators together
-    assert known**0.9 < lift < known**1.1 * known  # two sets, composition and size, each by its root
+    ratio = (0.7 / 0.3) / (0.3 / 0.7)  # of both generators together
+    assert odds("LiSi") / odds("Li4Si") == pytest.approx(ratio**0.5 * ratio**0.5, rel=1e-3)
+    of_the_size = odds("Ge2") / odds("Ge5")  # of which only the size is known
+    assert of_the_size == pytest.approx(ratio**0.5, rel=1e-3)
 
 
 def test_crystals_that_were_seen_before_make_their_cell_less_promising_but_its_formula_no_worse():
@@ -136,8 +134,13 @@ def test_what_is_under_way_lowers_the_arm_and_what_is_new_in_its_cell():
 
 
 def test_the_distributions_stay_proper_whatever_is_recorded():
-    made = book(LiSi=[1.0] * 50)
-    assert min(made.beta(NEW[0])) > 0
+    """A million crystals, all on the hull and all new, or none of them: no rate is thought certain."""
+    for worth in (1.0, 0.0):
+        made = Book(PolicySettings())
+        made.record(NEW[0], came(worth, tries=1_000_000))
+        for arm in (*NEW, Arm("exchange", "LiSi"), Arm("mutation", "LiSi", "c", 1)):
+            assert np.isfinite(made.beta(arm)).all() and min(made.beta(arm)) > 0
+        assert len(choose(NEW, made, 5, streams(), 1)) == 5
 
 
 def test_expected_work_follows_size_and_what_the_method_needed():
@@ -165,10 +168,11 @@ def test_the_same_numbers_give_the_same_picks():
     assert picks[0] != choose(NEW, book(LiSi=[1, 0], Li3Si=[0]), 20, streams(1), 1)
 
 
-def test_most_goes_where_rewards_are():
-    made = book(LiSi=[1.0] * 30, **{cell: [0.0] * 30 for cell in CELLS[1:]})
+def test_all_but_the_floor_goes_where_rewards_are():
+    made = book(PolicySettings(floor=0.2), LiSi=[1.0] * 31, **{cell: [0.0] * 30 for cell in CELLS[1:]})
     picks = Counter(arm.cell for arm, _ in choose(NEW, made, 30, streams(), 1))
-    assert picks["LiSi"] > 20
+    others = (streams()(0).random(30) < 0.2).sum()  # the stream 0 says which picks are the floor's
+    assert 0 < others == 30 - picks["LiSi"]
 
 
 def test_the_floor_reaches_every_arm_however_bad():
@@ -182,7 +186,9 @@ def test_the_floor_reaches_every_arm_however_bad():
 def test_the_floor_reaches_bad_arms_in_rounds_of_few_picks_too():
     made = book(PolicySettings(floor=0.1), LiSi=[1.0] * 99, **{cell: [0.0] * 99 for cell in CELLS[1:]})
     picks = [arm.cell for number in range(300) for arm, _ in choose(NEW, made, 1, streams(number), 1)]
-    assert 15 < sum(cell != "LiSi" for cell in picks) < 45
+    others = [streams(number)(0).random() < 0.1 for number in range(300)]
+    assert [cell != "LiSi" for cell in picks] == others
+    assert abs(sum(others) - 30) < 4 * np.sqrt(300 * 0.1 * 0.9)  # a binomial count: 4 standard deviations
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from collections import Counter
 
 import pandas as pd
 import pytest
-from simulated import Stages, crew_of
 
 from search.planning.planner import Planner
 from search.planning.prepare import load_reference
@@ -24,6 +23,7 @@ from search.running.pipeline import search_here
 from search.running.rounds import Question
 from search.running.statistics import summary_lines
 from search.storage.results import TIMINGS, ResultStore, load_results
+from tests.support.simulated import Stages, crew_of
 
 POLICY = {"rounds": 4, "generated": 6, "inpainted": 3, "samples": 2, "batch": 3}
 

@@ -1,6 +1,6 @@
 """The same on several Ray nodes: processes are really killed, calls really hang, a node really goes, the driver dies.
 
-Stages do no physics (tests/simulated.py); driver, pools, store and campaign are the real ones.
+Stages do no physics (tests/support/simulated.py); driver, pools, store and campaign are the real ones.
 """
 
 import json
@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 
 import pandas as pd
 import psutil
@@ -18,16 +17,16 @@ import pytest
 import ray
 import yaml
 from ray.cluster_utils import Cluster
-from simulated import Stages
 
 from search.config import check_config
 from search.planning.prepare import load_reference
 from search.running.pipeline import search_here
 from search.storage.results import TIMINGS, ResultStore, load_results
+from tests.support.data import ROOT
+from tests.support.simulated import Stages
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
-SCRIPT = Path(__file__).parents[2] / "chaos_search.py"
 CONFIG = {
     "name": "chaos",
     "compositions": {"system": "Li-Si", "max_atoms": 4},
@@ -85,9 +84,9 @@ def start(folder, cluster, seconds=60.0):
     config = folder / "chaos.yaml"
     resources = {"address": cluster.address, "generators": 2, "task_seconds": seconds}
     config.write_text(yaml.safe_dump({**CONFIG, "resources": resources}))
-    command = [sys.executable, SCRIPT, config, folder / "run", folder / "faults"]
+    command = [sys.executable, "-m", "tests.support.chaos_search", config, folder / "run", folder / "faults"]
     with (folder / "out").open("a") as out:
-        return subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
+        return subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT)
 
 
 def finish(process, folder):

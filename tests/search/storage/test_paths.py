@@ -15,7 +15,6 @@ import pytest
 import requests
 import yaml
 from moto.server import ThreadedMotoServer
-from simulated import Stages, crew_of
 
 from search.config import load_config
 from search.planning.planner import Planner
@@ -27,6 +26,8 @@ from search.storage.lock import locked
 from search.storage.paths import StorePath, beside, require_lasting, run_path, write_whole
 from search.storage.results import TIMINGS, ResultStore, load_results, pack
 from search.studies.second_opinion import load_second_opinion
+from tests.support.data import ROOT
+from tests.support.simulated import Stages, crew_of
 
 ALLOW = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}
 
@@ -266,8 +267,8 @@ def test_a_process_that_was_killed_is_followed_by_one_that_finishes(place, tiny,
     config, faults = tmp_path / "tiny.yaml", tmp_path / "faults"
     config.write_text(yaml.safe_dump(tiny.model_dump(mode="json")))
     faults.mkdir()
-    command = [sys.executable, Path(__file__).parents[2] / "chaos_search.py", config, place, faults]
-    killed = subprocess.Popen(command)
+    command = [sys.executable, "-m", "tests.support.chaos_search", config, place, faults]
+    killed = subprocess.Popen(command, cwd=ROOT)
     deadline = time.monotonic() + 240
     while len(ResultStore(run_path(place)).tasks()) < 2:
         assert killed.poll() is None and time.monotonic() < deadline
@@ -275,7 +276,7 @@ def test_a_process_that_was_killed_is_followed_by_one_that_finishes(place, tiny,
     killed.kill()
     killed.wait()
     assert len((run_path(place) / lock.FOLDER).changed()) == 1  # what it left behind
-    second = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+    second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400, check=False)
     assert second.returncode == 0, second.stdout + second.stderr
     assert "was running a search here" in second.stderr
     pd.testing.assert_frame_equal(rows_of(place), undisturbed)

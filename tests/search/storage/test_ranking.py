@@ -11,6 +11,7 @@ from search.reporting.tables import reference_table, results_table
 from search.storage.cif import write_cifs
 from search.storage.ranking import rank
 from search.storage.results import ResultStore, load_results, pack, required
+from tests.support.crystals import rattled
 
 
 def candidate(cobaltate, name, crystal, *, e_d, **columns):
@@ -30,12 +31,12 @@ def candidate(cobaltate, name, crystal, *, e_d, **columns):
 
 
 @pytest.fixture
-def frame(tmp_path, cobaltate, licoo2, lisi, rattle):
+def frame(tmp_path, cobaltate, licoo2, lisi):
     """Five relaxed candidates, two of them the same crystal, and three that did not make it."""
     inpainted = {"stage": "inpainted", "framework": "f", "framework_space_group": "R-3m", "parent": "best"}
     strange = {"space_group": None, "space_group_number": None, "products": {"Li": 0.5, "Si": 0.5}}
     rows = [
-        candidate(cobaltate, "again", rattle(licoo2, width=0.02, seed=1), e_d=0.02, **inpainted),
+        candidate(cobaltate, "again", rattled(licoo2, width=0.02, seed=1), e_d=0.02, **inpainted),
         candidate(cobaltate, "best", licoo2, e_d=0.01),
         candidate(cobaltate, "silicide", lisi, e_d=-0.05, **strange),
         candidate(cobaltate, "wide", lisi.replace(lattice=lisi.lattice * 1.2), e_d=0.3, **strange),
@@ -130,9 +131,9 @@ def test_cifs_of_the_last_ranking_are_replaced_and_a_persons_files_stay(frame, t
     assert sorted(path.name for path in tmp_path.glob("*.*")) == sorted(["001_notes.cif", "readme.txt", path.name])
 
 
-def test_a_cif_shows_the_symmetry_of_a_slightly_distorted_crystal(cobaltate, licoo2, rattle, tmp_path):
+def test_a_cif_shows_the_symmetry_of_a_slightly_distorted_crystal(cobaltate, licoo2, tmp_path):
     ResultStore(tmp_path).append(
-        "task", [candidate(cobaltate, "a", rattle(licoo2, width=0.01), e_d=0.0, space_group="R-3m")]
+        "task", [candidate(cobaltate, "a", rattled(licoo2, width=0.01), e_d=0.0, space_group="R-3m")]
     )
     (path,) = write_cifs(load_results(tmp_path), tmp_path / "best")
     assert "R-3m" in path.read_text()

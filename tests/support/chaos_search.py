@@ -1,6 +1,6 @@
 """Run one search whose stages do no physics and misbehave as the files of a folder tell them to.
 
-    python chaos_search.py CONFIG RUN FAULTS
+    python -m tests.support.chaos_search CONFIG RUN FAULTS
 
 A file ``relax-kill-3`` in FAULTS makes the next call of a relaxer kill its process; it is renamed first, so that it
 acts once. Only the chaos tests run this.
@@ -13,13 +13,13 @@ import time
 from pathlib import Path
 
 import psutil
-from simulated import StubGenerator, StubRelaxer, StubSymmetrizer
 
 from search.config import load_config
 from search.planning.prepare import load_reference
 from search.running.driver import run_search
 from search.running.statistics import summary_lines
 from search.storage.paths import run_path
+from tests.support.simulated import StubGenerator, StubRelaxer, StubSymmetrizer
 
 
 class Local(Exception):

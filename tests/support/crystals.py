@@ -1,0 +1,19 @@
+"""Crystals that tests of several files make."""
+
+import numpy as np
+from model.crystal import Crystal
+
+
+def rattled(crystal: Crystal, seed: int | np.random.Generator = 0, *, width: float, strain: float = 0.0) -> Crystal:
+    """Every atom displaced and the cell deformed at random.
+
+    Args:
+        crystal: stays as it is.
+        seed: or a generator to go on with.
+        width: standard deviation of the displacement in each direction, Å.
+        strain: standard deviation of each component of the cell's deformation.
+    """
+    rng = np.random.default_rng(seed)
+    lattice = crystal.lattice @ (np.eye(3) + rng.normal(0, strain, (3, 3))) if strain else crystal.lattice
+    steps = rng.normal(0, width, (len(crystal), 3))
+    return crystal.replace(lattice=lattice, fractional=crystal.fractional + steps @ np.linalg.inv(lattice))
