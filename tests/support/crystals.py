@@ -1,7 +1,8 @@
 """Crystals that tests of several files make."""
 
 import numpy as np
-from model.crystal import Crystal
+
+from model.crystals.crystal import Crystal
 
 
 def rattled(crystal: Crystal, seed: int | np.random.Generator = 0, *, width: float, strain: float = 0.0) -> Crystal:

@@ -4,9 +4,10 @@ import copy
 
 import torch
 from e3nn import o3
-from model.network import Convolution, Features, Graph, NetworkConfig, ScoreNetwork, paths
 from torch import Tensor, nn
 from torch_geometric.utils import scatter
+
+from model.diffusion.network import Convolution, Features, Graph, NetworkConfig, ScoreNetwork, paths
 
 
 class PlainConvolution(nn.Module):
