@@ -24,7 +24,7 @@ from model.crystals.crystal import Crystal
 from model.crystals.matching import distance_fingerprints
 from search.config import FrameworkSettings, PolicySettings
 from search.planning.frameworks import FrameworkPool
-from search.planning.history import COMPARED, RELAXED, Known
+from search.planning.history import COMPARED, RELAXED, SearchHistory
 from search.storage.results import PLANNED, dictionaries, load_results, read_part
 
 
@@ -57,7 +57,7 @@ def main() -> None:
 def reading(run: str) -> str:
     """What the planner makes of a run, and how long it takes."""
     rows = [row for path in Path(run, "candidates").glob("*.parquet") for row in dictionaries(read_part(path, PLANNED))]
-    known, began = Known(PolicySettings(), FrameworkPool(FrameworkSettings().volume_change)), time.process_time()
+    known, began = SearchHistory(PolicySettings(), FrameworkPool(FrameworkSettings().volume_change)), time.process_time()
     known.read(rows)
     milliseconds = 1000 * (time.process_time() - began) / len(rows)
     new, frameworks = known.novelty.new().sum(), len(known.pool.known)

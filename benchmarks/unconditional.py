@@ -76,7 +76,7 @@ def main() -> None:
     empty = templates([CellFormula.parse(f) for f in arguments.formulas], arguments.volume, arguments.count)
     generator, potential = Generator(arguments.weights, device="cpu"), CHGNetPotential()
     found: dict[str, dict[str, Any]] = {}
-    table = Table("sampler", "too close", "cell", "ΔE, eV/atom", "matched", "rms", "largest", "volume, Å³/atom")
+    table = Table("generator_settings", "too close", "cell", "ΔE, eV/atom", "matched", "rms", "largest", "volume, Å³/atom")
     for name in arguments.samplers:
         settings = parse_sampler(name)
         batches = [empty[start : start + BATCH] for start in range(0, len(empty), BATCH)]

@@ -38,7 +38,7 @@ def run(tmp_path, cobaltate, lisi, make_config):
         ("c", 1.1, 0.2, "generated"),
     ):
         crystal = lisi.replace(lattice=lisi.lattice * scale)
-        columns = {"candidate": name, "initial": pack(lisi), "final": pack(crystal), "e_d": e_d, "stage": stage}
+        columns = {"candidate": name, "initial": pack(lisi), "final": pack(crystal), "e_d": e_d, "role": stage}
         rows.append({**cobaltate["rows"][0], **common, **columns, "space_group": "Pm-3m", "space_group_number": 221})
     rows.append({**cobaltate["rows"][5], "candidate": "d"})
     ResultStore(folder).append("task", rows)

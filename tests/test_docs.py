@@ -130,7 +130,7 @@ def place(tmp_path_factory):
         shutil.copytree(ROOT / name, folder / name)
     small = yaml.safe_load((ROOT / "configs" / "li-si.yaml").read_text())
     small["compositions"]["max_atoms"] = 4
-    small["policy"] = {"rounds": 3, "generated": 6, "inpainted": 6, "batch": 6}
+    small["policy"] = {"rounds": 3, "candidates_per_round": 12, "batch": 6}
     (folder / "configs" / "li-si.yaml").write_text(yaml.safe_dump(small))
     train = yaml.safe_load((ROOT / "configs" / "train" / "small.yaml").read_text())
     train |= {"steps": 2, "validate_every": 1, "validation_batches": 1, "atoms_per_batch": 8}

@@ -12,7 +12,7 @@ import pytest
 from model.diffusion.train import TrainConfig
 from search.config import SearchConfig, check_config
 from search.dft.inputs import jobs_of_run
-from search.planning.prepare import load_reference, remember, same_search
+from search.planning.prepare import load_reference, same_search, write_run_metadata
 from search.reporting.export import FORMATS, export
 from search.running.pipeline import load_stages, search_here
 from search.storage.cif import write_cifs
@@ -178,15 +178,15 @@ def test_a_search_writes_to_its_run_and_nowhere_else(tmp_path, monkeypatch, make
         compositions={"cells": [{"Li": 1, "Co": 1, "O": 2}]},
         frameworks={"guests": ["Li"], "files": [str(outside / "host.cif")]},
         models={"weights": str(weights)},
-        generation={"kind": "heun", "steps": 2},
+        sampling={"diffusion": {"kind": "heun", "steps": 2}},
         inpainting={"kind": "heun", "steps": 2},
         relaxation={"max_steps": 1},
-        policy={"rounds": 1, "generated": 1, "inpainted": 1, "samples": 1, "batch": 1},
+        policy={"rounds": 1, "candidates_per_round": 2, "samples": 1, "batch": 1},
     )
     before, reference, run = everything(outside), load_reference(config), here / "run"
     run.mkdir()
     same_search(run, config, reference)
-    remember(run, config, reference)
+    write_run_metadata(run, config, reference)
     for _ in search_here(config, reference, ResultStore(run), load_stages(config, reference)):
         pass
     assert len(load_results(run)) == 2

@@ -11,7 +11,8 @@ from model.crystals.crystal import Crystal
 from model.diffusion.sampler import SamplerSettings, Template
 from model.generation.initial_placements import at_random, in_voids
 from model.generation.wyckoff_placement import HostGroup, host_groups, place_guests
-from model.stages import Generator
+from model.generators.inpainting import Inpainting
+from model.stages import CrystalMaker
 from search.benchmark.reconstruct import Case, Method
 from search.benchmark.training_hosts import Prototypes
 
@@ -22,7 +23,7 @@ SYMPREC = 0.01  # Å, hosts whose atoms are so far off still have their group
 _SETTINGS: TypeAdapter[SamplerSettings] = TypeAdapter(Annotated[SamplerSettings, Field(discriminator="kind")])
 
 
-def make_method(name: str, generator: Generator, prototypes: Prototypes | None) -> Method:
+def make_method(name: str, maker: CrystalMaker, prototypes: Prototypes | None) -> Method:
     """The method that a name stands for: a baseline, or ``[START+]SAMPLER[:field=value,...]``.
 
     - ``random``, ``voids``: at random without overlap; in the widest voids. ``exchange``: where the nearest training
@@ -47,8 +48,9 @@ def make_method(name: str, generator: Generator, prototypes: Prototypes | None) 
     prepare = _start(start, name, settings)
 
     def sampled(case: Case, seeds: Sequence[int]) -> tuple[list[Crystal], int]:
-        made = generator.generate(prepare(case, seeds), settings)
-        return made.crystals, max(made.evaluations)
+        templates = prepare(case, seeds)
+        made = maker.generate(templates, [Inpainting.name] * len(templates), [settings] * len(templates))
+        return [one.crystal for one in made], max(one.evaluations for one in made)
 
     return sampled
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -34,11 +33,12 @@ def tune(
     from model.diffusion.checkpoint import save_yaml
     from search.config import load_config
     from search.planning.campaign import read_trials
-    from search.planning.prepare import load_reference, remember, same_search
+    from search.planning.prepare import load_reference, same_search, write_run_metadata
     from search.planning.tuning import chosen
     from search.reporting.tuning_plots import plot_study
     from search.running.pipeline import load_stages, search_here
     from search.storage.results import ResultStore
+    from search.storage.rows import Row, Status
     from search.studies.tuning_search import tuning_search, with_settings
 
     wanted = load_config(config)
@@ -48,12 +48,12 @@ def tune(
     reference = load_reference(settings)
     folder.mkdir(parents=True, exist_ok=True)
     same_search(folder, settings, reference)
-    remember(folder, settings, reference)
-    rows: list[Mapping[str, Any]] = []
+    write_run_metadata(folder, settings, reference)
+    rows: list[Row] = []
     for made in search_here(settings, reference, ResultStore(folder), load_stages(settings, reference)):
         rows += made
-        relaxed = sum(row["status"] == "relaxed" for row in made)
-        console.print(f"{made[0]['task']}: {relaxed} of {len(made)} relaxed, {made[0]['evaluations']} evaluations")
+        relaxed = sum(row.status == Status.RELAXED for row in made)
+        console.print(f"{made[0].task}: {relaxed} of {len(made)} relaxed, {made[0].evaluations} evaluations")
     found = read_trials(settings, rows)
     best = {
         part: chosen(found.trials[part], ranges)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from search.commands.common import ConfigArgument, console, use_threads
 if TYPE_CHECKING:
     from model.crystals.composition import CellFormula
     from model.crystals.crystal import Crystal
-    from model.diffusion.sampler import Template, SamplerSettings
+    from model.diffusion.sampler import SamplerSettings, Template
     from model.thermodynamics.reference import Reference
     from search.config import SearchConfig
     from search.planning.tasks import Task
@@ -32,6 +32,8 @@ def validate(config: ConfigArgument) -> None:
 
 def describe(config: SearchConfig) -> Iterator[str]:
     """Lines for a person: compositions, cells, numbers, reference, estimated time. Raises what a search would raise."""
+    from model.generators.interface import Role
+    from model.generators.registry import GENERATORS
     from search.planning.prepare import load_reference, volume_estimate
 
     cells = config.compositions.expand()
@@ -50,9 +52,11 @@ def describe(config: SearchConfig) -> Iterator[str]:
     yield f"guests: {', '.join(config.frameworks.guests or ()) or automatic}"
     yield from _describe_reference(config, reference)
     yield f"{_rounds(config)}: at most {config.candidates} candidates"
-    for name, sampler in (("generation", config.generation), ("inpainting", config.inpainting)):
-        calls = evaluations(sampler, inpainting=name == "inpainting")
-        yield f"{name}: {sampler.kind}, {calls} network evaluations per batch"
+    for name, row in GENERATORS.items():
+        if row.is_tunable and name in config.generators:
+            sampler: Any = config.sampling[name]
+            calls = evaluations(sampler, inpainting=row.role == Role.FROM_HOST)
+            yield f"{name}: {sampler.kind}, {calls} network evaluations per batch"
     minutes = _estimate(config, reference) / 60
     yield f"estimated time on one core: {minutes:.0f} minutes (measured just now; relaxations vary)"
     limits = [f"{name} {value:g}" for name, value in config.policy.stop if value is not None]
@@ -61,25 +65,25 @@ def describe(config: SearchConfig) -> Iterator[str]:
 
 
 def _rounds(config: SearchConfig) -> str:
-    policy = config.policy
-    if not config.extra_inpainted:
-        return f"{policy.rounds} rounds of {policy.generated} new crystals"
+    policy, new, others = config.policy, config.policy.new_per_round, config.policy.from_host_per_round
+    if not config.candidates_from_host:
+        return f"{policy.rounds} rounds of {new} new crystals"
     if policy.feedback:  # the policy decides how many of them are new
-        return (
-            f"{policy.rounds} rounds of up to {policy.generated + policy.inpainted} new and inpainted crystals together"
-        )
-    return f"{policy.rounds} rounds of {policy.generated} new and up to {policy.inpainted} inpainted crystals"
+        return f"{policy.rounds} rounds of up to {new + others} candidates"
+    return f"{policy.rounds} rounds of {new} new crystals and up to {others} made from hosts and crystals"
 
 
 def _generators(config: SearchConfig, cells: Sequence[CellFormula]) -> Iterator[str]:
-    from model.generation.ion_substitution import exchanges
-    from search.config import EXCHANGE
+    from model.generators.interface import Start
+    from model.generators.registry import GENERATORS
 
     yield f"generators: {', '.join(config.generators)}"
-    if EXCHANGE in config.generators:
-        known = [len(exchanges(cell)) for cell in cells]
-        covered = np.count_nonzero(known)
-        yield f"  ion exchange: {sum(known)} crystals of known structure types, for {covered} of {len(cells)} cells"
+    for name in config.generators:
+        row = GENERATORS[name]
+        if row.has_options and row.start == Start.NOTHING:
+            known = [len(row.options(cell)) for cell in cells]
+            covered = np.count_nonzero(known)
+            yield f"  {name}: {sum(known)} different crystals, for {covered} of {len(cells)} cells"
 
 
 def _describe_reference(config: SearchConfig, reference: Reference) -> Iterator[str]:
@@ -115,17 +119,18 @@ def _estimate(config: SearchConfig, reference: Reference) -> float:
     """Seconds on one core, from one evaluation of each network on a batch of the first round."""
     from search.planning.campaign import Campaign
     from search.planning.prepare import volume_estimate
+    from search.planning.round_plan import plan_round
 
     use_threads()
     campaign = Campaign(config, lambda cell: volume_estimate(config, reference, cell))
-    task = campaign.plan(0, campaign.known())[0]
+    task = plan_round(campaign, 0, campaign.history())[0]
     network, potential = _seconds_per_evaluation(config, task)
     policy = config.policy
-    generated = policy.rounds * policy.generated / policy.batch
-    inpainted = config.extra_inpainted / policy.batch
-    sampling = generated * evaluations(config.generation, inpainting=False)
-    sampling += inpainted * evaluations(config.inpainting, inpainting=True)
-    return sampling * network + (generated + inpainted) * min(TYPICAL_STEPS, config.relaxation.max_steps) * potential
+    new = policy.rounds * policy.new_per_round / policy.batch
+    filled = config.candidates_from_host / policy.batch
+    diffusion, inpainting = (cast("SamplerSettings", config.sampling[name]) for name in ("diffusion", "inpainting"))
+    sampling = new * evaluations(diffusion, inpainting=False) + filled * evaluations(inpainting, inpainting=True)
+    return sampling * network + (new + filled) * min(TYPICAL_STEPS, config.relaxation.max_steps) * potential
 
 
 def _seconds_per_evaluation(config: SearchConfig, task: Task) -> tuple[float, float]:
@@ -133,11 +138,11 @@ def _seconds_per_evaluation(config: SearchConfig, task: Task) -> tuple[float, fl
 
     from model.crystals.batch import Batch
     from model.potentials.chgnet.potential import CHGNetPotential
-    from model.stages import Generator
+    from model.stages import CrystalMaker
 
     rng = np.random.default_rng(0)
     crystals = [_scattered(template, rng) for template in task.templates]
-    network = Generator(config.models.weights, "cpu").network
+    network = CrystalMaker(config.models.weights, "cpu").network
     batch = Batch.from_crystals(crystals)
     sigma, guest = torch.full((len(batch),), 0.5), torch.ones(len(batch.numbers), dtype=torch.bool)
     potential = CHGNetPotential(config.models.potential.removeprefix("chgnet-"))

@@ -20,7 +20,8 @@ from search.storage.cif import crystal_name
 from search.storage.crystal_files import read_host
 from search.storage.paths import RunPath
 from search.storage.ranking import rank
-from search.storage.results import load_results, required
+from search.storage.results import load_results
+from search.storage.rows import unpack_or_raise
 
 SetName = Literal["mp-gga", "mp-r2scan"]
 SETS: dict[tuple[str, bool], type[VaspInputSet]] = {
@@ -170,7 +171,7 @@ def _named(frame: pd.DataFrame, candidates: Sequence[str]) -> pd.DataFrame:
 
 
 def _job_of_row(row: dict[Any, Any], run: RunPath) -> Job:
-    crystal, group = _standard(required(row["final"]))
+    crystal, group = _standard(unpack_or_raise(row["final"]))
     name = crystal_name({**row, "space_group": group})
     about = {
         "candidate": row["candidate"],

@@ -27,7 +27,8 @@ from model.thermodynamics.reference import Reference, frame_of_entries
 from model.thermodynamics.stability import Stability
 from search.dft.inputs import LINK
 from search.storage.paths import RunPath, run_path, write_whole
-from search.storage.results import CRYSTAL, load_results, pack, parquet_bytes, required
+from search.storage.results import load_results, parquet_bytes
+from search.storage.rows import ARROW_CRYSTAL, StoredCrystal, unpack_or_raise
 
 FILE = "dft.parquet"
 SCHEMA_VERSION = "1"
@@ -43,7 +44,7 @@ SCHEMA = pa.schema(
         ("energy_raw", pa.float64()),  # eV/atom, as VASP gives it
         ("corrections", pa.map_(pa.string(), pa.float64())),  # name -> eV/atom
         ("energy", pa.float64()),  # eV/atom, corrected
-        ("final", CRYSTAL),  # as VASP left it
+        ("final", ARROW_CRYSTAL),  # as VASP left it
         ("space_group", pa.string()),  # of `final`
         ("e_d", pa.float64()),  # eV/atom, DFT
         ("products", pa.map_(pa.string(), pa.float64())),
@@ -242,7 +243,7 @@ def _row(one: Calculation, reference: Reference | None, frame: pd.DataFrame) -> 
         "energy_raw": one.energy_raw,
         "corrections": list(one.corrections.items()),
         "energy": one.energy,
-        "final": pack(one.crystal),
+        "final": StoredCrystal.of(one.crystal).record,
         "space_group": group.symbol if group else "P1",
     }
     if reference is not None and not why_not(one, reference):
@@ -263,7 +264,7 @@ def _verdict(one: Calculation, reference: Reference) -> dict[str, Any]:
 
 
 def _beside(one: Calculation, e_d: float | None, row: pd.Series) -> dict[str, Any]:
-    before = required(row["final"])
+    before = unpack_or_raise(row["final"])
     ratio = one.crystal.volume / len(one.crystal) / (before.volume / len(before))
     return {
         "e_d_potential": float(row["e_d"]),
@@ -276,7 +277,7 @@ def _beside(one: Calculation, e_d: float | None, row: pd.Series) -> dict[str, An
 def _calculation(row: dict[str, Any]) -> Calculation:
     names = ("calculation", "candidate", "functional", "converged", "problem", "energy_raw")
     kept = {name: row[name] for name in names}
-    return Calculation(**kept, crystal=required(row["final"]), corrections=dict(row["corrections"]))
+    return Calculation(**kept, crystal=unpack_or_raise(row["final"]), corrections=dict(row["corrections"]))
 
 
 def stored_calculations(run: RunPath) -> list[Calculation]:
@@ -294,7 +295,7 @@ def load_dft(run: str | RunPath) -> pd.DataFrame:
     if not path.is_file():
         raise ValueError(f"{run} holds no DFT results; `hostguide dft read FOLDERS --run {run}` puts some in")
     frame = _table(path).to_pandas(maps_as_pydicts="strict").sort_values(["e_d", "calculation"], ignore_index=True)
-    frame["structure"] = [required(value).to_pymatgen() for value in frame["final"]]
+    frame["structure"] = [unpack_or_raise(value).to_pymatgen() for value in frame["final"]]
     return frame
 
 

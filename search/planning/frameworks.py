@@ -7,21 +7,19 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from model.crystals.composition import CellFormula
 from model.crystals.crystal import Crystal
 from model.crystals.matching import DistinctCrystals, DistinctSettings, distance_fingerprints
+from model.generators.interface import Guests
 from model.symmetry.space_group import ANGLE_TOLERANCE, SYMPREC, refine
 from search.storage.crystal_files import read_host
-from search.storage.results import pack, required
-
-Guests = tuple[tuple[str, int], ...]  # element and count, sorted by element
+from search.storage.rows import HistoryRow, StoredCrystal, StoredFramework
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, kw_only=True)
 class KnownFramework:
     """A framework of the pool. There may be very many, so it keeps little.
 
@@ -33,7 +31,7 @@ class KnownFramework:
         symprec: Å, at which it was found.
         displacement: Å, the furthest an atom was moved.
         parent: candidate in which it was found; None for one from a file.
-        lattice_system: of that candidate.
+        bravais_lattice: type of lattice in which that candidate was made.
         guests: fillings with which it was found.
         parent_e_d: eV/atom, the lowest E_d of all crystals in which it was found; None if there is none.
     """
@@ -45,22 +43,22 @@ class KnownFramework:
     symprec: float
     displacement: float
     parent: str | None = None
-    lattice_system: str | None = None
+    bravais_lattice: str | None = None
     guests: list[Guests] = field(default_factory=list)
     parent_e_d: float | None = None
 
     @classmethod
-    def of(cls, record: Mapping[str, Any], row: Mapping[str, Any]) -> KnownFramework:
-        """From a stored framework, see `search.storage.results.FRAMEWORK`, and the row that it stands in."""
+    def of(cls, found: StoredFramework, row: HistoryRow | None) -> KnownFramework:
+        """From a stored framework and the candidate in which it was found, None for one from a file."""
         return cls(
-            record["framework"],
-            required(record["host"]).to_bytes(),
-            record["space_group"],
-            record["space_group_number"],
-            record["symprec"],
-            record["displacement"],
-            row["candidate"],
-            row["lattice_system"],
+            name=found.framework,
+            content=found.host.crystal.to_bytes(),
+            space_group=found.space_group,
+            space_group_number=found.space_group_number,
+            symprec=found.symprec,
+            displacement=found.displacement,
+            parent=None if row is None else row.candidate,
+            bravais_lattice=None if row is None else row.bravais_lattice,
         )
 
     @property
@@ -96,7 +94,7 @@ class FrameworkPool:
             cannot come among them and is passed over; None to keep everything.
     """
 
-    def __init__(self, volume_change: float, files: Sequence[Mapping[str, Any]] = (), size: int | None = None) -> None:
+    def __init__(self, volume_change: float, files: Sequence[StoredFramework] = (), size: int | None = None) -> None:
         self.known: dict[str, KnownFramework] = {}
         self._size = size
         self._settings = DistinctSettings(
@@ -104,42 +102,40 @@ class FrameworkPool:
         )
         self._distinct: dict[bytes, DistinctCrystals] = {}
         self._names: dict[bytes, list[str]] = {}
-        self.read([{"candidate": None, "lattice_system": None, "e_d": None, "frameworks": files}])
+        self._take([(found, None) for found in files])
 
-    def read(self, rows: Iterable[Mapping[str, Any]]) -> None:
+    def read(self, rows: Iterable[HistoryRow]) -> None:
         """Take over the frameworks of stored candidates."""
-        highest = self.highest
-        found = [
-            (record, row)
-            for row in rows
-            if row["e_d"] is None or row["e_d"] <= highest
-            for record in row["frameworks"] or ()
-        ]
-        hosts = [required(record["host"]) for record, _ in found]
-        for (record, row), host, fingerprint in zip(found, hosts, distance_fingerprints(hosts), strict=True):
-            name = self._first(record, row, host, fingerprint)
-            self.known[name].seen(dict(record["guests"]), row["e_d"])
+        highest = self.max_parent_e_d
+        low = [row for row in rows if row.e_d is None or row.e_d <= highest]
+        self._take([(found, row) for row in low for found in row.frameworks or ()])
+
+    def _take(self, found: Sequence[tuple[StoredFramework, HistoryRow | None]]) -> None:
+        hosts = [framework.host.crystal for framework, _ in found]
+        for (framework, row), host, fingerprint in zip(found, hosts, distance_fingerprints(hosts), strict=True):
+            name = self._first(framework, row, host, fingerprint)
+            self.known[name].seen(framework.guests, None if row is None else row.e_d)
 
     def best(self) -> list[KnownFramework]:
         """Those that are filled: from files, then by the E_d of the best crystal that had them."""
         return heapq.nsmallest(self._size or len(self.known), self.known.values(), key=_rank)
 
     @property
-    def highest(self) -> float:
+    def max_parent_e_d(self) -> float:
         """E_d (eV/atom) of the last of them, if there are enough."""
         if self._size is None or len(self.known) < self._size:
             return math.inf
         return _rank(self.best()[-1])
 
-    def _first(self, record: Mapping[str, Any], row: Mapping[str, Any], host: Crystal, fingerprint: np.ndarray) -> str:
+    def _first(self, found: StoredFramework, row: HistoryRow | None, host: Crystal, fingerprint: np.ndarray) -> str:
         """Name of the framework that stands for this one, which may be itself."""
         key = np.sort(host.numbers).tobytes()
         names = self._names.setdefault(key, [])
         distinct = self._distinct.setdefault(key, DistinctCrystals(self._settings))
-        same = distinct.add(host, record["space_group_number"], fingerprint=fingerprint)
-        names.append(record["framework"] if same is None else names[same])
+        same = distinct.add(host, found.space_group_number, fingerprint=fingerprint)
+        names.append(found.framework if same is None else names[same])
         if same is None:
-            self.known[record["framework"]] = KnownFramework.of(record, row)
+            self.known[found.framework] = KnownFramework.of(found, row)
         return names[-1]
 
 
@@ -148,7 +144,7 @@ def _rank(framework: KnownFramework) -> float:
 
 
 def fillings(
-    framework: KnownFramework, cells: Iterable[CellFormula], elements: Sequence[str], sweep: int
+    framework: KnownFramework, cells: Iterable[CellFormula], elements: Sequence[str], count_range: int
 ) -> Iterator[Guests]:
     """What may be put into a framework: as it was found, then what else leads to a cell that is searched.
 
@@ -156,8 +152,8 @@ def fillings(
         framework: the host.
         cells: cells that are searched.
         elements: guest elements; fillings with others are not thought of.
-        sweep: how many more or fewer atoms of one guest than were found; a framework from a file takes every filling
-            that leads to one of the cells.
+        count_range: how many more or fewer atoms of one guest than were found; a framework from a file takes every
+            filling that leads to one of the cells.
     """
     yield from framework.guests
     host = CellFormula.parse(framework.host.composition.formula).as_dict
@@ -165,7 +161,7 @@ def fillings(
         guests = _rest(cell.as_dict, host)
         if guests is None or guests in framework.guests or not {element for element, _ in guests} <= set(elements):
             continue
-        if framework.from_file or any(_distance(guests, found) <= sweep for found in framework.guests):
+        if framework.from_file or any(_distance(guests, found) <= count_range for found in framework.guests):
             yield guests
 
 
@@ -183,10 +179,10 @@ def _distance(some: Guests, others: Guests) -> int:
     return sum(abs(a.get(element, 0) - b.get(element, 0)) for element in {*a, *b})
 
 
-def frameworks_from_files(paths: Iterable[str | Path]) -> list[dict[str, Any]]:
-    """Hosts from files, or from all files of a folder, in their primitive cells; see `storage.results.FRAMEWORK`.
+def frameworks_from_files(paths: Iterable[str | Path]) -> list[StoredFramework]:
+    """Hosts from files, or from all files of a folder, in their primitive cells.
 
-    They are moved onto the space group that they have within 0.1 Å, as the first rung of the ladder does it.
+    They are moved onto the space group that they have within 0.1 Å, as the first of the tolerances does it.
 
     Raises:
         ValueError: a file cannot be read, or a folder holds none.
@@ -205,19 +201,19 @@ def _files(paths: Iterable[str | Path]) -> Iterator[Path]:
         yield from inside
 
 
-def _from_file(path: Path) -> dict[str, Any]:
+def _from_file(path: Path) -> StoredFramework:
     whole = read_host(path)
     host = Crystal.from_pymatgen(whole.to_pymatgen().get_primitive_structure())
     refined = refine(host)
     if refined and refined.space_group.number > 1:
         host = refined.parent
-    return {
-        "framework": f"file-{path.stem}-{whole.identity[:8]}",  # of what is read: the same on every machine
-        "host": pack(host),
-        "guests": {},
-        "space_group": refined.space_group.symbol if refined else "P1",
-        "space_group_number": refined.space_group.number if refined else 1,
-        "symprec": SYMPREC,
-        "angle_tolerance": ANGLE_TOLERANCE,
-        "displacement": refined.displacement if refined else 0.0,
-    }
+    return StoredFramework(
+        framework=f"file-{path.stem}-{whole.identity[:8]}",  # of what is read: the same on every machine
+        host=StoredCrystal.of(host),
+        guests={},
+        space_group=refined.space_group.symbol if refined else "P1",
+        space_group_number=refined.space_group.number if refined else 1,
+        symprec=SYMPREC,
+        angle_tolerance=ANGLE_TOLERANCE,
+        displacement=refined.displacement if refined else 0.0,
+    )

@@ -1,4 +1,4 @@
-"""The campaign in a process of its own, so that the driver has its hands free while a round is planned."""
+"""The campaign in a process of its own, so that planning a round does not block the driver."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from model.thermodynamics.reference import Reference
 from search.config import SearchConfig
 from search.planning.campaign import Campaign
 from search.planning.prepare import volume_estimate
+from search.planning.round_plan import plan_round
 from search.planning.tasks import Task
-from search.storage.results import dictionaries
+from search.storage.rows import HistoryRow, PendingRow, rows_of
 
 
 class Planner:
@@ -24,7 +25,7 @@ class Planner:
 
     def __init__(self, config: SearchConfig, reference: Reference) -> None:
         self.campaign = Campaign(config, lambda cell: volume_estimate(config, reference, cell))
-        self.known, self.rounds = self.campaign.known(), 0
+        self.history, self.rounds = self.campaign.history(), 0
 
     def ready(self) -> str:
         """Return the class name, once the constructor has done its work."""
@@ -38,9 +39,9 @@ class Planner:
         Args:
             number: of the round.
             told: rounds that this planner was given before.
-            rounds: rows of rounds that are complete since, see `storage.results.PLANNED`; known ones are skipped.
-            pending: candidates of the rounds between those and this one, see `search.planning.tasks.under_way`; None
-                while there is more to tell, and nothing to be planned.
+            rounds: `HistoryRow`s of further rounds, complete since, one table each; known ones are skipped.
+            pending: `PendingRow`s of the rounds between those and this one; None while there is more to tell, and
+                nothing to be planned.
 
         Raises:
             ValueError: the planner has been started anew and was not given all rounds.
@@ -48,9 +49,13 @@ class Planner:
         if self.rounds < told:
             raise ValueError(f"the planner knows {self.rounds} rounds, {told} were given to one before it")
         for rows in rounds[self.rounds - told :]:
-            self.known.read(dictionaries(rows))
+            self.history.read(rows_of(rows, HistoryRow))
             self.rounds += 1
         if pending is None:
             return []
-        reason = self.known.ending.reason(number)
-        return reason or self.campaign.plan(number, self.known, [row for rows in pending for row in rows.to_pylist()])
+        reason = self.history.stopping.reason(number)
+        if reason is not None:
+            return reason
+        return plan_round(
+            self.campaign, number, self.history, [row for some in pending for row in rows_of(some, PendingRow)]
+        )

@@ -1,11 +1,11 @@
 """What to do next, and why: Thompson sampling for discovery, reward a unit of work. No Ray, no clock; docs/policy.md.
 
-An arm is a way to spend work: a method (a generator) on a cell formula, and a framework to be filled or a crystal to be
-changed where the method needs one. What counts is to find crystals of low E_d that are not known yet. Whether a
+An arm is a way to spend work: a generator on a cell formula, and a framework to be filled or a crystal to be changed
+where the generator needs one. What counts is to find crystals of low E_d that are not known yet. Whether a
 candidate is low and whether a low one is new are judged apart; the chance to be new is the share of the low ones that
 were seen only once in the whole search (Good, Biometrika 40, 237 (1953); Bubeck, Ernst and Garivier, J. Mach. Learn.
-Res. 14, 601 (2013)). What is known of methods, compositions and sizes is pooled, so that an arm that was never tried is
-judged by its relatives.
+Res. 14, 601 (2013)). What is known of generators, compositions and sizes is pooled, so that an arm that was never
+tried is judged by its relatives.
 """
 
 from __future__ import annotations
@@ -13,28 +13,21 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from model.crystals.composition import CellFormula
+from model.generators.interface import Guests
+from model.generators.registry import GENERATORS
 from search.config import PolicySettings
+from search.storage.rows import HistoryRow
 
 Node = tuple[str, ...]
 EVERYTHING: Node = ()
-# Value of a candidate before anything is known; by method a first guess, which 16 candidates outweigh.
-START_VALUE = 0.3
-START_VALUES = {
-    "diffusion": 0.35,
-    "random": 0.1,
-    "exchange": 0.2,
-    "mutation": 0.45,
-    "inpainting": 0.35,
-    "symmetric": 0.25,
-    "subgroup": 0.25,
-}
+START_VALUE = 0.3  # of a candidate before anything is known; each generator has a first guess of its own
 START_NEW = 0.9  # chance that a crystal of value is new, before anything is known
 CERTAIN = 1 - 1e-12  # a rate is thought no higher, so that its odds stay finite
 START_WORK = 30.0  # steps of the potential that a candidate takes before anything is known
@@ -46,19 +39,19 @@ class Arm:
     """A way to spend work.
 
     Attributes:
-        method: name of the generator.
+        generator: its name; type of lattice, where arms stand for these.
         cell: formula of the filled cell.
         host: framework that is filled, or crystal that is changed; empty for new crystals.
         host_class: 0 for new crystals, else how good the host's best crystal is, see `host_class`.
-        guests: what is put into a framework, as text; else empty.
+        guests: what is put into a framework; else empty.
         limit: candidates that it can make, all different; None if there is no end.
     """
 
-    method: str
+    generator: str
     cell: str
     host: str = ""
     host_class: int = 0
-    guests: str = ""
+    guests: Guests = ()
     limit: int | None = None
 
 
@@ -80,18 +73,20 @@ class Outcome(NamedTuple):
     work: float | None = None
 
 
-class Book:
+class ArmStatistics:
     """What was spent and what came of it, at every level from everything to one arm."""
 
     def __init__(self, settings: PolicySettings) -> None:
         self.settings = settings
-        self._low, self._new = Rates(settings.strength), Rates(settings.new_strength)
+        self._low, self._new = Rates(settings.prior_weight), Rates(settings.new_prior_weight)
         self._work: dict[Node, tuple[int, float]] = {}  # candidates with known work, steps
         self._pulls: Counter[Node] = Counter()
         self._under_way: Counter[str] = Counter()  # candidates by cell
         self._cells: dict[str, tuple[str, str, int]] = {}
-        self._low_priors: dict[tuple[str, str, int], float] = {}  # by method, cell and class, since the last outcome
-        self._new_priors: dict[str, dict[str, float]] = {}  # by cell and method, since the last candidate of the cell
+        self._low_priors: dict[tuple[str, str, int], float] = {}  # by generator, cell and class, since the last outcome
+        self._new_priors: dict[
+            str, dict[str, float]
+        ] = {}  # by cell and generator, since the last candidate of the cell
 
     @property
     def empty(self) -> bool:
@@ -102,7 +97,7 @@ class Book:
         """Count candidates of an arm; those under way are tries that have brought nothing so far."""
         tries, value, low, once, work = outcome
         reduced, region, size = self._cell(arm.cell)
-        method, cell, group, leaf = ("method", arm.method), ("cell", arm.cell), _group(arm), _leaf(arm)
+        generator, cell, group, leaf = ("generator", arm.generator), ("cell", arm.cell), _group(arm), _leaf(arm)
         for node in {cell, group, leaf}:
             self._pulls[node] += tries
         self._new_priors.pop(arm.cell, None)
@@ -113,53 +108,53 @@ class Book:
             return
         self._low_priors.clear()
         self._new_priors.clear()
-        shared = {EVERYTHING, method, ("size", str(size)), cell, group, leaf}
-        quality = ("class", arm.method, str(arm.host_class))
+        shared = {EVERYTHING, generator, ("size", str(size)), cell, group, leaf}
+        quality = ("class", arm.generator, str(arm.host_class))
         self._low.add(shared | {("region", region), ("formula", reduced), quality}, tries, value)
         self._new.add(shared, low, once)
         if work is not None:
-            for node in (EVERYTHING, method, group):
+            for node in (EVERYTHING, generator, group):
                 known, steps = self._work.get(node, (0, 0.0))
                 self._work[node] = known + tries, steps + max(0.0, work - tries * FIXED_WORK) / size
 
     def beta(self, arm: Arm) -> tuple[float, float, float, float]:
         """Parameters of the Beta distributions of the value of an arm's candidate, and of its being new."""
-        kind, new_priors = (arm.method, arm.cell, arm.host_class), self._new_priors.setdefault(arm.cell, {})
+        kind, new_priors = (arm.generator, arm.cell, arm.host_class), self._new_priors.setdefault(arm.cell, {})
         if kind not in self._low_priors:
             self._low_priors[kind] = self._low_prior(arm)
-        if arm.method not in new_priors:
-            new_priors[arm.method] = self._new_prior(arm)
-        low, new = self._low_priors[kind], new_priors[arm.method]
+        if arm.generator not in new_priors:
+            new_priors[arm.generator] = self._new_prior(arm)
+        low, new = self._low_priors[kind], new_priors[arm.generator]
         return *self._low.posterior(_leaf(arm), low), *self._new.posterior(_leaf(arm), new)
 
     def _low_prior(self, arm: Arm) -> float:
         reduced, region, size = self._cell(arm.cell)
         everything = self._low.rate(START_VALUE, EVERYTHING)
-        start = _from_odds(_odds(everything) * _odds(_start(arm.method)) / _odds(START_VALUE))
-        method = self._low.rate(start, ("method", arm.method))
+        start = _from_odds(_odds(everything) * _odds(_start(arm.generator)) / _odds(START_VALUE))
+        generator = self._low.rate(start, ("generator", arm.generator))
         formula = self._low.rate(everything, ("region", region), ("formula", reduced), ("cell", arm.cell))
-        prior = _together(everything, method, formula, self._low.rate(everything, ("size", str(size))))
+        prior = _together(everything, generator, formula, self._low.rate(everything, ("size", str(size))))
         if not arm.host:
             return prior
-        quality = self._low.rate(method, ("class", arm.method, str(arm.host_class)))
-        return _together(method, self._low.rate(prior, _group(arm)), quality)
+        quality = self._low.rate(generator, ("class", arm.generator, str(arm.host_class)))
+        return _together(generator, self._low.rate(prior, _group(arm)), quality)
 
     def _new_prior(self, arm: Arm) -> float:
         everything = self._new.rate(START_NEW, EVERYTHING)
         cell = self._new.rate(everything, ("size", str(self._cell(arm.cell)[2])), ("cell", arm.cell))
-        prior = _together(everything, self._new.rate(everything, ("method", arm.method)), cell)
-        return prior / (1 + self._under_way[arm.cell] / self.settings.new_strength)
+        prior = _together(everything, self._new.rate(everything, ("generator", arm.generator)), cell)
+        return prior / (1 + self._under_way[arm.cell] / self.settings.new_prior_weight)
 
     def work(self, arm: Arm) -> float:
         """Expected work of one candidate."""
         estimate = START_WORK
-        for node in (EVERYTHING, ("method", arm.method), _group(arm)):
+        for node in (EVERYTHING, ("generator", arm.generator), _group(arm)):
             known, steps = self._work.get(node, (0, 0.0))
             estimate = (steps + estimate) / (known + 1)
         return FIXED_WORK + self._cell(arm.cell)[2] * estimate
 
     def tried(self, arm: Arm) -> tuple[int, int, int]:
-        """Candidates spent on an arm's method and cell, on its cell by any method, and on itself, all under way too."""
+        """Candidates of an arm's generator and cell, of its cell by any generator, and its own, pending ones too."""
         return self._pulls[_group(arm)], self._pulls["cell", arm.cell], self._pulls[_leaf(arm)]
 
     def used_up(self, arm: Arm) -> bool:
@@ -228,41 +223,35 @@ def _from_odds(odds: float) -> float:
     return min(CERTAIN, odds / (1 + odds))
 
 
-def _start(method: str) -> float:
-    return START_VALUES.get(method, START_VALUE)
+def _start(generator: str) -> float:
+    """The first guess of a generator; arms of lattices have none."""
+    return GENERATORS[generator].first_guess if generator in GENERATORS else START_VALUE
 
 
 def _group(arm: Arm) -> Node:
-    return ("group", arm.method, arm.cell)
+    return ("group", arm.generator, arm.cell)
 
 
 def _leaf(arm: Arm) -> Node:
-    return ("arm", arm.method, arm.cell, arm.host) if arm.host else _group(arm)
-
-
-def choose(
-    arms: Sequence[Arm], book: Book, slots: int, rng: Callable[[int], np.random.Generator], samples: int
-) -> list[tuple[Arm, int]]:
-    """Spread the slots of a round over arms: (arm, candidates) in the order of the picks; see `Choice.pick`."""
-    return Choice(arms, book).pick(slots, rng, samples)
+    return ("arm", arm.generator, arm.cell, arm.host) if arm.host else _group(arm)
 
 
 class Choice:
     """Arms to choose from, ready for many picks.
 
-    What is thought of the arms is kept in arrays, up to date as long as all that is recorded in the book meanwhile are
-    picks of these arms.
+    What is thought of the arms is kept in arrays, up to date as long as only picks of these arms are recorded in the
+    statistics meanwhile.
 
     Args:
         arms: in a fixed order.
-        book: what is known; picks are recorded in it as under way.
+        statistics: what is known; picks are recorded in it as under way.
     """
 
-    def __init__(self, arms: Sequence[Arm], book: Book) -> None:
-        self.arms, self.book = arms, book
-        self.beta = np.array([book.beta(arm) for arm in arms]).reshape(-1, 4)
-        self.work = np.array([book.work(arm) for arm in arms])
-        self.used_up = np.array([book.used_up(arm) for arm in arms], dtype=bool)
+    def __init__(self, arms: Sequence[Arm], statistics: ArmStatistics) -> None:
+        self.arms, self.statistics = arms, statistics
+        self.beta = np.array([statistics.beta(arm) for arm in arms]).reshape(-1, 4)
+        self.work = np.array([statistics.work(arm) for arm in arms])
+        self.used_up = np.array([statistics.used_up(arm) for arm in arms], dtype=bool)
         groups: dict[Node, list[int]] = {}
         for place, arm in enumerate(arms):
             groups.setdefault(_group(arm), []).append(place)
@@ -280,17 +269,17 @@ class Choice:
         Args:
             slots: candidates to give away.
             rng: from the number of the pick, from 1, to its random numbers; 0 stands for those that say which picks
-                are the floor's.
+                are the exploration's.
             samples: candidates a pick of an arm that fills a host; other arms get one.
         """
-        settings = self.book.settings
+        settings = self.statistics.settings
         picks: list[tuple[Arm, int]] = []
-        turns = _Turns(self.arms, self.book)
+        least_tried = _LeastTried(self.arms, self.statistics)
         drawn: np.ndarray | None = None
         chance = rng(0)
         while slots > 0 and not self.used_up.all():
-            if not settings.feedback or self.book.empty or chance.random() < settings.floor:
-                place = turns.next()
+            if not settings.feedback or self.statistics.empty or chance.random() < settings.exploration_rate:
+                place = least_tried.next()
             else:
                 if drawn is None:
                     drawn = self._draw(range(len(self._groups)), rng(len(picks) + 1))
@@ -298,13 +287,13 @@ class Choice:
             arm = self.arms[place]
             count = min(samples if arm.guests else 1, slots)
             picks.append((arm, count))
-            turns.given[arm.method] += count
+            least_tried.given[arm.generator] += count
             slots -= count
-            self.book.record(arm, Outcome(count))
-            self.used_up[place] = self.book.used_up(arm)
+            self.statistics.record(arm, Outcome(count))
+            self.used_up[place] = self.statistics.used_up(arm)
             changed = self._in_cell[arm.cell]
             places = np.concatenate([self._groups[number] for number in changed])
-            self.beta[places] = [self.book.beta(self.arms[other]) for other in places]
+            self.beta[places] = [self.statistics.beta(self.arms[other]) for other in places]
             for number in changed:
                 self._find_best(number)
             if drawn is not None:
@@ -320,76 +309,78 @@ class Choice:
         self._best[number] = places[np.argmax(np.where(self.used_up[places], -1.0, worth))]
 
     def _draw(self, numbers: Sequence[int], rng: np.random.Generator) -> np.ndarray:
-        """Value of something new a unit of work, drawn for the most promising arm of each of these groups.
+        """Value of something new per unit of work, drawn for the most promising arm of each of these groups.
 
         Below 0 for a group that is used up.
         """
         places = self._best[list(numbers)]
-        low, not_low, new, not_new = self.book.settings.sharpness * self.beta[places].T
+        low, not_low, new, not_new = self.statistics.settings.posterior_concentration * self.beta[places].T
         drawn = rng.beta(low, not_low) * rng.beta(new, not_new) / self.work[places]
         return np.where(self.used_up[places], -1.0, drawn)
 
 
-class _Turns:
-    """Whose turn it is: the method given least, with feedback for what it starts with; there the arm tried least.
+class _LeastTried:
+    """Whose turn it is: the generator given least, with feedback for what it starts with; there the arm tried least.
 
-    Each method has a heap of its arms. What an arm was tried only grows, so an entry that is out of date stands too
+    Each generator has a heap of its arms. What an arm was tried only grows, so an entry that is out of date stands too
     early: it is put back where it belongs when its turn seems to have come.
     """
 
-    def __init__(self, arms: Sequence[Arm], book: Book) -> None:
-        self.arms, self.book = arms, book
-        self.given: Counter[str] = Counter()  # candidates by method
+    def __init__(self, arms: Sequence[Arm], statistics: ArmStatistics) -> None:
+        self.arms, self.statistics = arms, statistics
+        self.given: Counter[str] = Counter()  # candidates by generator
         self._heaps: dict[str, list[tuple[tuple[int, int, int], int]]] = {}
 
     def next(self) -> int:
         """Place of the arm whose turn it is."""
         if not self._heaps:
             for number, arm in enumerate(self.arms):
-                self._heaps.setdefault(arm.method, []).append((self.book.tried(arm), number))
+                self._heaps.setdefault(arm.generator, []).append((self.statistics.tried(arm), number))
             for heap in self._heaps.values():
                 heapq.heapify(heap)
-        firsts = [(self._share(method), *first) for method, heap in self._heaps.items() for first in self._first(heap)]
+        firsts = [
+            (self._share(generator), *first) for generator, heap in self._heaps.items() for first in self._first(heap)
+        ]
         return min(firsts)[-1]
 
-    def _share(self, method: str) -> float:
-        return self.given[method] / (_start(method) if self.book.settings.feedback else 1.0)
+    def _share(self, generator: str) -> float:
+        return self.given[generator] / (_start(generator) if self.statistics.settings.feedback else 1.0)
 
     def _first(self, heap: list[tuple[tuple[int, int, int], int]]) -> list[tuple[tuple[int, int, int], int]]:
         """The entry of the arm tried least, up to date; nothing if all arms are used up."""
         while heap:
             _, number = heap[0]
-            if self.book.used_up(self.arms[number]):
+            if self.statistics.used_up(self.arms[number]):
                 heapq.heappop(heap)
-            elif heap[0][0] != (tried := self.book.tried(self.arms[number])):
+            elif heap[0][0] != (tried := self.statistics.tried(self.arms[number])):
                 heapq.heapreplace(heap, (tried, number))
             else:
                 break
         return heap[:1]
 
 
-def value(e_d: np.ndarray, bar: float) -> np.ndarray:
-    """Of crystals: 1 on the hull, 1/2 at the bar, nothing above it or where there is no energy; both in eV/atom."""
-    return np.where(e_d <= bar, np.minimum(1.0, 1 - e_d / (2 * bar)), 0.0)
+def value(e_d: np.ndarray, reward_threshold: float) -> np.ndarray:
+    """Of crystals: 1 on the hull, 1/2 at the threshold, nothing above it or without energy; both in eV/atom."""
+    return np.where(e_d <= reward_threshold, np.minimum(1.0, 1 - e_d / (2 * reward_threshold)), 0.0)
 
 
-def work(row: Mapping[str, Any], settings: PolicySettings) -> float:
+def work(row: HistoryRow, settings: PolicySettings) -> float:
     """Work spent on a candidate, in evaluations of the potential for one atom. Counted, so that no clock decides."""
-    relaxing = 0 if row["steps"] is None else row["orbits"] * (row["steps"] + 1)
-    sampling = settings.evaluation_cost * row["n_atoms"] * (row["evaluations"] or 0)
+    relaxing = 0 if row.steps is None else (row.n_independent_atoms or 0) * (row.steps + 1)
+    sampling = settings.evaluation_cost * row.n_atoms * (row.evaluations or 0)
     return float(FIXED_WORK + relaxing + sampling)
 
 
-def work_an_atom(row: Mapping[str, Any], settings: PolicySettings) -> float:
+def work_per_atom(row: HistoryRow, settings: PolicySettings) -> float:
     """The part of a candidate's work that grows with its size, over its atoms."""
-    return (work(row, settings) - FIXED_WORK) / float(row["n_atoms"])
+    return (work(row, settings) - FIXED_WORK) / float(row.n_atoms)
 
 
-def host_class(parent_e_d: float | None, bar: float) -> int:
-    """How good the best crystal is in which a framework was found: below the bar, twice, four times it, or worse.
+def host_class(parent_e_d: float | None, reward_threshold: float) -> int:
+    """How good the best crystal is in which a framework was found: below the threshold, twice, four times it, or worse.
 
     A framework from a file that no crystal of the search has had yet has a class of its own.
     """
     if parent_e_d is None:
         return 5
-    return 1 + sum(parent_e_d > limit * bar for limit in (1, 2, 4))
+    return 1 + sum(parent_e_d > limit * reward_threshold for limit in (1, 2, 4))

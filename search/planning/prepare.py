@@ -29,7 +29,7 @@ COMPARABLE = {
     "chgnet-0.3.0": ("CHGNet 0.3.0", "MP2020-corrected PBE"),
     "chgnet-r2scan": ("CHGNet r2scan", "r2SCAN"),
 }
-JUDGES = ("reference", "potential", "score_model", "hosts")
+COMPATIBILITY_KEYS = ("reference", "potential", "score_model", "hosts")
 PACKAGES = ("hostguide", "torch", "e3nn", "chgnet", "pymatgen", "spglib", "ray", "numpy")
 
 
@@ -102,7 +102,7 @@ def manifest(config: SearchConfig, reference: Reference) -> dict[str, Any]:
     }
 
 
-def remember(run: RunPath, config: SearchConfig, reference: Reference) -> None:
+def write_run_metadata(run: RunPath, config: SearchConfig, reference: Reference) -> None:
     """Store the configuration and the version record of a search with its results."""
     write_whole(run / "config.yaml", yaml_text(config.model_dump(mode="json")).encode())
     write_json(run / "run.json", manifest(config, reference))
@@ -117,11 +117,13 @@ def same_search(run: RunPath, config: SearchConfig, reference: Reference) -> Non
     stored = run / "config.yaml"
     if not stored.exists():
         return
-    before = load_config(stored).physics()
-    changed = _differences(before, config.physics())
+    before = load_config(stored).result_defining()
+    changed = _differences(before, config.result_defining())
     if (run / "run.json").exists():
         old, new = json.loads((run / "run.json").read_text()), manifest(config, reference)
-        changed += _differences({key: old.get(key) for key in JUDGES}, {key: new[key] for key in JUDGES})
+        changed += _differences(
+            {key: old.get(key) for key in COMPATIBILITY_KEYS}, {key: new[key] for key in COMPATIBILITY_KEYS}
+        )
     if changed:
         raise ValueError(
             f"{run} holds a search with another configuration ({'; '.join(changed[:5])}). "

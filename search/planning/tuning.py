@@ -10,18 +10,23 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
+from model.generators.interface import Role
+from model.generators.registry import GENERATORS
 from model.settings import Settings
-from search.config import PARTS, Range, Tuning, changed
+from search.config import Range, Tuning, changed
+from search.storage.rows import HistoryRow, PendingRow, Status
 
 STARTUP = 10  # trials at random before the model of Optuna's sampler decides
-QUALITY, COST = "quality", "work an atom"
+Some = TypeVar("Some", bound=PendingRow)
+QUALITY, COST = "quality", "work per atom"
+RELAXATION, SAMPLES = "relaxation", "samples"  # parts that are no generators
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
@@ -32,7 +37,7 @@ class Trial:
     Attributes:
         values: of the tuned fields.
         quality: see `quality`; None while it is under way.
-        cost: work an atom, likewise.
+        cost: work per atom, likewise.
     """
 
     values: Mapping[str, float]
@@ -83,11 +88,15 @@ def _distribution(value: float, low: float, high: float) -> BaseDistribution:
     return FloatDistribution(low, high, log=low > 0 and high / low >= 10)
 
 
-def quality(rows: Sequence[Mapping[str, Any]], bar: float) -> float:
-    """Mean over a batch of exp(−E_d/bar), 1 on the hull and below; what did not relax counts nothing."""
-    return float(
-        np.mean([math.exp(-max(0.0, row["e_d"]) / bar) if row["status"] == "relaxed" else 0.0 for row in rows])
-    )
+def quality(rows: Sequence[HistoryRow], reward_threshold: float) -> float:
+    """Mean over a batch of exp(−E_d/threshold), 1 on the hull and below; what did not relax counts nothing."""
+    return float(np.mean([_reward(row, reward_threshold) for row in rows]))
+
+
+def _reward(row: HistoryRow, reward_threshold: float) -> float:
+    if row.status != Status.RELAXED or row.e_d is None:
+        return 0.0
+    return math.exp(-max(0.0, row.e_d) / reward_threshold)
 
 
 def chosen(trials: Sequence[Trial], ranges: Mapping[str, Range]) -> Trial:
@@ -114,23 +123,22 @@ class Tuner:
 
     Args:
         tuning: what is tuned.
-        groups: name of a part -> its settings as configured; ``samples`` stands for the policy.
+        groups: part -> its settings as configured; ``samples`` stands for the policy.
         rows: results in the order of their names.
-        bar: eV/atom, scale of E_d, see `quality`.
-        cost: work an atom of one row.
+        reward_threshold: eV/atom, scale of E_d, see `quality`.
+        cost: work per atom of one candidate.
     """
 
     def __init__(
         self,
         tuning: Tuning,
         groups: Mapping[str, Settings],
-        rows: Sequence[Mapping[str, Any]],
-        bar: float,
-        cost: Callable[[Mapping[str, Any]], float],
+        rows: Sequence[HistoryRow],
+        reward_threshold: float,
+        cost: Callable[[HistoryRow], float],
     ) -> None:
-        self.groups, self.bar, self.cost = groups, bar, cost
-        self.ranges: dict[str, Mapping[str, Range]] = {part: getattr(tuning, part) for part in PARTS}
-        self.ranges["samples"] = {} if tuning.samples is None else {"samples": tuning.samples}
+        self.groups, self.reward_threshold, self.cost = groups, reward_threshold, cost
+        self.ranges = tuning.parts
         self.trials = {part: list(self._read(part, rows)) for part in self.ranges}
 
     def next(self, part: str, seed: int) -> Settings:
@@ -142,7 +150,7 @@ class Tuner:
         self.trials[part].append(Trial(values))
         return changed(group, values)
 
-    def under_way(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    def note_pending(self, rows: Sequence[PendingRow]) -> None:
         """Note batches that have no results yet."""
         for part in self.trials:
             self.trials[part] += [Trial(values) for values, _ in self._batches(part, rows)]
@@ -151,31 +159,26 @@ class Tuner:
         """All batches of a part as a study."""
         return make_study(self.groups[part], self.ranges[part], self.trials[part])
 
-    def _read(self, part: str, rows: Sequence[Mapping[str, Any]]) -> Iterator[Trial]:
+    def _read(self, part: str, rows: Sequence[HistoryRow]) -> Iterator[Trial]:
         for values, batch in self._batches(part, rows):
-            yield Trial(values, quality(batch, self.bar), float(np.mean([self.cost(row) for row in batch])))
+            cost = float(np.mean([self.cost(row) for row in batch]))
+            yield Trial(values, quality(batch, self.reward_threshold), cost)
 
-    def _batches(
-        self, part: str, rows: Sequence[Mapping[str, Any]]
-    ) -> list[tuple[dict[str, float], list[Mapping[str, Any]]]]:
+    def _batches(self, part: str, rows: Sequence[Some]) -> list[tuple[dict[str, float], list[Some]]]:
         """The tuned values and the rows of all batches of a part; none if nothing is tuned."""
-        batches: dict[Any, tuple[dict[str, float], list[Mapping[str, Any]]]] = {}
+        batches: dict[str | int, tuple[dict[str, float], list[Some]]] = {}
         for row in rows if self.ranges[part] else ():
-            used = (
-                stored_values(row, part, self.ranges[part]) if row["stage"] == _STAGES.get(part, row["stage"]) else None
-            )
+            used = stored_values(row, part, self.ranges[part])
             if used is not None:
-                name = row["round" if part == "samples" else "task"]
-                batches.setdefault(name, (used, []))[1].append(row)
+                batches.setdefault(row.round if part == SAMPLES else row.task, (used, []))[1].append(row)
         return list(batches.values())
 
 
-_STAGES = {"generation": "generated", "inpainting": "inpainted", "samples": "inpainted"}
-
-
-def stored_values(row: Mapping[str, Any], part: str, ranges: Mapping[str, Range]) -> dict[str, float] | None:
+def stored_values(row: PendingRow, part: str, ranges: Mapping[str, Range]) -> dict[str, float] | None:
     """Values of the tuned fields with which a candidate was made; None if it was made without some of them."""
-    if part == "samples":
-        return {"samples": row["samples"]}
-    group = json.loads(row["relaxation" if part == "relaxation" else "sampler"])
+    if part == SAMPLES:
+        return {SAMPLES: row.samples} if row.role == Role.FROM_HOST and row.samples is not None else None
+    if part in GENERATORS and row.generator != part:
+        return None
+    group = json.loads(row.relaxation_settings if part == RELAXATION else row.generator_settings)
     return {name: group[name] for name in ranges} if set(ranges) <= set(group) else None

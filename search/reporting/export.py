@@ -17,7 +17,7 @@ from pymatgen.io.res import ResIO
 from pymatgen.io.vasp import Poscar
 
 from search.storage.cif import crystal_name, write_cif
-from search.storage.results import required
+from search.storage.rows import unpack_or_raise
 
 Row = Mapping[str, Any]
 
@@ -38,7 +38,7 @@ def export(best: pd.DataFrame, kind: str, folder: Path) -> list[Path]:
 
 def about(row: Row) -> dict[str, Any]:
     """What goes along with a crystal where the format has room: eV/atom, space group, and where it came from."""
-    keys = ("candidate", "formula", "e_d", "space_group", "stage", "parent", "potential", "reference")
+    keys = ("candidate", "formula", "e_d", "space_group", "role", "parent", "potential", "reference")
     return {key: row[key] for key in keys if isinstance(row[key], str) or pd.notna(row[key])}
 
 
@@ -56,11 +56,11 @@ def _each(ending: str, write_one: Callable[[Row, Path], None]) -> Callable[[list
 
 def _poscar(row: Row, path: Path) -> None:
     comment = f"{row['formula']} {row['space_group']} E_d {1e3 * row['e_d']:.1f} meV/atom {row['candidate']}"
-    Poscar(required(row["final"]).to_pymatgen(), comment=comment, sort_structure=True).write_file(path)
+    Poscar(unpack_or_raise(row["final"]).to_pymatgen(), comment=comment, sort_structure=True).write_file(path)
 
 
 def _res(row: Row, path: Path) -> None:
-    crystal = required(row["final"])
+    crystal = unpack_or_raise(row["final"])
     notes = [f"{key} {value}" for key, value in about(row).items()]
     data = {"seed": row["candidate"], "pressure": row["pressure"], "rems": notes}
     entry = ComputedStructureEntry(crystal.to_pymatgen(), row["energy"] * len(crystal), data=data)
@@ -68,7 +68,7 @@ def _res(row: Row, path: Path) -> None:
 
 
 def _atoms(row: Row) -> Any:
-    crystal = required(row["final"])
+    crystal = unpack_or_raise(row["final"])
     atoms = crystal.to_ase()
     atoms.calc = SinglePointCalculator(atoms, energy=row["energy"] * len(crystal))
     return atoms
@@ -96,7 +96,9 @@ def _ase_db(rows: list[Row], folder: Path) -> list[Path]:
 def _optimade(rows: list[Row], folder: Path) -> list[Path]:
     resources = []
     for row in rows:
-        resource: dict[str, Any] = OptimadeStructureAdapter.get_optimade_structure(required(row["final"]).to_pymatgen())
+        resource: dict[str, Any] = OptimadeStructureAdapter.get_optimade_structure(
+            unpack_or_raise(row["final"]).to_pymatgen()
+        )
         resource["id"] = row["candidate"]
         resource["attributes"] |= {f"_hostguide_{key}": value for key, value in about(row).items()}
         resources.append(resource)
@@ -110,7 +112,7 @@ def _plain(value: Any) -> Any:
 
 
 FORMATS: dict[str, Callable[[list[Row], Path], list[Path]]] = {
-    "cif": _each("cif", lambda row, path: write_cif(required(row["final"]), path)),
+    "cif": _each("cif", lambda row, path: write_cif(unpack_or_raise(row["final"]), path)),
     "poscar": _each("vasp", _poscar),
     "res": _each("res", _res),
     "extxyz": _extxyz,

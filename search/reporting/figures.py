@@ -13,10 +13,11 @@ from pymatgen.core import Composition
 from pymatgen.util.string import htmlify
 
 from model.crystals.crystal import Crystal
+from model.generators.interface import Role
 from model.thermodynamics.stability import Stability
-from search.storage.results import TIMINGS, required
+from search.storage.rows import unpack_or_raise
 
-STAGES = {"generated": "#2f6fde", "inpainted": "#e8710a"}
+COLOURS = {Role.NEW: "#2f6fde", Role.FROM_HOST: "#e8710a"}
 REFERENCE = "#7d8590"
 CURVES = 8  # compositions whose progress is drawn
 
@@ -28,7 +29,7 @@ def relaxed(frame: pd.DataFrame) -> pd.DataFrame:
 
 def cpu_seconds(frame: pd.DataFrame) -> pd.Series:
     """CPU time of each candidate in s: made, relaxed and judged, each on one core."""
-    return frame[list(TIMINGS)].fillna(0).sum(axis=1)
+    return frame[["seconds_generate", "seconds_relax", "seconds_analyse"]].fillna(0).sum(axis=1)
 
 
 def hull(frame: pd.DataFrame, stability: Stability) -> go.Figure | None:
@@ -84,13 +85,13 @@ def _line(rows: pd.DataFrame, stability: Stability, elements: list[str]) -> go.F
         marker={"symbol": "square-open", "size": 7, "color": REFERENCE},
         hovertemplate="%{text}<extra>known</extra>",
     )
-    for stage, colour in STAGES.items():
-        some = rows[rows["stage"] == stage]
+    for role, colour in COLOURS.items():
+        some = rows[rows["role"] == role]
         figure.add_scatter(
             x=[_fraction(formula, other) for formula in some["formula"]],
             y=[_formation(stability, formula) + e_d for formula, e_d in zip(some["formula"], some["e_d"], strict=True)],
             mode="markers",
-            name=stage,
+            name=role,
             marker={"color": colour, "size": 7, "opacity": 0.65},
             **_hover(some),
         )
@@ -238,14 +239,14 @@ def funnel(frame: pd.DataFrame) -> go.Figure:
 def symmetry(frame: pd.DataFrame) -> go.Figure:
     """Share of relaxed crystals above P1 and P-1 by number of atoms, generated against inpainted (CHGGen, Fig. 4f)."""
     figure = go.Figure()
-    for stage, colour in STAGES.items():
-        rows = relaxed(frame)[lambda rows, stage=stage: rows["stage"] == stage]
+    for role, colour in COLOURS.items():
+        rows = relaxed(frame)[lambda rows, role=role: rows["role"] == role]
         symmetric = (rows["space_group_number"].fillna(1) > 2).groupby(rows["n_atoms"])
         share, count = symmetric.mean(), symmetric.size()
         figure.add_bar(
             x=share.index.tolist(),
             y=(100 * share).tolist(),
-            name=stage,
+            name=role,
             marker={"color": colour},
             text=count.tolist(),
             hovertemplate="%{x} atoms: %{y:.0f} % of %{text}<extra></extra>",
@@ -259,19 +260,19 @@ def symmetry(frame: pd.DataFrame) -> go.Figure:
 def changes(frame: pd.DataFrame) -> go.Figure:
     """How far candidates were from their minima: energy, and how far an atom went (CHGGen, Fig. 4a, b)."""
     figure = make_subplots(1, 2)
-    for stage, colour in STAGES.items():
-        rows = relaxed(frame)[lambda rows, stage=stage: rows["stage"] == stage]
+    for role, colour in COLOURS.items():
+        rows = relaxed(frame)[lambda rows, role=role: rows["role"] == role]
         energy = (rows["energy_initial"] - rows["energy"]).clip(0, 0.6)
         ways = [
-            min(2.0, furthest_way(required(a), required(b)))
+            min(2.0, furthest_way(unpack_or_raise(a), unpack_or_raise(b)))
             for a, b in zip(rows["initial"], rows["final"], strict=True)
         ]
         for column, (values, width) in enumerate(((energy, 0.02), (ways, 0.05)), start=1):
             figure.add_trace(
                 go.Histogram(
                     x=list(values),
-                    name=stage,
-                    legendgroup=stage,
+                    name=role,
+                    legendgroup=role,
                     showlegend=column == 1,
                     opacity=0.6,
                     marker={"color": colour},

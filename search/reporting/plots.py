@@ -34,7 +34,8 @@ from search.reporting.tuning_plots import plot_tuning
 from search.storage.cif import conventional_cell
 from search.storage.paths import RunPath
 from search.storage.ranking import rank
-from search.storage.results import load_results, required
+from search.storage.results import load_results
+from search.storage.rows import unpack_or_raise
 
 Format = Literal["png", "svg", "pdf"]
 WIDTH, HEIGHT = 3.4, 2.6  # inches: one column of a journal
@@ -85,7 +86,7 @@ def plot_run(run: RunPath, out: Path, kind: Format = "png") -> list[Path]:
     paths = [_save(drawing, out / f"{name}.{kind}") for name, drawing in drawings.items()]
     row = best.iloc[0]
     title = f"{row['formula']}, {row['space_group']}, E_d {1e3 * row['e_d']:+.1f} meV/atom"
-    paths.append(draw_crystal(required(row["final"]), title, out / f"best.{kind}"))
+    paths.append(draw_crystal(unpack_or_raise(row["final"]), title, out / f"best.{kind}"))
     return paths + (plot_tuning(config, run, out) if config.tuning != Tuning() else [])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import defaultdict
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
@@ -28,7 +28,8 @@ from search.reporting import figures
 from search.storage.cif import cif_text, conventional_cell, crystal_name
 from search.storage.paths import RunPath
 from search.storage.ranking import rank
-from search.storage.results import load_results, required
+from search.storage.results import load_results
+from search.storage.rows import unpack_or_raise
 from search.studies import second_opinion
 
 VIEWER = Path(__file__).parent / "vendor" / "3Dmol-min.js"
@@ -82,7 +83,7 @@ def build_report(run: RunPath, *, live: bool = False, known: dict[str, dict[str,
         crystals=_safe(json.dumps({candidate: known[candidate] for candidate in opened["candidate"]})),
         plotly=get_plotlyjs(),
         viewer=VIEWER.read_text(),
-        made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=version("hostguide"),
         live=live,
     )
@@ -143,7 +144,7 @@ def _lineage(row: dict[Any, Any]) -> str:
 
 def _crystal(row: dict[Any, Any], config: SearchConfig) -> dict[str, Any]:
     """What the page needs to show a crystal and to offer it as CIF."""
-    crystal = required(row["final"])
+    crystal = unpack_or_raise(row["final"])
     shown = Crystal.from_pymatgen(conventional_cell(crystal)).wrapped()
     facts = _table_row(row)
     return {

@@ -13,7 +13,7 @@ from model.thermodynamics.stability import Stability
 def results_table(best: pd.DataFrame) -> Table:
     """Ranked candidates for the terminal."""
     table = Table(title="Lowest decomposition energies (CHGNet)", title_justify="left")
-    for name in ("#", "formula", "atoms", "space group", "E_d meV/atom", "stage", "host group", "decomposes into"):
+    for name in ("#", "formula", "atoms", "space group", "E_d meV/atom", "role", "host group", "decomposes into"):
         table.add_column(name, justify="right" if name in ("#", "atoms", "E_d meV/atom") else "left")
     for position, row in enumerate(best.to_dict("records"), start=1):
         table.add_row(
@@ -22,7 +22,7 @@ def results_table(best: pd.DataFrame) -> Table:
             str(row["n_atoms"]),
             _text(row["space_group"]),
             f"{round(1e3 * row['e_d'], 1) + 0.0:.1f}",
-            row["stage"],
+            row["role"],
             _text(row["framework_space_group"]),
             " + ".join(f"{share:.2f} {name}" for name, share in row["products"].items()),
         )

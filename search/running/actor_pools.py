@@ -1,4 +1,4 @@
-"""The actors of a search: how many there are, on what they run, and what a person should know about it."""
+"""The actors of a search: how many there are, on what they run, and what the user should know about it."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from model.thermodynamics.reference import Reference
 from search.config import SearchConfig
 from search.planning.planner import Planner
 from search.planning.prepare import hull_energies
+from search.running.steps import Step
 
-STEPS = ("plan", "generate", "relax", "judge")
-RELAXERS_A_SYMMETRIZER = 4  # symmetry and E_d take a tenth to a quarter of the time that the relaxation takes
+RELAXERS_PER_ANALYSER = 4  # symmetry and E_d take a tenth to a quarter of the time that the relaxation takes
 RECOUNT = 10.0  # s between two looks at what the cluster has
 PATIENCE = 300.0  # s without work, after which a cluster gets an actor's place back
 
 
-class Crew:
-    """One pool a step: planner, generators, relaxers, symmetrizers.
+class ActorPools:
+    """One pool per step: planner, crystal makers, relaxers, analysers.
 
     Args:
         config: the search.
         reference: phases of the system.
         found: what Ray has at the start.
-        actors: classes of generator, relaxer and symmetrizer, see `actors.workers`.
+        actors: classes of crystal maker, relaxer and analyser, see `actors.workers`.
 
     Attributes:
-        pools: one a step.
+        pools: by step.
         devices: of the actors of each step, GPU or CPU.
         notes: what a person should know, in the order in which it turned out.
 
@@ -51,7 +51,7 @@ class Crew:
         self._counted = time.monotonic()
         self.metrics = Metrics()
         arguments = _arguments(config, reference, "cuda" if self.on_gpu else "cpu")
-        # Generators on a CPU, symmetrizers and the planner are busy for a part of the time only: they share the
+        # Crystal makers on a CPU, analysers and the planner are busy for a part of the time only: they share the
         # relaxers' cores.
         light = {"num_cpus": 0, "scheduling_strategy": "SPREAD"}
         options = (light, {"num_cpus": 0, "num_gpus": 1} if self.on_gpu else light, {"num_cpus": 1}, light)
@@ -59,17 +59,17 @@ class Crew:
         self.pools = {
             step: Pool(cls, count=count, options=some, arguments=given, seconds=seconds)
             for step, cls, count, some, given in zip(
-                STEPS, (Planner, *actors), self._limits(), options, arguments, strict=True
+                Step, (Planner, *actors), self._limits(), options, arguments, strict=True
             )
         }
-        self.devices = {step: "GPU" if "num_gpus" in some else "CPU" for step, some in zip(STEPS, options, strict=True)}
+        self.devices = {step: "GPU" if "num_gpus" in some else "CPU" for step, some in zip(Step, options, strict=True)}
 
     def wait(self, seconds: float) -> set[Any]:
         """References that are ready, after at most ``seconds``."""
         return wait_any(list(self.pools.values()), seconds)
 
-    def staff(self, waiting: Mapping[str, int]) -> None:
-        """Start and let go actors as the cluster grows, shrinks or has nothing to do; ``waiting`` jobs a step.
+    def scale(self, waiting: Mapping[Step, int]) -> None:
+        """Start and let go actors as the cluster grows, shrinks or has nothing to do; ``waiting`` jobs per step.
 
         Raises:
             RuntimeError: actors cannot start.
@@ -78,14 +78,14 @@ class Crew:
             self._recount()
         patience = PATIENCE if self.on_cluster else math.inf
         for (step, pool), limit in zip(self.pools.items(), self._limits(), strict=True):
-            pool.staff(limit, waiting=waiting[step], patience=patience)
+            pool.scale(limit, waiting=waiting[step], patience=patience)
             starting, idle = pool.size - pool.started, pool.idle
-            self.metrics.staff(step, busy=pool.started - idle, idle=idle, starting=starting, waiting=waiting[step])
+            self.metrics.actors(step, busy=pool.started - idle, idle=idle, starting=starting, waiting=waiting[step])
 
     def short_of_memory(self) -> None:
         """An actor was ended for memory: others may have been, whatever they do."""
         for pool in self.pools.values():
-            pool.doubt()
+            pool.suspect()
 
     def close(self) -> None:
         """End all actors, and ask for no more machines: what was asked for outlives the search."""
@@ -103,28 +103,28 @@ class Crew:
             )
 
     def _limits(self) -> tuple[int, int, int, int]:
-        """How many planners, generators, relaxers and symmetrizers there may be; one of each is always wanted."""
-        relaxers = max(1, min(self.resources.relaxers or self.found.cpus, self.found.cpus))
-        generators = min(self.resources.generators, self.found.gpus) if self.on_gpu else self.resources.generators
-        return 1, max(1, generators), relaxers, math.ceil(relaxers / RELAXERS_A_SYMMETRIZER)
+        """How many planners, crystal makers, relaxers and analysers there may be; one of each is always wanted."""
+        relaxers = max(1, min(self.resources.relax_actors or self.found.cpus, self.found.cpus))
+        makers = min(self.resources.generate_actors, self.found.gpus) if self.on_gpu else self.resources.generate_actors
+        return 1, max(1, makers), relaxers, math.ceil(relaxers / RELAXERS_PER_ANALYSER)
 
     def _check(self, config: SearchConfig) -> None:
         """Errors and notes about what is asked for and what there is."""
         resources, found = self.resources, self.found
         if config.models.device == "cuda" and not self.on_gpu:
             raise ValueError("models.device: cuda was asked for, but Ray sees no GPU; use auto or cpu")
-        if self.on_gpu and resources.generators > found.gpus:
+        if self.on_gpu and resources.generate_actors > found.gpus:
             raise ValueError(
-                f"resources.generators: {resources.generators} asked for, but there are {found.gpus} GPUs and each "
-                f"takes a whole one; use at most {found.gpus}"
+                f"resources.generate_actors: {resources.generate_actors} asked for, but there are {found.gpus} GPUs "
+                f"and each takes a whole one; use at most {found.gpus}"
             )
         if config.models.device == "auto" and not self.on_gpu:
             self.notes.append("Ray sees no GPU: the diffusion model runs on CPU")
-        wanted = resources.relaxers or 1
+        wanted = resources.relax_actors or 1
         if wanted <= found.cpus:
             return
         if not self.on_cluster:
-            raise ValueError(f"resources.relaxers: {wanted} asked for, but there are {found.cpus} CPUs")
+            raise ValueError(f"resources.relax_actors: {wanted} asked for, but there are {found.cpus} CPUs")
         self.notes.append(
             f"{wanted} relaxers are wanted and the cluster has {found.cpus} CPUs; more are used as machines join"
         )
@@ -132,7 +132,7 @@ class Crew:
 
 
 def _arguments(config: SearchConfig, reference: Reference, device: str) -> tuple[dict[str, Any], ...]:
-    """Arguments of planner, generators, relaxers and symmetrizers."""
+    """Arguments of planner, crystal makers, relaxers and analysers."""
     models = config.models
     return (
         {"config": config, "reference": reference},
@@ -147,7 +147,7 @@ def _arguments(config: SearchConfig, reference: Reference, device: str) -> tuple
             "reference": reference,
             "elements": config.compositions.elements,
             "guests": config.frameworks.guests,
-            "ladder": config.frameworks.ladder,
+            "tolerances": config.frameworks.tolerances,
             "screening": config.screening,
         },
     )

@@ -24,57 +24,76 @@ import pyarrow as pa
 from actors.cluster import connected
 from actors.pool import Done, Failed, Pool
 from actors.workers import ACTORS
+from model.relaxation.relax import Relaxation
+from model.stages import Made, Rejected
 from model.thermodynamics.reference import Reference
 from search.config import SearchConfig
 from search.planning.campaign import check_beginning
 from search.planning.frameworks import frameworks_from_files
-from search.planning.prepare import describe_reference, remember, same_search
-from search.planning.tasks import Task
-from search.running.actor_pools import STEPS, Crew
+from search.planning.prepare import same_search, write_run_metadata
+from search.planning.tasks import Task, candidate_name
+from search.running.actor_pools import ActorPools
 from search.running.journal import Attempt, Attempts, Journal
-from search.running.pipeline import alone, failed_rows, take_out, task_rows
-from search.running.progress import SHOWN, Progress
+from search.running.pipeline import Provenance, failed_rows, guests_to_remove, task_rows
+from search.running.progress import Progress, Shown
 from search.running.rounds import Question, Rounds
-from search.running.statistics import Tally
+from search.running.statistics import RunStatistics
+from search.running.steps import NEXT, Step
 from search.running.writer import Writer
 from search.storage.lock import locked
 from search.storage.paths import RunPath
 from search.storage.results import DamagedPart, ResultStore, write_json
+from search.storage.rows import Row
 
 LOOK_SECONDS = 0.5  # between two looks at the actors
 WAIT_SECONDS = 0.5  # for something to come back
 WRITING_SECONDS = 0.02  # until it is looked again whether a part is written
 DRAIN_SECONDS = 2.0  # after the first signal; `ray job stop` leaves three
-NEXT = {"generate": "relax", "relax": "judge"}
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class Job:
-    """A task on its way, with what the stages so far have returned.
+    """A task on its way, with what the steps so far have returned.
 
     Attributes:
         task: the task, or one candidate of it that goes on alone.
-        candidate: the number of that one.
+        alone: the number of that one.
         attempt: what failed so far.
+        step: the next one.
+        made: what generation returned, one result per candidate.
+        relaxed: what relaxation returned, likewise.
         seconds: of calls, by step.
     """
 
     task: Task
-    candidate: int | None = None
+    alone: int | None = None
     attempt: Attempt = field(default_factory=Attempt)
-    step: str = "generate"
-    outcomes: list[Any] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
+    step: Step = Step.GENERATE
+    made: Sequence[Made] = ()
+    relaxed: Sequence[Relaxation | Rejected] = ()
+    seconds: dict[Step, float] = field(default_factory=dict)
+
+    def only(self, number: int, attempt: Attempt) -> Job:
+        """One of its candidates, which goes on alone: all results so far are lists with one entry per candidate."""
+        here = slice(number, number + 1)
+        return Job(
+            task=self.task.only(number),
+            alone=number,
+            attempt=attempt,
+            step=self.step,
+            made=self.made[here],
+            relaxed=self.relaxed[here],
+        )
 
     @property
-    def name(self) -> dict[str, Any]:
-        """Whom a line of the journal is about."""
+    def name(self) -> dict[str, str]:
+        """What a line of the journal is about."""
         task = {"task": self.task.identity, "step": self.step}
-        return task if self.candidate is None else {**task, "candidate": f"{self.task.identity}-{self.candidate:02d}"}
+        return task if self.alone is None else {**task, "candidate": candidate_name(self.task.identity, self.alone)}
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SearchOutcome:
     """How a search ended."""
 
     finished: bool
@@ -91,7 +110,7 @@ def run_search(
     *,
     report: Callable[[Progress], None] = lambda progress: None,
     actors: Sequence[type] = ACTORS,
-) -> Outcome:
+) -> SearchOutcome:
     """Run or resume a search.
 
     Args:
@@ -99,7 +118,7 @@ def run_search(
         run: folder of the run, or its place in an object store; what it holds already is kept and not repeated.
         reference: phases of the system.
         report: called with the progress about once a second.
-        actors: classes of generator, relaxer and symmetrizer.
+        actors: classes of crystal maker, relaxer and analyser.
 
     Raises:
         ValueError: the generators have nothing to begin with, the folder holds another search, another process is at
@@ -112,60 +131,62 @@ def run_search(
     with ExitStack() as stack:
         check = stack.enter_context(locked(run))
         same_search(run, config, reference)
-        remember(run, config, reference)
+        write_run_metadata(run, config, reference)
         found = stack.enter_context(connected(config.resources.address))
         stop = stack.enter_context(_signals())
-        crew = Crew(config, reference, found, actors)
-        stack.callback(crew.close)
-        driver = Driver(config, run, reference, crew, report, check)
+        pools = ActorPools(config, reference, found, actors)
+        stack.callback(pools.close)
+        driver = Driver(config, run, reference, pools, report, check)
         stack.callback(driver.close)
         return driver.run(stop)
 
 
 class Driver:
-    """One search with one crew."""
+    """One search with its actors."""
 
     def __init__(
         self,
         config: SearchConfig,
         run: RunPath,
         reference: Reference,
-        crew: Crew,
+        pools: ActorPools,
         report: Callable[[Progress], None] = lambda progress: None,
         check: Callable[[], None] = lambda: None,
     ) -> None:
-        self.config, self.crew, self.report, self.check, self.folder = config, crew, report, check, run
+        self.config, self.actors, self.report, self.check, self.folder = config, pools, report, check, run
         self.store, self.journal, self.attempts = ResultStore(run), Journal(run), Attempts(run)
-        self.judged_by = {"potential": config.models.potential, "reference": describe_reference(reference)}
+        self.provenance = Provenance.of(config, reference)
         self.progress = Progress(expected=config.candidates)
         self.rounds = Rounds(config, self.store)
-        self.before: set[str] = set()  # tasks that were stored before this start
-        self.queues: dict[str, list[tuple[int, int, Any]]] = {step: [] for step in STEPS}  # heaps
-        self.parts: dict[str, dict[int, list[dict[str, Any]]]] = {}  # split task -> rows of its candidates
-        self.writer, self.tally = Writer(self.store), Tally(crew)
+        self._stored_before: set[str] = set()  # tasks that were stored before this start
+        self.queues: dict[Step, list[tuple[int, int, Job | Question]]] = {step: [] for step in Step}  # heaps
+        self.parts: dict[str, dict[int, list[Row]]] = {}  # split task -> rows of its candidates
+        self.writer, self.statistics = Writer(self.store), RunStatistics(pools)
         self._order, self._looked = itertools.count(), -math.inf
 
-    def run(self, stop: threading.Event) -> Outcome:
+    def run(self, stop: threading.Event) -> SearchOutcome:
         """Work until all rounds are stored or ``stop`` is set."""
-        actors = {step: pool.limit for step, pool in self.crew.pools.items()}
+        actors = {step: pool.limit for step, pool in self.actors.pools.items()}
         self.journal.note("started", rounds=self.rounds.count, actors=actors)
         self.store.tidy()
-        self.before = self.store.tasks()
-        self.rounds.begin(self.before)
-        for task in self.before:  # the start before may have ended between storing a task and forgetting what failed
+        self._stored_before = self.store.tasks()
+        self.rounds.begin(self._stored_before)
+        for (
+            task
+        ) in self._stored_before:  # the start before may have ended between storing a task and forgetting what failed
             self.attempts.forget(task)
         try:
             while not (self.rounds.finished or stop.is_set()):
                 recovered = self._recover()
                 self._ask()
-                self._turn(STEPS, 0.0 if recovered else WAIT_SECONDS)
+                self._turn(list(Step), 0.0 if recovered else WAIT_SECONDS)
             self._drain()
         except RuntimeError as error:  # nothing is wrong with the disk: say what there is to say
             self._note(str(error))
             self._end()
             raise
         summary = self._end()
-        return Outcome(self.rounds.finished, self.progress.done, summary["seconds"], self.rounds.enough, summary)
+        return SearchOutcome(self.rounds.finished, self.progress.done, summary["seconds"], self.rounds.enough, summary)
 
     def close(self) -> None:
         """End what runs beside the loop."""
@@ -176,7 +197,7 @@ class Driver:
         """What this start has done; docs/results.md explains it."""
         progress = self.progress
         ended = {"finished": self.rounds.finished, "candidates": progress.done, "resumed": progress.resumed}
-        return ended | self.tally.summary() | {"notes": progress.notes}
+        return ended | self.statistics.summary() | {"notes": progress.notes}
 
     # --- planning -----------------------------------------------------------------------------------------------------
 
@@ -193,7 +214,7 @@ class Driver:
         """Have the next round planned, when it is time."""
         question = self.rounds.ask()
         if question is not None:
-            self._enqueue("plan", question.number, question)
+            self._enqueue(Step.PLAN, question.number, question)
 
     def _planned(self, question: Question, outcome: Done | Failed) -> None:
         """Take over the tasks of a round that are stored already, and queue the rest."""
@@ -201,10 +222,10 @@ class Driver:
             self._not_planned(question, outcome)
             return
         tasks = self.rounds.planned(question, outcome.value)
-        found = self.store.planned_each(self.before.intersection(task.identity for task in tasks))
+        found = self.store.histories(self._stored_before.intersection(task.identity for task in tasks))
         for task in tasks:
             if task.identity not in found or not self._take_over(task, found[task.identity]):
-                self._go_on(Job(task, attempt=self.attempts.of(task.identity)))
+                self._go_on(Job(task=task, attempt=self.attempts.of(task.identity)))
         if tasks:
             self.progress.round = question.number
 
@@ -212,10 +233,10 @@ class Driver:
         """Ask again, and tell everything before."""
         number, attempt = question.number, question.attempt
         attempt.count(outcome.cause, outcome.message)
-        self.journal.note("failed", round=number, step="plan", cause=outcome.cause, message=outcome.message)
+        self.journal.note("failed", round=number, step=Step.PLAN, cause=outcome.cause, message=outcome.message)
         if attempt.too_often:
             raise RuntimeError(f"round {number} cannot be planned: {outcome.message}")
-        self.tally.retries[f"plan {outcome.cause}"] += 1
+        self.statistics.retries[f"{Step.PLAN} {outcome.cause}"] += 1
         self.rounds.tell_again()
 
     def _take_over(self, task: Task, rows: Future[pa.Table]) -> bool:
@@ -226,26 +247,26 @@ class Driver:
             aside = self.store.set_aside(task.identity)
             self._note(f"{error.args[0]} It is now {aside}.", task=task.identity)
             return False
-        self.progress.resumed += len(task.plans)
+        self.progress.resumed += len(task)
         return True
 
     # --- one turn of the loop -----------------------------------------------------------------------------------------
 
-    def _turn(self, steps: Sequence[str], seconds: float) -> None:
+    def _turn(self, steps: Sequence[Step], seconds: float) -> None:
         """Give out jobs of ``steps``, wait for something to come back, and see to it."""
         if time.monotonic() - self._looked > LOOK_SECONDS:
             self._look_around()
         for step in steps:
-            self._dispatch(step, self.queues[step], self.crew.pools[step])
-        ready = self.crew.wait(min(seconds, WRITING_SECONDS) if self.writer.busy else seconds)
-        for step, pool in self.crew.pools.items():
+            self._dispatch(step, self.queues[step], self.actors.pools[step])
+        ready = self.actors.wait(min(seconds, WRITING_SECONDS) if self.writer.busy else seconds)
+        for step, pool in self.actors.pools.items():
             for outcome in pool.collect(ready):
                 self._receive(step, outcome)
         self.writer.collect()
         self.attempts.save()
 
-    def _dispatch(self, step: str, queue: list[tuple[int, int, Any]], pool: Pool) -> None:
-        if step == "generate" and len(self.queues["relax"]) >= 2 * self.crew.pools["relax"].limit + 2:
+    def _dispatch(self, step: Step, queue: list[tuple[int, int, Job | Question]], pool: Pool) -> None:
+        if step == Step.GENERATE and len(self.queues[Step.RELAX]) >= 2 * self.actors.pools[Step.RELAX].limit + 2:
             return
         while queue and pool.idle:
             job = heapq.heappop(queue)[2]
@@ -254,31 +275,32 @@ class Driver:
     def _arguments(self, job: Job | Question) -> tuple[Any, ...]:
         if isinstance(job, Question):
             return self.rounds.arguments(job)
-        if job.step == "generate":
-            return job.task.templates, job.task.settings
-        if job.step == "relax":
-            return job.outcomes[0].crystals, None, job.task.relaxation, job.task.guests
-        return job.outcomes[1], take_out(job.task, job.outcomes[1]), job.task.found, job.task.highest
+        task = job.task
+        if job.step == Step.GENERATE:
+            return task.templates, task.generators, task.settings
+        if job.step == Step.RELAX:
+            return [one.crystal for one in job.made], None, task.relaxation, task.guests
+        return job.relaxed, guests_to_remove(task, job.relaxed), task.found_phases, task.max_parent_e_d
 
     def _look_around(self) -> None:
         """See to the actors, and tell what is to be told."""
         self._looked = time.monotonic()
-        self.crew.staff({step: len(queue) for step, queue in self.queues.items()})
-        self.tally.look()
-        for note in self.crew.notes:
+        self.actors.scale({step: len(queue) for step, queue in self.queues.items()})
+        self.statistics.look()
+        for note in self.actors.notes:
             self._note(note)
-        self.crew.notes.clear()
+        self.actors.notes.clear()
         self.journal.save()
-        missing = [pool.name for pool in self.crew.pools.values() if not pool.started]
+        missing = [pool.name for pool in self.actors.pools.values() if not pool.started]
         self.progress.message = f"waiting for {', '.join(missing)} to start" if missing else "running"
         self.report(self.progress)
 
     def _drain(self) -> None:
         """After a signal: bring home what is nearly done, and begin nothing that takes long."""
         deadline = time.monotonic() + DRAIN_SECONDS
-        queue, judge = self.queues["judge"], self.crew.pools["judge"]
-        while not self.rounds.finished and time.monotonic() < deadline and (queue or judge.started > judge.idle):
-            self._turn(["judge"], 0.1)
+        queue, pool = self.queues[Step.ANALYSE], self.actors.pools[Step.ANALYSE]
+        while not self.rounds.finished and time.monotonic() < deadline and (queue or pool.started > pool.idle):
+            self._turn([Step.ANALYSE], 0.1)
 
     def _end(self) -> dict[str, Any]:
         self.writer.finish()
@@ -291,11 +313,11 @@ class Driver:
 
     # --- what comes back ----------------------------------------------------------------------------------------------
 
-    def _receive(self, step: str, outcome: Done | Failed) -> None:
+    def _receive(self, step: Step, outcome: Done | Failed) -> None:
         job: Job | Question = outcome.job
-        self.tally.call(step, outcome)
+        self.statistics.call(step, outcome)
         if isinstance(outcome, Failed) and outcome.cause == "oom":
-            self.crew.short_of_memory()
+            self.actors.short_of_memory()
         if isinstance(job, Question):
             self._planned(job, outcome)
             return
@@ -303,76 +325,77 @@ class Driver:
         if isinstance(outcome, Failed):
             self._failed(job, outcome)
             return
-        job.outcomes.append(outcome.value)
-        if step in NEXT:
-            job.step = NEXT[step]
-            self._queue(job)
+        if step == Step.ANALYSE:
+            self._complete(job, task_rows(job.task, job.made, job.relaxed, outcome.value, self.provenance))
             return
-        self._complete(job, task_rows(job.task, *job.outcomes, judged_by=self.judged_by))
+        if step == Step.GENERATE:
+            job.made = outcome.value
+        else:
+            job.relaxed = outcome.value
+        job.step = NEXT[step]
+        self._queue(job)
 
     def _failed(self, job: Job, outcome: Failed) -> None:
-        job.attempt = self.attempts.add(job.task.identity, job.candidate, outcome.cause, outcome.message)
+        job.attempt = self.attempts.add(job.task.identity, job.alone, outcome.cause, outcome.message)
         self.journal.note(
             "failed", **job.name, cause=outcome.cause, message=outcome.message, seconds=round(outcome.seconds, 3)
         )
         if not job.attempt.too_often:
-            self.tally.retries[f"{job.step} {outcome.cause}"] += 1
+            self.statistics.retries[f"{job.step} {outcome.cause}"] += 1
         self._go_on(job)
 
     def _go_on(self, job: Job) -> None:
-        """Try again; or, after too many failures, go through a task crystal by crystal; or give a crystal up."""
+        """Try again; or, after too many failures, split a task into single crystals; or give a crystal up."""
         cause = job.attempt.too_often
         if cause is None:
             self._queue(job)
-        elif cause != "node" and len(job.task.plans) > 1:
+        elif cause != "node" and len(job.task) > 1:
             self._split(job)
         else:
-            self._complete(job, failed_rows(job.task, cause, job.attempt.message, judged_by=self.judged_by))
+            self._complete(job, failed_rows(job.task, cause, job.attempt.message, self.provenance))
 
     def _split(self, job: Job) -> None:
         """Send each candidate on alone, so that one that kills its process takes no other with it."""
-        self.tally.splits += 1
+        self.statistics.splits += 1
         self.journal.note("split", **job.name)
         self.parts[job.task.identity] = {}
-        for number in range(len(job.task.plans)):
-            attempt = self.attempts.of(job.task.identity, number)
-            outcomes = [alone(outcome, number) for outcome in job.outcomes]
-            self._go_on(Job(job.task.only(number), number, attempt, job.step, outcomes))
+        for number in range(len(job.task)):
+            self._go_on(job.only(number, self.attempts.of(job.task.identity, number)))
 
     def _queue(self, job: Job) -> None:
         self._enqueue(job.step, job.task.round, job)
 
-    def _enqueue(self, step: str, number: int, job: Job | Question) -> None:
+    def _enqueue(self, step: Step, number: int, job: Job | Question) -> None:
         """Queue something of this round: earlier rounds go first."""
         heapq.heappush(self.queues[step], (number, next(self._order), job))
 
-    def _complete(self, job: Job, rows: list[dict[str, Any]]) -> None:
+    def _complete(self, job: Job, rows: Sequence[Row]) -> None:
         """Store a task, once the rows of all its candidates are there."""
         task = job.task
-        if job.candidate is not None:
+        if job.alone is not None:
             parts = self.parts[task.identity]
-            parts[job.candidate] = rows
+            parts[job.alone] = list(rows)
             task = self.rounds.whole(task)
-            if len(parts) < len(task.plans):
+            if len(parts) < len(task):
                 return
             rows = [row for _, part in sorted(self.parts.pop(task.identity).items()) for row in part]
         self.check()
         self.writer.write(task.identity, rows, partial(self._stored, task, job.seconds))
 
-    def _stored(self, task: Task, times: Mapping[str, float], rows: pa.Table, seconds: float) -> None:
+    def _stored(self, task: Task, times: Mapping[Step, float], rows: pa.Table, seconds: float) -> None:
         """A task is on disk."""
-        self.tally.stored(self._keep(task, rows), seconds)
+        self.statistics.stored(self._keep(task, rows), seconds)
         self.attempts.forget(task.identity)
         took = {step: round(value, 3) for step, value in times.items()}
         self.journal.note("stored", task=task.identity, candidates=rows.num_rows, seconds=took)
 
-    def _keep(self, task: Task, rows: pa.Table) -> list[dict[str, Any]]:
+    def _keep(self, task: Task, rows: pa.Table) -> list[Shown]:
         """Count what stands on disk of a task."""
         self.rounds.stored(task, rows)
         return self._count(rows)
 
-    def _count(self, rows: pa.Table) -> list[dict[str, Any]]:
-        shown: list[dict[str, Any]] = rows.select(SHOWN).to_pylist()
+    def _count(self, rows: pa.Table) -> list[Shown]:
+        shown = Shown.of(rows)
         for row in shown:
             self.progress.add(row)
         return shown

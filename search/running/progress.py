@@ -2,39 +2,58 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NamedTuple
 
+import pyarrow as pa
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from model.generators.interface import Role
 from search.storage.paths import RunPath
+from search.storage.rows import Status
 
 SECONDS_BETWEEN_LINES = 15.0
 SHOWN_FORMULAS = 12
-SHOWN = ("stage", "status", "reason", "formula", "e_d", "space_group")  # of a stored candidate
+
+
+class Shown(NamedTuple):
+    """What is shown of a stored candidate: columns of the same names."""
+
+    role: str
+    status: str
+    reason: str
+    formula: str
+    e_d: float | None
+    space_group: str | None
+
+    @classmethod
+    def of(cls, rows: pa.Table) -> list[Shown]:
+        """Of all rows of a table."""
+        return list(map(cls._make, zip(*(rows.column(name).to_pylist() for name in cls._fields), strict=True)))
 
 
 @dataclass(eq=False)
 class Progress:
-    """What a person wants to see while a search runs."""
+    """What is shown while a search runs."""
 
     expected: int  # candidates of the whole search
     began: float = field(default_factory=time.monotonic)
     resumed: int = 0  # candidates that were stored before this start
-    counts: Counter[str] = field(default_factory=Counter)  # by stage and status
+    counts: Counter[str] = field(default_factory=Counter)  # by role and status
     reasons: Counter[str] = field(default_factory=Counter)  # of everything that is not relaxed
-    best: dict[str, tuple[float, str]] = field(default_factory=dict)  # formula -> (E_d, space group)
+    best: dict[str, tuple[float, str | None]] = field(default_factory=dict)  # formula -> (E_d, space group)
     round: int = 0
     message: str = "starting"
-    notes: list[str] = field(default_factory=list)  # what a person should know, in the order in which it turned out
+    notes: list[str] = field(default_factory=list)  # for the user, in the order in which they came up
 
     @property
     def done(self) -> int:
@@ -49,18 +68,15 @@ class Progress:
             return None
         return max(0, self.expected - self.done) * (time.monotonic() - self.began) / fresh
 
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Count one stored candidate, of which `SHOWN` is looked at."""
-        self.counts[f"{row['stage']} {row['status']}"] += 1
-        if row["reason"]:
-            self.reasons[row["reason"]] += 1
-        e_d = row["e_d"]
-        if (
-            e_d is not None
-            and row["status"] == "relaxed"
-            and e_d < self.best.get(row["formula"], (float("inf"), ""))[0]
-        ):
-            self.best[row["formula"]] = (e_d, row["space_group"])
+    def add(self, row: Shown) -> None:
+        """Count one stored candidate."""
+        self.counts[f"{row.role} {row.status}"] += 1
+        if row.reason:
+            self.reasons[row.reason] += 1
+        if row.e_d is None or row.status != Status.RELAXED:
+            return
+        if row.e_d < self.best.get(row.formula, (math.inf, None))[0]:
+            self.best[row.formula] = (row.e_d, row.space_group)
 
 
 @contextmanager
@@ -110,10 +126,10 @@ def line(progress: Progress) -> str:
     """Everything that matters in one line."""
     counts = progress.counts
     best = min(progress.best.items(), key=lambda item: item[1][0], default=None)
-    elapsed, inpainted = clock(time.monotonic() - progress.began), counts["inpainted relaxed"]
+    elapsed, filled = clock(time.monotonic() - progress.began), counts[f"{Role.FROM_HOST} {Status.RELAXED}"]
     parts = [
         f"[{elapsed}] {progress.message}: {progress.done}/{progress.expected} candidates",
-        f"{counts['generated relaxed'] + inpainted} relaxed ({inpainted} inpainted)",
+        f"{counts[f'{Role.NEW} {Status.RELAXED}'] + filled} relaxed ({filled} from hosts)",
         *([", ".join(f"{n} {reason}" for reason, n in progress.reasons.most_common(3))] if progress.reasons else []),
         *([f"best {best[0]} {best[1][1]} {1e3 * best[1][0]:+.1f} meV/atom"] if best else []),
         *(
@@ -127,15 +143,12 @@ def line(progress: Progress) -> str:
 
 def panel(progress: Progress, run: RunPath) -> Group:
     """Bar, funnel and best E_d of each composition."""
-    funnel = Table("stage", "relaxed", "unconverged", "rejected", "failed", box=None)
-    for stage in ("generated", "inpainted"):
-        funnel.add_row(
-            stage,
-            *(str(progress.counts[f"{stage} {status}"]) for status in ("relaxed", "unconverged", "rejected", "failed")),
-        )
+    funnel = Table("role", *Status, box=None)
+    for role in Role:
+        funnel.add_row(role, *(str(progress.counts[f"{role} {status}"]) for status in Status))
     best = Table("formula", "best E_d meV/atom", "space group", box=None)
     for formula, (e_d, group) in sorted(progress.best.items(), key=lambda item: item[1][0])[:SHOWN_FORMULAS]:
-        best.add_row(formula, f"{1e3 * e_d:+.1f}", group)
+        best.add_row(formula, f"{1e3 * e_d:+.1f}", group or "")
     bar = Table.grid()
     bar.add_row(ProgressBar(total=progress.expected, completed=progress.done, width=60))
     left = "" if progress.seconds_left is None else f", about {clock(progress.seconds_left)} left"

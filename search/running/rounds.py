@@ -11,13 +11,12 @@ import pyarrow as pa
 
 from search.config import SearchConfig
 from search.planning.campaign import known_rounds
-from search.planning.history import SPENT
-from search.planning.tasks import Task, under_way
+from search.planning.tasks import Task, pending_rows
 from search.running.journal import Attempt
-from search.storage.results import SCHEMA, DamagedPart, ResultStore
+from search.storage.results import DamagedPart, ResultStore
+from search.storage.rows import HistoryRow, PendingRow, names, schema, table_of
 
 TOLD_AT_ONCE = 20_000  # candidates, of whole rounds: more would only fill memory
-TUNED = ("task", "round", "stage", "sampler", "relaxation", "samples")
 
 
 @dataclass(eq=False)
@@ -64,8 +63,6 @@ class Rounds:
         self._told = 0  # rounds that the planner knows
         self._asked = False  # whether the planner is at work
         self._attempt = Attempt()
-        tuned = any(ranges for _, ranges in config.tuning)
-        self._spent = [*SPENT, *(TUNED if tuned else ())]
 
     @property
     def finished(self) -> bool:
@@ -79,7 +76,7 @@ class Rounds:
         lookahead from the last one that was begun were complete.
         """
         self._stored = _by_round(tasks)
-        self._recoverable = min(self.count, max(self._stored, default=0) - self.config.policy.lookahead)
+        self._recoverable = min(self.count, max(self._stored, default=0) - self.config.policy.rounds_ahead)
         self.recovering = self._recoverable > 0
 
     def recover(self) -> pa.Table | None:
@@ -95,7 +92,7 @@ class Rounds:
         if rows is None:
             self.recovering = False
             return None
-        self._open[number], self._rows[number], self._plans[number] = {}, [rows], rows.select(self._spent)
+        self._open[number], self._rows[number], self._plans[number] = {}, [rows], rows.select(names(PendingRow))
         return rows
 
     def ask(self) -> Question | None:
@@ -136,9 +133,8 @@ class Rounds:
             self._end(question.number, answer)
             return []
         number, self._attempt = question.number, Attempt()
-        self._plans[number] = pa.Table.from_pylist(
-            under_way(answer), schema=pa.schema([SCHEMA.field(name) for name in self._spent])
-        )
+        pending = pending_rows(answer, with_settings=not self.config.tuning.is_empty)
+        self._plans[number] = table_of(pending, PendingRow)
         self._open[number], self._rows[number] = {task.identity: task for task in answer}, []
         return answer
 
@@ -167,14 +163,14 @@ class Rounds:
     def _rows_of(self, number: int) -> pa.Table:
         parts = self._rows.get(number)
         if parts is None:
-            parts = [found.result() for found in self.store.planned_each(self._stored.get(number, ())).values()]
-        return pa.concat_tables(parts) if parts else SCHEMA.empty_table()
+            parts = [found.result() for found in self.store.histories(self._stored.get(number, ())).values()]
+        return pa.concat_tables(parts) if parts else schema(HistoryRow).empty_table()
 
     def _out_of_time(self) -> str | None:
         hours = self.config.policy.stop.hours
         if hours is None or time.monotonic() - self._began < 3600 * hours:
             return None
-        return f"{hours:g} hours have passed"
+        return f"time limit of {hours:g} hours reached"
 
     def _end(self, number: int, reason: str) -> None:
         self.count, self.enough = number, reason

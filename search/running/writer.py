@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from typing import Any
 
 import pyarrow as pa
 
 from search.storage.results import ResultStore
+from search.storage.rows import Row
 
 THREADS = 16  # a store takes its time for each part, and takes many at once
 
@@ -32,14 +32,14 @@ class Writer:
         """Whether something is not stored yet."""
         return bool(self._under_way)
 
-    def write(self, task: str, rows: Sequence[Mapping[str, Any]], stored: Stored) -> None:
-        """Begin to store a task; ``stored`` will be called with its rows as `ResultStore.planned` reads them, and how
+    def write(self, task: str, rows: Sequence[Row], stored: Stored) -> None:
+        """Begin to store a task; ``stored`` will be called with its rows as `ResultStore.history` reads them, and how
         many seconds it took.
         """
         began = time.monotonic()
-        content, planned = self.store.encoded(rows)
+        content, history = self.store.encoded(rows)
         future = self._threads.submit(self.store.write, task, content)
-        self._under_way[future] = lambda: stored(planned, time.monotonic() - began)
+        self._under_way[future] = lambda: stored(history, time.monotonic() - began)
 
     def collect(self) -> None:
         """Report what is stored by now; raises OSError when something could not be."""

@@ -14,7 +14,7 @@ from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
 from model.crystals.crystal import Crystal
 from model.symmetry.space_group import EXACT, refine
-from search.storage.results import required
+from search.storage.rows import unpack_or_raise
 
 
 def conventional_cell(crystal: Crystal) -> Structure:
@@ -51,6 +51,6 @@ def write_cifs(best: pd.DataFrame, folder: Path) -> list[Path]:
     paths = []
     for position, row in enumerate(best.to_dict("records"), start=1):
         path = folder / f"{position:03d}_{crystal_name(row)}.cif"
-        write_cif(required(row["final"]), path)
+        write_cif(unpack_or_raise(row["final"]), path)
         paths.append(path)
     return paths

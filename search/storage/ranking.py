@@ -6,7 +6,7 @@ import pandas as pd
 
 from model.crystals.composition import CellFormula
 from model.crystals.matching import DistinctCrystals, DistinctSettings
-from search.storage.results import required
+from search.storage.rows import unpack_or_raise
 
 
 def rank(
@@ -14,7 +14,7 @@ def rank(
     *,
     top: int,
     formula: str | None = None,
-    stage: str | None = None,
+    role: str | None = None,
     distinct: bool = True,
     e_d_below: float | None = None,
 ) -> pd.DataFrame:
@@ -23,8 +23,8 @@ def rank(
     if formula is not None:
         wanted = CellFormula.parse(formula).reduced
         chosen = chosen[chosen["formula"] == wanted]
-    if stage is not None:
-        chosen = chosen[chosen["stage"] == stage]
+    if role is not None:
+        chosen = chosen[chosen["role"] == role]
     if e_d_below is not None:
         chosen = chosen[chosen["e_d"] <= e_d_below]
     if not distinct:
@@ -32,7 +32,7 @@ def rank(
     known, keep = DistinctCrystals(DistinctSettings(same_space_group=True)), []
     for index, row in chosen.iterrows():
         number = row["space_group_number"]
-        if known.add(required(row["final"]), None if pd.isna(number) else int(number)) is None:
+        if known.add(unpack_or_raise(row["final"]), None if pd.isna(number) else int(number)) is None:
             keep.append(index)
         if len(keep) == top:
             break

@@ -12,11 +12,12 @@ from pymatgen.core import Composition
 
 from model.analysis.voltage import VoltageStep, guest_content
 from model.crystals.crystal import Crystal
+from model.generators.interface import Role
 from model.potentials.chgnet.potential import CHGNetPotential
 from model.relaxation.relax import RelaxSettings, relax
 from model.symmetry.space_group import space_group
 from model.thermodynamics.stability import Stability
-from search.storage.results import pack, required
+from search.storage.rows import StoredCrystal, unpack_or_raise
 from search.studies.analyse import FOUND, KNOWN, new_figure, run_voltages, save_figure
 
 SHOWN = 12  # names of frameworks in a message
@@ -58,7 +59,7 @@ def guest_uptake(
         host = crystal.composition.reduced_formula
         relaxed_fillings(filled, guest, host)  # raises before anything is computed if there is none
         empty = empty_host(crystal, filled, stability)
-        frame, alone = pd.concat([filled, pd.DataFrame([empty])]), required(empty["final"])
+        frame, alone = pd.concat([filled, pd.DataFrame([empty])]), unpack_or_raise(empty["final"])
     if host is None:
         raise ValueError("guest_uptake needs a host or a framework")
     sweep = guest_sweep(frame, guest, host, alone)
@@ -90,7 +91,7 @@ def fillings_of(frame: pd.DataFrame, framework: str, guest: str) -> tuple[pd.Dat
         more = f" and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""
         raise ValueError(f"--framework {framework}: {what}; choose from {', '.join(shown[:SHOWN])}{more}")
     rows = filled[filled["framework"] == chosen[0]]
-    whole = required(rows.iloc[0]["initial"])
+    whole = unpack_or_raise(rows.iloc[0]["initial"])
     count = 0
     while len(rows) > count:
         count = len(rows)
@@ -110,7 +111,7 @@ def empty_host(host: Crystal, filled: pd.DataFrame, stability: Stability) -> dic
         ValueError: it does not relax.
     """
     like = filled.iloc[0]
-    settings = RelaxSettings.model_validate_json(like["relaxation"]).model_copy(update={"hopeless": None})
+    settings = RelaxSettings.model_validate_json(like["relaxation_settings"]).model_copy(update={"hopeless": None})
     (outcome,) = relax([host], CHGNetPotential(str(like["potential"]).removeprefix("chgnet-")), settings)
     if not outcome.converged:
         raise ValueError(f"the empty host {host.formula} does not relax: {outcome.reason}")
@@ -118,13 +119,13 @@ def empty_host(host: Crystal, filled: pd.DataFrame, stability: Stability) -> dic
     return {
         "candidate": "empty host",
         "status": "relaxed",
-        "stage": "inpainted",
+        "role": Role.FROM_HOST,
         "formula": host.formula,
         "space_group": group.symbol if group else None,
         "energy": outcome.energy_final,
         "e_d": stability.decomposition(host.composition, outcome.energy_final).e_d,
-        "initial": pack(outcome.initial),
-        "final": pack(outcome.final),
+        "initial": StoredCrystal.of(outcome.initial).record,
+        "final": StoredCrystal.of(outcome.final).record,
     }
 
 
@@ -169,10 +170,10 @@ def guest_sweep(frame: pd.DataFrame, guest: str, host: str, framework: Crystal |
 
 
 def _described(row: dict[str, Any], guest: str, host: str, framework: Crystal | None) -> dict[str, Any]:
-    before, after = required(row["initial"]), required(row["final"])
+    before, after = unpack_or_raise(row["initial"]), unpack_or_raise(row["final"])
     hosts = [crystal.select(np.array(crystal.symbols) != guest) for crystal in (before, after)]
     units = len(hosts[1]) / Composition(host).num_atoms
-    inpainted = row["stage"] == "inpainted"
+    inpainted = row["role"] == Role.FROM_HOST
     return {
         "x": row["x"],
         "formula": row["formula"],

@@ -13,8 +13,9 @@ from model.crystals.matching import DistinctCrystals
 from model.crystals.screening import ScreenSettings, closest_allowed
 from model.diffusion.sampler import AncestralSettings, SamplerSettings, Template
 from model.generation.disorder import Disordered, order
+from model.generators.inpainting import Inpainting
 from model.relaxation.relax import Relaxation
-from model.stages import Generator, Rejected, Relaxer, usable
+from model.stages import CrystalMaker, Rejected, Relaxer, usable
 from model.symmetry.space_group import space_group
 
 SHORTLIST = 8  # arrangements whose energy is computed, for each that is relaxed
@@ -124,7 +125,7 @@ def _packed_volume(numbers: np.ndarray) -> float:
 
 def fill(
     templates: Sequence[Template],
-    generator: Generator,
+    maker: CrystalMaker,
     relaxer: Relaxer,
     *,
     sampler: SamplerSettings | None = None,
@@ -136,7 +137,7 @@ def fill(
 
     Args:
         templates: from `make_templates`.
-        generator, relaxer: they know the models.
+        maker, relaxer: they know the models.
         sampler: the few-step ancestral one when left out.
         free_guests_only: keep the host's atoms fixed while relaxing; the relaxer's settings decide about the cell.
         batch: crystals at a time.
@@ -147,7 +148,7 @@ def fill(
     """
     return _fill(
         [(template, template.guest) for template in templates],
-        generator,
+        maker,
         relaxer,
         sampler,
         free_guests_only,
@@ -158,7 +159,7 @@ def fill(
 
 def refine(
     found: Sequence[Filled],
-    generator: Generator,
+    maker: CrystalMaker,
     relaxer: Relaxer,
     *,
     samples: int,
@@ -176,7 +177,7 @@ def refine(
 
     Args:
         found: from `fill` or from a round before.
-        generator, relaxer, sampler, free_guests_only, batch, report: as for `fill`.
+        maker, relaxer, sampler, free_guests_only, batch, report: as for `fill`.
         samples: attempts.
         seed: decides which guests are taken out, and the noise.
 
@@ -190,7 +191,7 @@ def refine(
         parent = parents[index % len(parents)]
         again = _neighbouring(parent, rng)
         attempts.append((Template(parent.crystal, again, int(rng.integers(2**62))), parent.guest))
-    new, dropped = _fill(attempts, generator, relaxer, sampler, free_guests_only, batch, report)
+    new, dropped = _fill(attempts, maker, relaxer, sampler, free_guests_only, batch, report)
     every = sorted([*found, *new], key=_energy)
     kept = _distinct(every)
     return kept, dropped + ["duplicate"] * (len(every) - len(kept))
@@ -198,7 +199,7 @@ def refine(
 
 def _fill(
     attempts: Sequence[tuple[Template, np.ndarray]],
-    generator: Generator,
+    maker: CrystalMaker,
     relaxer: Relaxer,
     sampler: SamplerSettings | None,
     free_guests_only: bool,
@@ -210,12 +211,17 @@ def _fill(
     dropped: list[str] = []
     for start in range(0, len(attempts), batch):
         templates, guests = zip(*attempts[start : start + batch], strict=True)
-        crystals = generator.generate(templates, sampler or AncestralSettings()).crystals
+        crystals = _inpainted(maker, templates, sampler or AncestralSettings())
         report("placed", len(templates))
         free = guests if free_guests_only else None
         _collect(list(zip(crystals, guests, strict=True)), relaxer.relax(crystals, free), filled, dropped)
         report("relaxed", len(templates))
     return sorted(filled, key=_energy), dropped
+
+
+def _inpainted(maker: CrystalMaker, templates: Sequence[Template], sampler: SamplerSettings) -> list[Crystal]:
+    made = maker.generate(templates, [Inpainting.name] * len(templates), [sampler] * len(templates))
+    return [one.crystal for one in made]
 
 
 def _energy(one: Filled) -> float:

@@ -24,7 +24,8 @@ from model.thermodynamics.reference import PACKAGED, Reference, load_table, pack
 from model.thermodynamics.stability import Stability
 from search.storage.paths import RunPath, run_path, write_whole
 from search.storage.ranking import rank
-from search.storage.results import load_results, parquet_bytes, required
+from search.storage.results import load_results, parquet_bytes
+from search.storage.rows import unpack_or_raise
 
 FILE = "second_opinion.parquet"
 SCHEMA_VERSION = "1"
@@ -87,7 +88,7 @@ def second_opinions(
     others = sorted(set(frame["potential"]) - {FIRST})
     if others:
         raise ValueError(f"a second opinion needs candidates of {FIRST}, these are of {', '.join(others)}")
-    crystals = [required(final) for final in frame["final"]]
+    crystals = [unpack_or_raise(final) for final in frame["final"]]
     elements = {symbol for crystal in crystals for symbol in crystal.symbols}
     first = packaged_reference().of_system(elements)
     first = first[first["formula"].isin(reference.of_system(elements)["formula"])]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from model.settings import Settings
 from search.config import Range, SearchConfig, changed, check_config
-from search.planning.tuning import Trial
+from search.planning.tuning import SAMPLES, Trial
 
 # Ranges for samplers of which the configuration tunes nothing.
 RANGES: dict[str, dict[str, Range]] = {
@@ -14,6 +13,7 @@ RANGES: dict[str, dict[str, Range]] = {
     "heun": {"steps": (6, 32), "churn": (0.0, 1.0)},
     "ancestral": {"steps": (8, 64), "temperature": (0.2, 1.2)},
 }
+GENERATORS = ("diffusion", "inpainting")  # that a search for settings tries
 INPAINTING_RANGES: dict[str, dict[str, Range]] = {"predictor-corrector": {"resamples": (1, 4), "jump": (5, 20)}}
 
 
@@ -23,18 +23,19 @@ def tuning_search(config: SearchConfig, trials: int) -> SearchConfig:
     All compositions get equal shares, so that batches can be compared.
     """
     content = config.model_dump(mode="json")
-    if not any(ranges for ranges in content["tuning"].values()):
-        kinds = config.generation.kind, config.inpainting.kind
-        content["tuning"]["generation"] = RANGES[kinds[0]]
-        content["tuning"]["inpainting"] = RANGES[kinds[1]] | INPAINTING_RANGES.get(kinds[1], {})
-    batch = config.policy.batch
-    content["generators"] = ["diffusion", "inpainting"]
+    if config.tuning.is_empty:
+        diffusion, inpainting = (content["sampling"][name]["kind"] for name in GENERATORS)
+        content["tuning"]["sampling"] = {
+            "diffusion": RANGES[diffusion],
+            "inpainting": RANGES[inpainting] | INPAINTING_RANGES.get(inpainting, {}),
+        }
+    content["generators"] = list(GENERATORS)
     content["policy"] |= {
         "rounds": trials,
-        "generated": batch,
-        "inpainted": batch,
+        "candidates_per_round": 2 * config.policy.batch,
+        "new_share": 0.5,
         "feedback": False,
-        "lookahead": 0,
+        "rounds_ahead": 0,
         "stop": {},
     }
     return check_config(content, source="tune")
@@ -42,9 +43,11 @@ def tuning_search(config: SearchConfig, trials: int) -> SearchConfig:
 
 def with_settings(config: SearchConfig, best: Mapping[str, Trial]) -> SearchConfig:
     """The configuration with the settings of the best trials, and nothing left to tune."""
-    updates: dict[str, Settings] = {}
+    content = config.model_dump(mode="json")
     for part, trial in best.items():
-        name = "policy" if part == "samples" else part
-        updates[name] = changed(getattr(config, name), trial.values)
-    content = config.model_dump(mode="json") | {name: group.model_dump(mode="json") for name, group in updates.items()}
+        if part in config.sampling:
+            content["sampling"][part] = changed(config.sampling[part], trial.values).model_dump(mode="json")
+        else:
+            name = "policy" if part == SAMPLES else part
+            content[name] = changed(getattr(config, name), trial.values).model_dump(mode="json")
     return check_config(content | {"tuning": {}}, source="tune")

@@ -7,7 +7,7 @@ import numpy as np
 from model.crystals.screening import ScreenSettings
 from model.generation.framework import DEFAULT_LADDER
 from model.relaxation.relax import RelaxSettings
-from model.stages import Rejected, Relaxer, Symmetrizer
+from model.stages import Analyser, Rejected, Relaxer
 from model.thermodynamics.reference import packaged_reference
 from tests.support.crystals import rattled
 
@@ -26,12 +26,12 @@ def test_seconds_of_a_batch_add_up_to_its_wall_time(licoo2, lisi):
 
 
 def test_only_crystals_up_to_the_given_decomposition_energy_give_frameworks(licoo2, relaxation):
-    symmetrizer = Symmetrizer(packaged_reference(), ["Co", "Li", "O"], ["Li"], DEFAULT_LADDER, ScreenSettings())
+    analyser = Analyser(packaged_reference(), ["Co", "Li", "O"], ["Li"], DEFAULT_LADDER, ScreenSettings())
     relaxed = [relaxation(licoo2, energy=-5.9)]
-    (judged,) = symmetrizer.judge(relaxed, [["Li"]])
+    (judged,) = analyser.analyse(relaxed, [["Li"]])
     assert judged.frameworks
     e_d = judged.decomposition.e_d
     for highest, number in ((e_d, len(judged.frameworks)), (e_d - 1e-6, 0)):
-        (again,) = symmetrizer.judge(relaxed, [["Li"]], None, highest)
+        (again,) = analyser.analyse(relaxed, [["Li"]], None, highest)
         assert len(again.frameworks) == number
         assert (again.decomposition.e_d, again.space_group) == (e_d, judged.space_group)

@@ -56,11 +56,11 @@ def test_a_configuration_comes_back_from_yaml_as_it_was(path):
         (with_section(relaxation={"f_max": 0.1}), "relaxation.f_max", "fmax"),
         (with_section(screening={"min_dist": 1.0}), "screening.min_dist", "min_distance"),
         (with_section(lattices={"ranges": {"ratios": [1, 2]}}), "lattices.ranges.ratios", "ratio"),
-        (with_section(generation={"kind": "heun", "step": 9}), "generation.step", "steps, sigma_min"),
+        (with_section(sampling={"diffusion": {"kind": "heun", "step": 9}}), "generation.step", "steps, sigma_min"),
         (with_section(inpainting={"kind": "predictor-corrector", "r": 3}), "inpainting.r", "resamples"),
         (with_section(policy={"round": 3}), "policy.round", "rounds"),
         (with_section(frameworks={"guest": ["Li"]}), "frameworks.guest", "guests"),
-        (with_section(resources={"cores": 3}), "resources.cores", "relaxers"),
+        (with_section(resources={"cores": 3}), "resources.cores", "relax_actors"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -94,7 +94,10 @@ def test_an_unknown_field_is_named_beside_those_there_are(content, where, known)
         (with_section(compositions={"max_atoms": 6}), ["exactly one", "found none"]),
         (with_section(compositions={}), ["exactly one", "found none"]),
         (with_section(compositions="Li-Si"), ["compositions", "group of fields", "'Li-Si'"]),
-        (with_section(compositions={"formulas": ["LiSi"], "more": [["Li", "Si"]]}), ["more", "give a system"]),
+        (
+            with_section(compositions={"formulas": ["LiSi"], "composition_order": [["Li", "Si"]]}),
+            ["composition_order", "give a system"],
+        ),
         (with_section(compositions={"formulas": ["Li15Si4"], "max_atoms": 12}), ["Li15Si4", "max_atoms=19"]),
         (with_section(compositions={"formulas": ["Li1.5Si"]}), ["'Li1.5Si'", "whole numbers"]),
         (with_section(compositions={"cells": [{"Xx": 1}]}), ["'Xx'", "symbols such as 'Li'"]),
@@ -107,9 +110,9 @@ def test_an_unknown_field_is_named_beside_those_there_are(content, where, known)
         (with_section(frameworks={"guests": ["Li", "Si"]}), ["frameworks.guests", "Li, Si", "leave out"]),
         (with_section(frameworks={"guests": "Li"}), ["frameworks.guests", "must be a list", "'Li'"]),
         (with_section(frameworks={"guests": []}), ["frameworks.guests", "leave guests out", "[]"]),
-        (with_section(frameworks={"ladder": []}), ["frameworks.ladder", "symprec", "[]"]),
-        (with_section(frameworks={"ladder": [[0.1]]}), ["frameworks.ladder.0", "too short", "[0.1]"]),
-        (with_section(frameworks={"ladder": [[-0.1, 5]]}), ["frameworks.ladder", "symprec above 0", "-0.1"]),
+        (with_section(frameworks={"tolerances": []}), ["frameworks.ladder", "symprec", "[]"]),
+        (with_section(frameworks={"tolerances": [[0.1]]}), ["frameworks.ladder.0", "too short", "[0.1]"]),
+        (with_section(frameworks={"tolerances": [[-0.1, 5]]}), ["frameworks.ladder", "symprec above 0", "-0.1"]),
         # lattices
         (with_section(lattices={"bravais": ["cP", "cX"]}), ["lattices.bravais", "cX", "choose from cP, cI, cF"]),
         (with_section(lattices={"bravais": []}), ["lattices.bravais", "none given", "choose from"]),
@@ -122,10 +125,16 @@ def test_an_unknown_field_is_named_beside_those_there_are(content, where, known)
         (with_section(reference={"path": "x.json"}), ["reference", "no meaning with kind: packaged", "change kind"]),
         (with_section(reference={"kind": "web"}), ["reference.kind", "'packaged', 'table', 'file' or 'mp'", "'web'"]),
         # samplers
-        (with_section(generation={"kind": "euler"}), ["generation", "predictor-corrector, heun, ancestral", "'euler'"]),
-        (with_section(generation={"steps": 9}), ["generation", "kind must be given", "predictor-corrector, heun"]),
+        (
+            with_section(sampling={"diffusion": {"kind": "euler"}}),
+            ["generation", "predictor-corrector, heun, ancestral", "'euler'"],
+        ),
+        (
+            with_section(sampling={"diffusion": {"steps": 9}}),
+            ["generation", "kind must be given", "predictor-corrector, heun"],
+        ),
         (with_section(generation="heun"), ["generation", "group of fields", "'heun'"]),
-        (with_section(generation={"kind": "heun", "steps": 0}), ["generation.steps", "given: 0"]),
+        (with_section(sampling={"diffusion": {"kind": "heun", "steps": 0}}), ["generation.steps", "given: 0"]),
         (
             with_section(inpainting={"kind": "predictor-corrector", "sigma_min": 11}),
             ["inpainting: sigma_min (11.0 Å) must be below sigma_max (10.0 Å)"],
@@ -148,7 +157,7 @@ def test_an_unknown_field_is_named_beside_those_there_are(content, where, known)
         (with_section(policy=None), ["policy", "group of fields", "None"]),
         (with_section(models={"potential": "mace"}), ["models.potential", "'chgnet-0.3.0'", "'mace'"]),
         (with_section(models={"device": "gpu"}), ["models.device", "'cuda'", "'gpu'"]),
-        (with_section(resources={"relaxers": 0}), ["resources.relaxers", "given: 0"]),
+        (with_section(resources={"relax_actors": 0}), ["resources.relaxers", "given: 0"]),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
@@ -226,7 +235,7 @@ def test_exact_cells_need_no_budget_and_count_once():
 
 def test_more_takes_chains():
     config = check_config(
-        with_section(compositions={"system": "Li-P-S", "max_atoms": 6, "more": [["Li", "S", "P"]]}),
+        with_section(compositions={"system": "Li-P-S", "max_atoms": 6, "composition_order": [["Li", "S", "P"]]}),
         source="search.yaml",
     )
     assert [str(cell) for cell in config.compositions.expand()] == ["Li3PS2"]
@@ -235,10 +244,10 @@ def test_more_takes_chains():
 def test_every_given_value_arrives():
     content = with_section(
         lattices={"bravais": ["cF", "hR"], "volume_per_atom": 14.5},
-        generation={"kind": "heun", "steps": 7},
+        sampling={"diffusion": {"kind": "heun", "steps": 7}},
         relaxation={"optimizer": "lbfgs", "fmax": 0.02},
         screening={"min_distance": 1.3},
-        policy={"lookahead": 0, "feedback": False},
+        policy={"rounds_ahead": 0, "feedback": False},
     )
     config = check_config(content, source="search.yaml")
     assert config.lattices.bravais == ("cF", "hR")
@@ -251,7 +260,7 @@ def test_every_given_value_arrives():
 
 
 def test_physics_is_all_but_resources_and_the_length_of_the_search(make_config):
-    physics = make_config().physics()
+    physics = make_config().result_defining()
     assert "resources" not in physics
     assert "rounds" not in physics["policy"]
     expected = set(SearchConfig.model_fields) - {"resources"}
@@ -274,7 +283,7 @@ def test_the_digest_ignores_the_order_of_keys_the_resources_and_the_rounds(make_
         source="search.yaml",
     )
     assert digest(turned) == digest(plain)
-    elsewhere = {"address": "auto", "relaxers": 3, "generators": 2, "task_seconds": 5}
+    elsewhere = {"address": "auto", "relax_actors": 3, "generators": 2, "task_seconds": 5}
     assert digest(make_config(policy={"samples": 2, "batch": 4}, resources=elsewhere)) == digest(plain)
     assert digest(make_config(policy={"samples": 2, "batch": 4, "rounds": 99})) == digest(plain)
     assert len(digest(plain)) == 8
@@ -288,7 +297,7 @@ def test_the_digest_ignores_the_order_of_keys_the_resources_and_the_rounds(make_
         {"compositions": {"system": "Li-Si", "max_atoms": 5}},
         {"relaxation": {"fmax": 0.05}},
         {"screening": {"min_distance": 1.1}},
-        {"generation": {"kind": "heun"}},
+        {"sampling": {"diffusion": {"kind": "heun"}}},
         {"policy": {"samples": 2}},
         {"models": {"potential": "chgnet-r2scan"}},
     ],
@@ -304,7 +313,7 @@ def test_a_folder_goes_on_with_the_same_search_only(make_config, tmp_path):
     same_search(tmp_path, config, reference)  # nothing there yet
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
     write_json(tmp_path / "run.json", manifest(config, reference))
-    same_search(tmp_path, make_config(policy={"rounds": 99}, resources={"relaxers": 1}), reference)
+    same_search(tmp_path, make_config(policy={"rounds": 99}, resources={"relax_actors": 1}), reference)
     with pytest.raises(ValueError, match=r"seed: was 0, is 1.*--run") as caught:
         same_search(tmp_path, make_config(seed=1), reference)
     assert str(tmp_path) in str(caught.value)

@@ -107,7 +107,7 @@ def _crystals(frame: pd.DataFrame | None, source: RunPath, top: int) -> list[tup
     """Names and crystals to look at: the one of the file, or the best of the run."""
     from search.storage.crystal_files import read_host
     from search.storage.ranking import rank
-    from search.storage.results import required
+    from search.storage.rows import unpack_or_raise
 
     if frame is None:
         assert isinstance(source, Path)
@@ -117,7 +117,7 @@ def _crystals(frame: pd.DataFrame | None, source: RunPath, top: int) -> list[tup
     if best.empty:
         raise ValueError(f"{source} has no relaxed candidate yet")
     names = best["formula"] + " " + best["candidate"]
-    return [(name, _symmetric(required(final))) for name, final in zip(names, best["final"], strict=True)]
+    return [(name, _symmetric(unpack_or_raise(final))) for name, final in zip(names, best["final"], strict=True)]
 
 
 def _symmetric(crystal: Crystal) -> Crystal:

@@ -108,7 +108,7 @@ def _fill(
 ) -> tuple[list[Filled], list[str]]:
     """The host with its guests, lowest energy first, and why other arrangements were dropped."""
     from model.crystals.crystal import Crystal
-    from model.stages import Generator
+    from model.stages import CrystalMaker
     from search.studies.inpaint import fill, make_templates, refine
 
     host = Crystal.from_pymatgen(structure)
@@ -120,14 +120,14 @@ def _fill(
         f"{f'; rounds of refinement: {rounds}' if rounds else ''}"
     )
     relaxer = _relaxer(fix_host)
-    generator = Generator(weights)
+    maker = CrystalMaker(weights)
     with _progress(samples * (1 + rounds)) as report:
-        filled, dropped = fill(templates, generator, relaxer, free_guests_only=fix_host, report=report)
+        filled, dropped = fill(templates, maker, relaxer, free_guests_only=fix_host, report=report)
         for number in range(1, rounds + 1 if filled else 0):
             _write_all(filled, out)  # if a later round is stopped, nothing found so far is lost
             filled, more = refine(
                 filled,
-                generator,
+                maker,
                 relaxer,
                 samples=samples,
                 seed=(seed, number),

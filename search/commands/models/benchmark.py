@@ -56,7 +56,7 @@ def reconstruct(
     With --json, every case is stored as soon as it is done; rerun the same command to resume.
     """
     from model.potentials.chgnet.potential import CHGNetPotential
-    from model.stages import Generator
+    from model.stages import CrystalMaker
     from search.benchmark.log import RecordLog
     from search.benchmark.methods import make_method
     from search.benchmark.reconstruct import load_cases
@@ -66,9 +66,9 @@ def reconstruct(
     use_threads()
     part, parts = parse_share("--shard", shard)
     cases = load_cases(data, split=split, guest=guest, limit=limit)
-    generator = Generator(weights)
+    maker = CrystalMaker(weights)
     prototypes = _prototypes(train or data, cases)
-    methods = {name: make_method(name, generator, prototypes) for name in method or ["ancestral"]}
+    methods = {name: make_method(name, maker, prototypes) for name in method or ["ancestral"]}
     header = {
         "data": hashlib.sha256(data.read_bytes()).hexdigest()[:16],
         "split": split,
@@ -77,7 +77,7 @@ def reconstruct(
         "rank": rank,
         "residual": residual,
         "stability": stability,
-        "score_model": generator.version,
+        "score_model": maker.version,
     }
     log = RecordLog(json_file and json_file.with_suffix(".jsonl"), header)
     potential = CHGNetPotential() if rank or stability else None
@@ -97,7 +97,7 @@ def reconstruct(
                 seed=seed,
                 potential=potential,
                 stability=stability,
-                denoiser=generator.network if residual else None,
+                denoiser=maker.network if residual else None,
                 new_host=prototypes.is_new(case.host) if prototypes else None,
             )
             log.add(record)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -16,7 +16,9 @@ def results(
     run: RunArgument,
     top: Annotated[int, typer.Option(min=1, help="How many crystals to show")] = 20,
     formula: FormulaOption = None,
-    stage: Annotated[str | None, typer.Option(help="Only `generated` or `inpainted`")] = None,
+    role: Annotated[
+        Literal["new", "from_host"] | None, typer.Option(help="Only new crystals, or only those from hosts")
+    ] = None,
     all_candidates: Annotated[
         bool, typer.Option("--all", help="Show every candidate, also duplicates of the same crystal")
     ] = False,
@@ -29,11 +31,9 @@ def results(
     ] = None,
 ) -> None:
     """Show the best crystals of a run and write them as CIF files."""
-    if stage not in (None, "generated", "inpainted"):
-        raise ValueError(f"--stage must be generated or inpainted, got {stage!r}")
     place = run_path(run)
     folder = cif or beside(place) / "best"
-    show_best(place, cif=folder, top=top, formula=formula, stage=stage, distinct=not all_candidates)
+    show_best(place, cif=folder, top=top, formula=formula, role=role, distinct=not all_candidates)
 
 
 def show_best(
@@ -42,7 +42,7 @@ def show_best(
     cif: Path | None,
     top: int,
     formula: str | None = None,
-    stage: str | None = None,
+    role: str | None = None,
     distinct: bool = True,
 ) -> None:
     """Print the best crystals of a run; write them to the folder ``cif``, or say how to get them."""
@@ -51,7 +51,7 @@ def show_best(
     from search.storage.ranking import rank
     from search.storage.results import load_results
 
-    best = rank(load_results(run), top=top, formula=formula, stage=stage, distinct=distinct)
+    best = rank(load_results(run), top=top, formula=formula, role=role, distinct=distinct)
     if best.empty:
         console.print("No relaxed crystal matches.")
         return

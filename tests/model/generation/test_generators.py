@@ -14,12 +14,12 @@ from model.generation.wyckoff_placement import SubgroupSettings, SymmetricSettin
 from model.stages import Generator
 from model.symmetry.space_group import space_group
 
-FILLED = ("exchange", "mutation")  # whose templates are whole crystals already: nothing is left to chance
+FILLED = ("ion_substitution", "mutation")  # whose templates are whole crystals already: nothing is left to chance
 FEW = AncestralSettings(steps=3)
 SETTINGS = {
     "diffusion": FEW,
     "random": RandomSettings(),
-    "exchange": ExchangeSettings(),
+    "ion_substitution": ExchangeSettings(),
     "mutation": MutationSettings(),
     "inpainting": FEW,
     "symmetric": SymmetricSettings(sampler=FEW),
@@ -45,7 +45,7 @@ def templates(method, host, seeds):
     for cell, bravais, seed in zip(map(CellFormula.parse, ("Li4Si2", "LiSi")), ("hR", "oS"), seeds, strict=True):
         lattice = sample_lattice(bravais, 16.0 * cell.n_atoms, np.random.default_rng(seed))
         crystal = Crystal(lattice, np.zeros((cell.n_atoms, 3)), cell.numbers)
-        if method == "exchange":
+        if method == "ion_substitution":
             crystal = exchanges(cell)[0].crystal(16.0 * cell.n_atoms)
         elif method == "mutation":
             crystal = changes(exchanges(cell)[0].crystal(16.0 * cell.n_atoms), CellFormula.parse(f"{cell}Li"))[0]

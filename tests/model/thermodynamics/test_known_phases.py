@@ -1,4 +1,4 @@
-"""Known stable phases, fed through a search's own relaxation and hull, are judged to lie on the hull."""
+"""SearchHistory stable phases, fed through a search's own relaxation and hull, are judged to lie on the hull."""
 
 from pathlib import Path
 

@@ -14,5 +14,5 @@ from search.commands.validate import describe
     ],
 )
 def test_rounds_are_told_as_the_policy_shares_them_out(make_config, sections, expected):
-    policy = {"rounds": 2, "generated": 6, "inpainted": 5, "lookahead": 0, "batch": 6, **sections}
+    policy = {"rounds": 2, "candidates_per_round": 11, "new_share": 0.545455, "rounds_ahead": 0, "batch": 6, **sections}
     assert expected in list(describe(make_config(policy=policy)))

@@ -15,10 +15,11 @@ from search.config import MUTATION, NEW_METHODS
 from search.planning.campaign import Campaign
 from search.planning.frameworks import frameworks_from_files
 from search.planning.history import COMPARED, SPENT
-from search.planning.tasks import GENERATED, INPAINTED, under_way
+from search.planning.tasks import GENERATED, INPAINTED, pending_rows
 from search.running.driver import run_search
-from search.running.pipeline import failed_rows, take_out
-from search.storage.results import PLANNED, SCHEMA, ResultStore, pack, required
+from search.running.pipeline import failed_rows, guests_to_remove
+from search.storage.results import PLANNED, SCHEMA, ResultStore, pack, unpack_or_raise
+from tests.support.configs import per_round
 from tests.support.simulated import planned
 
 V0 = 16.0  # Å³/atom
@@ -37,7 +38,7 @@ def pretended(tasks, **columns):
             crystal = plan.template.crystal.replace(fractional=rng.random((len(plan.template.crystal), 3)))
             energies = {"e_d": float(rng.normal(scale=0.1)), "energy": -3.0}
             made = {"status": "relaxed", "final": pack(crystal), "volume_per_atom": V0, "steps": 9, "evaluations": 31}
-            rows.append({**row, **made, "orbits": len(crystal), **energies, **columns})
+            rows.append({**row, **made, "n_independent_atoms": len(crystal), **energies, **columns})
     return rows
 
 
@@ -75,9 +76,9 @@ def walk(campaign, rounds, *, lookahead):
 # --- determinism --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("lookahead", [0, 1, 2])
+@pytest.mark.parametrize("rounds_ahead", [0, 1, 2])
 def test_the_same_configuration_and_results_give_the_same_plan(make_config, lookahead):
-    policy = {"generated": 7, "batch": 3, "lookahead": lookahead}
+    policy = {**per_round(7, 16), "batch": 3, "rounds_ahead": lookahead}
     some = walk(campaign_of(make_config(policy=policy)), 5, lookahead=lookahead)
     others = walk(campaign_of(make_config(policy=policy)), 5, lookahead=lookahead)
     for one, other in zip(some, others, strict=True):
@@ -117,7 +118,7 @@ def test_planning_leaves_its_input_alone_and_can_be_repeated(cobaltate):
 
 def test_resources_and_rounds_change_nothing(make_config):
     plain = planned(campaign_of(make_config()), 3)
-    elsewhere = make_config(resources={"relaxers": 7, "address": "auto"}, policy={"rounds": 99})
+    elsewhere = make_config(resources={"relax_actors": 7, "address": "auto"}, policy={"rounds": 99})
     assert_same_tasks(plain, planned(campaign_of(elsewhere), 3))
 
 
@@ -134,7 +135,9 @@ def test_another_seed_gives_other_identities_lattices_and_seeds(make_config):
 
 
 def test_identities_and_seeds_never_repeat(make_config):
-    rounds = walk(campaign_of(make_config(policy={"generated": 9, "inpainted": 4, "batch": 2})), 6, lookahead=1)
+    rounds = walk(
+        campaign_of(make_config(policy={"candidates_per_round": 13, "new_share": 0.692308, "batch": 2})), 6, lookahead=1
+    )
     tasks = [task for some in rounds for task in some]
     assert len({task.identity for task in tasks}) == len(tasks)
     assert len(set(seeds(tasks))) == len(seeds(tasks)) == 6 * 9 + 4 * 4
@@ -153,16 +156,16 @@ def test_an_identity_is_a_sortable_file_name(make_config):
 
 
 @pytest.mark.parametrize(
-    ("lookahead", "known"), [(0, [0, 1, 2, 3, 4]), (1, [0, 0, 1, 2, 3]), (2, [0, 0, 0, 1, 2]), (9, [0] * 5)]
+    ("rounds_ahead", "known"), [(0, [0, 1, 2, 3, 4]), (1, [0, 0, 1, 2, 3]), (2, [0, 0, 0, 1, 2]), (9, [0] * 5)]
 )
 def test_a_round_knows_of_those_that_lie_further_back_than_the_lookahead(make_config, lookahead, known):
-    campaign = campaign_of(make_config(policy={"lookahead": lookahead}))
+    campaign = campaign_of(make_config(policy={"rounds_ahead": lookahead}))
     assert [list(campaign.known_rounds(number)) for number in range(5)] == [list(range(count)) for count in known]
 
 
 def test_pending_tasks_count_as_spent(make_config):
     # Of Li-Si with up to 4 atoms there are 6 cells; three are under way, the other three are next.
-    campaign = campaign_of(make_config(policy={"generated": 3}))
+    campaign = campaign_of(make_config(policy={**per_round(3, 16)}))
     first = planned(campaign, 0, [])
     second = planned(campaign, 1, [], pending=first)
     cells = [{plan.origin["cell_formula"] for task in tasks for plan in task.plans} for tasks in (first, second)]
@@ -171,7 +174,7 @@ def test_pending_tasks_count_as_spent(make_config):
 
 
 def test_one_round_tries_every_composition(make_config):
-    campaign = campaign_of(make_config(policy={"generated": 6}))
+    campaign = campaign_of(make_config(policy={**per_round(6, 16)}))
     tasks = planned(campaign, 0, [])
     assert Counter(plan.origin["cell_formula"] for task in tasks for plan in task.plans) == Counter(
         list(campaign.cells)
@@ -187,13 +190,13 @@ def test_new_crystals_hold_their_composition_and_are_all_guest(make_config):
         for plan in task.plans:
             crystal = plan.template.crystal
             assert CellFormula.parse(crystal.composition.formula) == CellFormula.parse(plan.origin["cell_formula"])
-            assert (plan.template.guest == (plan.method != "exchange")).all()
+            assert (plan.template.guest == (plan.method != "ion_substitution")).all()
             assert len(plan.template.guest) == len(crystal)
 
 
 @pytest.mark.parametrize("given", [None, 13.5])
 def test_volumes_are_n_times_v0(make_config, given):
-    config = make_config(lattices={"volume_per_atom": given}, policy={"generated": 40})
+    config = make_config(lattices={"volume_per_atom": given}, policy={**per_round(40, 16)})
     for task in planned(campaign_of(config), 0):
         for plan in task.plans:
             n = len(plan.template.crystal)
@@ -239,30 +242,30 @@ def test_volumes_are_shared_by_all_cells_of_a_formula(make_config):
 
 def test_fourteen_turns_visit_all_lattices(make_config):
     config = make_config(
-        generators=["diffusion"], compositions={"cells": [{"Li": 1, "Si": 1}]}, policy={"generated": 14}
+        generators=["diffusion"], compositions={"cells": [{"Li": 1, "Si": 1}]}, policy={**per_round(14, 16)}
     )
     (first, *rest) = planned(campaign_of(config), 0)
-    systems = [plan.origin["lattice_system"] for task in (first, *rest) for plan in task.plans]
+    systems = [plan.origin["bravais_lattice"] for task in (first, *rest) for plan in task.plans]
     assert sorted(systems) == sorted(BRAVAIS)
 
 
 def test_turns_go_on_over_rounds_results_and_tasks_under_way(make_config):
-    policy = {"generated": 2, "feedback": False}
+    policy = {**per_round(2, 16), "feedback": False}
     config = make_config(generators=["diffusion"], compositions={"cells": [{"Li": 1, "Si": 1}]}, policy=policy)
     rounds = walk(campaign_of(config), 7, lookahead=1)
-    systems = [plan.origin["lattice_system"] for tasks in rounds for task in tasks for plan in task.plans]
+    systems = [plan.origin["bravais_lattice"] for tasks in rounds for task in tasks for plan in task.plans]
     assert sorted(systems) == sorted(BRAVAIS)
 
 
 def test_inpainted_crystals_take_no_lattices_turn(make_config):
-    policy = {"generated": 1, "feedback": False}
+    policy = {**per_round(1, 16), "feedback": False}
     config = make_config(generators=["diffusion"], compositions={"cells": [{"Li": 1, "Si": 1}]}, policy=policy)
     campaign, rows, systems = campaign_of(config), [], []
     for number in range(14):
         (task,) = planned(campaign, number, rows)
-        systems.append(task.plans[0].origin["lattice_system"])
+        systems.append(task.plans[0].origin["bravais_lattice"])
         (row,) = pretended([task])
-        child = {**row, "stage": INPAINTED, "generator": "inpainting", "framework": "f"}
+        child = {**row, "role": INPAINTED, "generator": "inpainting", "framework": "f"}
         rows += [row, *({**child, "candidate": f"{row['candidate']}{i}"} for i in range(6))]
     assert sorted(systems) == sorted(BRAVAIS)
 
@@ -270,25 +273,25 @@ def test_inpainted_crystals_take_no_lattices_turn(make_config):
 def test_compositions_begin_with_different_lattices(make_config):
     campaign = campaign_of(
         make_config(
-            generators=["diffusion"], compositions={"system": "Li-Si", "max_atoms": 8}, policy={"generated": 28}
+            generators=["diffusion"], compositions={"system": "Li-Si", "max_atoms": 8}, policy={**per_round(28, 16)}
         )
     )
-    first = [plan.origin["lattice_system"] for task in planned(campaign, 0, []) for plan in task.plans]
+    first = [plan.origin["bravais_lattice"] for task in planned(campaign, 0, []) for plan in task.plans]
     assert len(first) == len(campaign.cells) == 28
     assert len(set(first)) > 7
 
 
 def test_lattices_that_pay_are_taken_more_often(make_config):
-    policy = {"generated": 40, "floor": 0, "strength": 1}
+    policy = {**per_round(40, 16), "exploration_rate": 0, "prior_weight": 1}
     config = make_config(
         compositions={"cells": [{"Li": 4, "Si": 4}]}, lattices={"bravais": ["cP", "hP"]}, policy=policy
     )
     campaign = campaign_of(config)
     rows = pretended(planned(campaign, 0, []))
     for row in rows:
-        row["e_d"] = 0.0 if row["lattice_system"] == "hP" else 0.9
+        row["e_d"] = 0.0 if row["bravais_lattice"] == "hP" else 0.9
     systems = Counter(
-        plan.origin["lattice_system"]
+        plan.origin["bravais_lattice"]
         for task in planned(campaign, 1, rows)
         for plan in task.plans
         if not plan.origin.get("parent")
@@ -297,9 +300,9 @@ def test_lattices_that_pay_are_taken_more_often(make_config):
 
 
 def test_only_lattices_that_were_asked_for(make_config):
-    config = make_config(generators=["diffusion"], lattices={"bravais": ["cF", "hR"]}, policy={"generated": 30})
+    config = make_config(generators=["diffusion"], lattices={"bravais": ["cF", "hR"]}, policy={**per_round(30, 16)})
     tasks = planned(campaign_of(config), 0)
-    assert {plan.origin["lattice_system"] for task in tasks for plan in task.plans} == {"cF", "hR"}
+    assert {plan.origin["bravais_lattice"] for task in tasks for plan in task.plans} == {"cF", "hR"}
 
 
 # --- ion exchange -------------------------------------------------------------------------------------------------
@@ -307,10 +310,12 @@ def test_only_lattices_that_were_asked_for(make_config):
 
 def test_ion_exchange_takes_each_prototype_once_in_the_order_of_its_list(make_config):
     config = make_config(
-        compositions={"cells": [{"Li": 4, "Si": 2}]}, generators=["exchange", "random"], policy={"generated": 6}
+        compositions={"cells": [{"Li": 4, "Si": 2}]},
+        generators=["ion_substitution", "random"],
+        policy={**per_round(6, 16)},
     )
     tasks = [task for tasks in walk(campaign_of(config), 6, lookahead=1) for task in tasks]
-    names = [plan.origin["prototype"] for task in tasks for plan in task.plans if plan.method == "exchange"]
+    names = [plan.origin["prototype"] for task in tasks for plan in task.plans if plan.method == "ion_substitution"]
     known = [one.prototype.name for one in exchanges(CellFormula.parse("Li4Si2"))]
     assert 6 <= len(names) <= len(known)
     assert names == known[: len(names)]
@@ -319,20 +324,20 @@ def test_ion_exchange_takes_each_prototype_once_in_the_order_of_its_list(make_co
 def test_ion_exchange_ends_with_its_prototypes_and_begins_again_when_alone(make_config):
     cells = {"cells": [{"Li": 5, "Si": 2}]}
     known = len(exchanges(CellFormula.parse("Li5Si2")))
-    policy = {"generated": known + 2, "lookahead": 0}
-    both = campaign_of(make_config(compositions=cells, generators=["exchange", "random"], policy=policy))
+    policy = {**per_round(known + 2, 16), "rounds_ahead": 0}
+    both = campaign_of(make_config(compositions=cells, generators=["ion_substitution", "random"], policy=policy))
     rows = pretended(planned(both, 0, [])) + pretended(planned(both, 1, []), candidate="z")
-    spent = [row for row in rows if row["generator"] == "exchange"]
+    spent = [row for row in rows if row["generator"] == "ion_substitution"]
     assert len(spent) >= known
     later = planned(both, 2, [{**row, "candidate": str(i)} for i, row in enumerate(spent)])
     assert {plan.method for task in later for plan in task.plans} == {"random"}
-    alone = campaign_of(make_config(compositions=cells, generators=["exchange"], policy=policy))
+    alone = campaign_of(make_config(compositions=cells, generators=["ion_substitution"], policy=policy))
     (task,) = planned(alone, 0, [])
     assert len({plan.template.crystal.identity for plan in task.plans}) == known + 2  # the last two are moved a little
 
 
 def test_ion_exchange_alone_needs_a_prototype(make_config):
-    config = make_config(compositions={"cells": [{"Li": 29, "Si": 1}]}, generators=["exchange"])
+    config = make_config(compositions={"cells": [{"Li": 29, "Si": 1}]}, generators=["ion_substitution"])
     with pytest.raises(ValueError, match="no structure type for Li29Si"):
         campaign_of(config)
 
@@ -358,7 +363,7 @@ def test_inpainting_keeps_the_host_and_adds_the_guests_asked_for(cobaltate):
     assert len(plans) == config.policy.inpainted == 4
     for plan in plans:
         record, parent = records[plan.origin["framework"]]
-        host, crystal = required(record["host"]), plan.template.crystal
+        host, crystal = unpack_or_raise(record["host"]), plan.template.crystal
         assert crystal.select(~plan.template.guest).identity == host.identity  # cell and atoms to the bit
         guests = Counter(crystal.select(plan.template.guest).symbols)
         assert guests == record["guests"]
@@ -379,9 +384,9 @@ def test_each_generator_has_its_own_settings(make_config, cobaltate):
     config = make_config(
         compositions={"formulas": ["LiCoO2"], "max_atoms": 4},
         frameworks={"guests": ["Li"]},
-        generation={"kind": "heun", "steps": 5},
+        sampling={"diffusion": {"kind": "heun", "steps": 5}},
         random={"separation": 0.9},
-        policy={"floor": 1.0},
+        policy={"exploration_rate": 1.0},
         inpainting={"kind": "predictor-corrector", "steps": 6},
     )
     rows = [{**row, "e_d": 0.0} for row in cobaltate["rows"] if row["status"] == "relaxed"]
@@ -390,7 +395,7 @@ def test_each_generator_has_its_own_settings(make_config, cobaltate):
     assert samplers == {
         "diffusion": config.generation,
         "random": config.random,
-        "exchange": ExchangeSettings(),
+        "ion_substitution": ExchangeSettings(),
         "mutation": MutationSettings(),
         "inpainting": config.inpainting,
         "symmetric": config.symmetric,
@@ -410,7 +415,7 @@ def test_a_host_is_filled_by_what_its_symmetry_allows(make_config, host_file, mo
     host_methods = {
         "compositions": {"formulas": ["LiCoO2"], "max_atoms": 4},
         "frameworks": {"files": [str(host_file)], "guests": ["Li"]},
-        "policy": {"generated": 12, "samples": 1, "feedback": False},
+        "policy": {**per_round(12, 16), "samples": 1, "feedback": False},
     }
     config = make_config(generators=["inpainting", "symmetric", "subgroup"], **host_methods)
     tasks = planned(campaign_of(config), 0)
@@ -445,21 +450,21 @@ def test_an_origin_fits_the_results(cobaltate):
     ("generated", "batch", "sizes"), [(10, 4, [4, 4, 2]), (8, 8, [8]), (3, 8, [3]), (2, 1, [1, 1])]
 )
 def test_tasks_are_full_batches_and_a_rest(make_config, generated, batch, sizes):
-    policy = {"generated": generated, "batch": batch}
+    policy = {**per_round(generated, 16), "batch": batch}
     tasks = planned(campaign_of(make_config(policy=policy, generators=["diffusion"])), 0)
     assert [len(task.plans) for task in tasks] == sizes
     assert [len(task.templates) for task in tasks] == sizes
 
 
 def test_batches_hold_crystals_of_similar_size_the_largest_first(make_config):
-    config = make_config(compositions={"system": "Li-Si", "max_atoms": 9}, policy={"generated": 36, "batch": 5})
+    config = make_config(compositions={"system": "Li-Si", "max_atoms": 9}, policy={**per_round(36, 16), "batch": 5})
     for task in planned(campaign_of(config), 0):
         sizes = [len(plan.template.crystal) for plan in task.plans]
         assert sizes == sorted(sizes, reverse=True)
 
 
 def test_what_is_left_of_several_generators_shares_a_batch(make_config):
-    config = make_config(compositions={"system": "Li-Si", "max_atoms": 9}, policy={"generated": 36, "batch": 5})
+    config = make_config(compositions={"system": "Li-Si", "max_atoms": 9}, policy={**per_round(36, 16), "batch": 5})
     tasks = planned(campaign_of(config), 0)
     assert [len(task.plans) for task in tasks] == [5] * 7 + [1]  # and not a small one for each generator
     kinds = [{plan.method for plan in task.plans} for task in tasks]
@@ -479,11 +484,11 @@ def with_one_low(campaign):
 
 
 def test_low_crystals_are_changed_into_the_cells_beside_theirs(make_config):
-    policy = {"generated": 20, "inpainted": 20, "floor": 0.5, "quantile": 0.01}
+    policy = {"candidates_per_round": 40, "exploration_rate": 0.5, "quantile": 0.01}
     campaign = campaign_of(make_config(generators=["random", "mutation"], policy=policy))
     rows = with_one_low(campaign)
     plans = [plan for task in planned(campaign, 1, rows) for plan in task.plans if plan.method == MUTATION]
-    parent, own = required(rows[3]["final"]), CellFormula.parse(rows[3]["cell_formula"])
+    parent, own = unpack_or_raise(rows[3]["final"]), CellFormula.parse(rows[3]["cell_formula"])
     assert len({plan.origin["cell_formula"] for plan in plans}) > 1
     for plan in plans:
         assert plan.origin["parent"] == rows[3]["candidate"]
@@ -496,7 +501,7 @@ def test_low_crystals_are_changed_into_the_cells_beside_theirs(make_config):
 
 
 def test_no_change_of_a_crystal_is_made_twice(make_config):
-    policy = {"generated": 20, "inpainted": 40, "floor": 0.2, "quantile": 0.01}
+    policy = {"candidates_per_round": 60, "new_share": 0.333333, "exploration_rate": 0.2, "quantile": 0.01}
     campaign = campaign_of(make_config(generators=["random", "mutation"], policy=policy))
     rows = with_one_low(campaign)
     made = Counter()
@@ -509,7 +514,9 @@ def test_no_change_of_a_crystal_is_made_twice(make_config):
 
 
 def test_mutations_of_a_crystal_count_for_it_and_give_frameworks_as_new_crystals_do(make_config):
-    config = make_config(generators=["random", "mutation"], policy={"generated": 16, "inpainted": 16, "floor": 0.5})
+    config = make_config(
+        generators=["random", "mutation"], policy={"candidates_per_round": 32, "exploration_rate": 0.5}
+    )
     campaign = campaign_of(config)
     rows = pretended(planned(campaign, 0, []), e_d=0.0)
     tasks = planned(campaign, 1, rows)
@@ -520,14 +527,14 @@ def test_mutations_of_a_crystal_count_for_it_and_give_frameworks_as_new_crystals
     rows += pretended(tasks, e_d=0.0)
     then, told = planned(campaign, 2, rows), [{name: row[name] for name in PLANNED} for row in rows]
     assert_same_tasks(then, planned(campaign, 2, told))  # the planner is told no more
-    waiting = [{name: row.get(name) for name in SPENT} for row in under_way(then)]
+    waiting = [{name: row.get(name) for name in SPENT} for row in pending_rows(then)]
     later = campaign.plan(3, campaign.known(told), waiting)
     assert_same_tasks(later, planned(campaign, 3, rows, then))
     assert any(plan.method == MUTATION for task in later for plan in task.plans)
 
 
 def test_without_feedback_any_crystal_may_be_changed(make_config):
-    config = without_feedback(make_config(generators=["random", "mutation"], policy={"generated": 8, "inpainted": 8}))
+    config = without_feedback(make_config(generators=["random", "mutation"], policy={"candidates_per_round": 16}))
     campaign = campaign_of(config)
     rows = pretended(planned(campaign, 0, []), e_d=COMPARED)
     assert any(plan.method == MUTATION for task in planned(campaign, 1, rows) for plan in task.plans)
@@ -537,12 +544,12 @@ def test_without_feedback_any_crystal_may_be_changed(make_config):
 
 
 def test_relaxations_are_given_up_a_few_bars_above_the_hull_where_energies_decide(make_config):
-    campaign = campaign_of(make_config(policy={"give_up": 3.0}))
+    campaign = campaign_of(make_config(policy={"early_stop_factor": 3.0}))
     assert {task.relaxation.hopeless for task in planned(campaign, 0, [])} == {3 * 0.05}
     hard = pretended(planned(campaign, 0, []), e_d=0.2)  # the bar is where the best crystals are
     assert all(task.relaxation.hopeless == pytest.approx(3 * 0.2) for task in planned(campaign, 1, hard))
     for config in (
-        make_config(policy={"give_up": None}),
+        make_config(policy={"early_stop_factor": None}),
         make_config(policy={"feedback": False}),
     ):
         assert {task.relaxation.hopeless for task in planned(campaign_of(config), 0, [])} == {None}
@@ -552,10 +559,10 @@ def test_relaxations_are_given_up_a_few_bars_above_the_hull_where_energies_decid
 
 def test_what_was_given_up_gives_no_frameworks(make_config, relaxation, cobaltate):
     (task, *_) = planned(campaign_of(make_config()), 0, [])
-    crystal = required(cobaltate["rows"][0]["initial"])
+    crystal = unpack_or_raise(cobaltate["rows"][0]["initial"])
     relaxed, hopeless = (relaxation(crystal, energy=-3.0, reason=reason) for reason in ("converged", "hopeless"))
     task = replace(task, plans=task.plans[:3])
-    assert take_out(task, [relaxed, hopeless, Rejected("too_close")]) == [(), None, ()]
+    assert guests_to_remove(task, [relaxed, hopeless, Rejected("too_close")]) == [(), None, ()]
 
 
 @pytest.mark.parametrize(
@@ -563,9 +570,9 @@ def test_what_was_given_up_gives_no_frameworks(make_config, relaxation, cobaltat
 )
 def test_a_search_that_fills_no_hosts_looks_for_none(make_config, without, relaxation, cobaltate):
     (task, *_) = planned(campaign_of(make_config(**without)), 0, [])
-    crystal = required(cobaltate["rows"][0]["initial"])
+    crystal = unpack_or_raise(cobaltate["rows"][0]["initial"])
     task = replace(task, plans=task.plans[:1])
-    assert take_out(task, [relaxation(crystal, energy=-3.0)]) == [None]
+    assert guests_to_remove(task, [relaxation(crystal, energy=-3.0)]) == [None]
 
 
 @pytest.mark.parametrize(("growth", "wanted"), [(1.04, None), (1.06, ["Li"]), (0.94, ["Li"])])
@@ -579,15 +586,15 @@ def test_a_filled_framework_whose_volume_moved_becomes_one_again(make_config, re
     task = replace(task, plans=task.plans[:1])
     crystal = task.templates[0].crystal
     moved = replace(relaxation(crystal, energy=-3.0), final=crystal.replace(lattice=crystal.lattice * np.cbrt(growth)))
-    assert take_out(task, [moved]) == [wanted]
-    assert take_out(task, [Rejected("too_close")]) == [None]
+    assert guests_to_remove(task, [moved]) == [wanted]
+    assert guests_to_remove(task, [Rejected("too_close")]) == [None]
 
 
 def test_crystals_that_lie_too_high_for_the_pool_are_not_asked_for_frameworks(make_config, host_file):
     found = {"framework": "f", "guests": {"Li": 1}, "space_group_number": 1}
     (file,) = frameworks_from_files([host_file])
     for pool, highest in ((2, np.inf), (1, 0.07)):
-        campaign = campaign_of(make_config(policy={"pool": pool}))
+        campaign = campaign_of(make_config(policy={"max_parents": pool}))
         rows = pretended(planned(campaign, 0, [])[:1], e_d=0.07)
         rows[0]["frameworks"] = [{**file, **found}]
         assert {task.highest for task in planned(campaign, 0, [])} == {np.inf}

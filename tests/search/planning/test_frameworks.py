@@ -9,7 +9,7 @@ from model.generation.wyckoff_placement import host_groups
 from model.symmetry.space_group import SpaceGroup
 from search.planning.frameworks import FrameworkPool, KnownFramework, fillings, frameworks_from_files
 from search.running.pipeline import _framework
-from search.storage.results import required
+from search.storage.results import unpack_or_raise
 from tests.support.crystals import rattled
 
 
@@ -31,7 +31,7 @@ def cubic(identity, edge, guests=None):
 
 
 def row(candidate, e_d, *records):
-    return {"candidate": candidate, "e_d": e_d, "lattice_system": "cP", "frameworks": list(records) or None}
+    return {"candidate": candidate, "e_d": e_d, "bravais_lattice": "cP", "frameworks": list(records) or None}
 
 
 def pool_of(*rows, volume_change=0.05):
@@ -101,7 +101,7 @@ def found(guests, candidate="a"):
     return framework
 
 
-@pytest.mark.parametrize(("sweep", "counts"), [(0, [2]), (1, [2, 1, 3]), (9, [2, 1, 3, 4])])
+@pytest.mark.parametrize(("guest_count_range", "counts"), [(0, [2]), (1, [2, 1, 3]), (9, [2, 1, 3, 4])])
 def test_guest_counts_are_swept_round_what_was_found(sweep, counts):
     cells = from_system("Li-Si", max_atoms=5)
     assert [dict(one)["Li"] for one in fillings(found({"Li": 2}), cells, ["Li"], sweep)] == counts
@@ -133,10 +133,10 @@ def test_hosts_come_from_files_and_folders_in_their_primitive_cells(tmp_path, li
     (from_folder,) = frameworks_from_files([tmp_path])
     (from_file,) = frameworks_from_files([tmp_path / "coo2.cif"])
     assert from_folder == from_file
-    assert len(required(from_folder["host"])) == 3
+    assert len(unpack_or_raise(from_folder["host"])) == 3
     assert from_folder["space_group_number"] == 166
     (known,) = FrameworkPool(0.05, [from_folder]).known.values()
-    assert known.host.identity == required(from_folder["host"]).identity
+    assert known.host.identity == unpack_or_raise(from_folder["host"]).identity
     assert known.parent is None and known.parent_e_d is None and known.guests == []
 
 
@@ -144,7 +144,7 @@ def test_rounded_coordinates_in_a_file_do_not_lose_the_symmetry(tmp_path, licoo2
     host = licoo2.select(np.array(licoo2.symbols) != "Li")
     host.replace(fractional=np.round(host.fractional, 3)).to_pymatgen().to(tmp_path / "coo2.vasp", fmt="poscar")
     (record,) = frameworks_from_files([tmp_path / "coo2.vasp"])
-    (largest, *_) = host_groups(required(record["host"]))
+    (largest, *_) = host_groups(unpack_or_raise(record["host"]))
     assert largest.number == record["space_group_number"] == 166
     assert 0 <= record["displacement"] < 0.01
 

@@ -6,7 +6,7 @@ import pytest
 from model.crystals.crystal import Crystal
 from search.config import PolicySettings
 from search.planning.frameworks import FrameworkPool
-from search.planning.history import COMPARED, Known, Novelty
+from search.planning.history import COMPARED, Novelty, SearchHistory
 from search.storage.results import pack
 
 
@@ -25,21 +25,21 @@ def candidate(name, e_d, edge=3.0, **columns):
         "energy": -3.0,
         "n_atoms": 2,
         "steps": 9,
-        "orbits": 2,
+        "n_independent_atoms": 2,
         "evaluations": 31,
         "status": "relaxed",
         "formula": "LiSi",
         "round": 0,
         "seconds_generate": 1.0,
         "seconds_relax": 2.0,
-        "seconds_refine": None,
-        "lattice_system": "cP",
+        "seconds_analyse": None,
+        "bravais_lattice": "cP",
         **columns,
     }
 
 
 def told(rows, settings):
-    known = Known(settings, FrameworkPool(0.05))
+    known = SearchHistory(settings, FrameworkPool(0.05))
     known.read(rows)
     return known
 
@@ -95,10 +95,10 @@ def test_a_crystal_that_relaxed_at_the_second_time_only_may_be_changed():
         ({"candidates": 3}, "3 candidates are stored"),
         ({"cpu_seconds": 10}, None),
         ({"cpu_seconds": 9}, "9 CPU seconds are spent"),
-        ({"money": 0.006, "price": 2.0}, None),
-        ({"money": 0.005, "price": 2.0}, "0.005 are spent at 2 an hour, 0.005 were allowed"),
-        ({"patience": 4}, None),
-        ({"patience": 3}, "has fallen for 3 rounds"),
+        ({"max_cost": 0.006, "cost_per_actor_hour": 2.0}, None),
+        ({"max_cost": 0.005, "cost_per_actor_hour": 2.0}, "0.005 are spent at 2 an hour, 0.005 were allowed"),
+        ({"patience_rounds": 4}, None),
+        ({"patience_rounds": 3}, "has fallen for 3 rounds"),
     ],
 )
 def test_a_search_ends_when_there_is_reason(stop, expected):
@@ -109,10 +109,10 @@ def test_a_search_ends_when_there_is_reason(stop, expected):
 
 
 def test_nothing_is_over_before_it_began():
-    settings = PolicySettings(stop={"patience": 1, "target": -1, "candidates": 1, "cpu_seconds": 1})
+    settings = PolicySettings(stop={"patience_rounds": 1, "target": -1, "candidates": 1, "cpu_seconds": 1})
     assert told([], settings).ending.reason(9) is None
 
 
 def test_a_fall_by_less_than_a_milli_electron_volt_is_no_improvement():
     rows = [candidate("a", 0.03), candidate("b", 0.0295, round=6)]
-    assert told(rows, PolicySettings(lookahead=0, stop={"patience": 5})).ending.reason(7) is not None
+    assert told(rows, PolicySettings(lookahead=0, stop={"patience_rounds": 5})).ending.reason(7) is not None

@@ -11,7 +11,7 @@ from search.planning.policy import (
     START_VALUE,
     START_VALUES,
     Arm,
-    Book,
+    ArmStatistics,
     Outcome,
     Rates,
     choose,
@@ -36,7 +36,7 @@ def came(value, *, once=True, work=300.0, tries=1):
 
 def book(settings=None, **records):
     """A book in which the candidates of each cell (keyword) have the values listed and are new."""
-    made = Book(settings or PolicySettings())
+    made = ArmStatistics(settings or PolicySettings())
     for cell, values in records.items():
         for one in values:
             made.record(Arm("diffusion", cell), came(one))
@@ -64,7 +64,7 @@ def test_a_rate_shrinks_towards_that_of_the_larger_set_as_a_coins_does():
 
 
 def test_what_comes_as_expected_makes_the_distributions_narrower_and_moves_none():
-    made = Book(PolicySettings(strength=2.0, new_strength=4.0))
+    made = ArmStatistics(PolicySettings(strength=2.0, new_prior_weight=4.0))
     arm = Arm("some method", "LiSi")
     made.record(arm, Outcome(10, value=10 * START_VALUE, low=10, once=10 * START_NEW))
     for like, tries in ((arm, 10), (Arm("some method", "Li6Si2"), 0), (Arm("another", "LiSi"), 0)):
@@ -74,31 +74,31 @@ def test_what_comes_as_expected_makes_the_distributions_narrower_and_moves_none(
 
 
 def test_nothing_known_is_the_start_rate_of_the_method_everywhere():
-    made = Book(PolicySettings(strength=4.0))
-    for arm in [*NEW, Arm("inpainting", "LiSi", "f", 1), Arm("exchange", "Li3Si")]:
+    made = ArmStatistics(PolicySettings(strength=4.0))
+    for arm in [*NEW, Arm("inpainting", "LiSi", "f", 1), Arm("ion_substitution", "Li3Si")]:
         assert rates(made, arm) == pytest.approx((START_VALUES[arm.method], START_NEW))
 
 
 def test_an_untried_arm_is_judged_by_its_method_its_composition_and_its_size():
-    made = Book(PolicySettings())
-    for method, cell in itertools.product(("exchange", "inpainting"), ("LiSi", "Li4Si")):
-        good = method == "exchange" and cell == "LiSi"
+    made = ArmStatistics(PolicySettings())
+    for method, cell in itertools.product(("ion_substitution", "inpainting"), ("LiSi", "Li4Si")):
+        good = method == "ion_substitution" and cell == "LiSi"
         made.record(Arm(method, cell), came(float(good), tries=20))
 
     def expected(*arm):
         return rates(made, Arm(*arm))[0]
 
-    assert expected("exchange", "Li2Si2") > expected("inpainting", "Li2Si2")  # method
-    assert expected("exchange", "Li2Si2") > expected("exchange", "Li8Si2")  # composition
-    assert expected("exchange", "Li2Si2") < expected("exchange", "LiSi")  # itself counts most
-    assert expected("exchange", "GeP") > expected("exchange", "GeP4")  # size
+    assert expected("ion_substitution", "Li2Si2") > expected("inpainting", "Li2Si2")  # method
+    assert expected("ion_substitution", "Li2Si2") > expected("ion_substitution", "Li8Si2")  # composition
+    assert expected("ion_substitution", "Li2Si2") < expected("ion_substitution", "LiSi")  # itself counts most
+    assert expected("ion_substitution", "GeP") > expected("ion_substitution", "GeP4")  # size
 
 
 def test_what_one_generator_found_good_is_thought_good_for_others_only_in_part():
     """Where so many came that nothing shrinks, the root of the odds once for the composition and once for the size."""
-    made = Book(PolicySettings())
+    made = ArmStatistics(PolicySettings())
     for cell in ("LiSi", "Li4Si"):
-        made.record(Arm("exchange", cell), came(0.5, tries=20_000))
+        made.record(Arm("ion_substitution", cell), came(0.5, tries=20_000))
         made.record(Arm("diffusion", cell), came(0.9 if cell == "LiSi" else 0.1, tries=20_000))
 
     def odds(cell):
@@ -112,19 +112,19 @@ def test_what_one_generator_found_good_is_thought_good_for_others_only_in_part()
 
 
 def test_crystals_that_were_seen_before_make_their_cell_less_promising_but_its_formula_no_worse():
-    fresh, worn = (Book(PolicySettings()) for _ in range(2))
+    fresh, worn = (ArmStatistics(PolicySettings()) for _ in range(2))
     fresh.record(NEW[0], came(0.8, tries=20))
     worn.record(NEW[0], came(0.8, once=False, tries=20))
-    for arm in (NEW[0], Arm("exchange", "LiSi")):
+    for arm in (NEW[0], Arm("ion_substitution", "LiSi")):
         assert rates(worn, arm)[0] == rates(fresh, arm)[0]
         assert rates(worn, arm)[1] < 0.5 * rates(fresh, arm)[1]
-    larger = Arm("exchange", "Li6Si6")
-    assert rates(worn, larger)[1] > 2 * rates(worn, Arm("exchange", "LiSi"))[1]
+    larger = Arm("ion_substitution", "Li6Si6")
+    assert rates(worn, larger)[1] > 2 * rates(worn, Arm("ion_substitution", "LiSi"))[1]
 
 
 def test_what_is_under_way_lowers_the_arm_and_what_is_new_in_its_cell():
     made = book(LiSi=[1.0, 1.0], Li4Si=[1.0, 1.0])
-    arms = [*NEW, Arm("exchange", "LiSi")]
+    arms = [*NEW, Arm("ion_substitution", "LiSi")]
     before = [rates(made, arm) for arm in arms]
     made.record(NEW[0], Outcome(1))
     after = [rates(made, arm) for arm in arms]
@@ -136,15 +136,15 @@ def test_what_is_under_way_lowers_the_arm_and_what_is_new_in_its_cell():
 def test_the_distributions_stay_proper_whatever_is_recorded():
     """A million crystals, all on the hull and all new, or none of them: no rate is thought certain."""
     for worth in (1.0, 0.0):
-        made = Book(PolicySettings())
+        made = ArmStatistics(PolicySettings())
         made.record(NEW[0], came(worth, tries=1_000_000))
-        for arm in (*NEW, Arm("exchange", "LiSi"), Arm("mutation", "LiSi", "c", 1)):
+        for arm in (*NEW, Arm("ion_substitution", "LiSi"), Arm("mutation", "LiSi", "c", 1)):
             assert np.isfinite(made.beta(arm)).all() and min(made.beta(arm)) > 0
         assert len(choose(NEW, made, 5, streams(), 1)) == 5
 
 
 def test_expected_work_follows_size_and_what_the_method_needed():
-    made = Book(PolicySettings())
+    made = ArmStatistics(PolicySettings())
     for _ in range(500):
         made.record(Arm("diffusion", "Li3Si"), came(0.0, work=FIXED_WORK + 4 * 20))
     assert made.work(Arm("diffusion", "Li3Si")) == pytest.approx(FIXED_WORK + 4 * 20, rel=0.01)
@@ -153,9 +153,9 @@ def test_expected_work_follows_size_and_what_the_method_needed():
 
 def test_the_work_of_a_candidate_is_counted_not_timed():
     settings = PolicySettings(evaluation_cost=0.5)
-    row = {"n_atoms": 4, "orbits": 2, "steps": 9, "evaluations": 31}
+    row = {"n_atoms": 4, "n_independent_atoms": 2, "steps": 9, "evaluations": 31}
     assert work(row, settings) == FIXED_WORK + 2 * 10 + 4 * 0.5 * 31
-    assert work({**row, "orbits": None, "steps": None, "evaluations": None}, settings) == FIXED_WORK
+    assert work({**row, "n_independent_atoms": None, "steps": None, "evaluations": None}, settings) == FIXED_WORK
     assert work({**row, "seconds_relax": 1e6}, settings) == work(row, settings)
 
 
@@ -195,8 +195,8 @@ def test_the_floor_reaches_bad_arms_in_rounds_of_few_picks_too():
     ("settings", "words"),
     [
         ({"batch": 101}, "less than or equal to 100"),
-        ({"stop": {"money": 5}}, "money and price belong together"),
-        ({"stop": {"price": 5}}, "money and price belong together"),
+        ({"stop": {"max_cost": 5}}, "money and price belong together"),
+        ({"stop": {"cost_per_actor_hour": 5}}, "money and price belong together"),
     ],
 )
 def test_bad_settings_are_refused(settings, words):
@@ -206,7 +206,7 @@ def test_bad_settings_are_refused(settings, words):
 
 def test_of_equal_rewards_the_cheaper_goes_first():
     settings = PolicySettings(floor=0, strength=1)
-    made = Book(settings)
+    made = ArmStatistics(settings)
     for _ in range(200):
         made.record(Arm("cheap", "LiSi"), came(0.5, work=200.0))
         made.record(Arm("dear", "LiSi"), came(0.5, work=2000.0))
@@ -215,32 +215,32 @@ def test_of_equal_rewards_the_cheaper_goes_first():
 
 
 def test_before_results_every_composition_is_tried_before_any_twice():
-    made = Book(PolicySettings())
+    made = ArmStatistics(PolicySettings())
     picks = [arm.cell for arm, _ in choose(NEW, made, 10, streams(), 1)]
     assert sorted(picks[:5]) == sorted(picks[5:]) == sorted(CELLS)
 
 
 @pytest.mark.parametrize("feedback", [False, True])
 def test_methods_take_turns_by_their_start_before_results_and_evenly_without_feedback(feedback):
-    arms = [Arm(method, cell) for method in ("diffusion", "random", "exchange") for cell in CELLS]
-    made = Book(PolicySettings(feedback=feedback))
+    arms = [Arm(method, cell) for method in ("diffusion", "random", "ion_substitution") for cell in CELLS]
+    made = ArmStatistics(PolicySettings(feedback=feedback))
     if not feedback:
         for cell in CELLS:
             made.record(Arm("random", cell), came(1.0))
     picks = Counter(arm.method for arm, _ in choose(arms, made, 39, streams(), 1))
-    assert picks == ({"diffusion": 21, "random": 6, "exchange": 12} if feedback else dict.fromkeys(picks, 13))
+    assert picks == ({"diffusion": 21, "random": 6, "ion_substitution": 12} if feedback else dict.fromkeys(picks, 13))
 
 
 def test_a_framework_gets_several_samples_and_new_crystals_one():
     arms = [Arm("diffusion", "LiSi"), Arm("mutation", "LiSi", "c", 1), Arm("inpainting", "LiSi", "f", 1, "Li1")]
-    picks = choose(arms, Book(PolicySettings()), 10, streams(), 3)
+    picks = choose(arms, ArmStatistics(PolicySettings()), 10, streams(), 3)
     assert sum(count for _, count in picks) == 10
     assert {(arm.host, count) for arm, count in picks[:4]} == {("", 1), ("c", 1), ("f", 3)}
 
 
 def test_many_frameworks_of_one_cell_do_not_crowd_out_the_rest():
     hosts = [Arm("inpainting", "LiSi", f"f{i}", 1) for i in range(500)]
-    made = Book(PolicySettings(floor=0))
+    made = ArmStatistics(PolicySettings(floor=0))
     for arm in (*NEW, *hosts[:5]):
         made.record(arm, came(0.2))
     picks = Counter(arm.method for arm, _ in choose([*NEW, *hosts], made, 60, streams(), 1))
@@ -249,7 +249,7 @@ def test_many_frameworks_of_one_cell_do_not_crowd_out_the_rest():
 
 def test_among_the_frameworks_of_a_cell_the_better_class_and_the_better_children_win():
     settings = PolicySettings(floor=0, strength=2)
-    made = Book(settings)
+    made = ArmStatistics(settings)
     for i in range(30):
         made.record(Arm("inpainting", "LiSi", f"good{i}", 1), came(0.8))
         made.record(Arm("inpainting", "LiSi", f"bad{i}", 4), came(0.0))
@@ -258,10 +258,10 @@ def test_among_the_frameworks_of_a_cell_the_better_class_and_the_better_children
     assert picks["better"] > picks["worse"]
 
 
-@pytest.mark.parametrize("settings", [{"floor": 0}, {"floor": 1}, {"feedback": False}])
+@pytest.mark.parametrize("settings", [{"exploration_rate": 0}, {"exploration_rate": 1}, {"feedback": False}])
 def test_an_arm_that_has_made_all_it_can_is_left_out(settings):
     limited = [Arm("mutation", "LiSi", name, 1, limit=limit) for name, limit in (("a", 2), ("b", 3), ("c", 1))]
-    made = Book(PolicySettings(**settings))
+    made = ArmStatistics(PolicySettings(**settings))
     for arm in limited[2], Arm("random", "LiSi"):
         made.record(arm, came(1.0))
     alone = choose(limited, made, 10, streams(), 3)
@@ -271,7 +271,7 @@ def test_an_arm_that_has_made_all_it_can_is_left_out(settings):
 
 
 def test_no_arms_no_picks():
-    assert choose([], Book(PolicySettings()), 5, streams(), 1) == []
+    assert choose([], ArmStatistics(PolicySettings()), 5, streams(), 1) == []
 
 
 # --- what is found ------------------------------------------------------------------------------------------------

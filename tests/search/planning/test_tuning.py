@@ -15,6 +15,7 @@ from search.planning.campaign import Campaign, tuner
 from search.planning.tuning import Trial, chosen, make_study, quality, suggest
 from search.reporting.tuning_plots import plot_study, plot_tuning
 from search.running.pipeline import failed_rows
+from tests.support.configs import per_round
 from tests.support.simulated import planned
 
 HEUN = HeunSettings()
@@ -36,9 +37,11 @@ def made(tasks, **columns):
     rows = []
     for task in tasks:
         for row in failed_rows(task, "", "", judged_by={}):
-            churn = json.loads(row["sampler"]).get("churn", 0)
+            churn = json.loads(row["generator_settings"]).get("churn", 0)
             done = {"status": "relaxed", "e_d": 0.5 * (1 - churn) + 0.31, "energy": -3.0, "volume_per_atom": 16.0}
-            rows.append({**row, **done, "steps": 9, "orbits": row["n_atoms"], "evaluations": 31, **columns})
+            rows.append(
+                {**row, **done, "steps": 9, "n_independent_atoms": row["n_atoms"], "evaluations": 31, **columns}
+            )
     return rows
 
 
@@ -133,10 +136,10 @@ def test_the_best_trial_has_the_most_quality_for_its_work_among_its_neighbours()
 
 def tuned_config(make_config, **policy):
     return make_config(
-        generation={"kind": "heun"},
+        sampling={"diffusion": {"kind": "heun"}},
         generators=["diffusion"],
         tuning={"generation": RANGES, "relaxation": {"max_steps": [50, 150]}},
-        policy={"generated": 8, "batch": 2, "lookahead": 0, **policy},
+        policy={**per_round(8, 16), "batch": 2, "rounds_ahead": 0, **policy},
     )
 
 
@@ -155,28 +158,30 @@ def test_a_search_learns_from_its_batches_and_a_resumed_one_asks_the_same(make_c
         rows += made(tasks)
     again = planned(Campaign(config, lambda cell: 16.0), 12, rows[::-1])
     assert [task.settings for task in planned(campaign, 12, rows)] == [task.settings for task in again]
-    late = {row["task"]: json.loads(row["sampler"])["churn"] for row in rows if row["round"] >= 6}
+    late = {row["task"]: json.loads(row["generator_settings"])["churn"] for row in rows if row["round"] >= 6}
     assert np.mean(list(late.values())) > 0.5 + 4 * np.sqrt(1 / 12 / len(late))  # of uniform numbers once in 30,000
 
 
 def test_without_ranges_settings_are_as_configured(make_config):
-    policy = {"give_up": None}
-    config = make_config(generation={"kind": "ancestral", "steps": 9}, generators=["diffusion"], policy=policy)
+    policy = {"early_stop_factor": None}
+    config = make_config(
+        sampling={"diffusion": {"kind": "ancestral", "steps": 9}}, generators=["diffusion"], policy=policy
+    )
     (task, *_) = planned(Campaign(config, lambda cell: 16.0), 0, [])
     assert set(task.settings) == {AncestralSettings(steps=9)} and task.relaxation == config.relaxation
 
 
 def test_samples_under_way_are_known(make_config):
     config = make_config(tuning=Tuning(samples=(1, 6)))
-    rows = [{"stage": "inpainted", "round": 4, "samples": 5}]
+    rows = [{"role": "from_host", "round": 4, "samples": 5}]
     found = tuner(config, [], 0.1)
-    found.under_way(rows)
+    found.pending_rows(rows)
     assert [trial.values for trial in found.trials["samples"]] == [{"samples": 5}]
 
 
 def test_samples_a_framework_are_tuned_round_by_round(make_config):
     config = make_config(tuning=Tuning(samples=(1, 6)))
-    rows = made(planned(Campaign(config, lambda cell: 16.0), 0, []), stage="inpainted")
+    rows = made(planned(Campaign(config, lambda cell: 16.0), 0, []), role="from_host")
     rows = [{**row, "round": k % 3, "samples": 1 + k % 3, "candidate": f"{k:03d}"} for k, row in enumerate(rows)]
     found = tuner(config, rows, 0.1)
     assert [trial.values for trial in found.trials["samples"]] == [{"samples": 1}, {"samples": 2}, {"samples": 3}]
@@ -187,7 +192,7 @@ def test_samples_a_framework_are_tuned_round_by_round(make_config):
 
 
 def test_settings_are_written_back_and_nothing_is_left_to_tune(make_config):
-    config = make_config(generation={"kind": "heun"}, tuning={"generation": RANGES, "samples": [1, 5]})
+    config = make_config(sampling={"diffusion": {"kind": "heun"}}, tuning={"generation": RANGES, "samples": [1, 5]})
     best = {"generation": Trial({"steps": 8, "churn": 0.1}), "samples": Trial({"samples": 4})}
     after = with_settings(config, best)
     assert (after.generation.steps, after.generation.churn, after.policy.samples) == (8, 0.1, 4)
@@ -214,7 +219,7 @@ def test_the_command_tunes_and_goes_on_where_it_was(tmp_path, make_config):
         "name": "tiny",
         "compositions": {"cells": [{"Li": 2, "Si": 1}, {"Li": 3, "Si": 1}]},
         "frameworks": {"guests": ["Li"]},
-        "generation": {"kind": "heun", "steps": 3},
+        "sampling": {"diffusion": {"kind": "heun", "steps": 3}},
         "inpainting": {"kind": "heun", "steps": 3},
         "relaxation": {"max_steps": 8},
         "policy": {"batch": 2},
@@ -234,7 +239,7 @@ def test_the_command_tunes_and_goes_on_where_it_was(tmp_path, make_config):
 
 def test_in_a_batch_of_several_generators_only_those_that_are_tuned_count(make_config):
     config = tuned_config(make_config).model_copy(update={"generators": ("diffusion", "random")})
-    config = config.model_copy(update={"policy": config.policy.model_copy(update={"generated": 6, "batch": 4})})
+    config = config.model_copy(update={"policy": config.policy.model_copy(update={**per_round(6, 16), "batch": 4})})
     campaign = Campaign(config, lambda cell: 16.0)
     (task, rest) = planned(campaign, 0, [])
     assert {plan.method for plan in (*task.plans, *rest.plans)} == {"diffusion", "random"}

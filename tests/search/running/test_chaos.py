@@ -23,9 +23,9 @@ from search.running.pipeline import search_here
 from search.running.rounds import Question
 from search.running.statistics import summary_lines
 from search.storage.results import TIMINGS, ResultStore, load_results
-from tests.support.simulated import Stages, crew_of
+from tests.support.simulated import Stages, pools_of
 
-POLICY = {"rounds": 4, "generated": 6, "inpainted": 3, "samples": 2, "batch": 3}
+POLICY = {"rounds": 4, "candidates_per_round": 9, "new_share": 0.666667, "samples": 2, "batch": 3}
 
 
 class Killed(BaseException):
@@ -61,7 +61,7 @@ def crew(config, reference):
     """A function that makes a crew, with a planner that knows nothing yet."""
 
     def made(*counts, **options):
-        return crew_of(Planner(config, reference), *counts, **options)
+        return pools_of(Planner(config, reference), *counts, **options)
 
     return made
 
@@ -115,7 +115,7 @@ def test_the_driver_gives_the_rows_of_the_pipeline(search, crew, undisturbed, tm
     driver = search()
     assert driver.outcome.finished
     assert_whole(tmp_path, undisturbed)
-    assert {"generated", "inpainted"} == set(undisturbed["stage"])
+    assert {"generated", "inpainted"} == set(undisturbed["role"])
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -322,7 +322,7 @@ def test_a_part_that_was_cut_short_is_set_aside_and_its_task_done_again(search, 
 def test_the_first_signal_brings_home_what_is_nearly_done(search, crew, tmp_path):
     stop = threading.Event()
     some = crew((1, 4, 1), seconds=lambda first, *_: 0.5)
-    judge = some.pools["judge"]
+    judge = some.pools["analyse"]
     driver = search(EagerCrew(some, lambda _: len(judge.calls) and stop.set()), stop=stop)
     assert not driver.outcome.finished
     assert driver.outcome.candidates >= 3  # at the signal nothing was stored yet

@@ -33,7 +33,7 @@ CONFIG = {
     "generators": ["diffusion", "inpainting"],
     "frameworks": {"guests": ["Li"]},
     "lattices": {"volume_per_atom": 16.0},
-    "policy": {"rounds": 12, "generated": 9, "inpainted": 6, "samples": 2, "batch": 3},
+    "policy": {"rounds": 12, "candidates_per_round": 15, "new_share": 0.6, "samples": 2, "batch": 3},
 }
 KILLS = 20
 

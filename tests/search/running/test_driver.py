@@ -20,18 +20,18 @@ from model.thermodynamics.reference import packaged_reference
 from search.config import SearchConfig
 from search.planning.prepare import load_reference
 from search.running.pipeline import load_stages, search_here
-from search.storage.results import TIMINGS, ResultStore, load_results, required
+from search.storage.results import TIMINGS, ResultStore, load_results, unpack_or_raise
 
 CONFIG = {
     "name": "tiny",
     "seed": 3,
     "compositions": {"cells": [{"Li": 2, "Si": 1}, {"Li": 3, "Si": 1}, {"Li": 3, "Si": 2}]},
     "frameworks": {"guests": ["Li"]},
-    "generation": {"kind": "heun", "steps": 4},
+    "sampling": {"diffusion": {"kind": "heun", "steps": 4}},
     "inpainting": {"kind": "heun", "steps": 4},
     "relaxation": {"max_steps": 12},
-    "policy": {"rounds": 4, "generated": 4, "inpainted": 4, "samples": 2, "batch": 2},
-    "resources": {"relaxers": 1},
+    "policy": {"rounds": 4, "candidates_per_round": 8, "samples": 2, "batch": 2},
+    "resources": {"relax_actors": 1},
 }
 
 
@@ -125,7 +125,7 @@ def test_another_configuration_in_the_same_folder_is_refused(tmp_path):
 def test_stored_energies_are_those_of_the_stored_structures(undisturbed):
     judged = undisturbed[undisturbed["e_d"].notna()]
     assert len(judged) >= 10
-    evaluations = CHGNetPotential().evaluate([required(value) for value in judged["final"]])
+    evaluations = CHGNetPotential().evaluate([unpack_or_raise(value) for value in judged["final"]])
     np.testing.assert_allclose([one.energy for one in evaluations], judged["energy"], atol=1e-4)
 
 
@@ -144,7 +144,7 @@ def test_stored_e_d_agrees_with_pymatgens_phase_diagram(undisturbed):
 
 
 def test_every_candidate_knows_where_it_comes_from(undisturbed):
-    inpainted = undisturbed[undisturbed["stage"] == "inpainted"]
+    inpainted = undisturbed[undisturbed["role"] == "inpainted"]
     assert len(inpainted)
     frameworks = {
         record["framework"]: row for row in undisturbed.to_dict("records") for record in _list(row["frameworks"])

@@ -18,7 +18,7 @@ from moto.server import ThreadedMotoServer
 
 from search.config import load_config
 from search.planning.planner import Planner
-from search.planning.prepare import load_reference, remember, same_search
+from search.planning.prepare import load_reference, same_search, write_run_metadata
 from search.running.driver import Driver
 from search.running.pipeline import search_here
 from search.storage.lock import locked
@@ -26,7 +26,7 @@ from search.storage.paths import StorePath, beside, lock, require_lasting, run_p
 from search.storage.results import TIMINGS, ResultStore, load_results, pack
 from search.studies.second_opinion import load_second_opinion
 from tests.support.data import ROOT
-from tests.support.simulated import Stages, crew_of
+from tests.support.simulated import Stages, pools_of
 
 ALLOW = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}
 
@@ -199,7 +199,7 @@ def tiny(make_config):
         compositions={"cells": [{"Li": 2, "Si": 1}, {"Li": 3, "Si": 1}]},
         lattices={"volume_per_atom": 16.0},
         frameworks={"guests": ["Li"]},
-        policy={"rounds": 3, "generated": 6, "inpainted": 3, "samples": 2, "batch": 3},
+        policy={"rounds": 3, "candidates_per_round": 9, "new_share": 0.666667, "samples": 2, "batch": 3},
     )
 
 
@@ -232,7 +232,7 @@ def test_killed_at_any_write_the_search_ends_as_if_undisturbed(place, tiny, undi
     monkeypatch.setattr(StorePath, "write_bytes", fragile)
     while True:
         left = moments.randint(1, 4)
-        driver = Driver(tiny, run, reference, crew_of(Planner(tiny, reference)))
+        driver = Driver(tiny, run, reference, pools_of(Planner(tiny, reference)))
         try:
             assert driver.run(threading.Event()).finished
             break
@@ -253,7 +253,7 @@ def test_killed_at_any_write_the_search_ends_as_if_undisturbed(place, tiny, undi
 def test_another_search_is_refused(place, tiny):
     run, reference = run_path(place), load_reference(tiny)
     same_search(run, tiny, reference)
-    remember(run, tiny, reference)
+    write_run_metadata(run, tiny, reference)
     same_search(run, tiny, reference)
     assert load_config(run / "config.yaml") == tiny
     with pytest.raises(ValueError, match=r"s3://runs/.* holds a search with another configuration \(seed"):

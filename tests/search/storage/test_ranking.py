@@ -10,7 +10,7 @@ from model.thermodynamics.stability import Stability
 from search.reporting.tables import reference_table, results_table
 from search.storage.cif import write_cifs
 from search.storage.ranking import rank
-from search.storage.results import ResultStore, load_results, pack, required
+from search.storage.results import ResultStore, load_results, pack, unpack_or_raise
 from tests.support.crystals import rattled
 
 
@@ -33,7 +33,7 @@ def candidate(cobaltate, name, crystal, *, e_d, **columns):
 @pytest.fixture
 def frame(tmp_path, cobaltate, licoo2, lisi):
     """Five relaxed candidates, two of them the same crystal, and three that did not make it."""
-    inpainted = {"stage": "inpainted", "framework": "f", "framework_space_group": "R-3m", "parent": "best"}
+    inpainted = {"role": "from_host", "framework": "f", "framework_space_group": "R-3m", "parent": "best"}
     strange = {"space_group": None, "space_group_number": None, "products": {"Li": 0.5, "Si": 0.5}}
     rows = [
         candidate(cobaltate, "again", rattled(licoo2, width=0.02, seed=1), e_d=0.02, **inpainted),
@@ -84,8 +84,8 @@ def test_crystals_without_a_space_group_repeat_each_other_all_the_same(frame):
 
 def test_a_formula_or_a_stage_can_be_asked_for(frame):
     assert names(rank(frame, top=9, formula="LiSi")) == ["silicide", "wide"]
-    assert names(rank(frame, top=9, stage="inpainted")) == ["again"]
-    assert names(rank(frame, top=9, formula="LiCoO2", stage="generated")) == ["best", "odd"]
+    assert names(rank(frame, top=9, role="from_host")) == ["again"]
+    assert names(rank(frame, top=9, formula="LiCoO2", role="new")) == ["best", "odd"]
     assert rank(frame, top=9, formula="Li2Si").empty
     assert results_table(rank(frame, top=9, formula="Li2Si")).row_count == 0
 
@@ -107,7 +107,7 @@ def test_cifs_hold_the_crystals_ranked(frame, tmp_path):
     paths = write_cifs(best, tmp_path / "best")
     assert sorted(path.name for path in (tmp_path / "best").iterdir()) == [path.name for path in paths]
     for path, packed in zip(paths, best["final"], strict=True):
-        structure, expected = Structure.from_file(path), required(packed).to_pymatgen()
+        structure, expected = Structure.from_file(path), unpack_or_raise(packed).to_pymatgen()
         assert structure.composition.reduced_formula == expected.composition.reduced_formula
         assert StructureMatcher().fit(structure, expected)
         assert structure.volume / len(structure) == pytest.approx(expected.volume / len(expected), rel=0.02)

@@ -18,8 +18,8 @@ from search.storage.results import (
     ResultStore,
     load_results,
     pack,
-    required,
     unpack,
+    unpack_or_raise,
     write_json,
 )
 
@@ -75,10 +75,10 @@ def test_structures_come_back_to_the_bit(tmp_path, cobaltate):
     store = ResultStore(tmp_path)
     store.append("task", cobaltate["rows"])
     for row, original in zip(store.rows(["task"]), cobaltate["rows"], strict=True):
-        assert required(row["initial"]).identity == required(original["initial"]).identity
+        assert unpack_or_raise(row["initial"]).identity == unpack_or_raise(original["initial"]).identity
         if original["final"] is not None:
-            assert required(row["final"]).identity == required(original["final"]).identity
-        hosts = [[required(f["host"]).identity for f in r["frameworks"] or ()] for r in (row, original)]
+            assert unpack_or_raise(row["final"]).identity == unpack_or_raise(original["final"]).identity
+        hosts = [[unpack_or_raise(f["host"]).identity for f in r["frameworks"] or ()] for r in (row, original)]
         assert hosts[0] == hosts[1]
 
 
@@ -227,7 +227,7 @@ def test_structures_are_pymatgens_or_none(run):
             else:
                 assert isinstance(structure, Structure)
                 assert structure.composition.reduced_formula == "LiCoO2"
-                assert Crystal.from_pymatgen(structure).identity == required(packed).identity
+                assert Crystal.from_pymatgen(structure).identity == unpack_or_raise(packed).identity
     assert frame["structure"].notna().sum() == 4
     assert frame["structure_initial"].notna().sum() == 6
 

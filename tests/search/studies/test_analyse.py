@@ -11,7 +11,7 @@ from model.crystals.crystal import Crystal
 from model.relaxation.relax import RelaxSettings
 from model.thermodynamics.reference import packaged_reference
 from search.cli import app
-from search.planning.prepare import remember, run_stability
+from search.planning.prepare import run_stability, write_run_metadata
 from search.storage.results import ResultStore, load_results, pack
 from search.studies.analyse import (
     coordination_table,
@@ -30,7 +30,7 @@ from tests.support.crystals import rattled
 @pytest.fixture
 def run(tmp_path, cobaltate):
     ResultStore(tmp_path / "run").append("00000-gen-000-test", cobaltate["rows"])
-    remember(tmp_path / "run", cobaltate["config"], packaged_reference())
+    write_run_metadata(tmp_path / "run", cobaltate["config"], packaged_reference())
     return tmp_path / "run"
 
 
@@ -39,7 +39,7 @@ def filled_run(tmp_path, cobaltate, licoo2):
     """A run in which a host was filled twice, what came of it gave a host that was filled again; and another host."""
     row = cobaltate["rows"][0]
     assert row["formula"] == "LiCoO2"
-    row = row | {"stage": "inpainted", "generator": "inpainting", "guests": ["Li"], "initial": pack(licoo2)}
+    row = row | {"role": "from_host", "generator": "inpainting", "guests": ["Li"], "initial": pack(licoo2)}
     rows = [
         row | {"candidate": name, "framework": framework, "parent": parent, "energy": energy, "e_d": energy + 6.0}
         for name, framework, parent, energy in (
@@ -51,7 +51,7 @@ def filled_run(tmp_path, cobaltate, licoo2):
     ]
     rows.append(rows[0] | {"candidate": "e", "guests": ["Co", "Li"], "energy": -9.0})  # not Li alone
     ResultStore(tmp_path / "run").append("00000-gen-000-test", rows)
-    remember(tmp_path / "run", cobaltate["config"], packaged_reference())
+    write_run_metadata(tmp_path / "run", cobaltate["config"], packaged_reference())
     return tmp_path / "run"
 
 
@@ -192,9 +192,9 @@ def test_the_sweep_takes_the_best_of_each_content_and_says_if_the_host_stayed(li
     none = licoo2.select(licoo2.numbers != 3)
     wide = half.replace(lattice=half.lattice * 1.05)
 
-    def row(name, initial, final, e_d, stage="inpainted"):
+    def row(name, initial, final, e_d, role="from_host"):
         columns = {"candidate": name, "formula": final.formula, "space_group": "P1", "status": "relaxed"}
-        return {**columns, "stage": stage, "e_d": e_d, "initial": pack(initial), "final": pack(final)}
+        return {**columns, "role": stage, "e_d": e_d, "initial": pack(initial), "final": pack(final)}
 
     rows = [
         row("full", licoo2, licoo2, 0.0, "generated"),

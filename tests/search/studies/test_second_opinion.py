@@ -13,7 +13,7 @@ from model.thermodynamics.reference import packaged_reference, score_reference
 from model.thermodynamics.stability import Stability
 from search.cli import app
 from search.storage.ranking import rank
-from search.storage.results import ResultStore, load_results, required
+from search.storage.results import ResultStore, load_results, unpack_or_raise
 from search.studies.second_opinion import FILE, load_second_opinion, missing_phases, packaged_r2scan, second_opinions
 
 STRUCTURES = Path(__file__).parents[4] / "shared" / "data" / "mp_structures.parquet"
@@ -51,7 +51,7 @@ def test_an_answer_is_e_d_by_the_other_potential(run, potential):
     rows = second_opinions(best, packaged_r2scan(), potential)
     assert [row["candidate"] for row in rows] == best["candidate"].tolist()
     for row, final in zip(rows, best["final"], strict=True):
-        crystal = required(final)
+        crystal = unpack_or_raise(final)
         energy = potential.evaluate([crystal])[0].energy
         hull = Stability(packaged_r2scan(), {"Li", "Co", "O"}).hull_energy(crystal.composition)
         assert row["energy"] == pytest.approx(energy, abs=1e-6)
