@@ -7,41 +7,33 @@ from model.crystals.crystal import Crystal
 from search.config import PolicySettings
 from search.planning.frameworks import FrameworkPool
 from search.planning.history import COMPARED, Novelty, SearchHistory
-from search.storage.results import pack
+from search.storage.rows import StoredCrystal
+from tests.support.rows import row_with
 
 
 def candidate(name, e_d, edge=3.0, **columns):
     crystal = Crystal(np.eye(3) * edge, [[0, 0, 0], [0.5, 0.5, 0.5]], [3, 14])
-    return {
+    made = {
         "candidate": name,
         "e_d": e_d,
-        "duplicate_of": None,
-        "final": pack(crystal),
+        "final": StoredCrystal.of(crystal),
         "space_group_number": 221,
-        "generator": "diffusion",
-        "cell_formula": "LiSi",
-        "frameworks": None,
         "volume_per_atom": 13.5,
         "energy": -3.0,
-        "n_atoms": 2,
         "steps": 9,
         "n_independent_atoms": 2,
         "evaluations": 31,
-        "status": "relaxed",
-        "formula": "LiSi",
-        "round": 0,
         "seconds_generate": 1.0,
         "seconds_relax": 2.0,
-        "seconds_analyse": None,
         "bravais_lattice": "cP",
-        **columns,
     }
+    return row_with(**{**made, **columns})
 
 
 def told(rows, settings):
-    known = SearchHistory(settings, FrameworkPool(0.05))
-    known.read(rows)
-    return known
+    history = SearchHistory(settings, FrameworkPool(0.05))
+    history.read(rows)
+    return history
 
 
 def novelty_of(rows):
@@ -67,13 +59,13 @@ def test_poor_crystals_are_not_compared_and_count_as_new():
     assert novelty.new().tolist() == [True, True]
 
 
-def test_the_bar_is_the_window_or_the_best_tenth():
-    settings = PolicySettings(window=0.05, quantile=0.1)
+def test_the_reward_threshold_is_the_window_or_the_best_tenth():
+    settings = PolicySettings(energy_window=0.05, quantile=0.1)
     far = [candidate(f"{i:02d}", 0.5 + 0.1 * i) for i in range(11)]
-    assert told(far, settings).bar() == pytest.approx(0.6)
+    assert told(far, settings).reward_threshold() == pytest.approx(0.6)
     near = [candidate(f"{i:02d}", 0.35 - 0.1 * i, edge=3 + i) for i in range(5)]
-    assert told(near, settings).bar() == 0.05
-    assert told([], settings).bar() == 0.05
+    assert told(near, settings).reward_threshold() == 0.05
+    assert told([], settings).reward_threshold() == 0.05
 
 
 def test_a_crystal_that_relaxed_at_the_second_time_only_may_be_changed():
@@ -90,29 +82,29 @@ def test_a_crystal_that_relaxed_at_the_second_time_only_may_be_changed():
     [
         ({}, None),
         ({"target": 0.005}, None),
-        ({"target": 0.01}, "target is reached: E_d 0.0100"),
+        ({"target": 0.01}, "target reached: E_d 0.0100"),
         ({"candidates": 4}, None),
-        ({"candidates": 3}, "3 candidates are stored"),
+        ({"candidates": 3}, "candidate limit of 3 reached (3 stored)"),
         ({"cpu_seconds": 10}, None),
-        ({"cpu_seconds": 9}, "9 CPU seconds are spent"),
+        ({"cpu_seconds": 9}, "CPU budget of 9 s is used up (9 s)"),
         ({"max_cost": 0.006, "cost_per_actor_hour": 2.0}, None),
-        ({"max_cost": 0.005, "cost_per_actor_hour": 2.0}, "0.005 are spent at 2 an hour, 0.005 were allowed"),
+        ({"max_cost": 0.005, "cost_per_actor_hour": 2.0}, "budget of 0.005 is used up (0.005 at 2 per actor-hour)"),
         ({"patience_rounds": 4}, None),
-        ({"patience_rounds": 3}, "has fallen for 3 rounds"),
+        ({"patience_rounds": 3}, "no lower E_d below 0.05 eV/atom for 3 rounds"),
     ],
 )
 def test_a_search_ends_when_there_is_reason(stop, expected):
-    rows = [candidate("a", 0.03), candidate("b", 0.01, round=1), candidate("c", 0.0095, round=2)]
-    rows[2]["status"] = "unconverged"
-    reason = told(rows, PolicySettings(lookahead=0, stop=stop)).ending.reason(5)
+    unconverged = candidate("c", 0.0095, round=2, status="unconverged")
+    rows = [candidate("a", 0.03), candidate("b", 0.01, round=1), unconverged]
+    reason = told(rows, PolicySettings(rounds_ahead=0, stop=stop)).stopping.reason(5)
     assert (reason is None) if expected is None else (expected in str(reason))
 
 
 def test_nothing_is_over_before_it_began():
     settings = PolicySettings(stop={"patience_rounds": 1, "target": -1, "candidates": 1, "cpu_seconds": 1})
-    assert told([], settings).ending.reason(9) is None
+    assert told([], settings).stopping.reason(9) is None
 
 
 def test_a_fall_by_less_than_a_milli_electron_volt_is_no_improvement():
     rows = [candidate("a", 0.03), candidate("b", 0.0295, round=6)]
-    assert told(rows, PolicySettings(lookahead=0, stop={"patience_rounds": 5})).ending.reason(7) is not None
+    assert told(rows, PolicySettings(rounds_ahead=0, stop={"patience_rounds": 5})).stopping.reason(7) is not None

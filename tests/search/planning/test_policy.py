@@ -1,27 +1,33 @@
 import itertools
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from model.generators.registry import GENERATORS
 from search.config import PolicySettings
 from search.planning.policy import (
     FIXED_WORK,
     START_NEW,
     START_VALUE,
-    START_VALUES,
     Arm,
     ArmStatistics,
+    Choice,
     Outcome,
     Rates,
-    choose,
     host_class,
     value,
     work,
 )
+from tests.support.rows import row_with
 
 CELLS = ["LiSi", "Li2Si", "Li3Si", "Li4Si", "LiSi2"]
 NEW = [Arm("diffusion", cell) for cell in CELLS]
+
+
+def choose(arms, statistics, slots, rng, samples):
+    return Choice(arms, statistics).pick(slots, rng, samples)
 
 
 def streams(seed=0):
@@ -34,8 +40,8 @@ def came(value, *, once=True, work=300.0, tries=1):
     return Outcome(tries, tries * value, low, low * once, tries * work)
 
 
-def book(settings=None, **records):
-    """A book in which the candidates of each cell (keyword) have the values listed and are new."""
+def statistics_of(settings=None, **records):
+    """Statistics in which the candidates of each cell (keyword) have the values listed and are new."""
     made = ArmStatistics(settings or PolicySettings())
     for cell, values in records.items():
         for one in values:
@@ -64,31 +70,31 @@ def test_a_rate_shrinks_towards_that_of_the_larger_set_as_a_coins_does():
 
 
 def test_what_comes_as_expected_makes_the_distributions_narrower_and_moves_none():
-    made = ArmStatistics(PolicySettings(strength=2.0, new_prior_weight=4.0))
-    arm = Arm("some method", "LiSi")
+    made = ArmStatistics(PolicySettings(prior_weight=2.0, new_prior_weight=4.0))
+    arm = Arm("some generator", "LiSi")
     made.record(arm, Outcome(10, value=10 * START_VALUE, low=10, once=10 * START_NEW))
-    for like, tries in ((arm, 10), (Arm("some method", "Li6Si2"), 0), (Arm("another", "LiSi"), 0)):
+    for like, tries in ((arm, 10), (Arm("some generator", "Li6Si2"), 0), (Arm("another", "LiSi"), 0)):
         low, new = 2 + tries, 4 + tries  # tosses that each distribution counts
         new_of_ten = (new * START_NEW, new * (1 - START_NEW))
         assert made.beta(like) == pytest.approx((low * START_VALUE, low * (1 - START_VALUE), *new_of_ten))
 
 
-def test_nothing_known_is_the_start_rate_of_the_method_everywhere():
-    made = ArmStatistics(PolicySettings(strength=4.0))
+def test_nothing_known_is_the_start_rate_of_the_generator_everywhere():
+    made = ArmStatistics(PolicySettings(prior_weight=4.0))
     for arm in [*NEW, Arm("inpainting", "LiSi", "f", 1), Arm("ion_substitution", "Li3Si")]:
-        assert rates(made, arm) == pytest.approx((START_VALUES[arm.method], START_NEW))
+        assert rates(made, arm) == pytest.approx((GENERATORS[arm.generator].first_guess, START_NEW))
 
 
-def test_an_untried_arm_is_judged_by_its_method_its_composition_and_its_size():
+def test_an_untried_arm_is_judged_by_its_generator_its_composition_and_its_size():
     made = ArmStatistics(PolicySettings())
-    for method, cell in itertools.product(("ion_substitution", "inpainting"), ("LiSi", "Li4Si")):
-        good = method == "ion_substitution" and cell == "LiSi"
-        made.record(Arm(method, cell), came(float(good), tries=20))
+    for generator, cell in itertools.product(("ion_substitution", "inpainting"), ("LiSi", "Li4Si")):
+        good = generator == "ion_substitution" and cell == "LiSi"
+        made.record(Arm(generator, cell), came(float(good), tries=20))
 
     def expected(*arm):
         return rates(made, Arm(*arm))[0]
 
-    assert expected("ion_substitution", "Li2Si2") > expected("inpainting", "Li2Si2")  # method
+    assert expected("ion_substitution", "Li2Si2") > expected("inpainting", "Li2Si2")  # generator
     assert expected("ion_substitution", "Li2Si2") > expected("ion_substitution", "Li8Si2")  # composition
     assert expected("ion_substitution", "Li2Si2") < expected("ion_substitution", "LiSi")  # itself counts most
     assert expected("ion_substitution", "GeP") > expected("ion_substitution", "GeP4")  # size
@@ -123,7 +129,7 @@ def test_crystals_that_were_seen_before_make_their_cell_less_promising_but_its_f
 
 
 def test_what_is_under_way_lowers_the_arm_and_what_is_new_in_its_cell():
-    made = book(LiSi=[1.0, 1.0], Li4Si=[1.0, 1.0])
+    made = statistics_of(LiSi=[1.0, 1.0], Li4Si=[1.0, 1.0])
     arms = [*NEW, Arm("ion_substitution", "LiSi")]
     before = [rates(made, arm) for arm in arms]
     made.record(NEW[0], Outcome(1))
@@ -143,7 +149,7 @@ def test_the_distributions_stay_proper_whatever_is_recorded():
         assert len(choose(NEW, made, 5, streams(), 1)) == 5
 
 
-def test_expected_work_follows_size_and_what_the_method_needed():
+def test_expected_work_follows_size_and_what_the_generator_needed():
     made = ArmStatistics(PolicySettings())
     for _ in range(500):
         made.record(Arm("diffusion", "Li3Si"), came(0.0, work=FIXED_WORK + 4 * 20))
@@ -153,38 +159,46 @@ def test_expected_work_follows_size_and_what_the_method_needed():
 
 def test_the_work_of_a_candidate_is_counted_not_timed():
     settings = PolicySettings(evaluation_cost=0.5)
-    row = {"n_atoms": 4, "n_independent_atoms": 2, "steps": 9, "evaluations": 31}
+    row = row_with(n_atoms=4, n_independent_atoms=2, steps=9, evaluations=31)
     assert work(row, settings) == FIXED_WORK + 2 * 10 + 4 * 0.5 * 31
-    assert work({**row, "n_independent_atoms": None, "steps": None, "evaluations": None}, settings) == FIXED_WORK
-    assert work({**row, "seconds_relax": 1e6}, settings) == work(row, settings)
+    assert work(replace(row, n_independent_atoms=None, steps=None, evaluations=None), settings) == FIXED_WORK
+    assert work(replace(row, seconds_relax=1e6), settings) == work(row, settings)
 
 
 # --- picks --------------------------------------------------------------------------------------------------------
 
 
 def test_the_same_numbers_give_the_same_picks():
-    picks = [choose(NEW, book(LiSi=[1, 0], Li3Si=[0]), 20, streams(), 1) for _ in range(2)]
+    picks = [choose(NEW, statistics_of(LiSi=[1, 0], Li3Si=[0]), 20, streams(), 1) for _ in range(2)]
     assert picks[0] == picks[1]
-    assert picks[0] != choose(NEW, book(LiSi=[1, 0], Li3Si=[0]), 20, streams(1), 1)
+    assert picks[0] != choose(NEW, statistics_of(LiSi=[1, 0], Li3Si=[0]), 20, streams(1), 1)
 
 
-def test_all_but_the_floor_goes_where_rewards_are():
-    made = book(PolicySettings(floor=0.2), LiSi=[1.0] * 31, **{cell: [0.0] * 30 for cell in CELLS[1:]})
+def test_all_but_exploration_goes_where_rewards_are():
+    made = statistics_of(
+        PolicySettings(exploration_rate=0.2), LiSi=[1.0] * 31, **{cell: [0.0] * 30 for cell in CELLS[1:]}
+    )
     picks = Counter(arm.cell for arm, _ in choose(NEW, made, 30, streams(), 1))
-    others = (streams()(0).random(30) < 0.2).sum()  # the stream 0 says which picks are the floor's
+    others = (streams()(0).random(30) < 0.2).sum()  # the stream 0 says which picks explore
     assert 0 < others == 30 - picks["LiSi"]
 
 
-def test_the_floor_reaches_every_arm_however_bad():
-    made = book(PolicySettings(floor=0.5), LiSi=[1.0] * 99, **{cell: [0.0] * 99 for cell in CELLS[1:]})
+def test_exploration_reaches_every_arm_however_bad():
+    made = statistics_of(
+        PolicySettings(exploration_rate=0.5), LiSi=[1.0] * 99, **{cell: [0.0] * 99 for cell in CELLS[1:]}
+    )
     picks = Counter(arm.cell for arm, _ in choose(NEW, made, 40, streams(), 1))
     assert set(picks) == set(CELLS)
-    without = book(PolicySettings(floor=0), LiSi=[1.0] * 99, **{cell: [0.0] * 99 for cell in CELLS[1:]})
+    without = statistics_of(
+        PolicySettings(exploration_rate=0), LiSi=[1.0] * 99, **{cell: [0.0] * 99 for cell in CELLS[1:]}
+    )
     assert {arm.cell for arm, _ in choose(NEW, without, 20, streams(), 1)} == {"LiSi"}
 
 
-def test_the_floor_reaches_bad_arms_in_rounds_of_few_picks_too():
-    made = book(PolicySettings(floor=0.1), LiSi=[1.0] * 99, **{cell: [0.0] * 99 for cell in CELLS[1:]})
+def test_exploration_reaches_bad_arms_in_rounds_of_few_picks_too():
+    made = statistics_of(
+        PolicySettings(exploration_rate=0.1), LiSi=[1.0] * 99, **{cell: [0.0] * 99 for cell in CELLS[1:]}
+    )
     picks = [arm.cell for number in range(300) for arm, _ in choose(NEW, made, 1, streams(number), 1)]
     others = [streams(number)(0).random() < 0.1 for number in range(300)]
     assert [cell != "LiSi" for cell in picks] == others
@@ -195,8 +209,8 @@ def test_the_floor_reaches_bad_arms_in_rounds_of_few_picks_too():
     ("settings", "words"),
     [
         ({"batch": 101}, "less than or equal to 100"),
-        ({"stop": {"max_cost": 5}}, "money and price belong together"),
-        ({"stop": {"cost_per_actor_hour": 5}}, "money and price belong together"),
+        ({"stop": {"max_cost": 5}}, "max_cost and cost_per_actor_hour must be given together"),
+        ({"stop": {"cost_per_actor_hour": 5}}, "max_cost and cost_per_actor_hour must be given together"),
     ],
 )
 def test_bad_settings_are_refused(settings, words):
@@ -205,13 +219,13 @@ def test_bad_settings_are_refused(settings, words):
 
 
 def test_of_equal_rewards_the_cheaper_goes_first():
-    settings = PolicySettings(floor=0, strength=1)
+    settings = PolicySettings(exploration_rate=0, prior_weight=1)
     made = ArmStatistics(settings)
     for _ in range(200):
         made.record(Arm("cheap", "LiSi"), came(0.5, work=200.0))
         made.record(Arm("dear", "LiSi"), came(0.5, work=2000.0))
     picks = choose([Arm("dear", "LiSi"), Arm("cheap", "LiSi")], made, 10, streams(), 1)
-    assert {arm.method for arm, _ in picks} == {"cheap"}
+    assert {arm.generator for arm, _ in picks} == {"cheap"}
 
 
 def test_before_results_every_composition_is_tried_before_any_twice():
@@ -221,18 +235,18 @@ def test_before_results_every_composition_is_tried_before_any_twice():
 
 
 @pytest.mark.parametrize("feedback", [False, True])
-def test_methods_take_turns_by_their_start_before_results_and_evenly_without_feedback(feedback):
-    arms = [Arm(method, cell) for method in ("diffusion", "random", "ion_substitution") for cell in CELLS]
+def test_generators_take_turns_by_their_start_before_results_and_evenly_without_feedback(feedback):
+    arms = [Arm(generator, cell) for generator in ("diffusion", "random", "ion_substitution") for cell in CELLS]
     made = ArmStatistics(PolicySettings(feedback=feedback))
     if not feedback:
         for cell in CELLS:
             made.record(Arm("random", cell), came(1.0))
-    picks = Counter(arm.method for arm, _ in choose(arms, made, 39, streams(), 1))
+    picks = Counter(arm.generator for arm, _ in choose(arms, made, 39, streams(), 1))
     assert picks == ({"diffusion": 21, "random": 6, "ion_substitution": 12} if feedback else dict.fromkeys(picks, 13))
 
 
 def test_a_framework_gets_several_samples_and_new_crystals_one():
-    arms = [Arm("diffusion", "LiSi"), Arm("mutation", "LiSi", "c", 1), Arm("inpainting", "LiSi", "f", 1, "Li1")]
+    arms = [Arm("diffusion", "LiSi"), Arm("mutation", "LiSi", "c", 1), Arm("inpainting", "LiSi", "f", 1, (("Li", 1),))]
     picks = choose(arms, ArmStatistics(PolicySettings()), 10, streams(), 3)
     assert sum(count for _, count in picks) == 10
     assert {(arm.host, count) for arm, count in picks[:4]} == {("", 1), ("c", 1), ("f", 3)}
@@ -240,15 +254,15 @@ def test_a_framework_gets_several_samples_and_new_crystals_one():
 
 def test_many_frameworks_of_one_cell_do_not_crowd_out_the_rest():
     hosts = [Arm("inpainting", "LiSi", f"f{i}", 1) for i in range(500)]
-    made = ArmStatistics(PolicySettings(floor=0))
+    made = ArmStatistics(PolicySettings(exploration_rate=0))
     for arm in (*NEW, *hosts[:5]):
         made.record(arm, came(0.2))
-    picks = Counter(arm.method for arm, _ in choose([*NEW, *hosts], made, 60, streams(), 1))
+    picks = Counter(arm.generator for arm, _ in choose([*NEW, *hosts], made, 60, streams(), 1))
     assert picks["diffusion"] > 30
 
 
 def test_among_the_frameworks_of_a_cell_the_better_class_and_the_better_children_win():
-    settings = PolicySettings(floor=0, strength=2)
+    settings = PolicySettings(exploration_rate=0, prior_weight=2)
     made = ArmStatistics(settings)
     for i in range(30):
         made.record(Arm("inpainting", "LiSi", f"good{i}", 1), came(0.8))
@@ -277,7 +291,7 @@ def test_no_arms_no_picks():
 # --- what is found ------------------------------------------------------------------------------------------------
 
 
-def test_a_crystal_is_worth_one_on_the_hull_and_half_at_the_bar():
+def test_a_crystal_is_worth_one_on_the_hull_and_half_at_the_threshold():
     e_d = np.array([-0.3, 0.0, 0.05, 0.1, 0.11, np.nan])
     assert value(e_d, 0.1) == pytest.approx([1, 1, 0.75, 0.5, 0, 0])
 

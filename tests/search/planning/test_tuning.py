@@ -5,17 +5,18 @@ import numpy as np
 import optuna
 import pytest
 import yaml
-from rich.console import Console
 
 from model.diffusion.sampler import AncestralSettings, HeunSettings
 from model.relaxation.relax import RelaxSettings
-from search.commands.tune import tune, tuning_search, with_settings
 from search.config import Tuning, changed, check_ranges, load_config
 from search.planning.campaign import Campaign, tuner
 from search.planning.tuning import Trial, chosen, make_study, quality, suggest
 from search.reporting.tuning_plots import plot_study, plot_tuning
-from search.running.pipeline import failed_rows
+from search.running.pipeline import Provenance, failed_rows
+from search.storage.rows import StoredCrystal
+from search.studies.tuning_search import tuning_search, with_settings
 from tests.support.configs import per_round
+from tests.support.rows import row_with
 from tests.support.simulated import planned
 
 HEUN = HeunSettings()
@@ -36,12 +37,19 @@ def made(tasks, **columns):
     """Rows of tasks as if every crystal had relaxed, the better the more churn its batch had."""
     rows = []
     for task in tasks:
-        for row in failed_rows(task, "", "", judged_by={}):
-            churn = json.loads(row["generator_settings"]).get("churn", 0)
-            done = {"status": "relaxed", "e_d": 0.5 * (1 - churn) + 0.31, "energy": -3.0, "volume_per_atom": 16.0}
-            rows.append(
-                {**row, **done, "steps": 9, "n_independent_atoms": row["n_atoms"], "evaluations": 31, **columns}
-            )
+        for row in failed_rows(task, "", "", Provenance("made", "none")):
+            churn = json.loads(row.generator_settings).get("churn", 0)
+            done = {
+                "status": "relaxed",
+                "e_d": 0.5 * (1 - churn) + 0.31,
+                "energy": -3.0,
+                "volume_per_atom": 16.0,
+                "final": StoredCrystal.of(task.candidates[0].template.crystal),
+                "steps": 9,
+                "n_independent_atoms": row.n_atoms,
+                "evaluations": 31,
+            }
+            rows.append(replace(row, **{**done, **columns}))
     return rows
 
 
@@ -51,20 +59,22 @@ def made(tasks, **columns):
 @pytest.mark.parametrize(
     ("ranges", "message"),
     [
-        ({"step": (1, 2)}, r"tuning\.generation\.step: no number of this name; those there are steps"),
-        ({"kind": (1, 2)}, r"tuning\.generation\.kind"),
-        ({"steps": (0, 20)}, r"tuning\.generation\.steps: 0 is not allowed"),
-        ({"sigma_max": (0.001, 3)}, r"tuning\.generation\.sigma_max: 0\.001 is not allowed.*sigma_min"),
+        ({"step": (1, 2)}, r"tuning\.sampling\.diffusion\.step: no numeric field of this name; choose from steps"),
+        ({"kind": (1, 2)}, r"tuning\.sampling\.diffusion\.kind"),
+        ({"steps": (0, 20)}, r"tuning\.sampling\.diffusion\.steps: 0 is not allowed"),
+        ({"sigma_max": (0.001, 3)}, r"tuning\.sampling\.diffusion\.sigma_max: 0\.001 is not allowed.*sigma_min"),
     ],
 )
 def test_a_range_that_cannot_be_is_refused(ranges, message):
     with pytest.raises(ValueError, match=message):
-        check_ranges(HEUN, ranges, "generation")
+        check_ranges(HEUN, ranges, "sampling.diffusion")
 
 
 def test_a_search_is_refused_with_the_same_words(make_config):
-    with pytest.raises(ValueError, match=r"tuning\.inpainting\.snr: no number of this name"):
-        make_config(inpainting={"kind": "heun"}, tuning={"inpainting": {"snr": [0.1, 0.4]}})
+    with pytest.raises(ValueError, match=r"tuning\.sampling\.inpainting\.snr: no numeric field of this name"):
+        make_config(sampling={"inpainting": {"kind": "heun"}}, tuning={"sampling": {"inpainting": {"snr": [0.1, 0.4]}}})
+    with pytest.raises(ValueError, match=r"tuning\.sampling: symmetric cannot be tuned; choose from diffusion"):
+        make_config(tuning={"sampling": {"symmetric": {"steps": [1, 2]}}})
     with pytest.raises(ValueError, match=r"tuning\.samples.*lowest < highest"):
         make_config(tuning={"samples": [3, 3]})
 
@@ -115,7 +125,7 @@ def test_a_study_holds_the_trials_as_they_were():
 
 def test_quality_is_one_on_the_hull_and_failures_count_nothing():
     def row(e_d, status="relaxed"):
-        return {"e_d": e_d, "status": status}
+        return row_with(e_d=e_d, status=status)
 
     assert quality([row(-0.2), row(0.0)], 0.1) == 1
     assert quality([row(0.1)], 0.1) == pytest.approx(np.exp(-1))
@@ -138,16 +148,20 @@ def tuned_config(make_config, **policy):
     return make_config(
         sampling={"diffusion": {"kind": "heun"}},
         generators=["diffusion"],
-        tuning={"generation": RANGES, "relaxation": {"max_steps": [50, 150]}},
+        tuning={"sampling": {"diffusion": RANGES}, "relaxation": {"max_steps": [50, 150]}},
         policy={**per_round(8, 16), "batch": 2, "rounds_ahead": 0, **policy},
     )
 
 
 def test_every_batch_of_a_search_tries_settings_of_its_own(make_config):
     tasks = planned(Campaign(tuned_config(make_config), lambda cell: 16.0), 0, [])
-    assert len({plan.settings.model_dump_json() for task in tasks for plan in task.plans}) == len(tasks) == 4
+    assert (
+        len({candidate.settings.model_dump_json() for task in tasks for candidate in task.candidates})
+        == len(tasks)
+        == 4
+    )
     assert len({task.relaxation.max_steps for task in tasks}) > 1
-    assert {type(plan.settings) for task in tasks for plan in task.plans} == {HeunSettings}
+    assert {type(candidate.settings) for task in tasks for candidate in task.candidates} == {HeunSettings}
 
 
 def test_a_search_learns_from_its_batches_and_a_resumed_one_asks_the_same(make_config):
@@ -158,7 +172,7 @@ def test_a_search_learns_from_its_batches_and_a_resumed_one_asks_the_same(make_c
         rows += made(tasks)
     again = planned(Campaign(config, lambda cell: 16.0), 12, rows[::-1])
     assert [task.settings for task in planned(campaign, 12, rows)] == [task.settings for task in again]
-    late = {row["task"]: json.loads(row["generator_settings"])["churn"] for row in rows if row["round"] >= 6}
+    late = {row.task: json.loads(row.generator_settings)["churn"] for row in rows if row.round >= 6}
     assert np.mean(list(late.values())) > 0.5 + 4 * np.sqrt(1 / 12 / len(late))  # of uniform numbers once in 30,000
 
 
@@ -173,16 +187,16 @@ def test_without_ranges_settings_are_as_configured(make_config):
 
 def test_samples_under_way_are_known(make_config):
     config = make_config(tuning=Tuning(samples=(1, 6)))
-    rows = [{"role": "from_host", "round": 4, "samples": 5}]
+    rows = [row_with(role="from_host", round=4, samples=5)]
     found = tuner(config, [], 0.1)
-    found.pending_rows(rows)
+    found.note_pending(rows)
     assert [trial.values for trial in found.trials["samples"]] == [{"samples": 5}]
 
 
 def test_samples_a_framework_are_tuned_round_by_round(make_config):
     config = make_config(tuning=Tuning(samples=(1, 6)))
     rows = made(planned(Campaign(config, lambda cell: 16.0), 0, []), role="from_host")
-    rows = [{**row, "round": k % 3, "samples": 1 + k % 3, "candidate": f"{k:03d}"} for k, row in enumerate(rows)]
+    rows = [replace(row, round=k % 3, samples=1 + k % 3, candidate=f"{k:03d}") for k, row in enumerate(rows)]
     found = tuner(config, rows, 0.1)
     assert [trial.values for trial in found.trials["samples"]] == [{"samples": 1}, {"samples": 2}, {"samples": 3}]
     assert 1 <= found.next("samples", 0).samples <= 6
@@ -192,48 +206,50 @@ def test_samples_a_framework_are_tuned_round_by_round(make_config):
 
 
 def test_settings_are_written_back_and_nothing_is_left_to_tune(make_config):
-    config = make_config(sampling={"diffusion": {"kind": "heun"}}, tuning={"generation": RANGES, "samples": [1, 5]})
-    best = {"generation": Trial({"steps": 8, "churn": 0.1}), "samples": Trial({"samples": 4})}
+    config = make_config(
+        sampling={"diffusion": {"kind": "heun"}}, tuning={"sampling": {"diffusion": RANGES}, "samples": [1, 5]}
+    )
+    best = {"diffusion": Trial({"steps": 8, "churn": 0.1}), "samples": Trial({"samples": 4})}
     after = with_settings(config, best)
-    assert (after.generation.steps, after.generation.churn, after.policy.samples) == (8, 0.1, 4)
+    diffusion = after.sampling["diffusion"]
+    assert (diffusion.steps, diffusion.churn, after.policy.samples) == (8, 0.1, 4)
     assert after.tuning == Tuning()
     assert after.compositions == config.compositions
 
 
 def test_the_samplers_are_tuned_when_nothing_is_named(make_config):
-    trial = tuning_search(make_config(inpainting={"kind": "predictor-corrector"}), 5)
-    assert set(trial.tuning.inpainting) == {"steps", "correctors", "snr", "resamples", "jump"}
-    assert trial.tuning.generation and not trial.tuning.relaxation
+    trial = tuning_search(make_config(sampling={"inpainting": {"kind": "predictor-corrector"}}), 5)
+    assert set(trial.tuning.sampling["inpainting"]) == {"steps", "correctors", "snr", "resamples", "jump"}
+    assert trial.tuning.sampling["diffusion"] and not trial.tuning.relaxation
     assert (trial.policy.rounds, trial.policy.feedback) == (5, False)
 
 
 def test_pictures_are_optunas(tmp_path):
-    paths = plot_study(make_study(HEUN, RANGES, some_trials(12)), tmp_path, "generation")
-    assert [path.name for path in paths] == [f"generation-{what}.html" for what in ("history", "front", "importance")]
+    paths = plot_study(make_study(HEUN, RANGES, some_trials(12)), tmp_path, "diffusion")
+    assert [path.name for path in paths] == [f"diffusion-{what}.html" for what in ("history", "front", "importance")]
     assert all("plotly" in path.read_text() for path in paths)
 
 
-def test_the_command_tunes_and_goes_on_where_it_was(tmp_path, make_config):
+def test_the_command_tunes_and_resumes(tmp_path, call):
     source = tmp_path / "tiny.yaml"
     content = {
         "name": "tiny",
         "compositions": {"cells": [{"Li": 2, "Si": 1}, {"Li": 3, "Si": 1}]},
         "frameworks": {"guests": ["Li"]},
-        "sampling": {"diffusion": {"kind": "heun", "steps": 3}},
-        "inpainting": {"kind": "heun", "steps": 3},
+        "sampling": {"diffusion": {"kind": "heun", "steps": 3}, "inpainting": {"kind": "heun", "steps": 3}},
         "relaxation": {"max_steps": 8},
         "policy": {"batch": 2},
-        "tuning": {"generation": {"steps": [2, 4]}, "inpainting": {"steps": [2, 4], "churn": [0, 1]}},
+        "tuning": {"sampling": {"diffusion": {"steps": [2, 4]}, "inpainting": {"steps": [2, 4], "churn": [0, 1]}}},
     }
     source.write_text(yaml.safe_dump(content))
-    console, run, out = Console(quiet=True), tmp_path / "run", tmp_path / "tuned.yaml"
-    tune(console, source, trials=2, run=run, out=out)
+    run, out = tmp_path / "run", tmp_path / "tuned.yaml"
+    assert call("tune", source, "--trials", 2, "--run", run, "--out", out)[0] == 0
     before = {path.name: path.stat().st_mtime_ns for path in (run / "candidates").iterdir()}
-    tune(console, source, trials=3, run=run, out=out)
+    assert call("tune", source, "--trials", 3, "--run", run, "--out", out)[0] == 0
     after = {path.name: path.stat().st_mtime_ns for path in (run / "candidates").iterdir()}
     assert before.items() <= after.items() and len(before) < len(after)
     tuned = load_config(out)
-    assert 2 <= tuned.generation.steps <= 4 and tuned.tuning == Tuning()
+    assert 2 <= tuned.sampling["diffusion"].steps <= 4 and tuned.tuning == Tuning()
     assert len(plot_tuning(load_config(run / "config.yaml"), run, tmp_path / "plots")) >= 2
 
 
@@ -242,8 +258,8 @@ def test_in_a_batch_of_several_generators_only_those_that_are_tuned_count(make_c
     config = config.model_copy(update={"policy": config.policy.model_copy(update={**per_round(6, 16), "batch": 4})})
     campaign = Campaign(config, lambda cell: 16.0)
     (task, rest) = planned(campaign, 0, [])
-    assert {plan.method for plan in (*task.plans, *rest.plans)} == {"diffusion", "random"}
+    assert {candidate.generator for candidate in (*task.candidates, *rest.candidates)} == {"diffusion", "random"}
     rows = made([task, rest])
-    trials = tuner(config, rows, 0.05).trials["generation"]
-    tuned = [{p.settings for p in one.plans if p.method == "diffusion"} for one in (task, rest)]
+    trials = tuner(config, rows, 0.05).trials["diffusion"]
+    tuned = [{one.settings for one in some.candidates if one.generator == "diffusion"} for some in (task, rest)]
     assert [trial.values["churn"] for trial in trials] == [next(iter(some)).churn for some in tuned if some]

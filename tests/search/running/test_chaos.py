@@ -135,13 +135,13 @@ def test_a_planner_that_is_lost_is_told_everything_again(search, crew, undisturb
         if not isinstance(job, Question) or job.number in lost or job.number == 1:
             return None
         lost.append(job.number)
-        some.pools["plan"].stage = Planner(config, reference)
+        some.pools["candidate"].stage = Planner(config, reference)
         return "crashed"
 
     some = crew(fault=fault)
     driver = search(some)
     assert lost == [0, 2, 3]
-    assert driver.tally.retries == {"plan crashed": 3}
+    assert driver.tally.retries == {"candidate crashed": 3}
     assert_whole(tmp_path, undisturbed)
 
 
@@ -155,13 +155,13 @@ def test_a_planner_that_fails_again_and_again_ends_the_search_with_the_reason(se
 
 def test_a_planner_notices_that_it_was_not_told_all(config, reference):
     with pytest.raises(ValueError, match="knows 0 rounds, 3 were given to one before it"):
-        Planner(config, reference).plan(4, 3, [], [])
+        Planner(config, reference).candidate(4, 3, [], [])
 
 
 def poison_of(undisturbed):
     """A candidate of the first round that has neighbours in its task, and how its crystal is known."""
     row = undisturbed[(undisturbed["round"] == 0) & (undisturbed["status"] == "relaxed")].iloc[1]
-    neighbours = undisturbed[(undisturbed["task"] == row["task"]) & (undisturbed["candidate"] != row["candidate"])]
+    neighbours = undisturbed[(undisturbed["task"] == row.task) & (undisturbed["candidate"] != row.candidate)]
     return row, neighbours
 
 
@@ -172,11 +172,11 @@ def deadly(seed, cause, seen=None):
         if (
             isinstance(job, Question)
             or job.step != "relax"
-            or all(plan.template.seed != seed for plan in job.task.plans)
+            or all(candidate.template.seed != seed for candidate in job.task.candidates)
         ):
             return None
         if seen is not None:
-            seen[len(job.task.plans)] += 1
+            seen[len(job.task.candidates)] += 1
         return cause
 
     return fault
@@ -186,13 +186,13 @@ def deadly(seed, cause, seen=None):
 def test_a_crystal_that_kills_its_relaxer_takes_no_other_with_it(search, crew, undisturbed, tmp_path, cause):
     row, neighbours = poison_of(undisturbed)
     seen = Counter()
-    driver = search(crew(fault=deadly(row["seed"], cause, seen)))
+    driver = search(crew(fault=deadly(row.seed, cause, seen)))
     assert driver.outcome.finished
     assert seen == {3: 2, 1: 2}  # twice with its neighbours, twice alone
     found = comparable(load_results(tmp_path, structures=False)).set_index("candidate")
-    lost = found.loc[row["candidate"]]
+    lost = found.loc[row.candidate]
     assert (lost["status"], lost["reason"], lost["detail"]) == ("failed", cause, f"made to fail: {cause}")
-    assert list(found.index[found["status"] == "failed"]) == [row["candidate"]]
+    assert list(found.index[found["status"] == "failed"]) == [row.candidate]
     assert len(neighbours) == 2
     pd.testing.assert_frame_equal(
         found.loc[neighbours["candidate"]], neighbours.set_index("candidate"), check_dtype=False
@@ -200,7 +200,7 @@ def test_a_crystal_that_kills_its_relaxer_takes_no_other_with_it(search, crew, u
     said = "\n".join(summary_lines(driver.outcome.summary))
     assert f"2 relax {cause}" in said and "crystal by crystal: 1 tasks" in said and f"failed: 1 {cause}" in said
     failures = [event for event in events(tmp_path) if event["event"] == "failed"]
-    assert [event.get("candidate") for event in failures] == [None, None, row["candidate"], row["candidate"]]
+    assert [event.get("candidate") for event in failures] == [None, None, row.candidate, row.candidate]
 
 
 def test_a_poisonous_crystal_is_remembered_when_the_driver_dies_too(search, crew, undisturbed, tmp_path):
@@ -218,14 +218,14 @@ def test_a_poisonous_crystal_is_remembered_when_the_driver_dies_too(search, crew
     while len(deaths) < 10:
         before = remembered()
         try:
-            driver = search(EagerCrew(crew(fault=deadly(row["seed"], "crashed", seen)), die_after_a_failure))
+            driver = search(EagerCrew(crew(fault=deadly(row.seed, "crashed", seen)), die_after_a_failure))
             break
         except Killed:
             deaths.append(remembered())
     assert driver.outcome.finished and deaths == [1, 2, 3, 4, 0]  # the fifth when the task was stored and forgotten
     assert max(seen.values()) <= 4  # one more each time than was counted: it was under way when the driver died
     frame = load_results(tmp_path, structures=False)
-    assert list(frame.loc[frame["status"] == "failed", "candidate"]) == [row["candidate"]]
+    assert list(frame.loc[frame["status"] == "failed", "candidate"]) == [row.candidate]
 
 
 class EagerCrew:
@@ -290,15 +290,15 @@ def test_rounds_that_are_stored_whole_are_not_planned_again(
     left = len(load_results(tmp_path, structures=False))
     monkeypatch.setattr("search.running.rounds.TOLD_AT_ONCE", told_at_once)
     some, asked = crew(), []
-    plan = some.pools["plan"].stage.plan
+    candidate = some.pools["candidate"].stage.candidate
 
     def noted(number, told, rounds, pending):
         asked.append((number, told, len(rounds), pending is not None))
-        return plan(number, told, rounds, pending)
+        return candidate(number, told, rounds, pending)
 
-    monkeypatch.setattr(some.pools["plan"].stage, "plan", noted)
+    monkeypatch.setattr(some.pools["candidate"].stage, "candidate", noted)
     driver = search(some)
-    assert [number for number, _, _, plans in asked if plans] == planned
+    assert [number for number, _, _, candidates in asked if candidates] == planned
     ends = [told + rounds for _, told, rounds, _ in asked]
     assert [told for _, told, _, _ in asked] == [0, *ends[:-1]]  # every round is told of once
     assert driver.outcome.summary["resumed"] == left

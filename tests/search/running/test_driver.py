@@ -137,22 +137,22 @@ def test_stored_e_d_agrees_with_pymatgens_phase_diagram(undisturbed):
     ]
     diagram = PhaseDiagram(entries)
     for row in undisturbed[undisturbed["e_d"].notna()].to_dict("records"):
-        composition = Composition(row["formula"])
-        entry = PDEntry(composition, row["energy"] * composition.num_atoms)
-        assert row["e_d"] == pytest.approx(diagram.get_decomp_and_e_above_hull(entry, allow_negative=True)[1], abs=1e-6)
-        assert sum(row["products"].values()) == pytest.approx(1)
+        composition = Composition(row.formula)
+        entry = PDEntry(composition, row.energy * composition.num_atoms)
+        assert row.e_d == pytest.approx(diagram.get_decomp_and_e_above_hull(entry, allow_negative=True)[1], abs=1e-6)
+        assert sum(row.products.values()) == pytest.approx(1)
 
 
 def test_every_candidate_knows_where_it_comes_from(undisturbed):
     inpainted = undisturbed[undisturbed["role"] == "inpainted"]
     assert len(inpainted)
     frameworks = {
-        record["framework"]: row for row in undisturbed.to_dict("records") for record in _list(row["frameworks"])
+        record.framework: row for row in undisturbed.to_dict("records") for record in _list(row.frameworks)
     }
     for row in inpainted.to_dict("records"):
-        parent = frameworks[row["framework"]]
-        assert parent["candidate"] == row["parent"]
-        cell, guests = Composition(row["cell_formula"]), Composition(dict.fromkeys(row["guests"], 1))
+        parent = frameworks[row.framework]
+        assert parent.candidate == row.parent
+        cell, guests = Composition(row.cell_formula), Composition(dict.fromkeys(row.guests, 1))
         assert cell["Si"] > 0 and list(guests) == [Element("Li")]  # the host is silicon
 
 
