@@ -17,7 +17,7 @@ from model.diffusion.sampler import AncestralSettings, HeunSettings, PredictorCo
 from model.generation.framework import DEFAULT_LADDER
 from model.generators.interface import Start
 from model.generators.registry import GENERATORS, starting_from
-from model.potentials.catalog import DEFAULT, find_row
+from model.potentials.catalog import DEFAULT, find_entry
 from model.relaxation.relax import RelaxSettings
 from model.settings import Settings
 from search.storage.paths import RunPath, run_path
@@ -240,7 +240,7 @@ class ModelSettings(Settings):
     @field_validator("potential")
     @classmethod
     def _known(cls, value: str) -> str:
-        return find_row(value).name
+        return find_entry(value).name
 
 
 class Resources(Settings):

@@ -1,4 +1,4 @@
-"""The catalogue of potentials: one row for each, and nothing else in the program names one.
+"""The catalogue of potentials: one entry for each, and nothing else in the program names one.
 
 A potential has one spelling, its name here: in configurations, in the columns of results, on the command line, and in
 reference tables that it computed. Nothing heavy is imported until a potential is loaded.
@@ -22,7 +22,7 @@ R2SCAN = "r2SCAN"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class PotentialEntry:
     """What the program knows of a potential without loading it.
 
     Attributes:
@@ -51,8 +51,8 @@ def _chgnet(name: str, device: str) -> Potential:
     return CHGNetPotential(name, device=device)
 
 
-_ROWS = (
-    Row(
+_ENTRIES = (
+    PotentialEntry(
         name="chgnet-0.3.0",
         construct=_chgnet,
         level=MP2020_PBE,
@@ -61,7 +61,7 @@ _ROWS = (
         package="chgnet",
         reference=DATA / "reference-chgnet-0.3.0.parquet",
     ),
-    Row(
+    PotentialEntry(
         name="chgnet-r2scan",
         construct=_chgnet,
         level=R2SCAN,
@@ -71,11 +71,11 @@ _ROWS = (
         reference=DATA / "reference-chgnet-r2scan.parquet",
     ),
 )
-CATALOG: dict[str, Row] = {row.name: row for row in _ROWS}
+CATALOG: dict[str, PotentialEntry] = {entry.name: entry for entry in _ENTRIES}
 
 
-def find_row(name: str) -> Row:
-    """The row of a potential; raises ValueError with the names that there are if it has none."""
+def find_entry(name: str) -> PotentialEntry:
+    """The entry of a potential; raises ValueError with the names that there are if it has none."""
     if name not in CATALOG:
         raise ValueError(f"unknown potential {name!r}; choose from {', '.join(CATALOG)}")
     return CATALOG[name]
@@ -91,7 +91,7 @@ def load_potential(name: str, *, device: str = "cpu") -> Potential:
     Raises:
         ValueError: there is no such potential.
     """
-    return find_row(name).construct(name, device)
+    return find_entry(name).construct(name, device)
 
 
 def comparable_with(name: str) -> tuple[str, ...]:
@@ -101,4 +101,4 @@ def comparable_with(name: str) -> tuple[str, ...]:
         the potentials of the same level, in the catalogue's order, and the level itself.
     """
     level = CATALOG[name].level if name in CATALOG else name
-    return (*(row.name for row in CATALOG.values() if row.level == level and row.name != level), level)
+    return (*(entry.name for entry in CATALOG.values() if entry.level == level and entry.name != level), level)

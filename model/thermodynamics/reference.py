@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from pymatgen.core import Composition
 
 from model.crystals.parquet import read_columns, read_crystals
-from model.potentials.catalog import CATALOG, DEFAULT, MP2020_PBE, R2SCAN, find_row
+from model.potentials.catalog import CATALOG, DEFAULT, MP2020_PBE, R2SCAN, find_entry
 
 if TYPE_CHECKING:
     from model.crystals.crystal import Crystal
@@ -83,7 +83,7 @@ def packaged_reference(potential: str = DEFAULT) -> Reference:
     Raises:
         ValueError: there is no such potential, or it has no table.
     """
-    path = find_row(potential).reference
+    path = find_entry(potential).reference
     if path is None:
         having = ", ".join(name for name, row in CATALOG.items() if row.reference is not None)
         raise ValueError(

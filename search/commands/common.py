@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
-from model.potentials.catalog import CATALOG, find_row
+from model.potentials.catalog import CATALOG, find_entry
 
 if TYPE_CHECKING:
     from model.potentials.interface import Potential
@@ -29,7 +29,7 @@ FRAMES = (".extxyz", ".xyz")  # files of many crystals with their energies and f
 
 def in_catalogue(name: str | None) -> str | None:
     """The name of a potential, checked before a command does anything; None if omitted."""
-    return None if name is None else find_row(name).name
+    return None if name is None else find_entry(name).name
 
 
 RunArgument = Annotated[str, typer.Argument(help="Folder of a run, or its address: s3://…, gs://…")]

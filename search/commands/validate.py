@@ -34,7 +34,7 @@ def describe(config: SearchConfig) -> Iterator[str]:
     """Lines for a person: compositions, cells, numbers, reference, estimated time. Raises what a search would raise."""
     from model.generators.interface import Role
     from model.generators.registry import GENERATORS
-    from model.potentials.catalog import find_row
+    from model.potentials.catalog import find_entry
     from search.planning.prepare import load_reference, volume_estimate
 
     cells = config.compositions.expand()
@@ -51,7 +51,7 @@ def describe(config: SearchConfig) -> Iterator[str]:
     yield from _generators(config, cells)
     automatic = "chosen automatically (largest spread of local environments)"
     yield f"guests: {', '.join(config.frameworks.guests or ()) or automatic}"
-    potential = find_row(config.models.potential)
+    potential = find_entry(config.models.potential)
     yield f"potential: {potential.name}, energies of {potential.level} (corrections: {potential.corrections})"
     yield from _describe_reference(config, reference)
     yield f"{_rounds(config)}: at most {config.candidates} candidates"

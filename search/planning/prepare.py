@@ -9,7 +9,7 @@ from typing import Any
 
 from model.crystals.composition import CellFormula
 from model.diffusion.checkpoint import weights_file, weights_version, yaml_text
-from model.potentials.catalog import comparable_with, find_row
+from model.potentials.catalog import comparable_with, find_entry
 from model.thermodynamics.reference import (
     Reference,
     load_entries,
@@ -40,7 +40,7 @@ def load_reference(config: SearchConfig) -> Reference:
     elif settings.kind == "table":
         reference = load_table(str(settings.path))
     elif settings.kind == "mp":
-        reference = load_materials_project(elements, potential=find_row(config.models.potential).level)
+        reference = load_materials_project(elements, potential=find_entry(config.models.potential).level)
     else:
         assert settings.path is not None and settings.potential is not None
         reference = load_entries(settings.path, potential=settings.potential, allow_pickle=settings.allow_pickle)
@@ -93,7 +93,7 @@ def manifest(config: SearchConfig, reference: Reference) -> dict[str, Any]:
         "reference": describe_reference(reference),
         "potential": config.models.potential,
         "score_model": weights_version(weights_file(config.models.weights)),
-        "packages": {name: version(name) for name in (*PACKAGES, find_row(config.models.potential).package)},
+        "packages": {name: version(name) for name in (*PACKAGES, find_entry(config.models.potential).package)},
     }
 
 

@@ -1,6 +1,6 @@
 """What every potential must fulfil: those of the catalogue as they are loaded, and any ASE calculator.
 
-A new potential gets a row in `CASES`: how it is loaded, and how exact its numbers are.
+A new potential gets a case in `CASES`: how it is loaded, and how exact its numbers are.
 """
 
 from __future__ import annotations

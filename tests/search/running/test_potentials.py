@@ -13,7 +13,7 @@ from ase.calculators.lj import LennardJones
 
 from model.crystals.crystal import Crystal
 from model.potentials.ase import ASEPotential
-from model.potentials.catalog import CATALOG, Row, load_potential
+from model.potentials.catalog import CATALOG, PotentialEntry, load_potential
 from model.potentials.interface import Potential
 from model.thermodynamics.reference import build_reference_table
 from search.config import SearchConfig, check_config
@@ -29,7 +29,7 @@ TINY = {
     "compositions": {"cells": [{"Li": 2, "Si": 1}, {"Li": 3, "Si": 1}]},
     "generators": ["random", "mutation"],
     "relaxation": {"max_steps": 60},
-    "policy": {"rounds": 2, "generated": 4, "inpainted": 2, "batch": 2},
+    "policy": {"rounds": 2, "candidates_per_round": 6, "new_share": 0.7, "batch": 2},
 }
 
 
@@ -77,7 +77,7 @@ def test_energies_of_another_level_are_refused(tmp_path) -> None:
         load_reference(config)
 
 
-# --- a new potential is one row -----------------------------------------------------------------------------------
+# --- a new potential is one entry -----------------------------------------------------------------------------------
 
 NEW = "lennard-jones"
 
@@ -89,8 +89,8 @@ def lennard_jones(name: str, device: str) -> Potential:
 
 
 @pytest.fixture
-def new_row(tmp_path, monkeypatch) -> Row:
-    """The row, and a table of two phases by the same potential."""
+def new_entry(tmp_path, monkeypatch) -> PotentialEntry:
+    """The entry, and a table of two phases by the same potential."""
     phases = {"Li": Crystal.from_ase(bulk("Li", "fcc", a=3.8)), "Si": Crystal.from_ase(bulk("Si", "fcc", a=3.8))}
     energies = [one.energy for one in lennard_jones(NEW, "cpu").evaluate(list(phases.values()))]
     table = pd.DataFrame(
@@ -111,7 +111,7 @@ def new_row(tmp_path, monkeypatch) -> Row:
         structures_parquet=tmp_path / "phases.parquet",
         **about,
     )
-    row = Row(
+    entry = PotentialEntry(
         name=NEW,
         construct=lennard_jones,
         level=NEW,
@@ -120,11 +120,11 @@ def new_row(tmp_path, monkeypatch) -> Row:
         package="ase",
         reference=path,
     )
-    monkeypatch.setitem(CATALOG, NEW, row)
-    return row
+    monkeypatch.setitem(CATALOG, NEW, entry)
+    return entry
 
 
-def test_a_new_potential_is_one_row(new_row, tmp_path) -> None:
+def test_a_new_potential_is_one_entry(new_entry, tmp_path) -> None:
     config = check_config(TINY | {"models": {"potential": NEW}}, source="test")
     frame = searched(config, tmp_path / "run")
     assert_told_by(frame, config)
@@ -136,7 +136,7 @@ def test_a_new_potential_is_one_row(new_row, tmp_path) -> None:
     assert best["e_d"] == pytest.approx(best["energy"] - phases.iloc[0])
 
 
-@pytest.mark.usefixtures("new_row")
+@pytest.mark.usefixtures("new_entry")
 def test_the_commands_know_a_new_potential(call, tmp_path) -> None:
     bulk("Li", "fcc", a=3.8).write(tmp_path / "Li.cif")
     code, out, _ = call("evaluate", tmp_path / "Li.cif", "--potential", NEW)
@@ -148,7 +148,7 @@ def test_the_commands_know_a_new_potential(call, tmp_path) -> None:
     assert code == 0 and "reference: two phases (lennard-jones, 1)" in out
 
 
-@pytest.mark.usefixtures("new_row")
+@pytest.mark.usefixtures("new_entry")
 def test_it_compares_with_itself_only() -> None:
     reference = {"kind": "table", "path": str(CATALOG["chgnet-0.3.0"].reference)}
     config = check_config(TINY | {"models": {"potential": NEW}, "reference": reference}, source="test")

@@ -116,7 +116,7 @@ def test_an_opinion_on_ones_own_candidates_is_refused(run, potential):
 
 
 def test_an_r2scan_run_is_judged_by_the_other_potential(tmp_path, cobaltate):
-    rows = [row | {"potential": "chgnet-r2scan"} for row in cobaltate["rows"]]
+    rows = [replace(row, potential="chgnet-r2scan") for row in cobaltate["rows"]]
     ResultStore(tmp_path).append("00000-gen-000-test", rows)
     (row,) = take_second_opinion(run_path(tmp_path), top=1)
     assert (row["potential_first"], row["potential"]) == ("chgnet-r2scan", "chgnet-0.3.0")
