@@ -167,7 +167,10 @@ def test_an_unknown_field_is_named_beside_those_there_are(content, where, known)
         (with_section(policy={"rounds": 0}), ["policy.rounds", "greater than or equal to 1", "given: 0"]),
         (with_section(policy={"rounds": "many"}), ["policy.rounds", "integer", "'many'"]),
         (with_section(policy=None), ["policy", "group of fields", "None"]),
-        (with_section(models={"potential": "mace"}), ["models.potential", "'chgnet-0.3.0'", "'mace'"]),
+        (
+            with_section(models={"potential": "mace"}),
+            ["models.potential: unknown", "choose from chgnet-0.3.0, chgnet-r2scan", "'mace'"],
+        ),
         (with_section(models={"device": "gpu"}), ["models.device", "'cuda'", "'gpu'"]),
         (with_section(resources={"relax_actors": 0}), ["resources.relax_actors", "given: 0"]),
     ],
