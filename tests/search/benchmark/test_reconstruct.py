@@ -9,18 +9,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from rich.console import Console
-from search.commands.benchmark import run_benchmark
 
 from model.crystals.crystal import Crystal
 from model.crystals.screening import too_close
 from model.diffusion.sampler import AncestralSettings, HeunSettings, Template
 from model.generation.initial_placements import at_random, in_voids
+from search.benchmark.log import record_of
 from search.benchmark.methods import make_method, parse_sampler
 from search.benchmark.reconstruct import Attempt, Case, Record, load_cases, match, reconstruct
 from search.benchmark.residuals import denoising_residuals, guests_relaxed
 from search.benchmark.summary import figures, summarise
 from search.benchmark.training_hosts import Prototypes
+from search.commands.models.benchmark import reconstruct as reconstruct_command
 
 SALT = Crystal(
     5.64 * np.eye(3),
@@ -209,21 +209,11 @@ def test_methods_are_named_and_bad_ones_explained():
             make_method(name, None, None)
 
 
-def run(path: Path, out: Path | None, weights: Path, **changes) -> dict:
-    options = {
-        "split": "test",
-        "guest": None,
-        "limit": None,
-        "methods": ["ancestral:steps=2", "mixed+heun:steps=1", "random"],
-        "samples": 2,
-        "seed": 0,
-        "rank": False,
-        "residual": True,
-        "stability": False,
-        "train": None,
-        "shard": "1/1",
-    }
-    return run_benchmark(Console(quiet=True), path, **{**options, **changes}, weights=weights, json_file=out)
+def run(path: Path, out: Path, weights: Path, **changes) -> dict:
+    methods = ["ancestral:steps=2", "mixed+heun:steps=1", "random"]
+    options = {"method": methods, "samples": 2, "rank": False, "residual": True, **changes}
+    reconstruct_command(path, weights=str(weights), json_file=out, **options)
+    return json.loads(out.read_text())
 
 
 def test_the_benchmark_goes_on_where_it_stopped_and_shares_add_up(tmp_path, tiny_weights):
@@ -252,8 +242,8 @@ def test_the_benchmark_goes_on_where_it_stopped_and_shares_add_up(tmp_path, tiny
     assert shared["summary"]["raw_match"] == whole["summary"]["raw_match"]
     with pytest.raises(ValueError, match=r"holds a benchmark with samples 2 \(now 3\)"):
         run(path, tmp_path / "shares.json", tiny_weights, samples=3)
-    with pytest.raises(ValueError, match="--shard is k/n"):
-        run(path, None, tiny_weights, shard="3/2")
+    with pytest.raises(ValueError, match=r"--shard must be k/n with k from 1 to n, for example 1/4; got '3/2'"):
+        run(path, tmp_path / "none.json", tiny_weights, shard="3/2")
 
 
 def sorted_records(path: Path) -> list[dict]:
@@ -269,6 +259,4 @@ def sorted_records(path: Path) -> list[dict]:
 
 def test_records_survive_the_file():
     record = reconstruct(CASE, "half", half_right, samples=2)
-    from search.commands.benchmark import _record
-
-    assert _record(json.loads(json.dumps(asdict(record)))) == record
+    assert record_of(json.loads(json.dumps(asdict(record)))) == record
