@@ -15,7 +15,7 @@ from model.diffusion.sampler import AncestralSettings, SamplerSettings, Template
 from model.generation.disorder import Disordered, order
 from model.generators.inpainting import Inpainting
 from model.relaxation.relax import Relaxation
-from model.stages import CrystalMaker, Rejected, Relaxer, usable
+from model.stages import CrystalMaker, Rejected, Relaxer, may_be_ranked
 from model.symmetry.space_group import space_group
 
 SHORTLIST = 8  # arrangements whose energy is computed, for each that is relaxed
@@ -289,7 +289,7 @@ def _collect(
     dropped: list[str],
 ) -> None:
     for (_, guest), outcome in zip(placed, outcomes, strict=True):
-        if isinstance(outcome, Rejected) or not usable(outcome):
+        if isinstance(outcome, Rejected) or not may_be_ranked(outcome):
             dropped.append(outcome.reason)
         else:
             group = space_group(outcome.final)

@@ -23,7 +23,7 @@ from model.potentials.chgnet.network import CHGNetNetwork, Graph, unordered_pair
 from model.symmetry.action import Action, bond_key
 
 
-def quotient(batch: Batch, action: Action, network: CHGNetNetwork) -> tuple[Graph, Tensor]:
+def orbit_graph(batch: Batch, action: Action, network: CHGNetNetwork) -> tuple[Graph, Tensor]:
     """The graph of the orbits of a batch, and (N,) the node of each atom.
 
     Args:
