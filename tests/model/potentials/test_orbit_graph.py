@@ -150,7 +150,7 @@ def test_the_work_is_that_of_the_orbits(exact) -> None:
     assert graph.copies is not None and graph.copies.tolist() == [4, 4] and node.bincount().tolist() == [4, 4]
     # shells below 6 Å: 2.8 (Na-Cl), 3.96 (two kinds), 4.85 (Na-Cl), 5.6 (two kinds); the shortest spans angles of
     # 90 and 180 degrees at either ion
-    assert len(graph.bonds.here) == 2 * 6 and graph.short == 1 and len(graph.apex) == 4
+    assert len(graph.bonds.target) == 2 * 6 and graph.short == 1 and len(graph.apex) == 4
 
 
 def test_without_memory_it_goes_the_plain_way(exact, monkeypatch) -> None:
