@@ -100,8 +100,10 @@ def make_templates(
     _check_room(host.select(~taken), crystal.numbers[guest])
     seeds = [int(one) for one in np.random.default_rng(seed).integers(2**62, size=samples)]
     if region is None:
-        return [Template(crystal, guest, one) for one in seeds]
-    return [Template(region.scattered(crystal, guest, one), guest, one, start_here=True) for one in seeds]
+        return [Template(crystal=crystal, guest=guest, seed=one) for one in seeds]
+    return [
+        Template(crystal=region.scattered(crystal, guest, one), guest=guest, seed=one, start_here=True) for one in seeds
+    ]
 
 
 def _check_room(host: Crystal, guests: np.ndarray) -> None:
@@ -190,7 +192,7 @@ def refine(
     for index in range(samples):
         parent = parents[index % len(parents)]
         again = _neighbouring(parent, rng)
-        attempts.append((Template(parent.crystal, again, int(rng.integers(2**62))), parent.guest))
+        attempts.append((Template(crystal=parent.crystal, guest=again, seed=int(rng.integers(2**62))), parent.guest))
     new, dropped = _fill(attempts, maker, relaxer, sampler, free_guests_only, batch, report)
     every = sorted([*found, *new], key=_energy)
     kept = _distinct(every)
