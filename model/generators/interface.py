@@ -193,7 +193,7 @@ class HostFiller(Generator):
         """The host, with its guests behind it at places without meaning."""
         crystal = with_guests(start.host, start.guests)
         guest = np.arange(len(crystal)) >= len(start.host)
-        return Proposal(template=Template(crystal, guest, seed), bravais=start.bravais)
+        return Proposal(template=Template(crystal=crystal, guest=guest, seed=seed), bravais=start.bravais)
 
 
 class AlreadyMade(Generator):

@@ -112,7 +112,7 @@ def test_residual_is_zero_for_the_crystal_that_a_perfect_denoiser_knows():
         step = (target.repeat(len(batch), 1) - batch.positions) / 5.64
         return 5.64 * (step - step.round())
 
-    templates = [Template(crystal, CASE.mask, 0) for crystal in (SALT, moved(SALT, 7, 0.4))]
+    templates = [Template(crystal=crystal, guest=CASE.mask, seed=0) for crystal in (SALT, moved(SALT, 7, 0.4))]
     right, wrong = denoising_residuals(denoiser, templates, sigmas=(0.1, 0.2))
     assert right == pytest.approx(0.0, abs=1e-6)
     # one of four guests is answered with 0.4 Å too much: mean over sigma of 0.16 / 4 / 3 sigma²
@@ -120,7 +120,7 @@ def test_residual_is_zero_for_the_crystal_that_a_perfect_denoiser_knows():
 
 
 def test_starts_overlap_with_nothing_and_depend_on_the_seed_only():
-    templates = [Template(FLUORITE, FLUORITE.numbers == 20, seed) for seed in (1, 2)]
+    templates = [Template(crystal=FLUORITE, guest=FLUORITE.numbers == 20, seed=seed) for seed in (1, 2)]
     for place in (at_random, in_voids):
         made = [place(template) for template in templates]
         assert not too_close(made[0].crystal) and made[0].start_here
@@ -129,7 +129,7 @@ def test_starts_overlap_with_nothing_and_depend_on_the_seed_only():
 
 
 def test_the_void_of_a_crowded_host_is_its_empty_site():
-    template = Template(FLUORITE, np.arange(12) == 0, 3)
+    template = Template(crystal=FLUORITE, guest=np.arange(12) == 0, seed=3)
     placed, spread = (
         np.array([in_voids(replace(template, seed=seed), spread=width).crystal.fractional[0] for seed in range(60)])
         for width in (0, 0.1)
