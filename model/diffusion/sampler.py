@@ -56,6 +56,11 @@ class PredictorCorrectorSettings(Settings):
 
     _ordered = model_validator(mode="after")(_sigmas_ordered)
 
+    def evaluations(self, *, inpainting: bool) -> int:
+        """Calls of the score model for one batch; resampling is for inpainting only."""
+        moves = jump_schedule(self.steps, jump=self.jump, resamples=self.resamples if inpainting else 1)
+        return sum(1 + (self.correctors if low > 0 else 0) for high, low in moves if low < high)
+
 
 class PublishedSettings(Settings):
     """The same sampler as in the authors' public code, see `published`; for `hostguide benchmark reconstruct` only."""
@@ -71,6 +76,11 @@ class PublishedSettings(Settings):
 
     _ordered = model_validator(mode="after")(_sigmas_ordered)
 
+    def evaluations(self, *, inpainting: bool) -> int:
+        """Calls of the score model for one batch; resampling is for inpainting only."""
+        moves = jump_schedule(self.steps, jump=self.jump, resamples=self.resamples if inpainting else 1)
+        return sum(1 + (self.correctors if low > 0 else 0) for high, low in moves if low < high)
+
 
 class HeunSettings(Settings):
     """Few-step second-order sampler with churn (Karras 2022, algorithm 2); hosts stay exactly where they are."""
@@ -84,6 +94,10 @@ class HeunSettings(Settings):
     churn_between: tuple[float, float] = (0.1, 3.0)  # Å, where churn acts
 
     _ordered = model_validator(mode="after")(_sigmas_ordered)
+
+    def evaluations(self, *, inpainting: bool) -> int:
+        """Calls of the score model for one batch: two per step, one for the last."""
+        return 2 * self.steps - 1
 
 
 class AncestralSettings(Settings):
@@ -101,6 +115,10 @@ class AncestralSettings(Settings):
     rho: float = Field(3.0, gt=0)  # curvature of the schedule
 
     _ordered = model_validator(mode="after")(_sigmas_ordered)
+
+    def evaluations(self, *, inpainting: bool) -> int:
+        """Calls of the score model for one batch."""
+        return self.steps
 
 
 SamplerSettings = PredictorCorrectorSettings | PublishedSettings | HeunSettings | AncestralSettings

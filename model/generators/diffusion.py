@@ -36,6 +36,10 @@ class Diffusion(RandomLattice):
     default = AncestralSettings(temperature=0.7)  # warmer than hosts are filled: more kinds of crystals
     is_tunable = True
 
+    def evaluations(self, settings: SamplerSettings) -> int:
+        """As its sampler says."""
+        return settings.evaluations(inpainting=False)
+
     def make(self, templates: Sequence[Template], settings: SamplerSettings, tools: Tools) -> Samples:
         """Sample with the score model."""
         return tools.sample(templates, settings)

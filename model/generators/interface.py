@@ -162,6 +162,10 @@ class Generator(ABC):
         """
         return ()
 
+    def evaluations(self, settings: Any) -> int:
+        """Calls of the score model for one batch."""
+        return 0
+
     @abstractmethod
     def propose(self, start: Any, seed: int, *, option: Any = None, again: bool = False) -> Proposal:
         """A candidate from a start.
