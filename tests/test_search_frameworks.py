@@ -4,13 +4,19 @@ from pymatgen.io.cif import CifWriter
 
 from model.composition import CellFormula, from_system
 from model.crystal import Crystal
-from model.framework import Framework, extract_frameworks
+from model.framework import extract_frameworks
 from model.guests import host_groups
 from model.symmetry import SpaceGroup
 from search.frameworks import FrameworkPool, KnownFramework, fillings, frameworks_from_files
-from search.pipeline import _framework
-from search.results import required
+from search.results import pack, required
 from tests.support.crystals import rattled
+
+
+def record_of(identity, host, group):
+    """A framework with one lithium atom a cell, as results hold it."""
+    found = {"space_group": group.symbol, "space_group_number": group.number, "symprec": group.symprec}
+    found |= {"angle_tolerance": group.angle, "displacement": 0.0}
+    return {"framework": identity, "host": pack(host), "guests": {"Li": 1}, **found}
 
 
 @pytest.fixture(scope="module")
@@ -19,15 +25,19 @@ def layered(licoo2):
     records = []
     for seed in range(2):
         found = extract_frameworks(rattled(licoo2, width=0.02, seed=seed), ["Li"])
-        host = next(framework for framework in found if framework.space_group.number == 166)
-        records.append(_framework(f"layered-{seed}", host))
+        layers = next(framework for framework in found if framework.space_group.number == 166)
+        records.append(record_of(f"layered-{seed}", layers.host, layers.space_group))
     return records
 
 
-def cubic(identity, edge, guests=None):
+def cubic(identity, edge):
     host = Crystal(np.eye(3) * edge, [[0, 0, 0]], [14])
-    group = SpaceGroup(221, "Pm-3m", 0.1, 10.0)
-    return _framework(identity, Framework(host, guests or {"Li": 1}, group, 0.0, 0.0, 1))
+    return record_of(identity, host, SpaceGroup(221, "Pm-3m", 0.1, 10.0))
+
+
+def test_the_records_of_these_tests_are_like_those_of_a_search(cobaltate):
+    (of_search, *_) = cobaltate["rows"][0]["frameworks"]
+    assert of_search.keys() == cubic("f", 3.0).keys()
 
 
 def row(candidate, e_d, *records):

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from model.screen import too_close
 from model.starts import at_random, in_voids
 from search.prototypes import Prototypes
 from search.reconstruct import Attempt, Case, Record, load_cases, match, reconstruct
-from search.reconstruct_command import run_benchmark
+from search.reconstruct_command import Log, run_benchmark
 from search.reconstruct_methods import make_method, parse_sampler
 from search.reconstruct_summary import figures, summarise
 
@@ -244,8 +244,8 @@ def sorted_records(path: Path) -> list[dict]:
     return sorted(records, key=lambda one: (one["method"], one["case"]))
 
 
-def test_records_survive_the_file():
-    record = reconstruct(CASE, "half", half_right, samples=2)
-    from search.reconstruct_command import _record
-
-    assert _record(json.loads(json.dumps(asdict(record)))) == record
+def test_records_survive_the_file(tmp_path):
+    record, header = reconstruct(CASE, "half", half_right, samples=2), {"samples": 2}
+    assert len(record.attempts) == 2
+    Log(tmp_path / "log.jsonl", header).add(record)
+    assert Log(tmp_path / "log.jsonl", header).chosen("half", [CASE]) == [record]
