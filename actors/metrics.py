@@ -15,7 +15,7 @@ class Metrics:
     def __init__(self) -> None:
         self._calls = Histogram(
             "hostguide_call_seconds",
-            "Seconds from giving a batch to an actor to its answer",
+            "Seconds from sending a batch to an actor until its result",
             boundaries=SECONDS,
             tag_keys=("step", "outcome"),
         )
@@ -36,7 +36,7 @@ class Metrics:
             self._candidates.inc(count, {"status": status, "reason": reason})
         self._store.observe(seconds)
 
-    def staff(self, step: str, *, busy: int, idle: int, starting: int, waiting: int) -> None:
+    def actors(self, step: str, *, busy: int, idle: int, starting: int, waiting: int) -> None:
         """Actors and queue of one step."""
         for state, count in (("busy", busy), ("idle", idle), ("starting", starting)):
             self._actors.set(count, {"step": step, "state": state})

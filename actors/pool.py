@@ -94,11 +94,11 @@ class Pool:
         self._idle: list[tuple[ActorHandle, float]] = []  # and since when; the last one is taken first
         self._calls: dict[Any, _Call] = {}
         self._failed_starts, self._start_failure, self._not_before = 0, "", -math.inf
-        self._doubted, self._doubtful = -math.inf, False  # when, and whether still, see `doubt`
+        self._suspect_since, self._is_suspect = -math.inf, False  # when, and whether still, see `suspect`
         self._let_go = 0
         self._looked = time.monotonic()
         self.limit, self.busy, self.present, self.lost = count, 0.0, 0.0, 0
-        self.staff(count)
+        self.scale(count)
 
     @property
     def size(self) -> int:
@@ -113,14 +113,14 @@ class Pool:
     @property
     def idle(self) -> int:
         """How many actors wait for work and are known to be there."""
-        return 0 if self._doubtful else len(self._idle)
+        return 0 if self._is_suspect else len(self._idle)
 
     @property
     def references(self) -> list[Any]:
         """Object references of the calls in flight and of the actors that are starting."""
         return [*self._calls, *self._starting]
 
-    def staff(self, limit: int, *, waiting: int = 0, patience: float = math.inf) -> None:
+    def scale(self, limit: int, *, waiting: int = 0, patience: float = math.inf) -> None:
         """Start what is missing, and let go what is too much or has been idle for long.
 
         Args:
@@ -132,8 +132,8 @@ class Pool:
             RuntimeError: no actor works and none can be started, with the reason.
         """
         self.limit, now = limit, time.monotonic()
-        if self._doubtful and now - self._doubted > MEMORY_PAUSE:
-            self._doubtful = False
+        if self._is_suspect and now - self._suspect_since > MEMORY_PAUSE:
+            self._is_suspect = False
             self._ask_idle()
         if waiting and not self._idle:
             self._let_go = 0
@@ -147,18 +147,18 @@ class Pool:
                 raise RuntimeError(f"{self.name} does not start: {self._start_failure}")
             if now < self._not_before:
                 return
-        if self._doubtful:
+        if self._is_suspect:
             return
         for _ in range(max(1, limit - self._let_go) - self.size):
             actor = self._remote.remote(**self._arguments)
             self._starting[actor.ready.remote()] = actor
 
-    def doubt(self) -> None:
+    def suspect(self) -> None:
         """Give idle actors no calls for a while, and then to those only that say that they are there; start no others.
 
         When a machine is short of memory, Ray ends several processes, idle ones too, and may go on for seconds.
         """
-        self._doubted, self._doubtful = time.monotonic(), True
+        self._suspect_since, self._is_suspect = time.monotonic(), True
 
     def submit(self, job: Any, method: str, *arguments: Any) -> None:
         """Call ``method`` on an idle actor; ``job`` comes back with the outcome."""
@@ -172,12 +172,12 @@ class Pool:
         self.present += (now - self._looked) * self.started
         self._looked = now
         for reference in [reference for reference in self._starting if reference in ready]:
-            self._welcome(reference)
+            self._register(reference)
         late = now - self._seconds
         finished = [reference for reference, call in self._calls.items() if reference in ready or call.began < late]
         return [self._finish(reference, reference in ready) for reference in finished]
 
-    def _welcome(self, reference: Any) -> None:
+    def _register(self, reference: Any) -> None:
         actor, asked = self._starting.pop(reference), reference in self._asked
         self._asked.discard(reference)
         try:
@@ -192,9 +192,9 @@ class Pool:
 
     def _not_started(self, error: Exception) -> None:
         cause, now = _cause(error), time.monotonic()
-        again = cause == "oom" and self._doubtful  # several are ended at once
+        again = cause == "oom" and self._is_suspect  # several are ended at once
         if cause == "oom":
-            self.doubt()
+            self.suspect()
         if cause == "node" or again:
             return
         self._failed_starts += 1

@@ -1,4 +1,4 @@
-"""Training in several processes, by Ray Train: a thin shell round `model.train.Trainer`."""
+"""Training in several processes, by Ray Train: a thin shell round `model.diffusion.train.Trainer`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ray.train import RunConfig, ScalingConfig, get_context
 from ray.train.torch import TorchTrainer, get_device
 
 from actors.cluster import connected
-from model.train import TrainConfig, Trainer, step_reached
+from model.diffusion.train import TrainConfig, Trainer, step_reached
 
 
 def train_together(

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from model.stages import Generator, Relaxer, Symmetrizer
+from model.stages import Analyser, CrystalMaker, Relaxer
 
 
 class _Worker:
@@ -23,16 +23,16 @@ class _Worker:
         return type(self).__name__
 
 
-class GeneratorActor(_Worker, Generator):
-    """Diffusion and inpainting; on a GPU when its resources include one."""
+class CrystalMakerActor(_Worker, CrystalMaker):
+    """All generators, the score model among them; on a GPU when its resources include one."""
 
 
 class RelaxerActor(_Worker, Relaxer):
-    """Screening and CHGNet relaxation."""
+    """Screening and relaxation."""
 
 
-class SymmetrizerActor(_Worker, Symmetrizer):
+class AnalyserActor(_Worker, Analyser):
     """Space groups, frameworks and decomposition energies."""
 
 
-ACTORS: tuple[type, type, type] = (GeneratorActor, RelaxerActor, SymmetrizerActor)
+ACTORS: tuple[type, type, type] = (CrystalMakerActor, RelaxerActor, AnalyserActor)

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-from model.potential import CHGNetPotential
+from model.potentials.chgnet.potential import CHGNetPotential
 from tests.support.broken import advance, new_record, summarise
 
 

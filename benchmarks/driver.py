@@ -31,13 +31,13 @@ import numpy as np
 
 from actors.cluster import connected
 from actors.pool import Done, Failed, Pool, wait_any
-from model.composition import CellFormula
-from model.crystal import Crystal
+from model.crystals.composition import CellFormula
+from model.crystals.crystal import Crystal
 from search.config import SearchConfig, check_config
-from search.driver import Driver
-from search.planner import Planner
-from search.prepare import load_reference
-from tests.support.simulated import Clock, SimulatedCrew, SimulatedPool, Stages
+from search.planning.planner import Planner
+from search.planning.prepare import load_reference
+from search.running.driver import Driver
+from tests.support.simulated import Clock, SimulatedPool, SimulatedPools, Stages
 
 
 def main() -> None:
@@ -76,7 +76,7 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
         before, began = memory(), time.process_time()
         driver = driver_of(config, folder, arguments)
         outcome = driver.run(threading.Event())
-        pools, tasks = driver.crew.pools, driver.tally.calls["judge"]
+        pools, tasks = driver.crew.pools, driver.tally.calls["analyse"]
         relaxers, spent = pools["relax"], driver.crew.clock.spent
         found = {
             "candidates": outcome.candidates,
@@ -109,12 +109,12 @@ def settings(arguments: argparse.Namespace) -> SearchConfig:
         "generated": half,
         "inpainted": half,
         "batch": arguments.batch,
-        "lookahead": arguments.lookahead,
+        "rounds_ahead": arguments.lookahead,
     }
     content = {
         "name": "driver",
         "generators": ["diffusion", "inpainting"],
-        "compositions": {"system": "Li-Si", "more": [["Li", "Si"]], "max_atoms": 12},
+        "compositions": {"system": "Li-Si", "composition_order": [["Li", "Si"]], "max_atoms": 12},
         "frameworks": {"guests": ["Li"]},
         "lattices": {"volume_per_atom": 16.0},
         "policy": policy,
@@ -130,9 +130,9 @@ def driver_of(config: SearchConfig, folder: Path, arguments: argparse.Namespace)
         PlannerPool(Planner(config, reference), 1, clock, None, arguments.ray),
         SimulatedPool(stages.generator, max(1, n // 8), clock, lambda *_: 0.1 * arguments.seconds, arguments.ray),
         RelaxerPool(stages.relaxer, clock, arguments),
-        SimulatedPool(stages.symmetrizer, max(1, n // 4), clock, lambda *_: 0.2 * arguments.seconds, arguments.ray),
+        SimulatedPool(stages.analyser, max(1, n // 4), clock, lambda *_: 0.2 * arguments.seconds, arguments.ray),
     ]
-    return Driver(config, folder, reference, SimulatedCrew(pools))
+    return Driver(config, folder, reference, SimulatedPools(pools))
 
 
 class RelaxerPool(SimulatedPool):

@@ -2,10 +2,11 @@
 
     python benchmarks/duplicates.py runs/li-si runs/li-p-s
 
-All pairs of one composition that a search compares (`search.known.COMPARED`) are put to the matcher, and those that it
-joins to each of the tests of `search.known.RELAXED` by itself. Beside the number of those that a test keeps apart
-stand their differences in energy: one minimum that was reached twice differs by a few meV/atom. First it says what it
-costs the planner to read the candidates of each run, nearly all of which goes into such comparisons.
+All pairs of one composition that a search compares (`search.planning.history.COMPARED`) are put to the matcher, and
+those that it joins to each of the tests of `search.planning.history.RELAXED` by itself. Beside the number of
+those that a test keeps apart stand their differences in energy: one minimum that was reached twice differs by a few
+meV/atom. First it says what it costs the planner to read the candidates of each run, nearly all of which goes into such
+comparisons.
 """
 
 from __future__ import annotations
@@ -19,13 +20,12 @@ from pathlib import Path
 import numpy as np
 from pymatgen.analysis.structure_matcher import StructureMatcher
 
-from model.crystal import Crystal
-from model.distinct import distance_fingerprints
-from search.config import FrameworkSettings
-from search.frameworks import FrameworkPool
-from search.known import COMPARED, RELAXED, Known
-from search.policy import PolicySettings
-from search.results import PLANNED, dictionaries, load_results, read_part
+from model.crystals.crystal import Crystal
+from model.crystals.matching import distance_fingerprints
+from search.config import FrameworkSettings, PolicySettings
+from search.planning.frameworks import FrameworkPool
+from search.planning.history import COMPARED, RELAXED, SearchHistory
+from search.storage.results import PLANNED, dictionaries, load_results, read_part
 
 
 def main() -> None:
@@ -57,7 +57,7 @@ def main() -> None:
 def reading(run: str) -> str:
     """What the planner makes of a run, and how long it takes."""
     rows = [row for path in Path(run, "candidates").glob("*.parquet") for row in dictionaries(read_part(path, PLANNED))]
-    known, began = Known(PolicySettings(), FrameworkPool(FrameworkSettings().volume_change)), time.process_time()
+    known, began = SearchHistory(PolicySettings(), FrameworkPool(FrameworkSettings().volume_change)), time.process_time()
     known.read(rows)
     milliseconds = 1000 * (time.process_time() - began) / len(rows)
     new, frameworks = known.novelty.new().sum(), len(known.pool.known)

@@ -35,12 +35,13 @@ import pandas as pd
 import torch
 from chgnet.model import CHGNet
 
-from model.batch import Batch
-from model.chgnet_network import build_graph, undirected_bonds
-from model.crystal import Crystal
-from model.potential import CHGNetPotential
-from model.projection import symmetric_start
-from model.prototypes import PACKAGED, read
+from model.crystals.batch import Batch
+from model.crystals.crystal import Crystal
+from model.crystals.neighbors import undirected_bonds
+from model.generation.ion_substitution import PACKAGED, read
+from model.potentials.chgnet.network import build_graph
+from model.potentials.chgnet.potential import CHGNetPotential
+from model.symmetry.projector import symmetric_start
 
 GENERATED = Path(__file__).with_name("generated.extxyz")
 REPEATS = {20: (1, 1, 1), 40: (2, 1, 1), 100: (5, 1, 1), 200: (5, 2, 1), 500: (5, 5, 1)}
@@ -124,22 +125,22 @@ def lists(repeats: int) -> dict[str, float]:
 
 
 def symmetry(limit: int, repeats: int) -> dict[str, float]:
-    """Known structure types with 8 atoms and more, whole and by orbits, in one batch."""
+    """SearchHistory structure types with 8 atoms and more, whole and by orbits, in one batch."""
     known = [prototype.crystal for prototype in read(pd.read_parquet(PACKAGED)) if len(prototype.crystal) >= 8]
     some, device = known[:: len(known) // limit][:limit], torch.device("cpu")
     starts = [symmetric_start(c, np.ones(len(c), dtype=bool), symprec=0.01, device=device) for c in some]
     batch = Batch.from_crystals([crystal for crystal, _ in starts], dtype=torch.float64)
     projectors = [projector for _, projector in starts]
     ours = CHGNetPotential()
-    jobs = {"whole": lambda: ours.compute(batch), "orbits": lambda: ours.compute(batch, projectors)}
+    jobs = {"whole": lambda: ours.compute(batch), "n_independent_atoms": lambda: ours.compute(batch, projectors)}
     seconds = cpu_seconds(jobs, repeats)
     return {
         "crystals": len(some),
         "atoms": len(batch.numbers) / len(some),
-        "orbits": sum(len(c) if p is None else p.orbits for c, p in starts) / len(some),
+        "n_independent_atoms": sum(len(c) if p is None else p.orbits for c, p in starts) / len(some),
         "ms_whole": 1e3 * seconds["whole"] / len(some),
-        "ms_by_orbits": 1e3 * seconds["orbits"] / len(some),
-        "speedup": seconds["whole"] / seconds["orbits"],
+        "ms_by_orbits": 1e3 * seconds["n_independent_atoms"] / len(some),
+        "speedup": seconds["whole"] / seconds["n_independent_atoms"],
     }
 
 
@@ -167,9 +168,16 @@ def hard(kind: str) -> list[Crystal]:
 
 
 HARD = (
-    "100 crystals", "500 atoms", "504 atoms of an oxide", "2016 atoms of an oxide", "needle cells", "2000 tiny cells",
-    "dense crystal", "64 of 40 atoms", "64 of 100 atoms",
-)  # fmt: skip
+    "100 crystals",
+    "500 atoms",
+    "504 atoms of an oxide",
+    "2016 atoms of an oxide",
+    "needle cells",
+    "2000 tiny cells",
+    "dense crystal",
+    "64 of 40 atoms",
+    "64 of 100 atoms",
+)
 
 
 def growth(kind: str) -> float:

@@ -3,10 +3,10 @@
     python benchmarks/funnel.py --json funnel.json
 
 Every crystal is relaxed once in full with L-BFGS, and, where it has a host, once more after 30 steps of its guests
-alone. From the energies of all steps follows what each way of `model.funnel` would have computed. Costs are evaluations
-times atoms. A *winner* is the lowest crystal of its composition; it is lost where the lowest of a way lies more than
-2 meV/atom above it; ``regret`` is that difference. The file is written after every crystal: the same command goes on
-where it stopped.
+alone. From the energies of all steps follows what each way of `model.relaxation.candidate_funnel` would have computed.
+Costs are evaluations times atoms. A *winner* is the lowest crystal of its composition; it is lost
+where the lowest of a way lies more than 2 meV/atom above it; ``regret`` is that difference. The file
+is written after every crystal: rerun the same command to resume.
 """
 
 # ruff: noqa: E402
@@ -30,11 +30,12 @@ import numpy as np
 import torch
 from ase import Atoms
 
-from model.batch import Batch
-from model.crystal import Crystal
-from model.potential import BatchEvaluation, CHGNetPotential
-from model.relax import FALL_AHEAD, RelaxSettings, relax
-from model.relax_state import LOOK_BACK
+from model.crystals.batch import Batch
+from model.crystals.crystal import Crystal
+from model.potentials.chgnet.potential import CHGNetPotential
+from model.potentials.interface import BatchEvaluation
+from model.relaxation.relax import FALL_AHEAD, RelaxSettings, relax
+from model.relaxation.state import LOOK_BACK
 
 GENERATED = Path(__file__).with_name("generated.extxyz")
 FULL = RelaxSettings(optimizer="lbfgs")
@@ -86,7 +87,7 @@ def without_hopeless(margin: float) -> Callable[[list[Row]], Outcome]:
 
 
 def hopeless_at(energies: np.ndarray, limit: float) -> int:
-    """Number of evaluations up to the end, as `model.relax` decides it."""
+    """Number of evaluations up to the end, as `model.relaxation.relax` decides it."""
     fall = np.maximum(energies[:-LOOK_BACK] - energies[LOOK_BACK:], 0)
     late = np.flatnonzero(energies[LOOK_BACK:-1] - FALL_AHEAD * fall[:-1] > limit)
     return int(late[0]) + LOOK_BACK + 1 if len(late) else len(energies)

@@ -29,13 +29,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from model.crystal import Crystal
-from model.relax import RelaxSettings
-from model.sampler import Blank
-from model.screen import ScreenSettings
+from model.crystals.crystal import Crystal
+from model.crystals.screening import ScreenSettings
+from model.diffusion.sampler import Template
+from model.generation.initial_placements import at_random, in_voids
+from model.relaxation.relax import RelaxSettings
 from model.stages import Generator, Rejected, Relaxer, usable
-from model.starts import at_random, in_voids
-from search.inpaint import Filled, Region, fill, make_blanks, read_host, refine
+from search.storage.crystal_files import read_host
+from search.studies.inpaint import Filled, Region, fill, make_templates, refine
 
 STACKED = Path(__file__).parent.parent / "examples" / "interface" / "Li-Li2O.cif"
 REGION = Region(0.28, 0.63)  # the last O and Li layers of the oxide, the first two Li layers of the metal
@@ -59,25 +60,29 @@ class Ways:
         return _pairs(fill(self._many(), self.generator, self.relaxer, free_guests_only=True)[0])
 
     def refined(self) -> list[tuple[float, Crystal]]:
-        filled, _ = fill(self._blanks(self.samples), self.generator, self.relaxer, free_guests_only=True)
+        filled, _ = fill(self._templates(self.samples), self.generator, self.relaxer, free_guests_only=True)
         for number in range(1, self.rounds + 1):
             filled, _ = refine(
-                filled, self.generator, self.relaxer, samples=self.samples, seed=(self.seed, number),
+                filled,
+                self.generator,
+                self.relaxer,
+                samples=self.samples,
+                seed=(self.seed, number),
                 free_guests_only=True,
-            )  # fmt: skip
+            )
         return _pairs(filled)
 
     def in_voids(self) -> list[tuple[float, Crystal]]:
-        return self._relaxed([in_voids(blank, where=REGION.holds).crystal for blank in self._many()])
+        return self._relaxed([in_voids(template, where=REGION.holds).crystal for template in self._many()])
 
     def at_random(self) -> list[tuple[float, Crystal]]:
-        return self._relaxed([at_random(blank, where=REGION.holds).crystal for blank in self._many()])
+        return self._relaxed([at_random(template, where=REGION.holds).crystal for template in self._many()])
 
-    def _many(self) -> list[Blank]:
-        return self._blanks(self.samples * (1 + self.rounds))
+    def _many(self) -> list[Template]:
+        return self._templates(self.samples * (1 + self.rounds))
 
-    def _blanks(self, count: int) -> list[Blank]:
-        return make_blanks(self.stacked, {}, samples=count, seed=self.seed, region=REGION)
+    def _templates(self, count: int) -> list[Template]:
+        return make_templates(self.stacked, {}, samples=count, seed=self.seed, region=REGION)
 
     def _relaxed(self, crystals: list[Crystal]) -> list[tuple[float, Crystal]]:
         outcomes = self.relaxer.relax(crystals, [REGION.holds(self.stacked.fractional)] * len(crystals))
@@ -120,8 +125,10 @@ def table(results: dict[str, Any], stacked: Crystal) -> str:
     """Markdown: one row a way; energies against the stacking, its region relaxed like the others'."""
     zero = results["as_stacked"]["energies"][0]
     area = np.linalg.norm(np.cross(stacked.lattice[0], stacked.lattice[1]))
-    rows = ["| way | attempts that survive | best, meV/atom | best, meV/Å² | median, meV/atom | CPU seconds |",
-            "|---|---|---|---|---|---|"]  # fmt: skip
+    rows = [
+        "| way | attempts that survive | best, meV/atom | best, meV/Å² | median, meV/atom | CPU seconds |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, result in results.items():
         above = 1e3 * (np.array(result["energies"]) - zero)
         rows.append(

@@ -17,11 +17,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from model.train import Trainer
-from search.reconstruct_command import run_benchmark
-from search.train_command import load_training
+from model.diffusion.train import Trainer
+from search.commands.models.benchmark import reconstruct
+from search.studies.training import load_training
 
-CONFIGS = Path(__file__).parents[1] / "configs" / "train" / "ladder"
+CONFIGS = Path(__file__).parents[1] / "configs" / "train" / "tolerances"
 SHORT = "steps=60,correctors=1,snr=0.2,resamples=2,sigma_min=0.01,sigma_max=5"
 RUNGS = (  # name, training, method, figure
     ("the papers' way, as published", "blind", f"published:{SHORT}", "raw_match"),
@@ -66,14 +66,20 @@ def main() -> None:
     for name in dict.fromkeys(rung[1] for rung in RUNGS):
         weights = trained(console, name, options.data, options.out, steps=options.steps, seconds=60 * options.minutes)
         if weights is None:
-            console.print(f"{name} is not finished. The same command goes on.")
+            console.print(f"{name} is not finished. Rerun the same command to resume.")
             return
-        found[name] = run_benchmark(
-            console, options.data, split=options.split, guest=None, limit=options.limit,
-            methods=list(dict.fromkeys(rung[2] for rung in RUNGS if rung[1] == name)), samples=options.samples, seed=0,
-            rank=any(rung[1] == name and rung[3] == "ranked_match" for rung in RUNGS), residual=False, stability=False,
-            train=None, weights=weights, shard="1/1", json_file=options.out / f"{name}.json",
-        )  # fmt: skip
+        results = options.out / f"{name}.json"
+        reconstruct(
+            options.data,
+            split=options.split,
+            limit=options.limit,
+            method=list(dict.fromkeys(rung[2] for rung in RUNGS if rung[1] == name)),
+            samples=options.samples,
+            rank=any(rung[1] == name and rung[3] == "ranked_match" for rung in RUNGS),
+            weights=str(weights),
+            json_file=results,
+        )
+        found[name] = json.loads(results.read_text())
     ladder = []
     for title, name, method, figure in RUNGS:
         summary = found[name]["methods"][method]["summary"]

@@ -29,37 +29,37 @@ import torch
 from ase import Atoms
 from pymatgen.core import Element, Structure
 
-from model.composition import CellFormula
-from model.crystal import Crystal
-from model.dataset import read_crystals
-from model.lattice import BRAVAIS, sample_lattice
-from model.reference import packaged_reference, volume_per_atom
-from model.sampler import Blank, HeunSettings
-from model.screen import screen
+from model.crystals.composition import CellFormula
+from model.crystals.crystal import Crystal
+from model.crystals.lattice import BRAVAIS, sample_lattice
+from model.crystals.parquet import read_crystals
+from model.crystals.screening import screen
+from model.diffusion.sampler import HeunSettings, Template
 from model.stages import Generator
+from model.thermodynamics.reference import packaged_reference, volume_per_atom
 
 CELLS = ("Li8Si2", "Li10Si4", "Li13Si4", "Zn2P2S6", "Zn3P2S8", "Zn4P4S12")
 HOSTS = (("beta", (1, 1, 2), "Mg", 2), ("delta", (2, 1, 1), "Li", 2), ("gamma", (2, 2, 1), "Zn", 4))
 PUT_BACK = (("mp-1105143", "Na"), ("mp-1029378", "Mg"), ("mp-1045787", "Ca"))
-Maker = Callable[[int], Blank]
+Maker = Callable[[int], Template]
 
 
 def new_cell(name: str) -> Maker:
     cell = CellFormula.parse(name)
     volume = volume_per_atom(packaged_reference(), cell.reduced) * cell.n_atoms
 
-    def make(seed: int) -> Blank:
+    def make(seed: int) -> Template:
         rng = np.random.default_rng(seed)
         lattice = sample_lattice(BRAVAIS[seed % len(BRAVAIS)], volume, rng)
         crystal = Crystal(lattice, np.zeros((cell.n_atoms, 3)), cell.numbers)
-        return Blank(crystal, np.ones(cell.n_atoms, dtype=bool), seed)
+        return Template(crystal, np.ones(cell.n_atoms, dtype=bool), seed)
 
     return make
 
 
 def filled(host: Crystal, guest: str, count: int) -> Maker:
     whole = host.join(Crystal(host.lattice, np.zeros((count, 3)), [Element(guest).Z] * count))
-    return lambda seed: Blank(whole, np.arange(len(whole)) >= len(host), seed)
+    return lambda seed: Template(whole, np.arange(len(whole)) >= len(host), seed)
 
 
 def families(data: Path) -> Iterator[tuple[str, Maker]]:
@@ -79,23 +79,25 @@ def families(data: Path) -> Iterator[tuple[str, Maker]]:
         yield f"{guest} in {identity}", filled(crystal.select(~out), guest, int(out.sum()))
 
 
-def worth_relaxing(make: Maker, generator: Generator, count: int, first_seed: int) -> Iterator[tuple[Crystal, Blank]]:
+def worth_relaxing(
+    make: Maker, generator: Generator, count: int, first_seed: int
+) -> Iterator[tuple[Crystal, Template]]:
     """The first so many crystals that a search would relax."""
     found = 0
     for start in range(first_seed, first_seed + 20 * count, 4):
-        blanks = [make(seed) for seed in range(start, start + 4)]
-        for crystal, blank in zip(generator.generate(blanks, HeunSettings()).crystals, blanks, strict=True):
+        templates = [make(seed) for seed in range(start, start + 4)]
+        for crystal, template in zip(generator.generate(templates, HeunSettings()).crystals, templates, strict=True):
             if found < count and screen(crystal) is None:
                 found += 1
-                yield crystal, blank
+                yield crystal, template
         if found == count:
             return
 
 
-def to_atoms(crystal: Crystal, blank: Blank, family: str) -> Atoms:
+def to_atoms(crystal: Crystal, template: Template, family: str) -> Atoms:
     atoms = crystal.to_ase()
-    atoms.info = {"family": family, "seed": blank.seed}
-    atoms.arrays["placed"] = blank.guest
+    atoms.info = {"family": family, "seed": template.seed}
+    atoms.arrays["placed"] = template.guest
     return atoms
 
 

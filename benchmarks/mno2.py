@@ -40,14 +40,16 @@ from matplotlib.collections import LineCollection
 from pymatgen.core import Structure
 from scipy.spatial import Voronoi
 
-from model.analysis import coordination_numbers, void_sites
-from model.crystal import Crystal
-from model.distinct import DistinctCrystals
-from model.relax import Relaxation, RelaxSettings
-from model.screen import ScreenSettings
+from model.analysis.environments import coordination_numbers
+from model.crystals.crystal import Crystal
+from model.crystals.matching import DistinctCrystals
+from model.crystals.screening import ScreenSettings
+from model.crystals.voids import void_sites
+from model.relaxation.relax import Relaxation, RelaxSettings
 from model.stages import Generator, Rejected, Relaxer, usable
-from model.symmetry import space_group
-from search.inpaint import fill, make_blanks, read_host
+from model.symmetry.space_group import space_group
+from search.storage.crystal_files import read_host
+from search.studies.inpaint import fill, make_templates
 
 EXAMPLES = Path(__file__).parent.parent / "examples" / "mno2"
 ENTRIES = {
@@ -55,9 +57,13 @@ ENTRIES = {
 }  # the guests' places of MnOOH
 NAMES = {"alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ"}
 COLOURS = {
-    "Mn": ("#7b4fa3", 90), "O": ("#d33b2f", 40), "Zn": ("#8a8f98", 120), "Mg": ("#f28c28", 120), "H": ("white", 45),
+    "Mn": ("#7b4fa3", 90),
+    "O": ("#d33b2f", 40),
+    "Zn": ("#8a8f98", 120),
+    "Mg": ("#f28c28", 120),
+    "H": ("white", 45),
     "Li": ("#2fa84f", 110),
-}  # fmt: skip
+}
 PER_MN = {"Zn": 0.5, "Mg": 0.5, "H": 1.0, "Li": 1.0}
 CASES = [f"{polymorph}-{guest}" for polymorph in ENTRIES for guest in PER_MN]
 KINDS = ("fixed", "full")  # how far a case is relaxed
@@ -72,8 +78,8 @@ class Case:
         self.polymorph, self.guest, self.samples, self.seed = polymorph, guest, samples, seed
         self.host = read_host(EXAMPLES / f"{polymorph}.cif")
         self.count = round(PER_MN[guest] * (self.host.numbers == 25).sum())
-        self.blanks = make_blanks(self.host, {guest: self.count}, samples=samples, seed=seed)
-        self.is_guest = self.blanks[0].guest
+        self.templates = make_templates(self.host, {guest: self.count}, samples=samples, seed=seed)
+        self.is_guest = self.templates[0].guest
         self.fixed = Relaxer(
             "chgnet-0.3.0", RelaxSettings(cell="fixed", optimizer="lbfgs", fmax=0.05), ScreenSettings()
         )
@@ -81,7 +87,7 @@ class Case:
 
     def run(self, generator: Generator) -> dict[str, Any]:
         began = time.monotonic()
-        filled, dropped = fill(self.blanks, generator, self.fixed, free_guests_only=True)
+        filled, dropped = fill(self.templates, generator, self.fixed, free_guests_only=True)
         ways = {"inpainted": self._finish([one.relaxation for one in filled])}
         seconds = time.monotonic() - began
         ways["voids"] = self._finish(self._relax_guests(self._void_arrangements()))
@@ -93,7 +99,7 @@ class Case:
             "polymorph": self.polymorph,
             "guest": self.guest,
             "count": self.count,
-            "formula": self.blanks[0].crystal.formula,
+            "formula": self.templates[0].crystal.formula,
             "samples": self.samples,
             "dropped": dropped,
             "seconds": seconds,
@@ -120,8 +126,9 @@ class Case:
                 room = np.minimum(apart[chosen].min(0), 3.0) + 0.5 * radius + rng.normal(0, 0.2, len(sites))
                 room[chosen] = -np.inf
                 chosen.append(int(room.argmax()))
-            crystals.append(self.blanks[0].crystal.replace(
-                fractional=np.concatenate([self.host.fractional, sites[chosen]])))  # fmt: skip
+            crystals.append(
+                self.templates[0].crystal.replace(fractional=np.concatenate([self.host.fractional, sites[chosen]]))
+            )
         return crystals
 
     def _finish(self, fixed: list[Relaxation]) -> dict[str, Any]:
@@ -355,8 +362,14 @@ def _view(axis: Any, structure: Structure, basis: np.ndarray) -> None:
     for symbol, (colour, size) in COLOURS.items():
         own = np.array([site.coords for site in structure if site.specie.symbol == symbol])
         if len(own):
-            axis.scatter(*seen(own)[:, 0].T, s=size, color=colour, edgecolors="black", linewidths=0.5,
-                         zorder=2 + (symbol in PER_MN))  # fmt: skip
+            axis.scatter(
+                *seen(own)[:, 0].T,
+                s=size,
+                color=colour,
+                edgecolors="black",
+                linewidths=0.5,
+                zorder=2 + (symbol in PER_MN),
+            )
     axis.set(xlim=(-window / 2, window / 2), ylim=(-window / 2, window / 2), aspect="equal")
 
 

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from model.batch import Batch
-from model.crystal import Crystal
-from model.network import NetworkConfig, ScoreNetwork
-from model.paper_network import PaperNetwork, PaperNetworkConfig
+from model.crystals.batch import Batch
+from model.crystals.crystal import Crystal
+from model.diffusion.network import NetworkConfig, ScoreNetwork
+from model.diffusion.paper_network import PaperNetwork, PaperNetworkConfig
 from tests.support.plain_network import plain
 
 SIZES = (16, 18, 20, 22, 24)  # atoms

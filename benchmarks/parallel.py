@@ -31,9 +31,9 @@ import ase.io
 from actors.cluster import connected
 from actors.pool import Failed, Pool, wait_any
 from actors.workers import RelaxerActor
-from model.crystal import Crystal
-from model.relax import RelaxSettings
-from model.screen import ScreenSettings
+from model.crystals.crystal import Crystal
+from model.crystals.screening import ScreenSettings
+from model.relaxation.relax import RelaxSettings
 
 GENERATED = Path(__file__).with_name("generated.extxyz")
 RELAXER = {

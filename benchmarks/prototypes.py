@@ -17,8 +17,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from model.dataset import read_crystals
-from model.prototypes import collect
+from model.crystals.parquet import read_crystals
+from model.generation.ion_substitution import collect
 
 CHUNK = 2000
 

@@ -21,10 +21,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from model.crystal import Crystal
-from model.lattice import cell_vectors
-from model.potential import CHGNetPotential
-from model.reference import COLUMNS
+from model.crystals.crystal import Crystal
+from model.crystals.lattice import cell_vectors
+from model.potentials.chgnet.potential import CHGNetPotential
+from model.thermodynamics.reference import COLUMNS
 
 GUESTS = {"Li", "Na", "Mg", "Zn"}
 MAIN = {"H", "B", "C", "N", "O", "F", "Al", "Si", "P", "S", "Cl", "Ge", "Se", "Br", "Sn", "Sb", "Te", "I"}

@@ -38,9 +38,9 @@ import torch
 from ase import Atoms
 from chgnet.model import CHGNet, StructOptimizer
 
-from model.crystal import Crystal
-from model.potential import CHGNetPotential
-from model.relax import RelaxSettings, relax, usable
+from model.crystals.crystal import Crystal
+from model.potentials.chgnet.potential import CHGNetPotential
+from model.relaxation.relax import RelaxSettings, relax, usable
 
 GENERATED = Path(__file__).with_name("generated.extxyz")
 TOGETHER = 12
@@ -83,8 +83,11 @@ def by_package(crystal: Crystal, optimizer: StructOptimizer) -> dict[str, Any]:
         return {"energy": None, "steps": steps, "converged": False, "reason": "nan"}
     converged = steps < STEPS
     return {
-        "energy": energy, "steps": steps, "converged": converged, "reason": "converged" if converged else "step_limit"
-    }  # fmt: skip
+        "energy": energy,
+        "steps": steps,
+        "converged": converged,
+        "reason": "converged" if converged else "step_limit",
+    }
 
 
 def timed(job: Callable[[], Any]) -> tuple[Any, float]:
@@ -145,14 +148,16 @@ def summarise(groups: list[dict[str, Any]]) -> dict[str, Any]:
         "outcomes": {way: Counter(row[way]["reason"] for row in rows) for way in seconds},
         "higher": [
             {
-                "crystal": row["crystal"], "formula": row["formula"], "optimizer": way,
+                "crystal": row["crystal"],
+                "formula": row["formula"],
+                "optimizer": way,
                 "meV_per_atom": 1e3 * gap if np.isfinite(gap) else None,
             }
             for way, gaps in excess.items()
             for row, gap in zip(known, gaps, strict=True)
             if gap >= 2e-3
         ],
-    }  # fmt: skip
+    }
 
 
 def above(row: dict[str, Any], way: str) -> float:

@@ -15,9 +15,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from pymatgen.core import Element
-from rich.console import Console
 
-from search.reconstruct_command import run_benchmark
+from search.commands.models.benchmark import reconstruct
 
 GUESTS = ("Li", "Na", "Mg", "Ca")
 ANIONS = ("O", "S", "Se", "Te", "F", "Cl", "Br", "I", "N", "P")
@@ -58,17 +57,24 @@ def main() -> None:
     parser.add_argument("--method", action="append", help="as of `hostguide benchmark reconstruct`; may be repeated")
     parser.add_argument("--limit", type=int, default=40, help="crystals a guest")
     parser.add_argument("--samples", type=int, default=4)
-    parser.add_argument("--weights", type=Path)
+    parser.add_argument("--weights")
     parser.add_argument("--rank", action="store_true", help="rank by CHGNet as well")
     parser.add_argument("--shard", default="1/1")
     options = parser.parse_args()
     cases = options.json.with_suffix(".parquet")
     ionic_cases(options.data, options.limit).to_parquet(cases)
-    run_benchmark(
-        Console(), cases, split="val", guest=None, limit=None, methods=options.method or METHODS,
-        samples=options.samples, seed=0, rank=options.rank, residual=True, stability=False, train=options.data,
-        weights=options.weights, shard=options.shard, json_file=options.json,
-    )  # fmt: skip
+    reconstruct(
+        cases,
+        split="val",
+        method=options.method or list(METHODS),
+        samples=options.samples,
+        rank=options.rank,
+        residual=True,
+        train=options.data,
+        weights=options.weights,
+        shard=options.shard,
+        json_file=options.json,
+    )
 
 
 if __name__ == "__main__":

@@ -25,16 +25,18 @@ import numpy as np
 import torch
 from ase.visualize.plot import plot_atoms
 
-from model.analysis import coordination_numbers, lengths
-from model.crystal import Crystal
-from model.migration import BarrierSettings
-from model.potential import CHGNetPotential
-from model.relax import RelaxSettings
-from model.screen import ScreenSettings
+from model.analysis.environments import coordination_numbers
+from model.analysis.migration import BarrierSettings
+from model.crystals.crystal import Crystal
+from model.crystals.periodic_images import lengths
+from model.crystals.screening import ScreenSettings
+from model.potentials.chgnet.potential import CHGNetPotential
+from model.relaxation.relax import RelaxSettings
 from model.stages import Generator, Relaxer
-from search.analyse import Ways, way_of, ways_through
-from search.inpaint import fill, make_blanks, read_host
-from search.tables import write_cif
+from search.storage.cif import write_cif
+from search.storage.crystal_files import read_host
+from search.studies.analyse import Ways, way_of, ways_through
+from search.studies.inpaint import fill, make_templates
 
 HOSTS = Path(__file__).parent.parent / "examples" / "superionic"
 CASES = (("LaCl3", 1), ("LaCl3", 2), ("La5Cl18", 3))
@@ -45,7 +47,7 @@ VACANCY = np.array([2 / 3, 1 / 3, 1 / 4])  # of La5Cl18
 def best(host: Crystal, count: int, samples: int, seed: int, stations: tuple[Generator, Relaxer]) -> Crystal:
     """The arrangement of lowest energy of so many Li."""
     filled, dropped = fill(
-        make_blanks(host, {"Li": count}, samples=samples, seed=seed), *stations, free_guests_only=True
+        make_templates(host, {"Li": count}, samples=samples, seed=seed), *stations, free_guests_only=True
     )
     print(f"{host.formula} with {count} Li: {len(filled)} different arrangements, {len(dropped)} dropped")
     return filled[0].crystal
@@ -83,9 +85,12 @@ def main() -> None:
         write_cif(crystal, arguments.out / f"{name}-Li{count}.cif")
         found[name, count] = crystal
     channel = ways_through(
-        found["LaCl3", 1], "Li", equal_sites=True, potential=CHGNetPotential(),
+        found["LaCl3", 1],
+        "Li",
+        equal_sites=True,
+        potential=CHGNetPotential(),
         settings=BarrierSettings(min_length=6.0, vacancy=False),
-    )  # fmt: skip
+    )
     print(f"LaCl3: longest hops {channel.lengths}, highest barriers in eV {channel.highest}")
     print(f"La5Cl18: longest hops {ways_through(found['La5Cl18', 3], 'Li', equal_sites=True).lengths}")
     draw([found["LaCl3", 1], found["La5Cl18", 3]], channel, arguments.out / "superionic.png")

@@ -21,27 +21,27 @@ from pymatgen.analysis.structure_matcher import StructureMatcher
 from rich.console import Console
 from rich.table import Table
 
-from model.composition import CellFormula
-from model.crystal import Crystal
-from model.lattice import BRAVAIS, sample_lattice
-from model.potential import CHGNetPotential
-from model.relax import RelaxSettings, relax
-from model.sampler import Blank
-from model.screen import screen
+from model.crystals.composition import CellFormula
+from model.crystals.crystal import Crystal
+from model.crystals.lattice import BRAVAIS, sample_lattice
+from model.crystals.screening import screen
+from model.diffusion.sampler import Template
+from model.potentials.chgnet.potential import CHGNetPotential
+from model.relaxation.relax import RelaxSettings, relax
 from model.stages import Generator
-from search.reconstruct_methods import parse_sampler
+from search.benchmark.methods import parse_sampler
 
 BATCH = 20
 
 
-def blanks(formulas: Sequence[CellFormula], volume: float, count: int) -> list[Blank]:
+def templates(formulas: Sequence[CellFormula], volume: float, count: int) -> list[Template]:
     """``count`` empty cells, formulas and Bravais lattices in turn, at ``volume`` Å³ an atom."""
     made = []
     for index in range(count):
         formula, bravais = formulas[index % len(formulas)], BRAVAIS[index % len(BRAVAIS)]
         lattice = sample_lattice(bravais, volume * formula.n_atoms, np.random.default_rng([0, index]))
         crystal = Crystal(lattice, np.zeros((formula.n_atoms, 3)), formula.numbers)
-        made.append(Blank(crystal, np.ones(formula.n_atoms, dtype=bool), index))
+        made.append(Template(crystal, np.ones(formula.n_atoms, dtype=bool), index))
     return made
 
 
@@ -73,10 +73,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    empty = blanks([CellFormula.parse(f) for f in arguments.formulas], arguments.volume, arguments.count)
+    empty = templates([CellFormula.parse(f) for f in arguments.formulas], arguments.volume, arguments.count)
     generator, potential = Generator(arguments.weights, device="cpu"), CHGNetPotential()
     found: dict[str, dict[str, Any]] = {}
-    table = Table("sampler", "too close", "cell", "ΔE, eV/atom", "matched", "rms", "largest", "volume, Å³/atom")
+    table = Table("generator_settings", "too close", "cell", "ΔE, eV/atom", "matched", "rms", "largest", "volume, Å³/atom")
     for name in arguments.samplers:
         settings = parse_sampler(name)
         batches = [empty[start : start + BATCH] for start in range(0, len(empty), BATCH)]

@@ -31,9 +31,10 @@ html_show_copyright = False
 def list_modules(app: Sphinx, page: str, source: list[str]) -> None:
     """Put the docstrings of all modules of a package where a page says `@modules PACKAGE@`; commands have no API."""
     for package in ("model", "search"):
-        names = sorted(path.stem for path in (ROOT / package).glob("*.py"))
-        names = [name for name in names if name != "cli" and not name.endswith("_command")]
-        blocks = [f"## {package}.{name}\n\n```{{eval-rst}}\n.. automodule:: {package}.{name}\n```\n" for name in names]
+        paths = sorted((ROOT / package).rglob("*.py"))
+        names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths if path.stem != "__init__"]
+        names = [name for name in names if not name.startswith(("search.cli", "search.commands"))]
+        blocks = [f"## {name}\n\n```{{eval-rst}}\n.. automodule:: {name}\n```\n" for name in names]
         source[0] = source[0].replace(f"@modules {package}@", "\n".join(blocks))
 
 

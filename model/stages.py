@@ -1,6 +1,6 @@
-"""The three stations of a candidate's way as plain classes: generator, relaxer, symmetrizer.
+"""The three steps that every candidate goes through, as plain classes: generate, relax, analyse.
 
-Each takes what the one before returned and is all that an actor has to wrap.
+Each takes what the one before returned, one result per candidate, and is all that an actor has to wrap.
 """
 
 from __future__ import annotations
@@ -12,44 +12,40 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from model.checkpoint import default_device, load_network, weights_file, weights_version
-from model.crystal import Crystal
-from model.distinct import DistinctCrystals
-from model.framework import Framework, choose_guest, extract_frameworks
-from model.funnel import funnel
-from model.guests import HostGroup, SubgroupSettings, SymmetricSettings, host_groups, on_orbits
-from model.mutation import MutationSettings
-from model.potential import CHGNetPotential
-from model.prototypes import ExchangeSettings
-from model.random_crystal import RandomSettings, random_crystal
-from model.reference import Reference
-from model.relax import Relaxation, RelaxSettings, usable
-from model.sampler import Blank, SamplerSettings, sample
-from model.screen import ScreenSettings, screen
-from model.stability import Decomposition, Stability
-from model.symmetry import SpaceGroup, space_group
+from model.crystals.crystal import Crystal
+from model.crystals.matching import DistinctCrystals
+from model.crystals.screening import ScreenSettings, screen
+from model.diffusion.checkpoint import default_device, load_network, weights_file, weights_version
+from model.diffusion.sampler import SamplerSettings, Samples, Template, sample
+from model.generation.framework import Framework, choose_guest, extract_frameworks
+from model.generation.wyckoff_placement import HostGroup, host_groups
+from model.generators.registry import GENERATORS
+from model.potentials.chgnet.potential import CHGNetPotential
+from model.relaxation.candidate_funnel import funnel
+from model.relaxation.relax import Relaxation, RelaxSettings, usable
+from model.settings import Settings
+from model.symmetry.space_group import SpaceGroup, space_group
+from model.thermodynamics.reference import Reference
+from model.thermodynamics.stability import Decomposition, Stability
 
-REMEMBERED = 200  # hosts whose groups a generator keeps
-GeneratorSettings = (
-    SamplerSettings | RandomSettings | ExchangeSettings | MutationSettings | SymmetricSettings | SubgroupSettings
-)
+HOSTS_KEPT = 200  # hosts whose groups a crystal maker remembers
 
 
-@dataclass(frozen=True, eq=False)
-class Generated:
-    """Crystals in the order of their blanks, with the cost of making them.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Made:
+    """A crystal as it was made.
 
     Attributes:
-        crystals: as sampled.
-        evaluations: of each crystal, calls of the network for the crystals that were made with it.
-        seconds: wall time a crystal.
-        score_model: of each crystal, version of the weights; None if no network took part.
+        crystal: as made, not relaxed.
+        evaluations: calls of the score model, which the crystals of a batch share; 0 if it took no part.
+        score_model: version of its weights; None if it took no part.
+        seconds: share of the wall time of the batch.
     """
 
-    crystals: list[Crystal]
-    evaluations: list[int]
+    crystal: Crystal
+    evaluations: int
+    score_model: str | None
     seconds: float
-    score_model: list[str | None]
 
 
 @dataclass(frozen=True)
@@ -57,39 +53,45 @@ class Rejected:
     """A crystal that was not worth relaxing.
 
     Attributes:
-        reason: a code of `model.screen.REASONS`, or ``duplicate``.
-        duplicate_of: index in the batch of the crystal that it repeats.
+        reason: why.
+        duplicate_offset: how many places before it in the batch the crystal stands that it repeats, so that it means
+            the same in a part of the batch; None where it repeats none.
     """
 
     reason: str
-    duplicate_of: int | None = None
+    duplicate_offset: int | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class Judged:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Analysis:
     """What a relaxed crystal turned out to be.
 
     Attributes:
         space_group: at the paper's tolerance, 0.1 Å and 10°; None when spglib finds none.
         decomposition: E_d and products.
-        e_d_found: eV/atom, E_d against the hull of the reference and of what the search had found.
+        e_d_with_found: eV/atom, E_d against the hull of the reference and of what the search had found.
         frameworks: symmetric hosts without the guests, if they were asked for.
         guests: elements that were taken out.
-        duplicate_of: index in the batch of an earlier crystal that relaxed to the same structure.
+        duplicate_offset: how many places before it in the batch a crystal stands that relaxed to the same structure.
         seconds: wall time.
     """
 
     space_group: SpaceGroup | None
     decomposition: Decomposition
-    e_d_found: float
+    e_d_with_found: float
     frameworks: list[Framework]
     guests: list[str]
-    duplicate_of: int | None
+    duplicate_offset: int | None
     seconds: float
 
 
-class Generator:
-    """Makes crystals, with the score network or without."""
+class CrystalMaker:
+    """Makes crystals by any generator; holds the score model that some of them share.
+
+    Args:
+        weights: of the score model, see `model.diffusion.checkpoint.weights_file`.
+        device: ``cpu``, ``cuda`` or ``auto``.
+    """
 
     def __init__(self, weights: str | None = None, device: str = "auto") -> None:
         path = weights_file(weights)
@@ -98,47 +100,43 @@ class Generator:
         self.version = weights_version(path)
         self._known_groups: dict[str, list[HostGroup]] = {}
 
-    def generate(self, blanks: Sequence[Blank], settings: GeneratorSettings | Sequence[GeneratorSettings]) -> Generated:
-        """Fill the blanks, with settings for all or one for each; those with the same settings in one batch."""
+    def generate(
+        self, templates: Sequence[Template], generators: Sequence[str], settings: Sequence[Settings | None]
+    ) -> list[Made]:
+        """Make one crystal of each template; those of one generator with the same settings in one batch.
+
+        Args:
+            templates: proposals of the generators.
+            generators: name of each one's generator, see `model.generators.registry`.
+            settings: of that generator.
+        """
         began = time.monotonic()
-        each = list(settings) if isinstance(settings, Sequence) else [settings] * len(blanks)
-        crystals = [blank.crystal for blank in blanks]
-        evaluations = [0] * len(blanks)
-        versions: list[str | None] = [None] * len(blanks)
-        for one in dict.fromkeys(each):
-            places = [place for place, other in enumerate(each) if other == one]
-            made, calls, version = self._fill([blanks[place] for place in places], one)
-            for place, crystal in zip(places, made, strict=True):
-                crystals[place], evaluations[place], versions[place] = crystal, calls, version
-        return Generated(crystals, evaluations, (time.monotonic() - began) / len(blanks), versions)
+        recipes = list(zip(generators, settings, strict=True))
+        made: dict[int, tuple[Crystal, int]] = {}
+        for name, its in dict.fromkeys(recipes):
+            places = [place for place, recipe in enumerate(recipes) if recipe == (name, its)]
+            samples = GENERATORS[name].make([templates[place] for place in places], its, self)
+            made |= {
+                place: (crystal, samples.evaluations) for place, crystal in zip(places, samples.crystals, strict=True)
+            }
+        seconds = (time.monotonic() - began) / len(templates)
+        return [
+            Made(crystal=crystal, evaluations=calls, score_model=self.version if calls else None, seconds=seconds)
+            for crystal, calls in (made[place] for place in range(len(templates)))
+        ]
 
-    def _fill(self, blanks: Sequence[Blank], settings: GeneratorSettings) -> tuple[list[Crystal], int, str | None]:
-        """Crystals, calls of the network, version of the network if it took part."""
-        if isinstance(settings, ExchangeSettings | MutationSettings):  # the blanks are filled already
-            return [blank.crystal for blank in blanks], 0, None
-        if isinstance(settings, RandomSettings):
-            return [_random(blank, settings) for blank in blanks], 0, None
-        if isinstance(settings, SymmetricSettings):
-            blanks = [on_orbits(blank, self._groups(blank)) for blank in blanks]
-            settings = settings.sampler
-        elif isinstance(settings, SubgroupSettings):
-            blanks = [on_orbits(blank, self._groups(blank)[1:], settings.descend) for blank in blanks]
-            settings = settings.sampler
-        samples = sample(self.network, blanks, settings, device=self.device)
-        return samples.crystals, samples.evaluations, self.version
+    def sample(self, templates: Sequence[Template], settings: SamplerSettings) -> Samples:
+        """Reverse diffusion with the score model."""
+        return sample(self.network, templates, settings, device=self.device)
 
-    def _groups(self, blank: Blank) -> list[HostGroup]:
-        """Groups of a blank's host; remembered, because a host is filled more than once."""
-        host = blank.crystal.select(~blank.guest)
+    def groups(self, template: Template) -> list[HostGroup]:
+        """Groups of a template's host; remembered, because a host is filled more than once."""
+        host = template.crystal.select(~template.guest)
         if host.identity not in self._known_groups:
-            if len(self._known_groups) >= REMEMBERED:
+            if len(self._known_groups) >= HOSTS_KEPT:
                 self._known_groups.clear()
             self._known_groups[host.identity] = host_groups(host)
         return self._known_groups[host.identity]
-
-
-def _random(blank: Blank, settings: RandomSettings) -> Crystal:
-    return random_crystal(blank.crystal, blank.bravais or "aP", np.random.default_rng(blank.seed), settings)
 
 
 class Relaxer:
@@ -148,7 +146,7 @@ class Relaxer:
         potential: for example ``chgnet-0.3.0``.
         relaxation: settings where a call brings none.
         screening: what is not worth relaxing.
-        hull: reduced formula -> eV/atom, from where ``hopeless`` of the settings counts; see `model.relax.relax`.
+        hull: reduced formula -> eV/atom, from where ``hopeless`` of the settings counts; see `relax`.
     """
 
     def __init__(
@@ -177,7 +175,8 @@ class Relaxer:
             crystals: as made.
             free: masks (n,) of the atoms that may move, all when left out.
             settings: in place of the relaxer's own.
-            guests: masks (n,) of the atoms that were placed into a host, None for other crystals; see `model.funnel`.
+            guests: masks (n,) of the atoms that were placed into a host, None for other crystals; see
+                `model.relaxation.candidate_funnel`.
         """
         began = time.monotonic()
         verdicts = self._screen(crystals)
@@ -203,71 +202,84 @@ class Relaxer:
                 continue
             places.append(index)
             known = distinct.add(crystal)
-            verdicts.append(None if known is None else Rejected("duplicate", places[known]))
+            verdicts.append(None if known is None else Rejected("duplicate", index - places[known]))
         return verdicts
 
 
-class Symmetrizer:
-    """Finds space groups, decomposition energies and frameworks of relaxed crystals."""
+class Analyser:
+    """Finds space groups, decomposition energies and frameworks of relaxed crystals.
+
+    Args:
+        reference: competing phases.
+        elements: of the search.
+        guests: elements that frameworks are freed from; chosen for each batch when left out.
+        tolerances: (Å, degrees) at which frameworks are symmetrised.
+        screening: what makes a framework impossible.
+    """
 
     def __init__(
         self,
         reference: Reference,
         elements: Sequence[str],
         guests: Sequence[str] | None,
-        ladder: Sequence[tuple[float, float]],
+        tolerances: Sequence[tuple[float, float]],
         screening: ScreenSettings,
     ) -> None:
         self.stability = Stability(reference, elements)
-        self.guests, self.ladder, self.screening = guests, ladder, screening
+        self.guests, self.tolerances, self.screening = guests, tolerances, screening
 
-    def judge(
+    def analyse(
         self,
         relaxed: Sequence[Relaxation | Rejected],
-        take_out: Sequence[Sequence[str] | None],
-        found: Mapping[str, float] | None = None,
-        highest: float = math.inf,
-    ) -> list[Judged | None]:
-        """One verdict a crystal, in order; None where there is no relaxed structure.
+        guests_to_remove: Sequence[Sequence[str] | None],
+        found_phases: Mapping[str, float] | None = None,
+        max_parent_e_d: float = math.inf,
+    ) -> list[Analysis | None]:
+        """One analysis per crystal, in order; None where there is no relaxed structure.
 
         Args:
             relaxed: crystals that were made together.
-            take_out: a crystal's guests, to be taken out for frameworks; none are named where they are to be chosen;
-                None where no frameworks are wanted.
-            found: reduced formula -> energy (eV/atom) of phases that join the second hull.
-            highest: E_d (eV/atom) above which a crystal gives no frameworks.
+            guests_to_remove: of each crystal, the guests to remove for frameworks; none named: they are chosen; None:
+                no frameworks are wanted.
+            found_phases: reduced formula -> energy (eV/atom) of phases that join the second hull.
+            max_parent_e_d: E_d (eV/atom) above which a crystal gives no frameworks.
         """
         distinct, places = DistinctCrystals(), []
-        verdicts: list[Judged | None] = []
-        chosen = self._guests(relaxed) if any(names is not None for names in take_out) else []
-        hull = self.stability.extended(found or {})
-        for index, (outcome, names) in enumerate(zip(relaxed, take_out, strict=True)):
+        analyses: list[Analysis | None] = []
+        chosen = self._guests(relaxed) if any(names is not None for names in guests_to_remove) else []
+        hull = self.stability.extended(found_phases or {})
+        for index, (outcome, names) in enumerate(zip(relaxed, guests_to_remove, strict=True)):
             if isinstance(outcome, Rejected) or not usable(outcome):
-                verdicts.append(None)
+                analyses.append(None)
                 continue
             places.append(index)
             known = distinct.add(outcome.final)
+            offset = None if known is None else index - places[known]
             guests = [] if names is None else list(names) or chosen
-            verdicts.append(self._judge(outcome, None if known is None else places[known], guests, hull, highest))
-        return verdicts
+            analyses.append(self._analyse(outcome, offset, guests, hull, max_parent_e_d))
+        return analyses
 
-    def _judge(
-        self, outcome: Relaxation, duplicate_of: int | None, guests: Sequence[str], hull: Stability, highest: float
-    ) -> Judged:
+    def _analyse(
+        self, outcome: Relaxation, offset: int | None, guests: Sequence[str], hull: Stability, max_parent_e_d: float
+    ) -> Analysis:
         began = time.monotonic()
         crystal = outcome.final
         decomposition = self.stability.decomposition(crystal.composition, outcome.energy_final)
-        e_d_found = hull.decomposition(crystal.composition, outcome.energy_final).e_d
         present = set(crystal.symbols)
         out = [element for element in guests if element in present]
-        wanted = duplicate_of is None and 0 < len(out) < len(present) and decomposition.e_d <= highest
-        frameworks = extract_frameworks(crystal, out, self.ladder, screening=self.screening) if wanted else []
-        return Judged(
-            space_group(crystal), decomposition, e_d_found, frameworks, out, duplicate_of, time.monotonic() - began
+        wanted = offset is None and 0 < len(out) < len(present) and decomposition.e_d <= max_parent_e_d
+        return Analysis(
+            space_group=space_group(crystal),
+            decomposition=decomposition,
+            e_d_with_found=hull.decomposition(crystal.composition, outcome.energy_final).e_d,
+            frameworks=extract_frameworks(crystal, out, self.tolerances, screening=self.screening) if wanted else [],
+            guests=out,
+            duplicate_offset=offset,
+            seconds=time.monotonic() - began,
         )
 
     def _guests(self, relaxed: Sequence[Relaxation | Rejected]) -> list[str]:
-        """The elements to take out: those asked for, or the one whose surroundings vary most in this batch."""
+        """The elements to remove: those asked for, or the one whose environments vary most in this batch."""
         if self.guests is not None:
             return list(self.guests)
         finals = [outcome.final for outcome in relaxed if isinstance(outcome, Relaxation) and usable(outcome)]

@@ -2,48 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, SerializeAsAny, TypeAdapter, ValidationError, field_validator, model_validator
 from pymatgen.core import Element
 
-from model.composition import CellFormula, from_formulas, from_system, parse_system
-from model.framework import DEFAULT_LADDER
-from model.guests import SubgroupSettings, SymmetricSettings
-from model.lattice import BRAVAIS, LatticeRanges
-from model.mutation import MutationSettings
-from model.prototypes import ExchangeSettings
-from model.random_crystal import RandomSettings
-from model.relax import RelaxSettings
-from model.sampler import AncestralSettings, HeunSettings, PredictorCorrectorSettings
-from model.screen import ScreenSettings
+from model.crystals.composition import CellFormula, from_formulas, from_system, parse_system
+from model.crystals.lattice import BRAVAIS, LatticeRanges
+from model.crystals.screening import ScreenSettings
+from model.diffusion.sampler import AncestralSettings, HeunSettings, PredictorCorrectorSettings
+from model.generation.framework import DEFAULT_LADDER
+from model.generators.interface import Start
+from model.generators.registry import GENERATORS, starting_from
+from model.relaxation.relax import RelaxSettings
 from model.settings import Settings
-from model.stages import GeneratorSettings
-from search.policy import PolicySettings
-from search.storage import RunPath, run_path
-from search.tuning import PARTS, Tuning, check_ranges
+from search.storage.paths import RunPath, run_path
 
-Sampler = Annotated[PredictorCorrectorSettings | HeunSettings | AncestralSettings, Field(discriminator="kind")]
 SAMPLERS = {"predictor-corrector": PredictorCorrectorSettings, "heun": HeunSettings, "ancestral": AncestralSettings}
-Method = Literal["diffusion", "random", "exchange", "mutation", "inpainting", "symmetric", "subgroup"]
-EXCHANGE: Literal["exchange"] = "exchange"
-MUTATION: Literal["mutation"] = "mutation"
-NEW_METHODS: tuple[Method, ...] = ("diffusion", "random", EXCHANGE)  # new crystals
-SYMMETRIC: Literal["symmetric"] = "symmetric"
-SUBGROUP: Literal["subgroup"] = "subgroup"
-HOST_METHODS: tuple[Method, ...] = ("inpainting", SYMMETRIC, SUBGROUP)  # guests into frameworks
-METHODS: tuple[Method, ...] = (*NEW_METHODS, MUTATION, *HOST_METHODS)
-TUNED = ("diffusion", "inpainting")  # use the samplers of `generation` and `inpainting`
+Range = tuple[float, float]
+Group = TypeVar("Group", bound=Settings)
 
 
 class Compositions(Settings):
     """What to search: a chemical system with constraints, reduced formulas, or exact cells (one of the three)."""
 
     system: str | None = None  # for example Li-Si
-    more: tuple[tuple[str, ...], ...] = ()  # pairs or chains (A, B): more A than B
+    composition_order: tuple[tuple[str, ...], ...] = ()  # pairs or chains (A, B): more A than B
     fractions: dict[str, tuple[float, float]] = Field({})  # element -> least and largest atomic fraction
     formulas: tuple[str, ...] = ()  # reduced formulas, expanded over Z within the atom budget
     cells: tuple[dict[str, int], ...] = ()  # exact atom counts
@@ -55,9 +42,9 @@ class Compositions(Settings):
         given = [name for name in ("system", "formulas", "cells") if getattr(self, name)]
         if len(given) != 1:
             raise ValueError(f"give exactly one of system, formulas and cells; found {' and '.join(given) or 'none'}")
-        if self.system is None and (self.more or self.fractions):
+        if self.system is None and (self.composition_order or self.fractions):
             raise ValueError(
-                "more and fractions constrain a system and have no meaning with formulas or cells: "
+                "composition_order and fractions constrain a system and have no meaning with formulas or cells: "
                 "drop them, or give a system"
             )
         self.expand()
@@ -70,7 +57,7 @@ class Compositions(Settings):
                 self.system,
                 max_atoms=self.max_atoms,
                 min_atoms=self.min_atoms,
-                more=self.more,
+                more=self.composition_order,
                 fractions=self.fractions,
             )
         if self.formulas:
@@ -107,24 +94,24 @@ class FrameworkSettings(Settings):
     """Guests out, symmetry in."""
 
     guests: tuple[str, ...] | None = None  # chosen by the spread of local environments when left out
-    ladder: tuple[tuple[float, float], ...] = DEFAULT_LADDER  # (symprec Å, angle degrees)
+    tolerances: tuple[tuple[float, float], ...] = DEFAULT_LADDER  # (symprec Å, angle degrees)
     files: tuple[str, ...] = ()  # hosts that are there from the start: crystal files, or folders of them
-    sweep: int = Field(1, ge=0)  # atoms of a guest more or fewer than a framework was found with
+    guest_count_range: int = Field(1, ge=0)  # atoms of a guest more or fewer than a framework was found with
     volume_change: float = Field(0.05, gt=0)  # relative; a filled framework that moved further is filled again
 
     @field_validator("guests")
     @classmethod
     def _elements(cls, value: Sequence[str] | None) -> Sequence[str] | None:
         if value is not None and not value:
-            raise ValueError("an empty list has no meaning; leave guests out to have them chosen")
+            raise ValueError("an empty list is not allowed; leave guests out to have them chosen")
         for symbol in value or ():
             if not Element.is_valid_symbol(symbol):
                 raise ValueError(f"{symbol!r} is not an element; use symbols such as Li")
         return value
 
-    @field_validator("ladder")
+    @field_validator("tolerances")
     @classmethod
-    def _rungs(cls, value: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
+    def _pairs(cls, value: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
         if not value or any(symprec <= 0 for symprec, _ in value):
             raise ValueError("must list pairs [symprec in Å, angle in degrees] with symprec above 0")
         return value
@@ -150,6 +137,98 @@ class ReferenceSettings(Settings):
         return self
 
 
+class StopSettings(Settings):
+    """When to end before all rounds are done. Nothing here decides what a round holds, so all may change on resume."""
+
+    patience_rounds: int | None = Field(None, ge=1)  # without a lower E_d of any formula inside policy.energy_window
+    target: float | None = None  # eV/atom; one relaxed crystal at or below it ends the search
+    candidates: int | None = Field(None, ge=1)
+    cpu_seconds: float | None = Field(None, gt=0)  # of all actors together, from the stored timings
+    max_cost: float | None = Field(None, gt=0)  # of these, in the currency of `cost_per_actor_hour`
+    cost_per_actor_hour: float | None = Field(None, gt=0)
+    hours: float | None = Field(None, gt=0)  # wall time since this start
+
+    @model_validator(mode="after")
+    def _priced(self) -> StopSettings:
+        if (self.max_cost is None) != (self.cost_per_actor_hour is None):
+            raise ValueError(
+                "max_cost and cost_per_actor_hour must be given together: the budget and the cost of one actor-hour"
+            )
+        return self
+
+
+class PolicySettings(Settings):
+    """Length and balance of a search."""
+
+    rounds: int = Field(10, ge=1)
+    candidates_per_round: int = Field(32, ge=1)  # once there is something to build on; before, their `new_share`
+    new_share: float = Field(0.5, gt=0, le=1)  # share of new crystals where feedback does not decide; 1: only new ones
+    samples: int = Field(3, ge=1)  # candidates per framework and pick
+    rounds_ahead: int = Field(1, ge=0)  # rounds planned before the results of the latest are in, so that no core waits
+    feedback: bool = True  # False: every arm counts alike, E_d decides nothing
+    energy_window: float = Field(0.05, gt=0)  # eV/atom, E_d below which a crystal is worth finding
+    quantile: float = Field(0.1, gt=0, le=1)  # while fewer lie in the window, this best share of all counts instead
+    early_stop_factor: float | None = Field(2.0, ge=1)  # relaxations hardly below this many reward thresholds end early
+    exploration_rate: float = Field(0.05, ge=0, le=1)  # chance of a pick to go to the arm tried least, whatever its E_d
+    prior_weight: float = Field(16.0, gt=0)  # candidates that what is known of relatives counts for
+    new_prior_weight: float = Field(4.0, gt=0)  # the same where it is about what is new
+    evaluation_cost: float = Field(0.3, ge=0)  # one evaluation of the score network in evaluations of the potential
+    posterior_concentration: float = Field(8.0, gt=0)  # how much narrower rates are drawn than they are known
+    max_parents: int = Field(200, ge=1)  # frameworks, and crystals to be changed, that compete: the most promising ones
+    batch: int = Field(8, ge=1, le=100)  # crystals per task
+    stop: StopSettings = StopSettings()
+
+    @property
+    def new_per_round(self) -> int:
+        """New crystals of a round where feedback does not decide."""
+        return max(1, round(self.candidates_per_round * self.new_share))
+
+    @property
+    def from_host_per_round(self) -> int:
+        """The other candidates of such a round: frameworks filled and crystals changed."""
+        return self.candidates_per_round - self.new_per_round
+
+
+class Tuning(Settings):
+    """What is tuned: field -> lowest and highest value. Nothing by default."""
+
+    sampling: dict[str, dict[str, Range]] = Field({})  # by generator
+    relaxation: dict[str, Range] = Field({})
+    samples: tuple[int, int] | None = None  # in place of policy.samples
+
+    @field_validator("sampling", "relaxation", "samples")
+    @classmethod
+    def _ordered(cls, value: Any) -> Any:
+        for low, high in _ranges_in(value):
+            if not 0 <= low < high:
+                raise ValueError(f"must be [lowest, highest] with 0 <= lowest < highest, got [{low:g}, {high:g}]")
+        return value
+
+    @property
+    def parts(self) -> dict[str, Mapping[str, Range]]:
+        """Everything that can be tuned -> its ranges: a generator's settings, ``relaxation``, ``samples``."""
+        samples = {} if self.samples is None else {"samples": self.samples}
+        tunable = [name for name, row in GENERATORS.items() if row.is_tunable]
+        return {
+            **{name: self.sampling.get(name, {}) for name in tunable},
+            "relaxation": self.relaxation,
+            "samples": samples,
+        }
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is tuned."""
+        return not any(self.parts.values())
+
+
+def _ranges_in(value: Any) -> Iterator[Range]:
+    if isinstance(value, dict):
+        for inner in value.values():
+            yield from _ranges_in(inner)
+    elif value:
+        yield value
+
+
 class ModelSettings(Settings):
     """The networks."""
 
@@ -161,8 +240,8 @@ class ModelSettings(Settings):
 class Resources(Settings):
     """What of the machine or cluster to use."""
 
-    relaxers: int | None = Field(None, ge=1)  # CPU actors; one a core when left out
-    generators: int = Field(1, ge=1)
+    relax_actors: int | None = Field(None, ge=1)  # on CPUs; one per core when left out
+    generate_actors: int = Field(1, ge=1)  # one GPU each, if there are any
     task_seconds: float = Field(1800.0, gt=0)  # a call that takes longer is given up
     address: str = "local"  # `local`, `auto` or the address of a running Ray cluster
 
@@ -174,12 +253,8 @@ class SearchConfig(Settings):
     seed: int = Field(0, ge=0)
     compositions: Compositions
     lattices: Lattices = Lattices()
-    generators: tuple[Method, ...] = Field(METHODS, min_length=1)  # that compete
-    generation: Sampler = AncestralSettings(temperature=0.7)  # warmer than hosts are filled: more kinds of crystals
-    inpainting: Sampler = AncestralSettings()
-    symmetric: SymmetricSettings = SymmetricSettings()
-    subgroup: SubgroupSettings = SubgroupSettings()
-    random: RandomSettings = RandomSettings()
+    generators: tuple[str, ...] = Field(tuple(GENERATORS), min_length=1)  # that compete
+    sampling: dict[str, SerializeAsAny[Settings]] = Field({}, validate_default=True)  # settings of each generator
     screening: ScreenSettings = ScreenSettings()
     relaxation: RelaxSettings = RelaxSettings()
     frameworks: FrameworkSettings = FrameworkSettings()
@@ -189,20 +264,55 @@ class SearchConfig(Settings):
     models: ModelSettings = ModelSettings()
     resources: Resources = Resources()
 
+    @field_validator("generators")
+    @classmethod
+    def _known_generators(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in value if name not in GENERATORS]
+        if unknown:
+            raise ValueError(f"unknown generator {', '.join(unknown)}; choose from {', '.join(GENERATORS)}")
+        return value
+
+    @field_validator("sampling", mode="before")
+    @classmethod
+    def _settings_of_generators(cls, value: Any) -> dict[str, Settings]:
+        if not isinstance(value, Mapping):
+            raise ValueError(_GROUP)
+        with_settings = {name: row for name, row in GENERATORS.items() if row.default is not None}
+        unknown = [str(name) for name in value if name not in with_settings]
+        if unknown:
+            raise ValueError(f"{', '.join(unknown)} has no settings; choose from {', '.join(with_settings)}")
+        checked = {name: row.default for name, row in with_settings.items() if row.default is not None}
+        problems: list[tuple[str, ValidationError]] = []
+        for name, given in value.items():
+            try:
+                checked[name] = TypeAdapter(with_settings[name].settings).validate_python(given)
+            except ValidationError as error:
+                problems.append((name, error))
+        if problems:
+            raise _ProblemsInside(problems)
+        return checked
+
     @model_validator(mode="after")
     def _something_to_begin_with(self) -> SearchConfig:
-        filled = self.frameworks.files and set(self.generators) & set(HOST_METHODS)
-        if not set(self.generators) & set(NEW_METHODS) and not filled:
+        new, hosts = starting_from(Start.NOTHING), starting_from(Start.HOST)
+        filled = self.frameworks.files and set(self.generators) & set(hosts)
+        if not set(self.generators) & set(new) and not filled:
             raise ValueError(
                 f"generators: {', '.join(self.generators)} need crystals to begin with; "
-                f"add one of {', '.join(NEW_METHODS)}, or give hosts in frameworks.files to {', '.join(HOST_METHODS)}"
+                f"add one of {', '.join(new)}, or give hosts in frameworks.files to {', '.join(hosts)}"
             )
         return self
 
     @model_validator(mode="after")
     def _tunable(self) -> SearchConfig:
-        for part in PARTS:
-            check_ranges(getattr(self, part), getattr(self.tuning, part), part)
+        parts = self.tuning.parts
+        unknown = [name for name in self.tuning.sampling if name not in parts]
+        if unknown:
+            known = ", ".join(name for name in parts if name in GENERATORS)
+            raise ValueError(f"tuning.sampling: {', '.join(unknown)} cannot be tuned; choose from {known}")
+        for name, ranges in self.tuning.sampling.items():
+            check_ranges(self.sampling[name], ranges, f"sampling.{name}")
+        check_ranges(self.relaxation, self.tuning.relaxation, "relaxation")
         return self
 
     @model_validator(mode="after")
@@ -216,47 +326,62 @@ class SearchConfig(Settings):
             )
         if set(self.frameworks.guests or ()) == set(elements):
             raise ValueError(
-                f"frameworks.guests: {', '.join(elements)} is every element there is; "
+                f"frameworks.guests: {', '.join(elements)} are all elements of the search; "
                 "leave out those that form the framework"
             )
         return self
 
-    def physics(self) -> dict[str, Any]:
+    def result_defining(self) -> dict[str, Any]:
         """Everything that decides results: all but resources and the length of the search.
 
-        Of hosts in files it is not their place that counts but what they hold, see `search.campaign.digest`.
+        Of hosts in files it is not their place that counts but what they hold, see `search.planning.campaign.digest`.
         """
         exclude: Any = {"resources": True, "policy": {"rounds", "stop"}, "frameworks": {"files"}}
         return self.model_dump(mode="json", exclude=exclude)
 
     @property
     def candidates(self) -> int:
-        """The most that a search can make; rounds without frameworks have no inpainted ones."""
-        return self.policy.rounds * self.policy.generated + self.extra_inpainted
+        """The most that a search can make; the first rounds have nothing to build on yet and are smaller."""
+        return sum(self.round_size(number) for number in range(self.policy.rounds))
 
     @property
-    def extra_inpainted(self) -> int:
+    def candidates_from_host(self) -> int:
         """Those of `candidates` that are planned once there is something to build on."""
-        return sum(self.round_size(number) - self.policy.generated for number in range(self.policy.rounds))
+        return self.candidates - self.policy.rounds * self.policy.new_per_round
 
     def round_size(self, number: int) -> int:
         """The most candidates that a round can have."""
-        without = 0 if self.frameworks.files else self.policy.lookahead + 1
-        building = number >= without and not set(self.generators) <= set(NEW_METHODS)
-        return self.policy.generated + (self.policy.inpainted if building else 0)
+        first_to_build = 0 if self.frameworks.files else self.policy.rounds_ahead + 1
+        builds = number >= first_to_build and not set(self.generators) <= set(starting_from(Start.NOTHING))
+        return self.policy.candidates_per_round if builds else self.policy.new_per_round
 
-    def sampler(self, method: str) -> GeneratorSettings:
-        """Settings of a generator."""
-        settings: dict[str, GeneratorSettings] = {
-            "diffusion": self.generation,
-            "random": self.random,
-            "exchange": ExchangeSettings(),
-            "mutation": MutationSettings(),
-            "inpainting": self.inpainting,
-            "symmetric": self.symmetric,
-            "subgroup": self.subgroup,
-        }
-        return settings[method]
+
+class _ProblemsInside(ValueError):
+    """Problems of groups whose fields the registry of generators decides: pairs of generator and its errors."""
+
+    def __init__(self, problems: Sequence[tuple[str, ValidationError]]) -> None:
+        super().__init__(f"problems in {', '.join(name for name, _ in problems)}")
+        self.problems = problems
+
+
+def check_ranges(group: Settings, ranges: Mapping[str, Range], name: str) -> None:
+    """Raise ValueError if a field does not exist, is not a number or cannot take an end of its range."""
+    numbers = [field for field, value in group if isinstance(value, int | float) and not isinstance(value, bool)]
+    for field, ends in ranges.items():
+        if field not in numbers:
+            raise ValueError(f"tuning.{name}.{field}: no numeric field of this name; choose from {', '.join(numbers)}")
+        for end in ends:
+            try:
+                changed(group, {field: end})
+            except ValidationError as error:
+                message = error.errors()[0]["msg"]
+                raise ValueError(f"tuning.{name}.{field}: {end:g} is not allowed ({message})") from error
+
+
+def changed(group: Group, values: Mapping[str, float]) -> Group:
+    """Settings with other values, checked."""
+    whole = {name: round(value) if isinstance(getattr(group, name), int) else value for name, value in values.items()}
+    return type(group).model_validate({**group.model_dump(), **whole})
 
 
 def load_config(path: str | RunPath) -> SearchConfig:
@@ -285,15 +410,26 @@ def check_config(content: dict[str, Any], *, source: str) -> SearchConfig:
     try:
         return SearchConfig.model_validate(content)
     except ValidationError as error:
-        problems = "\n".join(f"  {_describe(problem)}" for problem in error.errors())
+        problems = "\n".join(f"  {_describe(problem)}" for problem in _problems(error))
         raise ValueError(f"{source}:\n{problems}") from error
+
+
+def _problems(error: ValidationError, where: tuple[Any, ...] = ()) -> Iterator[dict[str, Any]]:
+    """All problems with their place in the file, those inside `sampling` too."""
+    for problem in error.errors():
+        place, inner = (*where, *problem["loc"]), problem.get("ctx", {}).get("error")
+        if isinstance(inner, _ProblemsInside):
+            for name, one in inner.problems:
+                yield from _problems(one, (*place, name))
+        else:
+            yield {**problem, "loc": place}
 
 
 # What pydantic says in terms of Python, in terms of the file.
 _GROUP = "must be a group of fields, one `key: value` a line"
 _IN_PLAIN_WORDS = {
     "missing": "must be given",
-    "string_type": "must be text; quotes make text of anything",
+    "string_type": "must be text; put the value in quotes",
     "string_pattern_mismatch": "may hold letters, digits and . _ - only, and begins with a letter or a digit",
     "tuple_type": "must be a list, for example [a, b]",
     "dict_type": _GROUP,
@@ -314,7 +450,7 @@ def _describe(problem: Any) -> str:
 def _explain(problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
         known = ", ".join(_fields_beside(problem["loc"]))
-        return f"unknown field; those here are {known}. docs/configuration.md explains them"
+        return f"unknown field; valid fields are {known}. docs/configuration.md explains them"
     if problem["type"] == "missing" and isinstance(problem["loc"][-1], int):
         return "the list is too short"
     said = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
@@ -324,6 +460,7 @@ def _explain(problem: Any) -> str:
 def _fields_beside(location: Sequence[str]) -> list[str]:
     """Names of all fields of the group that ``location`` points into."""
     group: Any = SearchConfig
-    for part in location[:-1]:
-        group = SAMPLERS.get(part) or group.model_fields[part].annotation
+    for before, part in zip(("", *location), location[:-1], strict=False):
+        inside = GENERATORS[part].settings if before == "sampling" else None
+        group = SAMPLERS.get(part) or inside or (group.model_fields[part].annotation if part != "sampling" else group)
     return list(group.model_fields)

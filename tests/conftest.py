@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,20 @@ import torch
 import yaml
 from pymatgen.core import Lattice, Structure
 
-from model.checkpoint import build_network, save_network
-from model.crystal import Crystal
-from model.network import NetworkConfig
-from model.reference import packaged_reference
-from model.relax import Relaxation
-from model.screen import ScreenSettings
-from model.stages import Generated, Rejected, Symmetrizer
-from search.campaign import Campaign
+from model.crystals.crystal import Crystal
+from model.crystals.screening import ScreenSettings
+from model.diffusion.checkpoint import build_network, save_network
+from model.diffusion.network import NetworkConfig
+from model.relaxation.relax import Relaxation
+from model.stages import Analyser, Made, Rejected
+from model.thermodynamics.reference import packaged_reference
 from search.cli import main
 from search.config import SearchConfig, check_config
-from search.pipeline import task_rows
-from search.results import ResultStore, pack
+from search.planning.campaign import Campaign
+from search.planning.round_plan import plan_round
+from search.running.pipeline import Provenance, task_rows
+from search.storage.results import ResultStore
+from search.storage.rows import Status, StoredCrystal
 from tests.support.crystals import rattled
 
 torch.set_num_threads(1)
@@ -79,10 +82,10 @@ def cobaltate(make_config, licoo2, relaxation) -> dict[str, Any]:
         compositions={"formulas": ["LiCoO2"], "max_atoms": 4},
         frameworks={"guests": ["Li"]},
         generators=["diffusion", "inpainting"],
-        policy={"generated": 6, "inpainted": 4, "samples": 3, "batch": 6},
+        policy={"candidates_per_round": 10, "new_share": 0.6, "samples": 3, "batch": 6},
     )
     campaign = Campaign(config, lambda cell: 8.0)
-    task = campaign.plan(0, campaign.known())[0]
+    task = plan_round(campaign, 0, campaign.history())[0]
     wide = licoo2.replace(lattice=licoo2.lattice * 1.06)
     crystals = [rattled(licoo2, seed, width=0.03) for seed in range(5)] + [wide]
     outcomes = [
@@ -90,17 +93,15 @@ def cobaltate(make_config, licoo2, relaxation) -> dict[str, Any]:
         relaxation(crystals[1], energy=-5.90),
         relaxation(wide, energy=-5.70, reason="step_limit"),
         Rejected("too_close"),
-        Rejected("duplicate", 0),
+        Rejected("duplicate", 4),
         relaxation(wide, energy=np.nan, reason="nan"),
     ]
-    symmetrizer = Symmetrizer(
-        packaged_reference(), config.compositions.elements, ["Li"], config.frameworks.ladder, ScreenSettings()
+    analyser = Analyser(
+        packaged_reference(), config.compositions.elements, ["Li"], config.frameworks.tolerances, ScreenSettings()
     )
-    judged = symmetrizer.judge(outcomes, [[]] * len(outcomes))
-    generated = Generated(crystals, [31] * len(crystals), 0.5, ["test-00000000"] * len(crystals))
-    rows = task_rows(
-        task, generated, outcomes, judged, judged_by={"potential": "chgnet-0.3.0", "reference": "packaged"}
-    )
+    analysed = analyser.analyse(outcomes, [[]] * len(outcomes))
+    made = [Made(crystal=one, evaluations=31, score_model="test-00000000", seconds=0.5) for one in crystals]
+    rows = task_rows(task, made, outcomes, analysed, Provenance("chgnet-0.3.0", "packaged"))
     return {"config": config, "task": task, "rows": rows}
 
 
@@ -146,18 +147,35 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.fixture
 def small_run(tmp_path: Path, cobaltate: dict[str, Any], lisi: Crystal) -> Path:
-    """A small Li-Si run: two relaxed crystals, one of them inpainted, and a rejected one."""
+    """A small Li-Si run: two relaxed crystals, one of them from a host, and a rejected one."""
     config = check_config({"name": "small", "compositions": {"system": "Li-Si"}}, source="test")
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
-    row = cobaltate["rows"][0] | {"formula": "LiSi", "n_atoms": len(lisi), "frameworks": [], "stage": "generated"}
     moved = lisi.replace(fractional=lisi.fractional + np.array([0.0, 0.0, 0.02]) * (lisi.numbers == 3)[:, None])
-    row |= {"initial": pack(moved), "final": pack(lisi), "status": "relaxed", "reason": "", "products": {"Si": 1.0}}
-    rows = [
-        row | {"candidate": "first", "e_d": 0.02, "space_group": "R-3m", "space_group_number": 166},
-        row | {"candidate": "second", "e_d": 0.05, "stage": "inpainted", "parent": "first", "space_group": None}
-        | {"final": pack(lisi.replace(lattice=1.2 * lisi.lattice)), "space_group_number": None}
-        | {"framework_space_group": "Fd-3m"},
-        row | {"candidate": "third", "e_d": None, "status": "rejected", "reason": "too_close", "final": None},
-    ]  # fmt: skip
+    first = replace(
+        cobaltate["rows"][0],
+        candidate="first",
+        formula="LiSi",
+        n_atoms=len(lisi),
+        initial=StoredCrystal.of(moved),
+        final=StoredCrystal.of(lisi),
+        e_d=0.02,
+        products={"Si": 1.0},
+        space_group="R-3m",
+        space_group_number=166,
+        frameworks=[],
+    )
+    second = replace(
+        first,
+        candidate="second",
+        role="from_host",
+        parent="first",
+        final=StoredCrystal.of(lisi.replace(lattice=1.2 * lisi.lattice)),
+        e_d=0.05,
+        space_group=None,
+        space_group_number=None,
+        framework_space_group="Fd-3m",
+    )
+    third = replace(first, candidate="third", e_d=None, status=Status.REJECTED, reason="too_close", final=None)
+    rows = [first, second, third]
     ResultStore(tmp_path).append("task", rows)
     return tmp_path

@@ -10,8 +10,9 @@ import yaml
 from pymatgen.core import Lattice, Structure
 from typer.testing import CliRunner
 
-from search.cli import app
-from search.results import ResultStore, pack
+from search import commands as commands_package
+from search.cli import add_commands, app
+from search.storage.results import ResultStore, pack
 
 ROOT = Path(__file__).resolve().parents[1]
 LI_SI = ROOT / "configs" / "li-si.yaml"
@@ -37,7 +38,7 @@ def run(tmp_path, cobaltate, lisi, make_config):
         ("c", 1.1, 0.2, "generated"),
     ):
         crystal = lisi.replace(lattice=lisi.lattice * scale)
-        columns = {"candidate": name, "initial": pack(lisi), "final": pack(crystal), "e_d": e_d, "stage": stage}
+        columns = {"candidate": name, "initial": pack(lisi), "final": pack(crystal), "e_d": e_d, "role": stage}
         rows.append({**cobaltate["rows"][0], **common, **columns, "space_group": "Pm-3m", "space_group_number": 221})
     rows.append({**cobaltate["rows"][5], "candidate": "d"})
     ResultStore(folder).append("task", rows)
@@ -87,6 +88,22 @@ def test_the_installed_program_starts_fast_and_from_anywhere(tmp_path):
     assert not done.stderr
     code = "import sys; import search.cli; assert not {'torch', 'ray', 'pymatgen', 'pandas'} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_a_new_command_is_one_file(tmp_path, monkeypatch):
+    """A file in a folder of commands, here one more of `search.commands`, becomes a command with arguments and help."""
+    (tmp_path / "count_atoms.py").write_text(
+        'def count_atoms(formula: str) -> None:\n    """Count atoms."""\n    print(formula, "counted")\n'
+    )
+    monkeypatch.setattr(commands_package, "__path__", [*commands_package.__path__, str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "search.commands.count_atoms", raising=False)
+    extended = typer.Typer()
+    add_commands(extended, commands_package)
+    monkeypatch.delitem(sys.modules, "search.commands.count_atoms")
+    assert "Count atoms" in CliRunner().invoke(extended, ["--help"]).output
+    assert CliRunner().invoke(extended, ["count-atoms", "LiCl"]).output == "LiCl counted\n"
+    before, after = (set(typer.main.get_command(one).commands) for one in (app, extended))
+    assert after == before | {"count-atoms"}
 
 
 # --- errors -------------------------------------------------------------------------------------------------------
@@ -155,7 +172,7 @@ def test_a_person_who_interrupts_sees_no_traceback(call, monkeypatch):
     def interrupted(system):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("search.tables.reference_table", interrupted)
+    monkeypatch.setattr("search.reporting.tables.reference_table", interrupted)
     code, _, err = call("reference", "show", "Li-Si")
     assert code == 130
     assert "Traceback" not in err
@@ -165,7 +182,7 @@ def test_a_full_disk_is_no_traceback(call, monkeypatch):
     def full(system):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("search.tables.reference_table", full)
+    monkeypatch.setattr("search.reporting.tables.reference_table", full)
     code, _, err = call("reference", "show", "Li-Si")
     assert code == 2
     assert "No space left on device" in err
@@ -179,7 +196,7 @@ def test_validate_says_what_a_search_will_do(call):
     assert code == 0, err
     assert "li-si: Li-Si, seed 0" in out
     assert "cells of 3 to 12 atoms:" in out
-    for word in ("Li2Si ", "Li3Si ", "Li9Si ", "V0", "guests: Li", "lattices: cP", "network evaluations a batch"):
+    for word in ("Li2Si ", "Li3Si ", "Li9Si ", "V0", "guests: Li", "lattices: cP", "network evaluations per batch"):
         assert word in out
     assert "LiSi " not in out  # more Li than Si
     assert "reference: Materials Project phases" in out

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from ray._private.services import get_node_ip_address
 
-from search.results import load_results
+from search.storage.results import load_results
 
 pytestmark = pytest.mark.slow
 BIN = Path(sys.executable).parent
@@ -23,10 +23,17 @@ TINY = {
     "name": "tiny",
     "compositions": {"cells": [{"Li": 2, "Si": 1}, {"Li": 3, "Si": 1}]},
     "frameworks": {"guests": ["Li"]},
-    "generation": {"kind": "heun", "steps": 4},
+    "sampling": {"diffusion": {"kind": "heun", "steps": 4}},
     "inpainting": {"kind": "heun", "steps": 4},
     "relaxation": {"max_steps": 5},
-    "policy": {"rounds": 2, "generated": 4, "inpainted": 2, "samples": 2, "batch": 2, "lookahead": 0},
+    "policy": {
+        "rounds": 2,
+        "candidates_per_round": 6,
+        "new_share": 0.666667,
+        "samples": 2,
+        "batch": 2,
+        "rounds_ahead": 0,
+    },
 }
 
 

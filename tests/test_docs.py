@@ -32,7 +32,7 @@ NOT_RUN = {
     "python3 -m venv": "downloads PyTorch",
     ".venv/bin/python -m pip": "downloads a package",
     "export": "sets what only the reader has: a key, a folder of pseudopotentials",
-    "hostguide report runs/li-si --watch": "serves until it is stopped; test_search_report.py asks such a server",
+    "hostguide report runs/li-si --watch": "serves until it is stopped; test_report.py asks such a server",
     "python benchmarks/": "measurements of minutes to hours",
     "python -m benchmarks.": "the same, of benchmarks that share code with the tests",
 }
@@ -130,7 +130,7 @@ def place(tmp_path_factory):
         shutil.copytree(ROOT / name, folder / name)
     small = yaml.safe_load((ROOT / "configs" / "li-si.yaml").read_text())
     small["compositions"]["max_atoms"] = 4
-    small["policy"] = {"rounds": 3, "generated": 6, "inpainted": 6, "batch": 6}
+    small["policy"] = {"rounds": 3, "candidates_per_round": 12, "batch": 6}
     (folder / "configs" / "li-si.yaml").write_text(yaml.safe_dump(small))
     train = yaml.safe_load((ROOT / "configs" / "train" / "small.yaml").read_text())
     train |= {"steps": 2, "validate_every": 1, "validation_batches": 1, "atoms_per_batch": 8}
@@ -236,7 +236,7 @@ def explained():
 @pytest.fixture(scope="module")
 def texts():
     """All texts in the sources, with … for what is filled in."""
-    sources = [path for package in ("model", "actors", "search") for path in (ROOT / package).glob("*.py")]
+    sources = [path for package in ("model", "actors", "search") for path in (ROOT / package).rglob("*.py")]
     nodes = [node for path in sources for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
     return {said(node).strip() for node in nodes if isinstance(node, ast.JoinedStr | ast.Constant)}
 
@@ -246,7 +246,7 @@ def test_explained_messages_exist(texts):
     assert not [message for message in explained() if not any(message in text for text in texts)]
 
 
-@pytest.mark.parametrize("name", ["config", "prepare", "dft_inputs"])
+@pytest.mark.parametrize("name", ["config", "planning/prepare", "dft/inputs"])
 def test_messages_that_everyone_may_meet_are_explained(name):
     plain = [text for text in messages(ROOT / "search" / f"{name}.py") if re.search(r"\w{3}", text)]
     missing = [text for text in plain if text.strip() not in explained()]
@@ -266,5 +266,5 @@ def test_the_site_builds_without_a_warning_and_asks_nobody(tmp_path):
     assert {path.stem for path in pages} >= {path.stem for path in FILES if path.parent.name == "docs"}
     for path in pages:
         assert not re.search(r'<(?:script|link|img)[^>]+(?:src|href)="https?:', path.read_text(encoding="utf-8")), path
-    for page, module in (("api-model", "model.relax"), ("api-search", "search.results")):
+    for page, module in (("api-model", "model.relaxation.relax"), ("api-search", "search.storage.paths.results")):
         assert f'id="module-{module}"' in (tmp_path / f"{page}.html").read_text(encoding="utf-8")

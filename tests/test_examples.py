@@ -10,7 +10,7 @@ from pymatgen.core import Structure
 from typer.testing import CliRunner
 
 from search.cli import app
-from search.inpaint import read_host
+from search.storage.crystal_files import read_host
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # pymatgen on the digits of CIFs
 ROOT = Path(__file__).resolve().parents[1]
@@ -90,9 +90,20 @@ def test_the_verdict_on_mno2_counts_what_is_as_low_and_names_what_is_not():
 @pytest.mark.slow
 def test_zinc_in_layered_mno2_is_in_the_tetrahedron(tmp_path):
     hostguide(
-        "inpaint", EXAMPLES / "mno2" / "delta.cif", "--guest", "Zn", "--count", 1, "--samples", 4, "--fix-host",
-        "--refine", 1, "--out", tmp_path / "out",
-    )  # fmt: skip
+        "inpaint",
+        EXAMPLES / "mno2" / "delta.cif",
+        "--guest",
+        "Zn",
+        "--count",
+        1,
+        "--samples",
+        4,
+        "--fix-host",
+        "--refine",
+        1,
+        "--out",
+        tmp_path / "out",
+    )
     crystal = Structure.from_file(next((tmp_path / "out").glob("01_*.cif")))
     (zinc,) = [site for site in crystal if site.specie.symbol == "Zn"]
     assert sum(n.specie.symbol == "O" for n in crystal.get_neighbors(zinc, 2.2)) == 4
@@ -101,18 +112,36 @@ def test_zinc_in_layered_mno2_is_in_the_tetrahedron(tmp_path):
 @pytest.mark.slow
 def test_lithium_in_lanthanum_chloride_is_on_the_axis_and_moves_along_it(tmp_path):
     hostguide(
-        "inpaint", EXAMPLES / "superionic" / "LaCl3.cif", "--guest", "Li", "--count", 1, "--samples", 2, "--fix-host",
-        "--out", tmp_path / "out",
-    )  # fmt: skip
+        "inpaint",
+        EXAMPLES / "superionic" / "LaCl3.cif",
+        "--guest",
+        "Li",
+        "--count",
+        1,
+        "--samples",
+        2,
+        "--fix-host",
+        "--out",
+        tmp_path / "out",
+    )
     (path,) = (tmp_path / "out").glob("01_*.cif")
     crystal = read_host(path)
     (lithium,) = crystal.fractional[crystal.numbers == 3]
     assert lithium[:2] - np.round(lithium[:2]) == pytest.approx([0, 0], abs=0.01)
     assert 2 * lithium[2] - np.round(2 * lithium[2]) == pytest.approx(0, abs=0.02)
     text = hostguide(
-        "analyse", path, "--guest", "Li", "--equal-sites", "--barriers", "--single", "--height", 4,
-        "--out", tmp_path / "a",
-    )  # fmt: skip
+        "analyse",
+        path,
+        "--guest",
+        "Li",
+        "--equal-sites",
+        "--barriers",
+        "--single",
+        "--height",
+        4,
+        "--out",
+        tmp_path / "a",
+    )
     assert "1D with hops of 2.19 Å; 1D over 0.0" in text
     assert (tmp_path / "a" / "barriers.png").is_file()
 
@@ -120,9 +149,17 @@ def test_lithium_in_lanthanum_chloride_is_on_the_axis_and_moves_along_it(tmp_pat
 @pytest.mark.slow
 def test_atoms_at_an_interface_are_placed_again(tmp_path):
     hostguide(
-        "inpaint", EXAMPLES / "interface" / "Li-Li2O.cif", "--region", "0.28:0.63", "--samples", 3, "--refine", 1,
-        "--out", tmp_path / "out",
-    )  # fmt: skip
+        "inpaint",
+        EXAMPLES / "interface" / "Li-Li2O.cif",
+        "--region",
+        "0.28:0.63",
+        "--samples",
+        3,
+        "--refine",
+        1,
+        "--out",
+        tmp_path / "out",
+    )
     energies = [float(path.stem.split("_")[-1].removesuffix("meV")) for path in sorted((tmp_path / "out").iterdir())]
     assert energies
     assert energies == sorted(energies)

@@ -9,14 +9,14 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from model.train import TrainConfig
+from model.diffusion.train import TrainConfig
 from search.config import SearchConfig, check_config
-from search.dft_inputs import jobs_of_run
-from search.export import FORMATS, export
-from search.pipeline import load_stages, search_here
-from search.prepare import load_reference, remember, same_search
-from search.results import ResultStore, load_results
-from search.tables import write_cifs
+from search.dft.inputs import jobs_of_run
+from search.planning.prepare import load_reference, same_search, write_run_metadata
+from search.reporting.export import FORMATS, export
+from search.running.pipeline import load_stages, search_here
+from search.storage.cif import write_cifs
+from search.storage.results import ResultStore, load_results
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("model", "actors", "search", "benchmarks")
@@ -44,10 +44,18 @@ def dangers(tree):
 
 @pytest.mark.parametrize(
     "text",
-    ["import pickle", "from ray import cloudpickle", "def f():\n    import joblib", "torch.load(path)", "eval(text)",
-     "torch.load(path, weights_only=False)", "np.load(path)", "read(path, allow_pickle=True)",
-     "yaml.load(text, Loader)"],
-)  # fmt: skip
+    [
+        "import pickle",
+        "from ray import cloudpickle",
+        "def f():\n    import joblib",
+        "torch.load(path)",
+        "eval(text)",
+        "torch.load(path, weights_only=False)",
+        "np.load(path)",
+        "read(path, allow_pickle=True)",
+        "yaml.load(text, Loader)",
+    ],
+)
 def test_a_danger_is_seen(text):
     assert list(dangers(ast.parse(text)))
 
@@ -67,8 +75,9 @@ def test_nothing_that_is_loaded_is_code_but_for_the_one_thing_that_is_documented
     }
     assert len(SOURCES) > 60
     own = "benchmarks/driver.py"  # packs and unpacks its own objects, as Ray does, to know what that costs
-    assert {name: what for name, what in found.items() if what} == {"model/reference.py": ["pickle"], own: ["pickle"]}
-    assert (ROOT / "model" / "reference.py").read_text().count("pickle.load") == 1
+    reference = "model/thermodynamics/reference.py"
+    assert {name: what for name, what in found.items() if what} == {reference: ["pickle"], own: ["pickle"]}
+    assert (ROOT / reference).read_text().count("pickle.load") == 1
     driver = (ROOT / own).read_text()
     assert driver.count("pickle.load") == driver.count("pickle.loads(content)") == 2
     assert driver.count("content = pickle.dumps(") == 2
@@ -101,12 +110,22 @@ def test_a_pickle_in_a_configuration_is_not_opened_unless_it_says_so(tmp_path, m
 PLACES = {SearchConfig: {"frameworks.files", "reference.path", "models.weights"}, TrainConfig: {"data.path"}}
 WORDS = {
     SearchConfig: {
-        "name", "compositions.system", "compositions.more", "compositions.fractions", "compositions.formulas",
-        "compositions.cells", "lattices.bravais", "frameworks.guests", "reference.potential", "resources.address",
-        "tuning.generation", "tuning.inpainting", "tuning.relaxation",
+        "name",
+        "compositions.system",
+        "compositions.more",
+        "compositions.fractions",
+        "compositions.formulas",
+        "compositions.cells",
+        "lattices.bravais",
+        "frameworks.guests",
+        "reference.potential",
+        "resources.address",
+        "tuning.generation",
+        "tuning.inpainting",
+        "tuning.relaxation",
     },
     TrainConfig: {"data.split", "data.guests", "network.edge", "network.hidden", "network.auxiliary", "network.node"},
-}  # fmt: skip
+}
 
 
 def texts(group, before=""):
@@ -159,13 +178,15 @@ def test_a_search_writes_to_its_run_and_nowhere_else(tmp_path, monkeypatch, make
         compositions={"cells": [{"Li": 1, "Co": 1, "O": 2}]},
         frameworks={"guests": ["Li"], "files": [str(outside / "host.cif")]},
         models={"weights": str(weights)},
-        generation={"kind": "heun", "steps": 2}, inpainting={"kind": "heun", "steps": 2}, relaxation={"max_steps": 1},
-        policy={"rounds": 1, "generated": 1, "inpainted": 1, "samples": 1, "batch": 1},
-    )  # fmt: skip
+        sampling={"diffusion": {"kind": "heun", "steps": 2}},
+        inpainting={"kind": "heun", "steps": 2},
+        relaxation={"max_steps": 1},
+        policy={"rounds": 1, "candidates_per_round": 2, "samples": 1, "batch": 1},
+    )
     before, reference, run = everything(outside), load_reference(config), here / "run"
     run.mkdir()
     same_search(run, config, reference)
-    remember(run, config, reference)
+    write_run_metadata(run, config, reference)
     for _ in search_here(config, reference, ResultStore(run), load_stages(config, reference)):
         pass
     assert len(load_results(run)) == 2

@@ -41,22 +41,22 @@ import torch
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Composition
 
-from model.composition import parse_system
-from model.crystal import Crystal
-from model.dataset import read_crystals
-from model.distinct import DistinctCrystals
-from model.reference import Reference
-from model.stages import Symmetrizer
+from model.crystals.composition import parse_system
+from model.crystals.crystal import Crystal
+from model.crystals.matching import DistinctCrystals
+from model.crystals.parquet import read_crystals
+from model.stages import Analyser
+from model.thermodynamics.reference import Reference
 from search.config import METHODS, NEW_METHODS, SUBGROUP, SYMMETRIC, SearchConfig, check_config
-from search.pipeline import Stages, load_stages, search_here
-from search.prepare import load_reference
-from search.results import TIMINGS, ResultStore, required, write_json
+from search.planning.prepare import load_reference
+from search.running.pipeline import Stages, load_stages, search_here
+from search.storage.results import TIMINGS, ResultStore, unpack_or_raise, write_json
 
 WINDOW = 0.05  # eV/atom
 LOW_SYMMETRY = {"Li-Si": (1, 2, 6)}  # groups that the paper does not count as symmetric; P1 and P-1 elsewhere
 CONTENDERS: dict[str, tuple[tuple[str, ...], bool]] = {
     "random": (("random",), False),
-    "exchange": (("exchange",), False),
+    "ion_substitution": (("ion_substitution",), False),
     "diffusion": (("diffusion",), False),
     "papers": (("diffusion", "inpainting"), False),
     "stages": (("diffusion", "inpainting"), False),
@@ -65,7 +65,7 @@ CONTENDERS: dict[str, tuple[tuple[str, ...], bool]] = {
     "full": (METHODS, True),
 }
 PIPELINE = ("papers", "stages")
-SINGLE = ("random", "exchange", "diffusion")
+SINGLE = ("random", "ion_substitution", "diffusion")
 
 
 def main() -> None:
@@ -140,12 +140,12 @@ def configuration(name: str, seed: int, arguments: argparse.Namespace) -> Search
         "generators": methods,
         "lattices": {"volume_per_atom": arguments.volume},
         "relaxation": {"optimizer": "lbfgs", "fmax": 0.05, "max_steps": 200, "keep_symmetry": True},
-        "frameworks": {"guests": arguments.guests or None, **({"sweep": 0} if name in PIPELINE else {})},
+        "frameworks": {"guests": arguments.guests or None, **({"guest_count_range": 0} if name in PIPELINE else {})},
         "policy": {
             "rounds": 10**6,
             "generated": 16 if hosts else 32,
             "inpainted": 16 if hosts else 0,
-            "lookahead": 0,
+            "rounds_ahead": 0,
             "batch": 8 if name == "papers" else 32,  # its sampler is slow: so more is done in time
             "feedback": feedback,
         },
@@ -204,10 +204,10 @@ def _stages(config: SearchConfig, reference: Reference) -> Stages:
     """The stages; networks are read once for all contenders."""
     stages = load_stages(config, reference) if not _LOADED else _LOADED["first"]
     _LOADED.setdefault("first", stages)
-    own = Symmetrizer(
+    own = Analyser(
         reference, config.compositions.elements, config.frameworks.guests, config.frameworks.ladder, config.screening
     )
-    return stages._replace(symmetrizer=own)
+    return stages._replace(analyser=own)
 
 
 # --- what was found -----------------------------------------------------------------------------------------------
@@ -256,7 +256,7 @@ def _new_below(relaxed: Sequence[tuple[float, dict[str, Any]]]) -> Iterator[floa
     """CPU seconds of every crystal below the window that the matcher finds new."""
     known = DistinctCrystals()
     for at, row in relaxed:
-        if row["e_d"] < WINDOW and known.add(required(row["final"])) is None:
+        if row["e_d"] < WINDOW and known.add(unpack_or_raise(row["final"])) is None:
             yield at
 
 
@@ -283,7 +283,7 @@ def _shares(found: Sequence[tuple[float, dict[str, Any]]]) -> dict[str, int]:
 def rediscovered(
     relaxed: Sequence[tuple[float, dict[str, Any]]], phases: dict[str, Crystal]
 ) -> dict[str, dict[str, Any]]:
-    """Known phases that came up: identifier -> CPU seconds, E_d and space group of the first crystal that matches."""
+    """SearchHistory phases that came up: identifier -> CPU seconds, E_d and space group of the first crystal that matches."""
     matcher = StructureMatcher()
     found: dict[str, dict[str, Any]] = {}
     structures = {name: crystal.to_pymatgen() for name, crystal in phases.items()}
@@ -291,7 +291,7 @@ def rediscovered(
         for name, phase in structures.items():
             if name in found or phases[name].formula != row["formula"] or row["e_d"] > 2 * WINDOW:
                 continue
-            if matcher.fit(phase, required(row["final"]).to_pymatgen()):
+            if matcher.fit(phase, unpack_or_raise(row["final"]).to_pymatgen()):
                 about = {"formula": row["formula"], "e_d": row["e_d"], "space_group": row["space_group"]}
                 found[name] = {"seconds": at, **about}
     return found

@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from model.distinct import DistinctCrystals
-from search.policy import Arm, Book, Outcome, PolicySettings, choose, value, work
-from search.results import load_results, required
+from model.crystals.matching import DistinctCrystals
+from search.config import PolicySettings
+from search.planning.policy import Arm, ArmStatistics, Outcome, choose, value, work
+from search.storage.results import load_results, unpack_or_raise
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,11 @@ def recorded(runs: Sequence[str]) -> World:
         known = pd.notna(row["e_d"])
         identity = -1
         if known:
-            known_as = distinct.add(required(row["final"]))
+            known_as = distinct.add(unpack_or_raise(row["final"]))
             identity = distinct._seen - 1 if known_as is None else known_as
         steps = None if pd.isna(row["steps"]) else int(row["steps"])
         evaluations = 0 if pd.isna(row["evaluations"]) else int(row["evaluations"])
-        orbits = 0 if steps is None else int(row["orbits"])
+        orbits = 0 if steps is None else int(row["n_independent_atoms"])
         outcome = Result(identity, row["e_d"] if known else None, steps, orbits, evaluations, int(row["n_atoms"]))
         world[Arm(row["generator"], row["cell_formula"])].append(outcome)
     return {arm: outcomes for arm, outcomes in world.items() if len(outcomes) >= 8}
@@ -63,8 +64,8 @@ def made_up(seed: int) -> World:
     """30 cells of a binary system; five generators that reach their crystals with unequal luck."""
     rng = np.random.default_rng(seed)
     world: World = {}
-    heat = {"diffusion": 0.06, "random": 0.12, "exchange": 0.03, "inpainting": 0.04, "symmetric": 0.05}
-    steps = {"diffusion": 25, "random": 45, "exchange": 30, "inpainting": 15, "symmetric": 15}
+    heat = {"diffusion": 0.06, "random": 0.12, "ion_substitution": 0.03, "inpainting": 0.04, "symmetric": 0.05}
+    steps = {"diffusion": 25, "random": 45, "ion_substitution": 30, "inpainting": 15, "symmetric": 15}
     cells = [(li, si) for n in range(3, 13) for si in range(1, n) if (li := n - si) > si][:30]
     for number, (li, si) in enumerate(cells):
         n = li + si
@@ -72,12 +73,12 @@ def made_up(seed: int) -> World:
         energies = floor + np.cumsum(rng.exponential(0.4 / n**2, size=80))
         for method, temperature in heat.items():
             luck = rng.normal(0, 1.5, size=80) - (energies - floor) / (temperature * rng.uniform(0.5, 2))
-            if method == "exchange":
+            if method == "ion_substitution":
                 luck[rng.permutation(80)[: 80 - rng.integers(0, 6)]] = -np.inf
             failing = rng.uniform(0.1, 0.4) if np.isfinite(luck).any() else 1.0
             chances = np.where(np.isfinite(luck), np.exp(luck - luck.max()), 0.0) if failing < 1 else np.ones(80)
             drawn = rng.choice(80, size=400, p=chances / chances.sum())
-            evaluations = 0 if method in ("random", "exchange") else 31
+            evaluations = 0 if method in ("random", "ion_substitution") else 31
             world[Arm(method, f"Li{li}Si{si}")] = [
                 Result(-1, None, None, 0, evaluations, n)
                 if rng.random() < failing
@@ -96,7 +97,7 @@ def simulate(world: World, settings: PolicySettings, budget: float, seed: int) -
     while spent < budget:
         first = {row["identity"]: row["e_d"] for row in rows if row["e_d"] is not None}
         limit = max(settings.window, float(np.quantile(list(first.values()), settings.quantile))) if first else 0.1
-        book = Book(settings)
+        book = ArmStatistics(settings)
         for row in rows:
             worth = float(value(np.array(np.nan if row["e_d"] is None else row["e_d"]), limit))
             counts = worth > 0

@@ -12,9 +12,9 @@ import numpy as np
 from ase.build import bulk
 from numpy.random import Generator
 
-from model.crystal import Crystal
-from model.potential import Potential
-from model.relax import REASONS, Relaxation, RelaxSettings, relax, usable
+from model.crystals.crystal import Crystal
+from model.potentials.interface import Potential
+from model.relaxation.relax import REASONS, Relaxation, RelaxSettings, relax, usable
 
 SETTINGS = RelaxSettings(optimizer="lbfgs", max_steps=30, max_seconds=60)
 TOGETHER = 50

@@ -15,11 +15,11 @@ from pathlib import Path
 import psutil
 
 from search.config import load_config
-from search.driver import run_search
-from search.prepare import load_reference
-from search.storage import run_path
-from search.tally import summary_lines
-from tests.support.simulated import StubGenerator, StubRelaxer, StubSymmetrizer
+from search.planning.prepare import load_reference
+from search.running.driver import run_search
+from search.running.statistics import summary_lines
+from search.storage.paths import run_path
+from tests.support.simulated import StubAnalyser, StubMaker, StubRelaxer
 
 
 class Local(Exception):
@@ -71,10 +71,10 @@ class Misbehaving:
             ACTS[order.name.split("-")[1]]()
 
 
-class ChaosGenerator(Misbehaving, StubGenerator):
-    def generate(self, blanks, settings):
+class ChaosMaker(Misbehaving, StubMaker):
+    def generate(self, templates, generators, settings):
         self.obey("generate")
-        return super().generate(blanks, settings)
+        return super().generate(templates, generators, settings)
 
 
 class ChaosRelaxer(Misbehaving, StubRelaxer):
@@ -83,16 +83,16 @@ class ChaosRelaxer(Misbehaving, StubRelaxer):
         return super().relax(crystals, free, settings, guests)
 
 
-class ChaosSymmetrizer(Misbehaving, StubSymmetrizer):
-    def judge(self, relaxed, take_out, found, highest):
-        self.obey("judge")
-        return super().judge(relaxed, take_out, found, highest)
+class ChaosAnalyser(Misbehaving, StubAnalyser):
+    def analyse(self, relaxed, guests_to_remove, found_phases, max_parent_e_d):
+        self.obey("analyse")
+        return super().analyse(relaxed, guests_to_remove, found_phases, max_parent_e_d)
 
 
 if __name__ == "__main__":
     config = load_config(sys.argv[1])
     outcome = run_search(
-        config, run_path(sys.argv[2]), load_reference(config), actors=(ChaosGenerator, ChaosRelaxer, ChaosSymmetrizer)
+        config, run_path(sys.argv[2]), load_reference(config), actors=(ChaosMaker, ChaosRelaxer, ChaosAnalyser)
     )
     print("\n".join(summary_lines(outcome.summary)))
     sys.exit(0 if outcome.finished else 130)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from model.crystal import Crystal
+from model.crystals.crystal import Crystal
 
 
 def rattled(crystal: Crystal, seed: int | np.random.Generator = 0, *, width: float, strain: float = 0.0) -> Crystal:

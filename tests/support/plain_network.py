@@ -7,7 +7,7 @@ from e3nn import o3
 from torch import Tensor, nn
 from torch_geometric.utils import scatter
 
-from model.network import Convolution, Features, Graph, NetworkConfig, ScoreNetwork, paths
+from model.diffusion.network import Convolution, Features, Graph, NetworkConfig, ScoreNetwork, paths
 
 
 class PlainConvolution(nn.Module):

@@ -19,15 +19,21 @@ import numpy as np
 
 from actors.metrics import Metrics
 from actors.pool import Done, Failed
-from model.crystal import Crystal
-from model.framework import Framework
-from model.relax import Relaxation
-from model.stability import Decomposition
-from model.stages import Generated, Judged, Rejected
-from model.symmetry import SpaceGroup
-from search.campaign import Campaign, Task, under_way
-from search.crew import STEPS
-from search.planner import Planner
+from model.crystals.crystal import Crystal
+from model.diffusion.sampler import Template
+from model.generation.framework import Framework
+from model.relaxation.relax import Relaxation
+from model.stages import Analysis, Made, Rejected
+from model.symmetry.space_group import SpaceGroup
+from model.thermodynamics.stability import Decomposition
+from search.planning.campaign import Campaign
+from search.planning.planner import Planner
+from search.planning.round_plan import plan_round
+from search.planning.tasks import Task, pending_rows
+from search.running.steps import Step
+from search.storage.rows import HistoryRow
+
+WITH_NETWORK = ("diffusion", "inpainting", "symmetric", "subgroup")
 
 
 def chance(crystal: Crystal) -> np.random.Generator:
@@ -36,13 +42,13 @@ def chance(crystal: Crystal) -> np.random.Generator:
 
 
 def planned(
-    campaign: Campaign, number: int, rows: Sequence[Mapping[str, Any]] = (), pending: Sequence[Task] = ()
+    campaign: Campaign, number: int, rows: Sequence[HistoryRow] = (), pending: Sequence[Task] = ()
 ) -> list[Task]:
     """Tasks of a round of which all is told at once."""
-    return campaign.plan(number, campaign.known(rows), under_way(pending))
+    return plan_round(campaign, number, campaign.history(rows), pending_rows(pending))
 
 
-class StubGenerator:
+class StubMaker:
     """Places the guests at random."""
 
     def __init__(self, **_: Any) -> None:
@@ -51,14 +57,23 @@ class StubGenerator:
     def ready(self) -> str:
         return "ready"
 
-    def generate(self, blanks: Sequence[Any], settings: Any) -> Generated:
-        return Generated(
-            [self._filled(blank) for blank in blanks], [39] * len(blanks), 0.1, ["stub-00000000"] * len(blanks)
-        )
+    def generate(self, templates: Sequence[Template], generators: Sequence[str], settings: Any) -> list[Made]:
+        """As in real runs, only some generators ask the score model."""
+        return [
+            Made(
+                crystal=self._filled(template),
+                evaluations=39 if name in WITH_NETWORK else 0,
+                score_model="stub-00000000" if name in WITH_NETWORK else None,
+                seconds=0.1,
+            )
+            for template, name in zip(templates, generators, strict=True)
+        ]
 
-    def _filled(self, blank: Any) -> Crystal:
-        places = np.random.default_rng(blank.seed).random((len(blank.crystal), 3))
-        return blank.crystal.replace(fractional=np.where(blank.guest[:, None], places, blank.crystal.fractional))
+    def _filled(self, template: Template) -> Crystal:
+        places = np.random.default_rng(template.seed).random((len(template.crystal), 3))
+        return template.crystal.replace(
+            fractional=np.where(template.guest[:, None], places, template.crystal.fractional)
+        )
 
 
 class StubRelaxer:
@@ -86,7 +101,7 @@ class StubRelaxer:
         )
 
 
-class StubSymmetrizer:
+class StubAnalyser:
     """Draws E_d and calls what is no guest a framework."""
 
     def __init__(self, **_: Any) -> None:
@@ -95,13 +110,15 @@ class StubSymmetrizer:
     def ready(self) -> str:
         return "ready"
 
-    def judge(self, relaxed: Sequence[Any], take_out: Sequence[Any], found: Any, highest: float) -> list[Judged | None]:
+    def analyse(
+        self, relaxed: Sequence[Any], guests_to_remove: Sequence[Any], found_phases: Any, max_parent_e_d: float
+    ) -> list[Analysis | None]:
         return [
-            None if isinstance(one, Rejected) else self._judged(one.final, names is not None)
-            for one, names in zip(relaxed, take_out, strict=True)
+            None if isinstance(one, Rejected) else self._analysed(one.final, names is not None)
+            for one, names in zip(relaxed, guests_to_remove, strict=True)
         ]
 
-    def _judged(self, crystal: Crystal, wanted: bool) -> Judged:
+    def _analysed(self, crystal: Crystal, wanted: bool) -> Analysis:
         rng, host = chance(crystal), crystal.numbers != 3
         e_d = float(rng.lognormal(-2.0, 1.0)) - 0.02
         group = SpaceGroup(1, "P1", 0.1, 10.0)
@@ -111,7 +128,15 @@ class StubSymmetrizer:
             guests = {"Li": int((~host).sum())}
             frameworks = [Framework(frame, guests, self._space_group(frame), 0.1, 0.0, 1)]
         decomposition = Decomposition(e_d, {"Li": 0.5, "Si": 0.5}, {})
-        return Judged(group, decomposition, e_d, frameworks, ["Li"], None, 0.1)
+        return Analysis(
+            space_group=group,
+            decomposition=decomposition,
+            e_d_with_found=e_d,
+            frameworks=frameworks,
+            guests=["Li"],
+            duplicate_offset=None,
+            seconds=0.1,
+        )
 
     def _space_group(self, frame: Crystal) -> SpaceGroup:
         """The same for the same places of the atoms; as in real runs the commonest of many is that of a sixth."""
@@ -123,9 +148,9 @@ class StubSymmetrizer:
 class Stages(NamedTuple):
     """All three."""
 
-    generator: Any = StubGenerator()
+    maker: Any = StubMaker()
     relaxer: Any = StubRelaxer()
-    symmetrizer: Any = StubSymmetrizer()
+    analyser: Any = StubAnalyser()
 
 
 class Clock:
@@ -185,8 +210,13 @@ class SimulatedPool:
         fault: Callable[[Any], str | None] = lambda job: None,
     ) -> None:
         self.stage, self.limit, self.clock, self.seconds, self.cost, self.fault = (
-            stage, count, clock, seconds, cost, fault,
-        )  # fmt: skip
+            stage,
+            count,
+            clock,
+            seconds,
+            cost,
+            fault,
+        )
         self.name, self.idle, self.busy, self.lost, self.began = type(stage).__name__, count, 0.0, 0, clock.now()
         self.calls: list[tuple[float, int, Done | Failed]] = []
         self._order = itertools.count()
@@ -224,14 +254,14 @@ class SimulatedPool:
         return outcomes
 
 
-class SimulatedCrew:
-    """What `search.crew.Crew` is, with simulated pools, in the order of `STEPS`."""
+class SimulatedPools:
+    """What `search.running.actor_pools.ActorPools` is, with simulated pools, in the order of `Step`."""
 
     def __init__(self, pools: Sequence[SimulatedPool]) -> None:
-        self.pools, self.clock = dict(zip(STEPS, pools, strict=True)), pools[0].clock
-        self.devices, self.notes, self.metrics = dict.fromkeys(STEPS, "CPU"), list[str](), Metrics()
+        self.pools, self.clock = dict(zip(Step, pools, strict=True)), pools[0].clock
+        self.devices, self.notes, self.metrics = dict.fromkeys(Step, "CPU"), list[str](), Metrics()
 
-    def staff(self, waiting: Mapping[str, int]) -> None:
+    def scale(self, waiting: Mapping[Step, int]) -> None:
         pass
 
     def short_of_memory(self) -> None:
@@ -244,14 +274,14 @@ class SimulatedCrew:
         return set()
 
 
-def crew_of(
+def pools_of(
     planner: Planner,
     counts: tuple[int, int, int] = (1, 2, 1),
     *,
     seconds: Callable[..., float] = lambda *arguments: 1.0,
     fault: Callable[[Any], str | None] = lambda job: None,
-) -> SimulatedCrew:
+) -> SimulatedPools:
     """A crew of stub stages whose calls all take as long and fail in the same way."""
     clock = Clock()
     actors = zip((planner, *Stages()), (1, *counts), strict=True)
-    return SimulatedCrew([SimulatedPool(actor, count, clock, seconds, fault=fault) for actor, count in actors])
+    return SimulatedPools([SimulatedPool(actor, count, clock, seconds, fault=fault) for actor, count in actors])

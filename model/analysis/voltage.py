@@ -1,0 +1,91 @@
+"""Voltages between the stable phases of a guest in a host."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from pymatgen.core import Composition, Element
+
+
+@dataclass(frozen=True)
+class VoltageStep:
+    """A plateau of a voltage curve.
+
+    Attributes:
+        start, end: guests per formula unit of the host, before and after.
+        phases: formulas of the two ends.
+        voltage: V against the guest's element.
+    """
+
+    start: float
+    end: float
+    phases: tuple[str, str]
+    voltage: float
+
+
+def voltage_curve(
+    phases: Sequence[tuple[str, float]], guest: str, host: str, *, guest_energy: float, charge: int | None = None
+) -> list[VoltageStep]:
+    """Average voltages between the stable phases of a guest in a host (Aydinol et al., Phys. Rev. B 56, 1354 (1997)).
+
+    V = -(E(x₂) - E(x₁) - (x₂ - x₁) E_guest) / (x₂ - x₁) / z, energies per formula unit of the host; entropy and volume
+    work are left out. Phases above the hull of the line from host to guest take no part, nor do those with more guests
+    than the guest's element gives of its own accord.
+
+    Args:
+        phases: (formula, eV/atom) of everything known; what is not made of host and guest is left out.
+        guest: element.
+        host: formula unit, for example ``MnO2``.
+        guest_energy: eV/atom of the guest's element.
+        charge: z of the guest's ion; its highest common oxidation state when left out.
+
+    Returns:
+        steps by increasing guest content, voltages falling; none where fewer than two phases are known.
+    """
+    guest_content(host, guest, host)  # refuses a host that holds the guest, whatever is known
+    lowest: dict[float, tuple[float, str]] = {}
+    for formula, energy in phases:
+        x = guest_content(formula, guest, host)
+        if x is None:
+            continue
+        total = energy * (Composition(host).num_atoms + x) - x * guest_energy
+        lowest[x] = min(lowest.get(x, (np.inf, "")), (total, formula))
+    fullest = min(lowest, key=lambda x: lowest[x][0], default=0.0)
+    hull = _lower_hull([(x, *lowest[x]) for x in sorted(lowest) if x <= fullest])
+    z = charge or max(Element(guest).common_oxidation_states)
+    return [
+        VoltageStep(x1, x2, (one, other), -(e2 - e1) / (x2 - x1) / z)
+        for (x1, e1, one), (x2, e2, other) in itertools.pairwise(hull)
+    ]
+
+
+def guest_content(formula: str, guest: str, host: str) -> float | None:
+    """Guests a formula unit of the host in a crystal; None if it is not made of these two.
+
+    Raises:
+        ValueError: the host holds the guest.
+    """
+    unit, composition = Composition(host), Composition(formula)
+    if guest in unit:
+        raise ValueError(f"the host {host} holds the guest {guest}")
+    rest = Composition({element: n for element, n in composition.items() if element.symbol != guest})
+    if not rest or rest.reduced_formula != unit.reduced_formula:
+        return None
+    return round(composition[guest] * unit.num_atoms / rest.num_atoms, 9)
+
+
+def _lower_hull(points: Sequence[tuple[float, float, str]]) -> list[tuple[float, float, str]]:
+    """Lower convex hull of points sorted by x (Andrew's monotone chain)."""
+    hull: list[tuple[float, float, str]] = []
+    for point in points:
+        while len(hull) > 1 and _slope(hull[-2], point) <= _slope(hull[-2], hull[-1]):
+            hull.pop()
+        hull.append(point)
+    return hull
+
+
+def _slope(one: tuple[float, float, str], other: tuple[float, float, str]) -> float:
+    return (other[1] - one[1]) / (other[0] - one[0])

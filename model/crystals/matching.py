@@ -1,0 +1,192 @@
+"""Which crystals are new, and which repeat one already seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from pymatgen.analysis.structure_matcher import StructureMatcher
+from pymatgen.core import Structure
+
+from model.crystals.crystal import Crystal, cells
+from model.crystals.neighbors import periodic_edges
+from model.settings import Settings
+
+NEIGHBOURS = 8
+AT_ONCE = 128  # crystals whose neighbours are looked for together
+
+
+class DistinctSettings(Settings):
+    """When two crystals are the same: all of these conditions hold.
+
+    The first four are cheap and only there to save matches. Moving every atom by at most u changes any k-th smallest
+    neighbour distance, and so their mean, smallest and largest, by at most 2u; straining the cell by s changes it by at
+    most s times itself.
+    With the defaults no pair whose atoms differ by up to 0.2 Å and 2 % of strain is ever kept apart by them. The
+    matcher compares primitive cells; it finds those of distorted supercells up to about 0.1 Å of disorder.
+    """
+
+    volume_tolerance: float = 0.1  # relative difference of the volumes per atom
+    distance_tolerance: float = 0.5  # Å, difference of the mean k-th neighbour distances of an element, k = 1 to 8
+    rms_tolerance: float = 0.5  # Å, root mean square difference of the mean, smallest and largest such distances
+    energy_tolerance: float | None = None  # eV/atom; of crystals that are relaxed
+    matches: int | None = None  # put to the matcher for a crystal at most, those with the closest distances
+    ltol: float = 0.2  # StructureMatcher: relative tolerance of lengths
+    stol: float = 0.3  # StructureMatcher: sites, in units of (volume per atom)^(1/3)
+    angle_tol: float = 5.0  # StructureMatcher: degrees
+    same_space_group: bool = False  # crystals of known, different space groups are different
+
+
+class DistinctCrystals:
+    """A growing set of crystals without repeats; it keeps some hundred bytes of each."""
+
+    def __init__(self, settings: DistinctSettings | None = None) -> None:
+        self.settings = settings or DistinctSettings()
+        self._matcher = StructureMatcher(
+            ltol=self.settings.ltol, stol=self.settings.stol, angle_tol=self.settings.angle_tol
+        )
+        self._known: dict[str, _Known] = {}
+        self._seen = 0
+
+    def __len__(self) -> int:
+        """Number of distinct crystals."""
+        return sum(known.count for known in self._known.values())
+
+    def add(
+        self,
+        crystal: Crystal,
+        space_group: int | None = None,
+        *,
+        energy: float | None = None,
+        fingerprint: np.ndarray | None = None,
+    ) -> int | None:
+        """Add a crystal.
+
+        Args:
+            crystal: the crystal.
+            space_group: its number, compared only if the settings ask for it and both numbers are known.
+            energy: eV/atom, compared only if the settings ask for it; then every crystal needs one.
+            fingerprint: of `distance_fingerprints`, if it is known already.
+
+        Returns:
+            The index, counted over all calls of `add` from 0, of the crystal that this one repeats (of several the
+            one with the closest neighbour distances); None if it is new.
+        """
+        index, self._seen = self._seen, self._seen + 1
+        if fingerprint is None:
+            (fingerprint,) = distance_fingerprints([crystal])
+        known = self._known.setdefault(crystal.formula, _Known(fingerprint.size))
+        features = (np.log(crystal.volume / len(crystal)), energy or 0.0, space_group or 0, fingerprint.ravel())
+        own: Structure | None = None
+        for place in known.alike(features, self.settings):
+            own = _primitive(crystal) if own is None else own
+            if self._matcher.fit(known.primitive(place), own, skip_structure_reduction=True):
+                return int(known.index[place])
+        known.add(features, crystal, own, index)
+        return None
+
+
+class _Known:
+    """Crystals of one formula: what is compared as arrays, and the crystals in few bytes."""
+
+    def __init__(self, width: int) -> None:
+        self.count, self.crystals = 0, list[bytes]()
+        self.fingerprints = np.empty((4, width), dtype=np.float32)
+        self.volumes, self.energies = np.empty(4), np.empty(4)
+        self.groups, self.index = np.empty(4, dtype=np.int16), np.empty(4, dtype=np.int64)
+        self.reduced = np.empty(4, dtype=bool)  # whether it is the primitive cell that is kept
+
+    def alike(self, features: _Features, settings: DistinctSettings) -> np.ndarray:
+        """Places of those that may be the same crystal, the most similar first."""
+        volume, energy, group, fingerprint = features
+        n = self.count
+        close = np.abs(self.volumes[:n] - volume) <= np.log1p(settings.volume_tolerance)
+        if settings.energy_tolerance is not None:
+            close &= np.abs(self.energies[:n] - energy) <= settings.energy_tolerance
+        if settings.same_space_group and group:
+            close &= (self.groups[:n] == group) | (self.groups[:n] == 0)
+        places = np.flatnonzero(close)
+        difference = np.abs(self.fingerprints[places] - fingerprint.astype(np.float32))
+        mean, rms = difference[:, : len(fingerprint) // 3], np.sqrt((difference**2).mean(axis=1))
+        alike = (mean.max(axis=1, initial=0.0) <= settings.distance_tolerance) & (rms <= settings.rms_tolerance)
+        order = np.argsort(rms[alike], kind="stable")
+        found: np.ndarray = places[alike][order[: settings.matches]]
+        return found
+
+    def primitive(self, place: int) -> Structure:
+        """The primitive cell that the matcher compares; found once, not once a comparison."""
+        crystal = Crystal.from_bytes(self.crystals[place])
+        if self.reduced[place]:
+            return crystal.to_pymatgen()
+        found = _primitive(crystal)
+        self.crystals[place], self.reduced[place] = Crystal.from_pymatgen(found).to_bytes(), True
+        return found
+
+    def add(self, features: _Features, crystal: Crystal, primitive: Structure | None, index: int) -> None:
+        """Keep one more, in its primitive cell if that is known already."""
+        if self.count == len(self.index):
+            for name in ("fingerprints", "volumes", "energies", "groups", "index", "reduced"):
+                column = getattr(self, name)
+                setattr(self, name, np.concatenate([column, np.empty_like(column)]))
+        n, self.count = self.count, self.count + 1
+        self.volumes[n], self.energies[n], self.groups[n], self.fingerprints[n] = features
+        self.index[n], self.reduced[n] = index, primitive is not None
+        self.crystals.append((crystal if primitive is None else Crystal.from_pymatgen(primitive)).to_bytes())
+
+
+def _primitive(crystal: Crystal) -> Structure:
+    reduced = crystal.to_pymatgen().get_reduced_structure("niggli")
+    whole = np.gcd.reduce(np.bincount(crystal.numbers)) == 1  # no smaller cell can hold the composition
+    return reduced if whole else reduced.get_primitive_structure()
+
+
+_Features = tuple[float, float, int, np.ndarray]  # ln(Å³/atom), eV/atom, space group or 0, fingerprint
+
+
+def neighbour_distances(crystal: Crystal, count: int = NEIGHBOURS) -> np.ndarray:
+    """(n, count) distances in Å from each atom to its nearest atoms or images, ascending."""
+    return _neighbour_distances([crystal], count)[0]
+
+
+def distance_fingerprints(crystals: Sequence[Crystal], count: int = NEIGHBOURS) -> list[np.ndarray]:
+    """Of each crystal (3, elements, count): mean, smallest and largest k-th neighbour distance in Å of each element.
+
+    Elements by atomic number. Independent of origin, orientation, choice of cell and order of atoms.
+    """
+    found = []
+    for start in range(0, len(crystals), AT_ONCE):
+        some = crystals[start : start + AT_ONCE]
+        for crystal, distances in zip(some, _neighbour_distances(some, count), strict=True):
+            each = [distances[crystal.numbers == z] for z in np.unique(crystal.numbers)]
+            found.append(np.stack([[one.mean(0), one.min(0), one.max(0)] for one in each], axis=1))
+    return found
+
+
+def _neighbour_distances(crystals: Sequence[Crystal], count: int) -> list[np.ndarray]:
+    """Of each crystal (n, count) distances in Å to the nearest atoms or images, ascending."""
+    cutoff = 1.3 * np.cbrt(max(crystal.volume / len(crystal) for crystal in crystals) * count / 4.0)
+    found: dict[int, np.ndarray] = {}
+    while len(found) < len(crystals):
+        left = [index for index in range(len(crystals)) if index not in found]
+        for index, distances in zip(left, _within([crystals[index] for index in left], cutoff, count), strict=True):
+            if distances is not None:
+                found[index] = distances
+        cutoff *= 1.3
+    return [found[index] for index in range(len(crystals))]
+
+
+def _within(crystals: Sequence[Crystal], cutoff: float, count: int) -> list[np.ndarray | None]:
+    """The same; None for crystals with an atom that has fewer neighbours within ``cutoff`` Å."""
+    counts = torch.tensor([len(crystal) for crystal in crystals])
+    positions = torch.tensor(np.concatenate([crystal.cartesian for crystal in crystals]))
+    lattice = torch.tensor(cells(crystals))
+    edges = periodic_edges(positions, lattice, counts, cutoff=cutoff)
+    owner = torch.repeat_interleave(torch.arange(len(crystals)), counts)
+    first, distance = edges.receiver.numpy(), edges.vectors(positions, lattice, owner).norm(dim=-1).numpy()
+    have = np.bincount(first, minlength=len(positions))
+    distance = np.append(distance[np.lexsort((distance, first))], np.zeros(count))
+    nearest = distance[(np.cumsum(have) - have)[:, None] + np.arange(count)]
+    ends = np.cumsum(counts.numpy())[:-1]
+    enough = [part.min() >= count for part in np.split(have, ends)]
+    return [part if whole else None for part, whole in zip(np.split(nearest, ends), enough, strict=True)]

@@ -1,0 +1,94 @@
+"""What is not worth relaxing, and why."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from ase.data import covalent_radii
+
+from model.crystals.crystal import Crystal
+from model.crystals.neighbors import heights, periodic_edges
+from model.settings import Settings
+
+EMPTY = "empty"  # no atoms
+NAN = "nan"  # a coordinate or cell vector is not finite
+FLAT_CELL = "flat_cell"  # the cell has no volume
+VOLUME = "volume"  # volume per atom out of range
+NEEDLE = "needle"  # longest cell vector over smallest height too large
+TOO_CLOSE = "too_close"  # two atoms overlap
+ISOLATED = "isolated"  # an atom without any neighbour
+REASONS = (EMPTY, NAN, FLAT_CELL, VOLUME, NEEDLE, TOO_CLOSE, ISOLATED)
+
+
+class ScreenSettings(Settings):
+    """Limits of a crystal worth relaxing; 1 Å is the paper's filter, the others are ours."""
+
+    min_distance: float = 1.0  # Å, any two atoms
+    min_distance_hydrogen: float = 0.7  # Å, pairs with H, whose real bonds (O-H, H-H) are shorter than 1 Å
+    covalent_fraction: float = 0.6  # of the sum of covalent radii, any two atoms
+    max_nearest: float = 6.0  # Å, to an atom's nearest neighbour
+    min_volume_per_atom: float = 3.0  # Å³
+    max_volume_per_atom: float = 150.0  # Å³
+    max_aspect: float = 20.0  # longest cell vector over the smallest distance between opposite faces
+
+
+def screen(crystal: Crystal, settings: ScreenSettings | None = None) -> str | None:
+    """Return the first reason (one of `REASONS`) not to relax a crystal, or None if there is none."""
+    settings = settings or ScreenSettings()
+    if len(crystal) == 0:
+        return EMPTY
+    if not (np.isfinite(crystal.lattice).all() and np.isfinite(crystal.fractional).all()):
+        return NAN
+    return _screen_cell(crystal, settings) or _screen_distances(crystal, settings)
+
+
+def closest_distance(crystal: Crystal, *, cutoff: float = 6.0) -> float:
+    """Smallest distance in Å between two atoms or an atom and its image; infinite if above ``cutoff``."""
+    _, _, distance = pair_distances(crystal, cutoff=cutoff)
+    return float(distance.min()) if len(distance) else np.inf
+
+
+def too_close(crystal: Crystal, settings: ScreenSettings | None = None) -> bool:
+    """Whether two atoms (or an atom and its image) overlap; the only check that suits a host without its guests."""
+    settings = settings or ScreenSettings()
+    return _overlap(crystal.numbers, *pair_distances(crystal, cutoff=settings.max_nearest), settings)
+
+
+def pair_distances(crystal: Crystal, *, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Periodic pairs within ``cutoff`` Å, each in both directions: first atom, second atom, distance in Å."""
+    positions, lattice = torch.tensor(crystal.cartesian), torch.tensor(crystal.lattice)[None]
+    counts = torch.tensor([len(crystal)])
+    edges = periodic_edges(positions, lattice, counts, cutoff=cutoff)
+    vectors = edges.vectors(positions, lattice, torch.zeros(len(crystal), dtype=torch.long))
+    return edges.receiver.numpy(), edges.sender.numpy(), vectors.norm(dim=-1).numpy()
+
+
+def _screen_cell(crystal: Crystal, settings: ScreenSettings) -> str | None:
+    if crystal.volume < 1e-6:
+        return FLAT_CELL
+    if not settings.min_volume_per_atom <= crystal.volume / len(crystal) <= settings.max_volume_per_atom:
+        return VOLUME
+    smallest = float(heights(torch.tensor(crystal.lattice)[None]).min())
+    longest = np.linalg.norm(crystal.lattice, axis=1).max()
+    return NEEDLE if longest > settings.max_aspect * smallest else None
+
+
+def _screen_distances(crystal: Crystal, settings: ScreenSettings) -> str | None:
+    pairs = pair_distances(crystal, cutoff=settings.max_nearest)
+    if _overlap(crystal.numbers, *pairs, settings):
+        return TOO_CLOSE
+    return ISOLATED if len(np.unique(pairs[0])) < len(crystal) else None
+
+
+def _overlap(
+    numbers: np.ndarray, first: np.ndarray, second: np.ndarray, distance: np.ndarray, settings: ScreenSettings
+) -> bool:
+    return bool((distance < closest_allowed(numbers[first], numbers[second], settings)).any())
+
+
+def closest_allowed(z_first: np.ndarray, z_second: np.ndarray, settings: ScreenSettings) -> np.ndarray:
+    """Distances in Å below which atoms of these atomic numbers overlap; the two arrays are broadcast."""
+    hydrogen = (z_first == 1) | (z_second == 1)
+    limit = np.where(hydrogen, settings.min_distance_hydrogen, settings.min_distance)
+    bond = settings.covalent_fraction * (covalent_radii[z_first] + covalent_radii[z_second])
+    return np.maximum(limit, bond)

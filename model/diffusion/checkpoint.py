@@ -1,0 +1,109 @@
+"""Weights on disk: safetensors for the numbers, YAML for everything a person wants to know about them. No pickles."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import yaml
+from pydantic import Discriminator, Tag, TypeAdapter
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from model.diffusion.network import NetworkConfig, ScoreNetwork
+from model.diffusion.paper_network import PaperNetwork, PaperNetworkConfig
+from model.files import DATA
+
+PACKAGED = ("small", "base")  # score models that come with hostguide
+
+
+def _kind(value: Any) -> str:
+    return value.get("kind", "hostguide") if isinstance(value, dict) else getattr(value, "kind", "hostguide")
+
+
+# Either network's settings, told apart by `kind`; without one they are ours.
+AnyNetworkConfig = Annotated[
+    Annotated[NetworkConfig, Tag("hostguide")] | Annotated[PaperNetworkConfig, Tag("paper")], Discriminator(_kind)
+]
+_NETWORK_CONFIG: TypeAdapter[NetworkConfig | PaperNetworkConfig] = TypeAdapter(AnyNetworkConfig)
+
+
+def weights_file(weights: str | Path | None = None) -> Path:
+    """The .safetensors that a name of `PACKAGED` or a path stands for; nothing stands for the small model."""
+    name = str(weights or PACKAGED[0])
+    return DATA / f"{name}.safetensors" if name in PACKAGED else Path(name)
+
+
+def build_network(config: NetworkConfig | PaperNetworkConfig) -> ScoreNetwork | PaperNetwork:
+    """Return a new network, randomly initialised, of the kind that ``config`` describes."""
+    return PaperNetwork(config) if isinstance(config, PaperNetworkConfig) else ScoreNetwork(config)
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write atomically: a killed process leaves the old file or the new one, never half a file."""
+    temporary = path.with_name(f"_tmp-{os.getpid()}-{path.name}")
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
+    os.replace(temporary, path)
+
+
+def yaml_text(content: dict[str, Any]) -> str:
+    """YAML with the fields in their order."""
+    return str(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+
+def save_yaml(content: dict[str, Any], path: Path) -> None:
+    """Write atomically."""
+    temporary = path.with_name(f"_tmp-{os.getpid()}-{path.name}")
+    temporary.write_text(yaml_text(content), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def save_network(state: dict[str, Tensor], card: dict[str, Any], path: Path) -> None:
+    """Write ``path`` (.safetensors) and the card beside it (.yaml); the card must hold ``network``."""
+    _NETWORK_CONFIG.validate_python(card["network"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_tensors(state, path)
+    save_yaml(card, path.with_suffix(".yaml"))
+
+
+def load_network(path: Path, *, device: str = "cpu") -> ScoreNetwork | PaperNetwork:
+    """Read weights and their card; the network comes back in evaluation mode with gradients off.
+
+    Raises:
+        ValueError: a file is missing, or weights and card do not fit together.
+    """
+    card = path.with_suffix(".yaml")
+    _must_exist(path)
+    _must_exist(card)
+    try:
+        network = build_network(_NETWORK_CONFIG.validate_python(yaml.safe_load(card.read_text())["network"]))
+    except (yaml.YAMLError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"score model: {card} is not the card of a score model: {error}") from error
+    try:
+        network.load_state_dict(load_file(path, device="cpu"))
+    except (RuntimeError, SafetensorError) as error:
+        raise ValueError(f"score model: {path} does not fit the network described in {card}: {error}") from error
+    return network.to(device).requires_grad_(False).eval()
+
+
+def _must_exist(file: Path) -> None:
+    if not file.exists():
+        raise ValueError(
+            f"score model: {file} does not exist; use small, base, or a .safetensors of `hostguide train`, whose .yaml"
+            " must lie beside it"
+        )
+
+
+def weights_version(path: Path) -> str:
+    """Name and content hash of a weights file, for the results."""
+    _must_exist(path)
+    return f"{path.stem}-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}"
+
+
+def default_device() -> str:
+    """``cuda`` when there is one, else ``cpu``."""
+    return "cuda" if torch.cuda.is_available() else "cpu"

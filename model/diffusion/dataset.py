@@ -1,0 +1,105 @@
+"""Training crystals in memory, and batches of equal-sized crystals drawn from them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from pymatgen.core import Element
+
+from model.crystals.crystal import Crystal
+from model.crystals.parquet import read_columns, read_crystals
+from model.settings import Settings
+
+GUESTS = ("Li", "Na", "K", "Mg", "Ca", "Zn", "Al")
+
+
+class DataConfig(Settings):
+    """Which crystals to train on."""
+
+    path: str  # parquet file, columns as described in docs/training.md
+    split: str = "train"
+    max_atoms: int = 40
+    max_e_above_hull: float = 0.1  # eV/atom
+    guests: tuple[str, ...] = GUESTS  # elements taken out most often
+    guest_weight: float = 3.0  # crystals that contain one of them are drawn so many times as often
+
+
+@dataclass(frozen=True, eq=False)
+class CrystalTable:
+    """Crystals grouped by size.
+
+    Attributes:
+        groups: per size, the crystals with that many atoms.
+        weights: per size, the relative frequency with which each is drawn.
+        digest: hash of the crystals, for the checkpoint.
+    """
+
+    groups: dict[int, list[Crystal]]
+    weights: dict[int, np.ndarray]
+    digest: str
+
+    def __len__(self) -> int:
+        return sum(map(len, self.groups.values()))
+
+    def draw(self, atoms: int, rng: np.random.Generator, *, crystals: int | None = None) -> list[Crystal]:
+        """Draw about ``atoms`` atoms' worth of crystals, all of one size, every crystal by its weight on average.
+
+        With ``crystals`` so many are drawn, whatever their size.
+        """
+        counts = {size: crystals or max(1, atoms // size) for size in self.groups}
+        return self._draw(rng, counts, {size: 1 if crystals else size for size in self.groups})
+
+    def draw_edges(self, edges: int, rng: np.random.Generator, *, cutoff: float) -> list[Crystal]:
+        """The same by the number of edges within ``cutoff`` Å, taken from the mean density of crystals of one size."""
+        sphere = 4 / 3 * np.pi * cutoff**3
+        counts = {size: max(1, int(edges / (sphere * density))) for size, density in self.pair_density.items()}
+        return self._draw(rng, counts, {size: 1 / count for size, count in counts.items()})
+
+    @cached_property
+    def pair_density(self) -> dict[int, float]:
+        """Per size, the mean of n²/V in 1/Å³: so many edges has a crystal for every Å³ of the sphere of the cutoff."""
+        return {n: float(np.mean([n**2 / crystal.volume for crystal in group])) for n, group in self.groups.items()}
+
+    def _draw(self, rng: np.random.Generator, counts: dict[int, int], due: dict[int, float]) -> list[Crystal]:
+        """So many crystals of one size; a size comes up as its weight times ``due`` says."""
+        sizes = list(self.groups)
+        share = np.array([self.weights[size].sum() * due[size] for size in sizes])
+        size = sizes[rng.choice(len(sizes), p=share / share.sum())]
+        weight = self.weights[size]
+        chosen = rng.choice(len(weight), size=counts[size], p=weight / weight.sum())
+        return [self.groups[size][i] for i in chosen]
+
+
+def load_table(config: DataConfig) -> CrystalTable:
+    """Read crystals of one split; raises ValueError when none is left."""
+    path, columns = Path(config.path), ["split", "n_atoms", "e_above_hull", "cell", "atomic_numbers", "frac_coords"]
+    if not path.exists():
+        raise ValueError(f"data.path: {path} does not exist; see docs/training.md for where training data come from")
+    frame = read_columns(path, columns, see="docs/training.md")
+    keep = (
+        (frame["split"] == config.split)
+        & frame["n_atoms"].between(2, config.max_atoms)
+        & (frame["e_above_hull"] <= config.max_e_above_hull)
+    )
+    if not keep.any():
+        raise ValueError(f"{path} holds no crystal of split {config.split!r} with 2 to {config.max_atoms} atoms")
+    return group_by_size(read_crystals(frame[keep]), config)
+
+
+def group_by_size(crystals: Sequence[Crystal], config: DataConfig) -> CrystalTable:
+    """Group crystals for equal-sized batches."""
+    favoured = [Element(symbol).Z for symbol in config.guests]
+    groups: dict[int, list[Crystal]] = {}
+    weights: dict[int, list[float]] = {}
+    digest = hashlib.sha256()
+    for crystal in crystals:
+        groups.setdefault(len(crystal), []).append(crystal)
+        has_guest = np.isin(favoured, crystal.numbers).any()
+        weights.setdefault(len(crystal), []).append(config.guest_weight if has_guest else 1.0)
+        digest.update(crystal.identity.encode())
+    return CrystalTable(groups, {n: np.array(w) for n, w in weights.items()}, digest.hexdigest()[:16])

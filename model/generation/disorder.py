@@ -1,0 +1,240 @@
+"""Crystals with partially occupied sites: their ordered arrangements, each once up to symmetry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations, islice
+from math import comb
+from typing import Any
+
+import numpy as np
+import spglib
+from pymatgen.core import Structure
+from scipy.optimize import milp
+
+from model.crystals.crystal import Crystal
+from model.crystals.screening import ScreenSettings, closest_allowed
+from model.symmetry.space_group import SYMPREC
+
+EMPTY = 0  # atomic number of a vacancy
+ENUMERATED = 20_000  # up to so many arrangements are all looked at
+TRIES = 50  # random arrangements a wanted one, before no more are believed to exist
+
+
+@dataclass(frozen=True, eq=False)
+class Disordered:
+    """A crystal with partially occupied sites.
+
+    Attributes:
+        lattice: (3, 3) Å.
+        fractional: (n, 3) of all sites.
+        fixed: (n,) atomic number where the site is full with one element, else 0.
+        groups: sites with the same occupancies, with what goes onto them: (indices, {atomic number: count}); what is
+            left of the indices stays empty.
+        occupancy: element -> atoms in the cell as the occupancies say it, before rounding.
+    """
+
+    lattice: np.ndarray
+    fractional: np.ndarray
+    fixed: np.ndarray
+    groups: list[tuple[np.ndarray, dict[int, int]]]
+    occupancy: dict[str, float]
+
+    @classmethod
+    def from_pymatgen(cls, structure: Structure) -> Disordered:
+        """Read the occupancies; counts are rounded, of the crystal first, then of sites of equal occupancies.
+
+        Raises:
+            ValueError: every site is full.
+        """
+        if structure.is_ordered:
+            raise ValueError("every site is full: there is nothing to order")
+        kinds = [_kind(site.species) for site in structure]
+        fixed = np.array([kind[0][0] if len(kind) == 1 and kind[0][1] == 1 else 0 for kind in kinds])
+        partial = sorted({kind for kind, full in zip(kinds, fixed, strict=True) if not full})
+        sites = [np.array([i for i, other in enumerate(kinds) if other == kind]) for kind in partial]
+        groups = list(zip(sites, _counts(partial, [len(some) for some in sites]), strict=True))
+        occupancy = {str(element): float(n) for element, n in structure.composition.element_composition.items()}
+        return cls(structure.lattice.matrix, structure.frac_coords, fixed, groups, occupancy)
+
+    @property
+    def free(self) -> np.ndarray:
+        """(n,) whether a site is partially occupied."""
+        return self.fixed == 0
+
+    def counts(self) -> dict[int, int]:
+        """Atoms of every arrangement: atomic number -> count."""
+        numbers = self.fixed[~self.free].tolist()
+        for _, content in self.groups:
+            numbers += [z for z, n in content.items() for _ in range(n)]
+        return {z: numbers.count(z) for z in sorted(set(numbers))}
+
+    def arrangements(self) -> int:
+        """In how many ways the atoms can go onto the sites, symmetry and overlaps aside."""
+        total = 1
+        for sites, content in self.groups:
+            left = len(sites)
+            for n in content.values():
+                total *= comb(left, n)
+                left -= n
+        return total
+
+    def crystal(self, numbers: np.ndarray) -> tuple[Crystal, np.ndarray]:
+        """The arrangement (n,) as a crystal, and which of its atoms are on partially occupied sites."""
+        there = numbers != EMPTY
+        return Crystal(self.lattice, self.fractional[there], numbers[there]), self.free[there]
+
+
+def order(
+    disordered: Disordered, limit: int, *, seed: int, screening: ScreenSettings | None = None
+) -> list[np.ndarray]:
+    """Arrangements (n,) of atomic numbers, 0 for empty, that differ by symmetry and have no overlapping atoms.
+
+    Up to `ENUMERATED` arrangements all are looked at and ``limit`` of those that differ are drawn; of more, random ones
+    are made, one atom after the other on sites that are still allowed.
+
+    Args:
+        disordered: the crystal.
+        limit: at most so many.
+        seed: decides which.
+        screening: when two atoms overlap.
+    """
+    if limit < 1:
+        raise ValueError(f"limit must be at least 1, got {limit}")
+    rng = np.random.default_rng(seed)
+    room = _Room(disordered, screening or ScreenSettings())
+    images = _permutations(disordered)
+    if disordered.arrangements() <= ENUMERATED:
+        found = list(_distinct(filter(room.fits, _all(disordered)), images))
+        chosen = np.sort(rng.permutation(len(found))[:limit])
+        return [found[i] for i in chosen]
+    return list(islice(_distinct(_random(disordered, room, rng, limit * TRIES), images), limit))
+
+
+def _distinct(candidates: Iterable[np.ndarray], images: np.ndarray) -> Iterator[np.ndarray]:
+    """Those that no symmetry operation turns into an earlier one."""
+    seen: set[bytes] = set()
+    for numbers in candidates:
+        if numbers.tobytes() not in seen:
+            seen.update(image.tobytes() for image in numbers[images])
+            yield numbers
+
+
+class _Room:
+    """Which atoms overlap."""
+
+    def __init__(self, disordered: Disordered, settings: ScreenSettings) -> None:
+        cell = Structure(disordered.lattice, ["H"] * len(disordered.fractional), disordered.fractional)
+        self.distance = cell.distance_matrix
+        np.fill_diagonal(self.distance, min(cell.lattice.abc))
+        self.settings = settings
+
+    def fits(self, numbers: np.ndarray) -> bool:
+        """Whether no two atoms of the arrangement overlap."""
+        there = np.flatnonzero(numbers)
+        limit = closest_allowed(numbers[there][:, None], numbers[there][None], self.settings)
+        return bool((self.distance[np.ix_(there, there)] >= limit).all())
+
+    def allowed(self, numbers: np.ndarray, sites: np.ndarray, z: int) -> np.ndarray:
+        """Those of the sites that an atom of this element can take, with the arrangement so far."""
+        there = np.flatnonzero(numbers)
+        limit = closest_allowed(numbers[there], np.array(z), self.settings)
+        fits = (self.distance[np.ix_(sites, there)] >= limit).all(1) & (numbers[sites] == EMPTY)
+        return sites[fits]
+
+
+def _all(disordered: Disordered) -> Iterator[np.ndarray]:
+    """Every arrangement."""
+    steps = [(sites, z, n) for sites, content in disordered.groups for z, n in content.items()]
+
+    def extended(numbers: np.ndarray, step: int) -> Iterator[np.ndarray]:
+        if step == len(steps):
+            yield numbers
+            return
+        sites, z, n = steps[step]
+        for chosen in combinations(sites[numbers[sites] == EMPTY], n):
+            more = numbers.copy()
+            more[list(chosen)] = z
+            yield from extended(more, step + 1)
+
+    return extended(disordered.fixed.astype(np.int16), 0)
+
+
+def _random(disordered: Disordered, room: _Room, rng: np.random.Generator, tries: int) -> Iterator[np.ndarray]:
+    """Random arrangements without overlaps; atoms are placed in random order, dead ends are dropped."""
+    atoms = [(sites, z) for sites, content in disordered.groups for z, n in content.items() for _ in range(n)]
+    for _ in range(tries):
+        numbers = disordered.fixed.astype(np.int16)
+        for index in rng.permutation(len(atoms)):
+            sites, z = atoms[index]
+            allowed = room.allowed(numbers, sites, z)
+            if not len(allowed):
+                break
+            numbers[rng.choice(allowed)] = z
+        else:
+            yield numbers
+
+
+def _permutations(disordered: Disordered) -> np.ndarray:
+    """(operations, n) where each symmetry operation of the disordered crystal carries its sites."""
+    kinds = disordered.fixed.copy()
+    for index, (sites, _) in enumerate(disordered.groups):
+        kinds[sites] = 200 + index
+    cell: Any = (disordered.lattice, disordered.fractional, kinds)
+    operations = spglib.get_symmetry(cell, symprec=SYMPREC)
+    identity = np.arange(len(kinds))
+    if operations is None:
+        return identity[None]
+    rows = []
+    for rotation, translation in zip(operations["rotations"], operations["translations"], strict=True):
+        moved = disordered.fractional @ rotation.T + translation
+        delta = moved[:, None] - disordered.fractional[None]
+        away = np.linalg.norm((delta - np.round(delta)) @ disordered.lattice, axis=-1)
+        away[kinds[:, None] != kinds[None]] = np.inf
+        row = away.argmin(1)
+        if len(set(row.tolist())) == len(row):
+            rows.append(row)
+    return np.unique([identity, *rows], axis=0)
+
+
+def _kind(species: Any) -> tuple[tuple[int, float], ...]:
+    """Occupancies of a site as (atomic number, share), rounded so that equal sites are equal."""
+    shares: dict[int, float] = {}
+    for specie, share in species.items():
+        shares[specie.Z] = shares.get(specie.Z, 0.0) + float(share)
+    return tuple(sorted((z, round(share, 3)) for z, share in shares.items()))
+
+
+def _counts(kinds: Sequence[tuple[tuple[int, float], ...]], sites: Sequence[int]) -> list[dict[int, int]]:
+    """Whole atoms of each element on so many sites of each kind.
+
+    Every number is rounded up or down so that sites and atoms come out (controlled rounding), vacancies take part. An
+    element's count in the whole crystal comes as near as it can first, then its counts on the kinds of sites.
+    """
+    full = [sum(share for _, share in kind) for kind in kinds]  # rounded shares add up to a bit more than one, perhaps
+    shares = [
+        {z: share / max(1.0, total) for z, share in kind} | {EMPTY: max(0.0, 1.0 - total)}
+        for kind, total in zip(kinds, full, strict=True)
+    ]
+    cells = [(row, z) for row, share in enumerate(shares) for z in share]
+    exact = np.array([shares[row][z] * sites[row] for row, z in cells])
+    whole = np.floor(exact + 1e-6)
+    part = exact - whole
+    rows = np.array([[row == other for other, _ in cells] for row in range(len(sites))], dtype=float)
+    elements = sorted({z for _, z in cells if z != EMPTY})
+    columns = np.array([[z == other for _, other in cells] for z in elements], dtype=float)
+    left = columns @ part
+    least = np.floor(left + 1e-6)
+    cost = 1 - 2 * part + 2 * len(cells) * (1 - 2 * (left - least)) @ columns  # of rounding up instead of down
+    up = milp(
+        cost,
+        integrality=np.ones(len(cells)),
+        bounds=(0, np.ceil(part - 1e-6)),
+        constraints=[(rows, *[np.array(sites) - rows @ whole] * 2), (columns, least, np.ceil(left - 1e-6))],
+    ).x
+    counts: list[dict[int, int]] = [{} for _ in sites]
+    for (row, z), n in zip(cells, np.rint(whole + up).astype(int).tolist(), strict=True):
+        if z != EMPTY and n:
+            counts[row][z] = n
+    return counts

@@ -1,0 +1,227 @@
+"""From a relaxed crystal to symmetric host frameworks: which species to take out, and the ladder of tolerances."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from ase.data import atomic_numbers
+from pymatgen.core import Element
+
+from model.crystals.crystal import Crystal
+from model.crystals.screening import ScreenSettings, pair_distances, too_close
+from model.symmetry.space_group import Refined, SpaceGroup, refine_onto, symmetry_dataset
+
+# symprec (Å) and angle tolerance (degrees); the range is the paper's, the steps are those of its public code.
+DEFAULT_LADDER = ((0.1, 10.0), (0.2, 15.0), (0.5, 15.0), (0.8, 15.0), (1.0, 20.0), (1.5, 30.0), (2.0, 30.0))
+
+KEPT = "kept"
+NO_SYMMETRY = "no_symmetry"  # spglib found no group, or its operations do not carry the atoms onto each other
+LOW_SYMMETRY = "low_symmetry"  # P1, or another group to skip
+REPEATED = "repeated"  # a lower rung gave this space group already
+FUSED = "fused"  # symmetrising brought atoms of the host too close
+OUTCOMES = (KEPT, NO_SYMMETRY, LOW_SYMMETRY, REPEATED, FUSED)
+
+
+@dataclass(frozen=True, eq=False)
+class Framework:
+    """A symmetric host and the guests to put into its cell.
+
+    Attributes:
+        host: the framework without guests.
+        guests: atoms of each guest element for this cell; host and guests together have the parent's composition.
+        space_group: of the host, with the tolerances that led to it.
+        displacement: Å, the furthest a host atom was moved.
+        strain: largest relative change of length of the cell.
+        cell_ratio: cells of this framework in the parent's cell.
+    """
+
+    host: Crystal
+    guests: dict[str, int]
+    space_group: SpaceGroup
+    displacement: float
+    strain: float
+    cell_ratio: int
+
+    @property
+    def guest_numbers(self) -> np.ndarray:
+        """(n_guests,) int64 atomic numbers of the guests."""
+        counts = sorted((atomic_numbers[element], count) for element, count in self.guests.items())
+        return np.repeat([z for z, _ in counts], [count for _, count in counts])
+
+
+@dataclass(frozen=True, eq=False)
+class Rung:
+    """What one tolerance of the ladder gave.
+
+    Attributes:
+        symprec: Å.
+        angle: degrees.
+        outcome: one of `OUTCOMES`.
+        framework: the framework if it was kept.
+    """
+
+    symprec: float
+    angle: float
+    outcome: str
+    framework: Framework | None = None
+
+
+def extract_frameworks(
+    crystal: Crystal,
+    guests: Collection[str],
+    ladder: Sequence[tuple[float, float]] = DEFAULT_LADDER,
+    *,
+    skip: Collection[int] = (1,),
+    screening: ScreenSettings | None = None,
+) -> list[Framework]:
+    """Every distinct symmetric framework that the ladder finds, tightest tolerance first; see `climb`."""
+    rungs = climb(crystal, guests, ladder, skip=skip, screening=screening)
+    return [rung.framework for rung in rungs if rung.framework is not None]
+
+
+def climb(
+    crystal: Crystal,
+    guests: Collection[str],
+    ladder: Sequence[tuple[float, float]] = DEFAULT_LADDER,
+    *,
+    skip: Collection[int] = (1,),
+    screening: ScreenSettings | None = None,
+) -> list[Rung]:
+    """Take the guests out and look for symmetry of the rest at every tolerance.
+
+    Args:
+        crystal: a relaxed crystal.
+        guests: elements to take out.
+        ladder: (symprec in Å, angle tolerance in degrees), tight to loose.
+        skip: space groups that are not worth a framework; the paper skips 1 and 2 for Zn-P-S, 1, 2 and 6 for Li-Si.
+        screening: limits below which atoms of a host count as fused.
+
+    Returns:
+        One `Rung` for each tolerance, in the ladder's order.
+
+    Raises:
+        ValueError: no guests are named, the crystal has none of one, or nothing but guests.
+    """
+    host, counts = split(crystal, guests)
+    seen: set[int] = set(skip)
+    outcomes: dict[tuple[int, int], str] = {}  # by number of the group and of its operations in this cell
+    rungs = []
+    for symprec, angle in ladder:
+        found = symmetry_dataset(host, symprec, angle)
+        kind = (0, 0) if found is None else (found.number, len(found.rotations))
+        if kind not in outcomes:
+            rung = _try(host, counts, found, symprec, angle, seen, set(skip), screening or ScreenSettings())
+            outcomes[kind] = rung.outcome
+        else:
+            rung = Rung(symprec, angle, REPEATED if outcomes[kind] == KEPT else outcomes[kind])
+        if rung.framework is not None:
+            seen.add(rung.framework.space_group.number)
+        rungs.append(rung)
+    return rungs
+
+
+def split(crystal: Crystal, guests: Collection[str]) -> tuple[Crystal, dict[str, int]]:
+    """Separate host and guests: the host in the same cell, and the count of each guest element."""
+    if isinstance(guests, str) or not guests:
+        raise ValueError(f"guests must be a list of elements such as ['Li'], got {guests!r}")
+    symbols = np.array(crystal.symbols)
+    counts = {element: int((symbols == element).sum()) for element in sorted(set(guests))}
+    absent = [element for element, count in counts.items() if count == 0]
+    if absent:
+        raise ValueError(f"{crystal.formula} has no {', '.join(absent)} to take out: choose from {crystal.composition}")
+    host = crystal.select(~np.isin(symbols, list(counts)))
+    if len(host) == 0:
+        raise ValueError(f"without {', '.join(counts)} nothing of {crystal.formula} is left: keep an element as host")
+    return host, counts
+
+
+def effective_coordination(crystal: Crystal, *, cutoff: float = 6.0) -> np.ndarray:
+    """(n,) effective coordination numbers (Hoppe, Z. Kristallogr. 150, 23 (1979)).
+
+    ECoN_a = Σ_b exp(1 - (d_ab / d_a)⁶) with d_a the mean of the distances d_ab under the same weights, found by
+    iteration from the shortest: 6 in rock salt, 4 in diamond. Atoms further than ``cutoff`` Å count nothing.
+    """
+    first, _, distance = pair_distances(crystal, cutoff=cutoff)
+    mean = np.full(len(crystal), np.inf)
+    np.minimum.at(mean, first, distance)
+    for _ in range(10):
+        weight = np.exp(1 - (distance / mean[first]) ** 6)
+        total = np.bincount(first, weight, len(crystal))
+        mean = np.divide(np.bincount(first, weight * distance, len(crystal)), total, out=mean, where=total > 0)
+    return total
+
+
+def guest_spread(crystals: Sequence[Crystal]) -> dict[str, float]:
+    """How broad the local environments of each element are.
+
+    The standard deviation of the effective coordination number over the element's atoms in all crystals. Host
+    polyhedra such as PS4 keep their coordination from site to site and from crystal to crystal, mobile species do not.
+    """
+    if not crystals:
+        raise ValueError("at least one crystal is needed to compare surroundings, got none")
+    coordination = np.concatenate([effective_coordination(crystal) for crystal in crystals])
+    symbols = np.concatenate([crystal.symbols for crystal in crystals])
+    return {str(symbol): float(coordination[symbols == symbol].std()) for symbol in np.unique(symbols)}
+
+
+def choose_guest(crystals: Crystal | Sequence[Crystal], guests: Collection[str] | None = None) -> list[str]:
+    """The elements to take out: those named, else the element e with the largest
+
+        (spread(e) + 0.1) / χ(e)
+
+    with `guest_spread` and Pauling's electronegativity χ: of two elements in equally broad environments the more
+    electropositive is the more mobile, and 0.1 lets χ decide where high symmetry leaves no spread. Many crystals of
+    a system say more than one.
+
+    Raises:
+        ValueError: there is only one element, so that nothing would be left as the host.
+    """
+    if guests:
+        return sorted(set(guests))
+    spread = guest_spread([crystals] if isinstance(crystals, Crystal) else list(crystals))
+    if len(spread) < 2:
+        raise ValueError(f"only {', '.join(spread)} is present: a host and a guest need two elements")
+    return [max(spread, key=lambda element: (spread[element] + 0.1) / _electronegativity(element))]
+
+
+def _electronegativity(element: str) -> float:
+    """Pauling's value; noble gases without one count as the most electronegative."""
+    return float(Element(element).data.get("X") or 4.0)
+
+
+def _try(
+    host: Crystal,
+    counts: dict[str, int],
+    found: Any,
+    symprec: float,
+    angle: float,
+    seen: set[int],
+    skip: set[int],
+    screening: ScreenSettings,
+) -> Rung:
+    refined = None if found is None else refine_onto(host, found, symprec, angle)
+    if refined is None:
+        return Rung(symprec, angle, NO_SYMMETRY)
+    number = refined.space_group.number
+    if number in seen:
+        return Rung(symprec, angle, LOW_SYMMETRY if number in skip else REPEATED)
+    if too_close(refined.crystal, screening):
+        return Rung(symprec, angle, FUSED)
+    return Rung(symprec, angle, KEPT, _framework(refined, counts))
+
+
+def _framework(refined: Refined, counts: dict[str, int]) -> Framework:
+    """In the primitive cell if the guests can be shared out among those of the parent, else in the parent's cell."""
+    ratio = refined.cell_ratio
+    shared = all(count % ratio == 0 for count in counts.values())
+    return Framework(
+        host=refined.crystal if shared else refined.parent.wrapped(),
+        guests={element: count // ratio for element, count in counts.items()} if shared else dict(counts),
+        space_group=refined.space_group,
+        displacement=refined.displacement,
+        strain=refined.strain,
+        cell_ratio=ratio if shared else 1,
+    )

@@ -1,0 +1,86 @@
+"""Places for guests that need no network: anywhere without overlap, or in the voids of the host.
+
+They are baselines for the samplers, and places to start from: a template that comes back starts where its guests are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from model.crystals.crystal import Crystal
+from model.crystals.screening import ScreenSettings, closest_allowed
+from model.crystals.voids import void_sites
+from model.diffusion.sampler import Template
+
+Allowed = Callable[[np.ndarray], np.ndarray]
+TRIES = 200  # random places for one guest, of which the first without an overlap counts, else the roomiest
+
+
+def everywhere(places: np.ndarray) -> np.ndarray:
+    """(m,) true: no fractional place (m, 3) is forbidden."""
+    return np.ones(len(places), dtype=bool)
+
+
+def at_random(template: Template, *, where: Allowed = everywhere) -> Template:
+    """Guests one after another at random, where they overlap with nothing if there is such a place.
+
+    Args:
+        template: its seed decides.
+        where: which fractional places (m, 3) guests may take; a part of the cell that random points find.
+    """
+    rng = np.random.default_rng(template.seed)
+    return _filled(template, [_tries(rng, where) for _ in range(template.guest.sum())])
+
+
+def in_voids(template: Template, *, spread: float = 0.0, where: Allowed = everywhere) -> Template:
+    """Guests in voids of the host, wide ones rather than narrow ones, and at random where there are too few.
+
+    Args:
+        template: its seed decides.
+        spread: Å, standard deviation of normal noise about the voids, for a sampler whose highest level it is.
+        where: as for `at_random`.
+    """
+    rng = np.random.default_rng(template.seed)
+    count = int(template.guest.sum())
+    voids = void_sites(template.crystal.select(~template.guest))
+    sites = np.array([void.fractional for void in voids]).reshape(-1, 3)
+    # Gumbel noise: an order drawn without replacement, proportional to exp(radius / 0.1 Å)
+    handicap = np.array([void.radius for void in voids]) / 0.1 + rng.gumbel(size=len(voids))
+    places = sites[np.argsort(-handicap)]
+    places = places[where(places)]
+    filled = _filled(template, [np.concatenate([places, _tries(rng, where)]) for _ in range(count)])
+    noise = spread * rng.standard_normal((count, 3)) @ np.linalg.inv(template.crystal.lattice)
+    fractional = filled.crystal.fractional.copy()
+    fractional[template.guest] += noise
+    return replace(filled, crystal=filled.crystal.replace(fractional=fractional))
+
+
+def _tries(rng: np.random.Generator, where: Allowed) -> np.ndarray:
+    places = rng.random((TRIES, 3))
+    return places[where(places)]
+
+
+def _filled(template: Template, places: list[np.ndarray]) -> Template:
+    """The template, each guest at the first of its places (m, 3) that overlaps with nothing, else at the roomiest."""
+    fractional, numbers = template.crystal.fractional.copy(), template.crystal.numbers
+    there = ~template.guest
+    for atom, candidates in zip(np.flatnonzero(template.guest), places, strict=True):
+        room = _room(candidates, int(numbers[atom]), template.crystal.replace(fractional=fractional).select(there))
+        free = np.flatnonzero(room > 0)
+        fractional[atom] = candidates[free[0] if len(free) else room.argmax()]
+        there[atom] = True
+    return replace(template, crystal=template.crystal.replace(fractional=fractional), start_here=True)
+
+
+def _room(places: np.ndarray, number: int, others: Crystal) -> np.ndarray:
+    """(m,) Å that an atom of this element has to spare at each place before it overlaps with another."""
+    if len(others) == 0:
+        return np.full(len(places), np.inf)
+    step = places[:, None] - others.fractional[None]
+    images = np.stack(np.meshgrid(*[[-1, 0, 1]] * 3, indexing="ij"), -1).reshape(-1, 3)
+    step = (step - np.round(step))[:, :, None] + images
+    distance = np.linalg.norm(step @ others.lattice, axis=-1).min(-1)
+    return (distance - closest_allowed(np.full(len(others), number), others.numbers, ScreenSettings())).min(1)

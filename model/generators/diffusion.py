@@ -1,0 +1,41 @@
+"""New crystals by reverse diffusion in a random lattice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from model.crystals.crystal import Crystal
+from model.crystals.lattice import sample_lattice
+from model.diffusion.sampler import AncestralSettings, SamplerSettings, Samples, Template
+from model.generators.interface import AnySampler, Generator, NewCell, Proposal, Start, Tools
+
+
+class RandomLattice(Generator):
+    """Base of generators that place atoms in a random lattice of a given type and volume."""
+
+    start = Start.NOTHING
+
+    def propose(self, start: NewCell, seed: int, *, option: Any = None, again: bool = False) -> Proposal:
+        """An empty cell; the places of its atoms carry no meaning."""
+        bravais, n_atoms = start.bravais(), start.cell.n_atoms
+        lattice = sample_lattice(bravais, start.volume, np.random.default_rng(seed), start.ranges)
+        crystal = Crystal(lattice, np.zeros((n_atoms, 3)), start.cell.numbers)
+        template = Template(crystal, np.ones(n_atoms, dtype=bool), seed, bravais=bravais)
+        return Proposal(template=template, bravais=bravais)
+
+
+class Diffusion(RandomLattice):
+    """All atoms by reverse diffusion."""
+
+    name = "diffusion"
+    first_guess = 0.35
+    settings = AnySampler
+    default = AncestralSettings(temperature=0.7)  # warmer than hosts are filled: more kinds of crystals
+    is_tunable = True
+
+    def make(self, templates: Sequence[Template], settings: SamplerSettings, tools: Tools) -> Samples:
+        """Sample with the score model."""
+        return tools.sample(templates, settings)

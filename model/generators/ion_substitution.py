@@ -1,0 +1,33 @@
+"""New crystals from known structure types, whose elements are replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from model.crystals.composition import CellFormula
+from model.crystals.crystal import Crystal
+from model.diffusion.sampler import Template
+from model.generation.ion_substitution import Exchange, exchanges
+from model.generators.interface import AlreadyMade, NewCell, Proposal, Start
+
+
+class IonSubstitution(AlreadyMade):
+    """The known structure types of a cell in turn, those of the most similar elements first."""
+
+    name = "ion_substitution"
+    start = Start.NOTHING
+    first_guess = 0.2
+    has_options = True
+
+    def options(self, cell: CellFormula, parent: Crystal | None = None) -> Sequence[Exchange]:
+        """Structure types, with the ways to put the cell's elements on their sites."""
+        return exchanges(cell)
+
+    def propose(self, start: NewCell, seed: int, *, option: Exchange | None = None, again: bool = False) -> Proposal:
+        """The structure type in the volume wanted; its atoms are moved a little once it had its turn."""
+        assert option is not None
+        crystal = option.crystal(start.volume, np.random.default_rng(seed) if again else None)
+        template = Template(crystal, np.zeros(len(crystal), dtype=bool), seed)
+        return Proposal(template=template, prototype=option.prototype.name)

@@ -1,0 +1,27 @@
+"""Guests into frameworks by inpainting that keeps the host's space group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from model.diffusion.sampler import Samples, Template
+from model.generation.wyckoff_placement import SymmetricSettings, on_orbits
+from model.generators.interface import HostFiller, Tools
+
+
+class Symmetric(HostFiller):
+    """Guests in orbits of their host's space group; of the largest subgroup that has room where it has none."""
+
+    name = "symmetric"
+    first_guess = 0.25
+    settings = SymmetricSettings
+    default = SymmetricSettings()
+
+    def suits(self, space_group: int) -> bool:
+        """Any host with symmetry."""
+        return space_group > 1
+
+    def make(self, templates: Sequence[Template], settings: SymmetricSettings, tools: Tools) -> Samples:
+        """Put the guests on orbits and sample from there."""
+        placed = [on_orbits(template, tools.groups(template)) for template in templates]
+        return tools.sample(placed, settings.sampler)

@@ -1,0 +1,5 @@
+"""Energies, forces and stresses.
+
+`interface` says what every potential gives. `ase` wraps any ASE calculator, `chgnet` is our fast CHGNet.
+Import `Potential`, `Evaluation` and `BatchEvaluation` from `interface`.
+"""

@@ -1,0 +1,343 @@
+"""Competing phases: the fixed set of energies against which a candidate's stability is measured.
+
+The packaged table covers the whole periodic table with CHGNet energies. CHGNet was trained on energies that hold the
+MP2020 corrections, so its energies compare with corrected Materials Project entries and are never corrected again.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import pickle
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pymatgen.core import Composition
+
+from model.crystals.parquet import read_columns, read_crystals
+from model.files import DATA
+
+if TYPE_CHECKING:
+    from model.crystals.crystal import Crystal
+    from model.potentials.interface import Potential
+
+PACKAGED = DATA / "reference-chgnet-0.3.0.parquet"
+PACKAGED_RELAXED = PACKAGED.with_name("relaxed-chgnet-0.3.0.parquet")  # see `reference_relaxation`
+MP_THERMO = {"MP2020-corrected PBE": "GGA_GGA+U", "r2SCAN": "R2SCAN"}  # as the Materials Project names them
+SEE = "docs/reference.md"
+COLUMNS = ("material_id", "formula", "energy_per_atom", "volume_per_atom", "relaxed")
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """Phases with energies of one potential (or of one kind of DFT).
+
+    Attributes:
+        name: where the phases come from.
+        potential: what computed the energies; candidates must be judged with the same.
+        version: of the phases' source.
+        phases: one row a phase: material_id, formula (reduced), energy_per_atom (eV), volume_per_atom (Å³, NaN if
+            unknown), relaxed (whether the potential relaxed the phase), system (elements in alphabetical order,
+            joined by hyphens).
+    """
+
+    name: str
+    potential: str
+    version: str
+    phases: pd.DataFrame
+
+    def __len__(self) -> int:
+        return len(self.phases)
+
+    @property
+    def elements(self) -> set[str]:
+        """Elements that have a phase of their own."""
+        return {system for system in self.phases["system"].unique() if "-" not in system}
+
+    def require(self, elements: Iterable[str]) -> None:
+        """Check that every element has an elemental phase; raises ValueError naming those that do not."""
+        missing = sorted(set(elements) - self.elements)
+        if missing:
+            raise ValueError(
+                f"the reference {self.name!r} has no elemental phase of {', '.join(missing)}: "
+                "use a reference that covers it, or leave the element out"
+            )
+
+    def of_system(self, elements: Collection[str]) -> pd.DataFrame:
+        """The phases made of these elements only, sub-systems included."""
+        return self.phases[self.phases["system"].isin(_subsystems(elements))]
+
+
+@cache
+def packaged_reference() -> Reference:
+    """The table that comes with the package: CHGNet 0.3.0 energies of Materials Project phases."""
+    return load_table(PACKAGED)
+
+
+def load_table(path: str | Path) -> Reference:
+    """Read a table written by `build_reference_table`."""
+    table = pq.read_table(path)
+    about = json.loads((table.schema.metadata or {}).get(b"reference", b"{}"))
+    missing = {"name", "potential", "version"} - set(about)
+    if missing:
+        raise ValueError(f"{path} is no reference table: its metadata lacks {', '.join(sorted(missing))}")
+    frame = table.to_pandas()
+    return Reference(about["name"], about["potential"], about["version"], with_system(frame))
+
+
+def load_entries(path: str | Path, *, potential: str, allow_pickle: bool = False) -> Reference:
+    """Read pymatgen entries: a JSON list of entries or a JSON PatchedPhaseDiagram, plain or gzipped.
+
+    Args:
+        path: the file. The energy of an entry is its energy with its own stored corrections.
+        potential: what computed the energies, for example ``CHGNet 0.3.0`` or ``MP2020-corrected PBE``.
+        allow_pickle: a pickle runs whatever code its author put into it; only True loads one.
+
+    Raises:
+        ValueError: the file is a pickle and pickles are not allowed, or it holds no entries.
+    """
+    data = _read(Path(path), allow_pickle=allow_pickle)
+    return Reference(Path(path).name, potential, _version_of(data), frame_of_entries(_entries_of(data, path)))
+
+
+def load_materials_project(
+    elements: Collection[str], *, potential: str = "MP2020-corrected PBE", api_key: str | None = None
+) -> Reference:
+    """Fetch the entries of one chemical system from the Materials Project.
+
+    Args:
+        elements: of the system.
+        potential: ``MP2020-corrected PBE`` (GGA/GGA+U with MP2020 corrections) or ``r2SCAN``.
+        api_key: MP_API_KEY of the environment when left out.
+
+    Raises:
+        ImportError: the extra is not installed.
+        ValueError: there is no API key, or the Materials Project has no such energies.
+    """
+    if potential not in MP_THERMO:
+        raise ValueError(f"the Materials Project has {' and '.join(MP_THERMO)} energies, not {potential}")
+    try:
+        from mp_api.client import MPRester
+    except ImportError as error:
+        raise ImportError("the Materials Project needs the package mp-api: pip install mp-api") from error
+    key = api_key or os.environ.get("MP_API_KEY")
+    if not key:
+        raise ValueError("no Materials Project key: set MP_API_KEY (https://next-gen.materialsproject.org/api)")
+    with MPRester(key) as client:
+        criteria = {"thermo_types": [MP_THERMO[potential]]}
+        entries = client.get_entries_in_chemsys(sorted(elements), additional_criteria=criteria)
+        version = client.get_database_version()
+    frame = frame_of_entries(entry.as_dict() for entry in entries)
+    return Reference("Materials Project", potential, version, frame)
+
+
+def frame_of_entries(entries: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Phases from dictionaries of PDEntry, ComputedEntry or ComputedStructureEntry, corrections as stored."""
+    rows = [_row_of_entry(entry) for entry in entries]
+    if not rows:
+        raise ValueError("there are no entries: give at least the elements' phases")
+    return with_system(pd.DataFrame(rows, columns=list(COLUMNS)))
+
+
+def volume_per_atom(reference: Reference, composition: Composition | str) -> float:
+    """Estimate V0 in Å³/atom of a composition from the phases of its system.
+
+    Locally weighted linear regression (Cleveland 1979): V(x) = Σ_e x_e v_e is fitted to the lowest phase of each
+    formula, weighted by ``exp(-|x - x_i|² / 2·0.2²) + 0.001``, and the answer is kept between the smallest and largest
+    volume of the system. Compounds are often denser than a mixture of their elements; the weights let that show.
+
+    Raises:
+        ValueError: no phase of the system has a known volume.
+    """
+    composition = Composition(composition)
+    elements = sorted(str(element) for element in composition.elements)
+    phases = reference.of_system(elements).dropna(subset=["volume_per_atom"])
+    if phases.empty:
+        raise ValueError(
+            f"the reference {reference.name!r} has no volume in {'-'.join(elements)}: give the volume per atom yourself"
+        )
+    phases = phases.sort_values("energy_per_atom").drop_duplicates("formula")
+    fractions = np.array([_fractions(Composition(formula), elements) for formula in phases["formula"]])
+    volumes = phases["volume_per_atom"].to_numpy()
+    wanted = np.array(_fractions(composition, elements))
+    weight = np.sqrt(np.exp(-np.square(fractions - wanted).sum(1) / (2 * 0.2**2)) + 1e-3)
+    slopes = np.linalg.lstsq(fractions * weight[:, None], volumes * weight, rcond=None)[0]
+    return float(np.clip(wanted @ slopes, volumes.min(), volumes.max()))
+
+
+def build_reference_table(
+    energies_parquet: str | Path,
+    out: str | Path,
+    *,
+    structures_parquet: str | Path | None = None,
+    relaxed_parquet: Sequence[str | Path] = (),
+    within: float = 0.1,
+    name: str,
+    potential: str,
+    version: str,
+    source: str,
+) -> Path:
+    """Write the table of reference phases: of each formula the lowest phase, if it lies near the hull.
+
+    A hull is made of phases with no energy above it, so leaving out the rest changes no decomposition energy; those
+    up to ``within`` are kept because their volumes and, once relaxed, their energies still matter.
+
+    Args:
+        energies_parquet: material_id, formula, energy_per_atom and e_above_hull (eV/atom) of all phases.
+        out: the table to write.
+        structures_parquet: material_id, n_atoms and cell (a, b, c, α, β, γ), for volumes.
+        relaxed_parquet: files with material_id and energy_per_atom of relaxed phases, and volume_per_atom if known;
+            these replace the single-point values before the lowest phase is picked, the first file that knows a phase
+            goes.
+        within: eV/atom above the hull.
+        name: of the reference.
+        potential: that computed all the energies.
+        version: of the database.
+        source: whom to credit for the phases, and under which licence.
+
+    Raises:
+        ValueError: a file lacks a column.
+    """
+    frame = read_columns(energies_parquet, ["material_id", "formula", "energy_per_atom", "e_above_hull"], see=SEE)
+    frame = frame[frame["e_above_hull"] <= within].assign(relaxed=False)
+    frame["volume_per_atom"] = frame["material_id"].map(_volumes(structures_parquet)).astype(float).round(3)
+    if relaxed_parquet:
+        columns, volume = ["material_id", "energy_per_atom"], ["volume_per_atom"]
+        tables = [read_columns(path, columns, optional=volume, see=SEE) for path in relaxed_parquet]
+        frame = _replace_relaxed(frame, pd.concat(tables).drop_duplicates("material_id"))
+    frame = frame.sort_values(["energy_per_atom", "material_id"]).drop_duplicates("formula").sort_values("formula")
+    about = {
+        "name": name,
+        "potential": potential,
+        "version": version,
+        "source": source,
+        "made": f"lowest phase of each formula within {within} eV/atom of the hull; single points unless `relaxed`",
+        "units": "energy_per_atom eV, volume_per_atom Å³",
+    }
+    table = pa.Table.from_pandas(frame[list(COLUMNS)], preserve_index=False)
+    table = table.replace_schema_metadata({"reference": json.dumps(about)})
+    pq.write_table(table, out, compression="zstd", compression_level=19, use_dictionary=False)
+    return Path(out)
+
+
+def of_systems(phases: pd.DataFrame, systems: Iterable[Collection[str]]) -> np.ndarray:
+    """(len(phases),) bool, which phases belong to one of these chemical systems or their sub-systems."""
+    return phases["system"].isin([part for system in systems for part in _subsystems(system)]).to_numpy()
+
+
+def score_reference(
+    structures_parquet: str | Path, elements: Collection[str], potential: Potential, *, within: float = 0.05
+) -> Reference:
+    """A reference of single points: the phases of one system with another potential's energies.
+
+    Args:
+        structures_parquet: material_id, formula, cell, frac_coords, atomic_numbers and e_above_hull.
+        elements: of the system.
+        potential: gives the energies.
+        within: eV/atom above the hull of the file's own energies; a phase further above is unlikely to be on the
+            other potential's hull.
+
+    Raises:
+        ValueError: the file has no phase of the system.
+    """
+    frame = with_system(pd.read_parquet(structures_parquet, filters=[("e_above_hull", "<=", within)]))
+    frame = frame[frame["system"].isin(_subsystems(elements))].reset_index(drop=True)
+    if frame.empty:
+        raise ValueError(f"{structures_parquet} has no phase of {'-'.join(sorted(elements))} near the hull")
+    crystals = read_crystals(frame)
+    frame["energy_per_atom"] = [one.energy for one in potential.evaluate(crystals)]
+    frame["volume_per_atom"] = [crystal.volume / len(crystal) for crystal in crystals]
+    phases = frame.assign(relaxed=False).dropna(subset=["energy_per_atom"])[[*COLUMNS, "system"]]
+    name = f"single points of {Path(structures_parquet).name}"
+    return Reference(name, f"{potential.name} {potential.version}", "", phases.reset_index(drop=True))
+
+
+def read_structures(structures_parquet: str | Path, system: str, *, within: float) -> list[Crystal]:
+    """The crystals of exactly this system, elements in alphabetical order, up to ``within`` eV/atom above the hull."""
+    frame = with_system(pd.read_parquet(structures_parquet, filters=[("e_above_hull", "<=", within)]))
+    return read_crystals(frame[frame["system"] == system])
+
+
+def _replace_relaxed(frame: pd.DataFrame, relaxed: pd.DataFrame) -> pd.DataFrame:
+    known = relaxed.set_index("material_id")
+    energy = frame["material_id"].map(known["energy_per_atom"])
+    frame = frame.assign(energy_per_atom=energy.fillna(frame["energy_per_atom"]), relaxed=energy.notna())
+    if "volume_per_atom" in known:
+        volume = frame["material_id"].map(known["volume_per_atom"])
+        frame = frame.assign(volume_per_atom=volume.fillna(frame["volume_per_atom"]))
+    return frame
+
+
+def _volumes(structures_parquet: str | Path | None) -> dict[str, float]:
+    """Å³/atom of each material whose cell is known."""
+    if structures_parquet is None:
+        return {}
+    frame = read_columns(structures_parquet, ["material_id", "n_atoms", "cell"], see=SEE)
+    cells = np.stack(frame["cell"].to_numpy()).astype(float)
+    cosines = np.cos(np.radians(cells[:, 3:]))
+    shape = np.sqrt(1 - np.square(cosines).sum(1) + 2 * cosines.prod(1))
+    return dict(zip(frame["material_id"], cells[:, :3].prod(1) * shape / frame["n_atoms"].to_numpy(), strict=True))
+
+
+def _subsystems(elements: Iterable[str]) -> list[str]:
+    names = sorted(set(elements))
+    return ["-".join(part) for size in range(1, len(names) + 1) for part in combinations(names, size)]
+
+
+def with_system(frame: pd.DataFrame) -> pd.DataFrame:
+    """Phases with the column ``system``: the elements of ``formula`` in alphabetical order, joined by hyphens."""
+    systems = {formula: "-".join(sorted(set(re.findall("[A-Z][a-z]?", formula)))) for formula in set(frame["formula"])}
+    return frame.assign(system=frame["formula"].map(systems)).reset_index(drop=True)
+
+
+def _fractions(composition: Composition, elements: Iterable[str]) -> list[float]:
+    return [composition.get_atomic_fraction(element) for element in elements]
+
+
+def _row_of_entry(entry: Mapping[str, Any]) -> tuple[str, str, float, float, bool]:
+    composition = Composition(entry["composition"])
+    volume = np.nan
+    if "structure" in entry:
+        volume = abs(np.linalg.det(entry["structure"]["lattice"]["matrix"])) / len(entry["structure"]["sites"])
+    energy = (entry["energy"] + (entry.get("correction") or 0.0)) / composition.num_atoms
+    label = entry.get("entry_id") or entry.get("name") or composition.reduced_formula
+    return str(label), composition.reduced_formula, float(energy), float(volume), False
+
+
+def _read(path: Path, *, allow_pickle: bool) -> Any:
+    raw = path.read_bytes()
+    if raw[:2] == b"\x1f\x8b":
+        raw = gzip.decompress(raw)
+    if raw.lstrip()[:1] in (b"[", b"{"):
+        return json.loads(raw)
+    if not allow_pickle:
+        raise ValueError(
+            f"{path} is not JSON. If it is a pickle, loading it runs whatever code its author put into it: "
+            "pass allow_pickle=True only for a file you trust, or save it as JSON first"
+        )
+    return pickle.loads(raw)
+
+
+def _entries_of(data: Any, path: str | Path) -> list[Mapping[str, Any]]:
+    """The entries' dictionaries in a list, in a phase diagram of either layout, or in unpickled objects."""
+    if not isinstance(data, (list, tuple, Mapping)):
+        data = data.all_entries
+    if isinstance(data, Mapping):
+        data = data.get("all_entries") or data.get("computed_data", {}).get("all_entries") or data.get("entries")
+    if not data:
+        raise ValueError(f"{path} holds no entries: expected a list of entries or a phase diagram with all_entries")
+    return [entry if isinstance(entry, Mapping) else entry.as_dict() for entry in data]
+
+
+def _version_of(data: Any) -> str:
+    return str(data.get("@version") or "unknown") if isinstance(data, Mapping) else "unknown"

@@ -1,0 +1,243 @@
+"""The papers' task: take all guests out of known crystals, put them back from nowhere, count how often it succeeds.
+
+ICML 2024, section 3.1: a reconstruction counts when pymatgen's StructureMatcher (stol 0.3, ltol 0.2) maps it onto the
+original; the RMSE is normalised by the number of guests because the host stays where it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pymatgen.analysis.structure_matcher import StructureMatcher
+from pymatgen.core import Element
+
+from model.crystals.crystal import Crystal
+from model.crystals.parquet import read_columns, read_crystals
+from model.diffusion.sampler import Denoiser, Template
+from model.potentials.interface import Potential
+from model.relaxation.relax import RelaxSettings, relax
+from search.benchmark.residuals import denoising_residuals, guests_relaxed
+
+STOL, LTOL = 0.3, 0.2
+ALL_ATOMS = RelaxSettings(cell="fixed", optimizer="lbfgs", fmax=0.1, max_steps=200)  # for ΔE of the papers' Table 1
+
+Method = Callable[["Case", Sequence[int]], tuple[list[Crystal], int]]  # (case, seeds) -> attempts, evaluations
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A known crystal and the element that is taken out of it."""
+
+    name: str
+    crystal: Crystal
+    guest: str
+
+    @property
+    def mask(self) -> np.ndarray:
+        """(n,) bool, the guests."""
+        return self.crystal.numbers == Element(self.guest).Z
+
+    @property
+    def host(self) -> Crystal:
+        """The crystal without its guests."""
+        return self.crystal.select(~self.mask)
+
+    def templates(self, seeds: Sequence[int]) -> list[Template]:
+        """One template per seed."""
+        return [Template(self.crystal, self.mask, int(seed)) for seed in seeds]
+
+    def seeds(self, count: int, seed: int) -> list[int]:
+        """Seeds of its attempts, whatever other cases there are."""
+        digest = hashlib.blake2b(f"{self.name}/{self.guest}".encode(), digest_size=7).digest()
+        rng = np.random.default_rng([seed, int.from_bytes(digest, "big")])
+        return rng.integers(2**62, size=count).tolist()
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt at a case; what was not asked for is None, as is an RMSE without a match.
+
+    Attributes:
+        matched, rmse: whether it matches the original as it came, and Å per guest.
+        relaxed_matched, relaxed_rmse: the same once the guests have relaxed in the fixed host.
+        single_point, relaxed: eV/atom before and after that.
+        steps: of that relaxation; ``converged``: whether it ended by itself.
+        residual: of the score model, see `search.benchmark.residuals.denoising_residuals`.
+    """
+
+    matched: bool
+    rmse: float | None
+    relaxed_matched: bool | None = None
+    relaxed_rmse: float | None = None
+    single_point: float | None = None
+    relaxed: float | None = None
+    steps: int | None = None
+    converged: bool | None = None
+    residual: float | None = None
+
+
+@dataclass(frozen=True)
+class Record:
+    """What became of all attempts at one case by one method; plain numbers, one line of the benchmark's file.
+
+    Attributes:
+        method, case, guest: what was tried.
+        atoms, guest_fraction: of the original.
+        new_host: whether no training crystal has this host; None where that was not asked.
+        attempts: one a seed, except where a method found fewer.
+        samples: attempts asked for.
+        original: eV/atom of the original after its guests have relaxed in the same way.
+        max_force: eV/Å, longest force on any atom of the first attempt (the papers' F_max).
+        energy_drop: eV/atom that the first attempt loses when all its atoms relax in its cell (the papers' ΔE).
+        evaluations: of the network, an attempt.
+        seconds: wall time an attempt, without ranking.
+    """
+
+    method: str
+    case: str
+    guest: str
+    atoms: int
+    guest_fraction: float
+    new_host: bool | None
+    attempts: tuple[Attempt, ...]
+    samples: int
+    original: float | None
+    max_force: float | None
+    energy_drop: float | None
+    evaluations: int
+    seconds: float
+
+
+def load_cases(path: Path, *, split: str, guest: str | None = None, limit: int | None = None) -> list[Case]:
+    """Read cases from a file with the columns of the training data, ``limit`` a guest element.
+
+    Crystals of the guest element alone have no host and are left out.
+
+    Raises:
+        ValueError: the file or a case of that kind does not exist.
+    """
+    columns = ["material_id", "split", "guest", "cell", "atomic_numbers", "frac_coords"]
+    frame = read_columns(path, columns, see="docs/training.md")
+    chosen = frame[(frame["split"] == split) & (frame["guest"].fillna("") != "")]
+    chosen = chosen[[len(np.unique(numbers)) > 1 for numbers in chosen["atomic_numbers"]]]
+    if guest is not None:
+        chosen = chosen[chosen["guest"] == guest]
+    if chosen.empty:
+        raise ValueError(f"{path} has no case of split {split!r}" + (f" with guest {guest}" if guest else ""))
+    if limit is not None:
+        chosen = chosen.groupby("guest", sort=True).sample(frac=1.0, random_state=0).groupby("guest").head(limit)
+    crystals = read_crystals(chosen)
+    return [
+        Case(str(name), crystal, str(element))
+        for name, crystal, element in zip(chosen["material_id"], crystals, chosen["guest"], strict=True)
+    ]
+
+
+def reconstruct(
+    case: Case,
+    name: str,
+    method: Method,
+    *,
+    samples: int,
+    seed: int = 0,
+    denoiser: Denoiser | None = None,
+    potential: Potential | None = None,
+    stability: bool = False,
+    new_host: bool | None = None,
+) -> Record:
+    """Try one case ``samples`` times.
+
+    Args:
+        case: what to restore.
+        name: of the method, for the record.
+        method: puts guests back.
+        samples, seed: how often, and what decides the random numbers.
+        denoiser: judges the attempts by its residual, if given.
+        potential: ranks the attempts before and after it has relaxed their guests, if given.
+        stability: relax all atoms of the first attempt as well.
+        new_host: goes into the record.
+    """
+    began = time.perf_counter()
+    made, evaluations = method(case, case.seeds(samples, seed))
+    seconds = (time.perf_counter() - began) / samples
+    errors = [match(crystal, case) for crystal in made]
+    columns = {
+        "matched": [error is not None for error in errors],
+        "rmse": errors,
+        **(_residuals(denoiser, made, case) if denoiser and made else {}),
+        **(_relaxed(potential, made, case) if potential and made else {}),
+    }
+    attempts = tuple(Attempt(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True))
+    force, drop = _stability(potential, made[0]) if potential and stability and made else (None, None)
+    return Record(
+        name,
+        case.name,
+        case.guest,
+        len(case.crystal),
+        float(case.mask.mean()),
+        new_host,
+        attempts,
+        samples,
+        _original(potential, case) if potential else None,
+        force,
+        drop,
+        evaluations,
+        seconds,
+    )
+
+
+def match(made: Crystal, case: Case) -> float | None:
+    """RMSE in Å per guest if the crystal matches the original, else None.
+
+    The papers' matcher decides. The error is measured in the cell as it is, because the matcher's reduction to
+    primitive cells averages over atoms that are up to 0.25 Å out of place.
+    """
+    original, structure = case.crystal.to_pymatgen(), made.to_pymatgen()
+    if not StructureMatcher(stol=STOL, ltol=LTOL).fit(original, structure):
+        return None
+    found = StructureMatcher(stol=STOL, ltol=LTOL, primitive_cell=False).get_rms_dist(original, structure)
+    if found is None:
+        return None
+    size, n = case.crystal.volume / len(made), len(made)
+    return float(found[0] * np.cbrt(size) * np.sqrt(n / case.mask.sum()))
+
+
+def _residuals(denoiser: Denoiser, made: Sequence[Crystal], case: Case) -> dict[str, list[float]]:
+    guests = [crystal.numbers == Element(case.guest).Z for crystal in made]
+    templates = [Template(crystal, guest, 0) for crystal, guest in zip(made, guests, strict=True)]
+    return {"residual": [float(value) for value in denoising_residuals(denoiser, templates)]}
+
+
+def _relaxed(potential: Potential, made: Sequence[Crystal], case: Case) -> dict[str, list[float | int | bool | None]]:
+    """Energies before and after the guests alone have relaxed in the fixed host, and whether it matches then."""
+    guests = [crystal.numbers == Element(case.guest).Z for crystal in made]
+    outcomes = guests_relaxed(made, guests, potential)
+    errors = [match(one.final, case) for one in outcomes]
+    return {
+        "relaxed_matched": [error is not None for error in errors],
+        "relaxed_rmse": list(errors),
+        "single_point": [_finite(one.energy_initial) for one in outcomes],
+        "relaxed": [_finite(one.energy_final) for one in outcomes],
+        "steps": [one.steps for one in outcomes],
+        "converged": [one.converged for one in outcomes],
+    }
+
+
+def _original(potential: Potential, case: Case) -> float | None:
+    return _finite(guests_relaxed([case.crystal], [case.mask], potential)[0].energy_final)
+
+
+def _stability(potential: Potential, crystal: Crystal) -> tuple[float | None, float | None]:
+    """Longest force (eV/Å) as it is, and the energy (eV/atom) that relaxing all atoms in the cell sets free."""
+    outcome = relax([crystal], potential, ALL_ATOMS)[0]
+    return _finite(outcome.max_force_initial), _finite(outcome.energy_initial - outcome.energy_final)
+
+
+def _finite(value: float) -> float | None:
+    """JSON knows no NaN."""
+    return float(value) if np.isfinite(value) else None

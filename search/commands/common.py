@@ -1,0 +1,120 @@
+"""What several commands share: the console, exit codes, types of arguments, and checks of what was typed."""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from model.potentials.chgnet.potential import CHGNetPotential
+
+console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
+
+INCOMPLETE = 1  # the command finished, but some crystals did not
+BAD_INPUT = 2
+INTERRUPTED = 130  # what shells report after Ctrl-C
+
+SHOWN = 40  # rows of a long table on the terminal; the file holds all
+FRAMES = (".extxyz", ".xyz")  # files of many crystals with their energies and forces
+
+RunArgument = Annotated[str, typer.Argument(help="Folder of a run, or its address: s3://…, gs://…")]
+ConfigArgument = Annotated[Path, typer.Argument(help="YAML file of a search")]
+CrystalFiles = Annotated[
+    list[Path], typer.Argument(help="CIF, POSCAR or extended XYZ files, with one or many crystals")
+]
+PotentialOption = Annotated[
+    Literal["chgnet-0.3.0", "chgnet-r2scan"], typer.Option(help="GGA+U (0.3.0) or r2SCAN weights")
+]
+WeightsOption = Annotated[
+    str | None, typer.Option(help="Score model: small, base or a .safetensors file; small if omitted")
+]
+FormulaOption = Annotated[str | None, typer.Option(help="Only this reduced formula")]
+FmaxOption = Annotated[float, typer.Option(help="Converged below this force and scaled stress, eV/Å")]
+MinutesOption = Annotated[float | None, typer.Option(min=0, help="Stop after this many minutes", show_default=False)]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing results")]
+DeviceOption = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute")]
+ThreadsOption = Annotated[int, typer.Option(min=1, help="CPU threads")]
+SeedOption = Annotated[int, typer.Option(min=0)]
+
+
+def use_threads(count: int = 1) -> None:
+    """Let PyTorch compute on so many CPU threads."""
+    import torch
+
+    torch.set_num_threads(count)
+
+
+def load_potential(name: str, device: str, threads: int) -> CHGNetPotential:
+    """The potential of a `PotentialOption` on a `DeviceOption`.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    import torch
+
+    from model.diffusion.checkpoint import default_device
+    from model.potentials.chgnet.potential import CHGNetPotential
+
+    use_threads(threads)
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: PyTorch finds no CUDA device; leave it out to use the CPU")
+    device = default_device() if device == "auto" else device
+    return CHGNetPotential(name.removeprefix("chgnet-"), device=device)
+
+
+def seconds_of(minutes: float | None) -> float:
+    """A `MinutesOption` in seconds; infinite if omitted."""
+    return math.inf if minutes is None else 60 * minutes
+
+
+def require_elements(option: str, symbols: Iterable[str]) -> None:
+    """Check the symbols that an option was given.
+
+    Raises:
+        ValueError: one of them is not an element.
+    """
+    from ase.data import chemical_symbols
+
+    for symbol in symbols:
+        if symbol not in chemical_symbols[1:]:  # the first is ase's X, an atom of no element
+            raise ValueError(f"{option} {symbol!r} is not an element; use symbols such as Li")
+
+
+def parse_share(option: str, text: str) -> tuple[int, int]:
+    """k and n of an option that asks for the k-th of n shares, written k/n.
+
+    Raises:
+        ValueError: it is not of this form, or k is not from 1 to n.
+    """
+    match = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", text)
+    if match is None or int(match[1]) > int(match[2]):
+        raise ValueError(f"{option} must be k/n with k from 1 to n, for example 1/4; got {text!r}")
+    return int(match[1]), int(match[2])
+
+
+def require_new(paths: Sequence[Path], overwrite: bool) -> None:
+    """Check that no file would be replaced without --overwrite.
+
+    Raises:
+        ValueError: one of the files exists.
+    """
+    existing = [path for path in paths if path.exists()]
+    if existing and not overwrite:
+        raise ValueError(f"{existing[0]} exists: choose another --out, or --overwrite to replace it")
+
+
+def number(value: float | None, form: str, missing: str = "") -> str:
+    """A number for a table, or ``missing`` for None, NaN and infinity."""
+    return missing if value is None or not math.isfinite(value) else format(value, form)
+
+
+def left_out(rows: Sequence[object]) -> str | None:
+    """The caption of a table that shows the first `SHOWN` rows; None if these are all."""
+    return f"and {len(rows) - SHOWN} more in the file" if len(rows) > SHOWN else None

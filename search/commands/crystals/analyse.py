@@ -1,0 +1,274 @@
+"""`hostguide analyse`: coordination, voids, migration paths and voltages, of one crystal or the best of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import typer
+from rich.table import Table
+
+from search.commands.common import console, number, require_elements, use_threads
+from search.storage.paths import RunPath, beside, is_run, run_path
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from model.analysis.migration import BarrierSettings
+    from model.analysis.voltage import VoltageStep
+    from model.crystals.crystal import Crystal
+    from search.studies.analyse import Ways
+    from search.studies.guest_uptake import Uptake
+
+
+def analyse(
+    source: Annotated[str, typer.Argument(help="Folder or address of a run, or a crystal file")],
+    guest: Annotated[str | None, typer.Option(help="Element whose migration paths are looked for")] = None,
+    host: Annotated[str | None, typer.Option(help="Of a run: formula of the host, for a voltage curve")] = None,
+    framework: Annotated[
+        str | None, typer.Option(help="Of a run: one of its frameworks, as it takes up the guest, empty to full")
+    ] = None,
+    against: Annotated[
+        list[Path] | None, typer.Option(help="Known phases to compare with: crystal files, or Parquet of structures")
+    ] = None,
+    barriers: Annotated[
+        bool, typer.Option("--barriers", help="Compute migration barriers with CHGNet; takes minutes")
+    ] = False,
+    single: Annotated[
+        bool, typer.Option("--single", help="Barriers of a lone guest instead of a vacancy among guests")
+    ] = False,
+    height: Annotated[float, typer.Option(help="Minimum height in Å of the supercell for a barrier")] = 8.0,
+    equal_sites: Annotated[
+        bool, typer.Option("--equal-sites", help="Include all sites that are equivalent by the host's symmetry")
+    ] = False,
+    max_length: Annotated[float, typer.Option(help="Longest hop in Å")] = 4.5,
+    top: Annotated[int, typer.Option(min=1, help="Of a run: how many of the best crystals")] = 20,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of tables and figures; <source>-analysis if omitted", file_okay=False)
+    ] = None,
+) -> None:
+    """Coordination, radial distribution functions, voids, migration paths of a guest, voltages."""
+    from model.analysis.migration import BarrierSettings
+    from search.planning.prepare import run_stability
+    from search.storage.results import load_results
+    from search.studies.analyse import known_phases
+    from search.studies.guest_uptake import guest_uptake
+
+    use_threads()
+    if max_length <= 0 or height <= 0:
+        raise ValueError(f"--max-length and --height must be positive, got {max_length} and {height}")
+    place = run_path(source)
+    require_elements("--guest", [guest] if guest is not None else [])
+    if guest is None and (barriers or equal_sites or host or framework):
+        raise ValueError("say with --guest which element moves")
+    frame = load_results(place, structures=False) if is_run(place) else None
+    if host and framework:
+        raise ValueError(f"give --host or --framework, not both: {framework} has a host")
+    if frame is None and (host or framework):
+        raise ValueError("--host and --framework, for the voltage curve, need the folder of a run")
+    folder = out or (beside(place) / "analysis" if is_run(place) else Path(f"{place.stem}-analysis"))
+    uptake = None
+    if frame is not None and guest and (host or framework):
+        uptake = guest_uptake(frame, run_stability(place), guest, host=host, framework=framework)
+    crystals = _crystals(frame, place, top)
+    elements = sorted({symbol for _, crystal in crystals for symbol in crystal.symbols})
+    known = known_phases(against or [], elements)
+    _surroundings([crystal for _, crystal in crystals], known, elements, folder)
+    if frame is None:
+        _voids(crystals[0][1], guest)
+    if guest is not None:
+        settings = BarrierSettings(min_length=height, vacancy=not single) if barriers else None
+        _ways(crystals, guest, barriers=settings, equal_sites=equal_sites, max_length=max_length, out=folder)
+    if uptake is not None and guest is not None:
+        _show_uptake(uptake, guest, folder, "" if framework is None else f"-{framework}")
+    console.print(f"Tables and figures: {folder}", soft_wrap=True)
+
+
+def _show_uptake(uptake: Uptake, guest: str, out: Path, suffix: str) -> None:
+    from search.studies.analyse import draw_voltages
+    from search.studies.guest_uptake import draw_sweep
+
+    host, sweep, steps = uptake
+    console.print(_sweep_table(sweep, guest, host))
+    sweep.to_csv(out / f"sweep{suffix}.csv", index=False)
+    draw_sweep(sweep, guest, host, out / f"sweep{suffix}.png")
+    picture = out / f"voltage{suffix}.png"
+    if not steps:
+        picture.unlink(missing_ok=True)  # from an earlier call
+        console.print(f"No voltages: fewer than two stable phases of {guest} in {host} are known.")
+        return
+    console.print(_voltage_table(steps, guest))
+    draw_voltages(steps, guest, host, picture)
+
+
+def _crystals(frame: pd.DataFrame | None, source: RunPath, top: int) -> list[tuple[str, Crystal]]:
+    """Names and crystals to look at: the one of the file, or the best of the run."""
+    from search.storage.crystal_files import read_host
+    from search.storage.ranking import rank
+    from search.storage.rows import unpack_or_raise
+
+    if frame is None:
+        assert isinstance(source, Path)
+        crystal = read_host(source)
+        return [(crystal.formula, crystal)]
+    best = rank(frame, top=top)
+    if best.empty:
+        raise ValueError(f"{source} has no relaxed candidate yet")
+    names = best["formula"] + " " + best["candidate"]
+    return [(name, _symmetric(unpack_or_raise(final))) for name, final in zip(names, best["final"], strict=True)]
+
+
+def _symmetric(crystal: Crystal) -> Crystal:
+    """The crystal moved onto its space group, so that equivalent atoms have equal surroundings."""
+    from model.symmetry.space_group import refine
+
+    refined = refine(crystal)
+    return refined.crystal if refined else crystal
+
+
+def _surroundings(found: Sequence[Crystal], known: Sequence[Crystal], elements: Sequence[str], out: Path) -> None:
+    from search.studies.analyse import coordination_table, draw_coordination, draw_radial
+
+    table = coordination_table(found, known, elements)
+    out.mkdir(parents=True, exist_ok=True)
+    table.to_csv(out / "coordination.csv", index=False)
+    draw_radial(found, known, elements, out / "radial.png")
+    draw_coordination(table, out / "coordination.png")
+    shown = Table(title=f"Coordination in {len(found)} crystals", title_justify="left")
+    known_share = f"known % ({len(known)} phases)" if known else "known %"
+    for name in ("element", "neighbours", "number", "found %", known_share):
+        shown.add_column(name, justify="left" if name in ("element", "neighbours") else "right")
+    for row in table.itertuples():
+        shares = f"{100 * row.found:.0f}", number(100 * row.known, ".0f")
+        shown.add_row(row.element, row.neighbours, str(row.coordination), *shares)
+    console.print(shown)
+
+
+def _voids(crystal: Crystal, guest: str | None) -> None:
+    from model.crystals.voids import void_sites
+    from search.studies.analyse import NARROWEST
+
+    host = crystal if guest is None else crystal.select(np.array(crystal.symbols) != guest)
+    table = Table(title=f"Voids of {host.formula} with radius > {NARROWEST} Å", title_justify="left")
+    for name in ("x", "y", "z", "radius Å"):
+        table.add_column(name, justify="right")
+    for void in void_sites(host, min_radius=NARROWEST)[:12]:
+        table.add_row(*(f"{x:.3f}" for x in void.fractional), f"{void.radius:.2f}")
+    console.print(table)
+
+
+def _ways(
+    crystals: Sequence[tuple[str, Crystal]],
+    guest: str,
+    *,
+    barriers: BarrierSettings | None,
+    equal_sites: bool,
+    max_length: float,
+    out: Path,
+) -> None:
+    import pandas as pd
+
+    from model.potentials.chgnet.potential import CHGNetPotential
+    from search.storage.cif import write_cif
+    from search.studies.analyse import draw_barriers, ways_through
+
+    potential = CHGNetPotential() if barriers else None
+    table = Table(title=f"{guest} migration paths", title_justify="left")
+    columns = ("crystal", "hop", "length Å", "times", "gate Å", *(["barrier eV"] if barriers else []), "percolates in")
+    for name in columns:
+        table.add_column(name, justify="left" if name in ("crystal", "percolates in") else "right")
+    rows: list[dict[str, object]] = []
+    profiles = {}
+    for name, crystal in crystals:
+        if set(crystal.symbols) == {guest}:
+            continue
+        ways = ways_through(
+            crystal, guest, max_length=max_length, potential=potential, settings=barriers, equal_sites=equal_sites
+        )
+        rows += _hop_rows(name, ways)
+        _add_rows(table, name, ways, every_hop=len(crystals) == 1, barriers=barriers is not None)
+        for index, found in ways.barriers.items():
+            profiles[f"{name} {index}"] = found
+            for position, image in enumerate(found.images):
+                folder = out / "hops" / f"{name.replace(' ', '_')}-{index}"
+                folder.mkdir(parents=True, exist_ok=True)
+                write_cif(image, folder / f"{position:02d}.cif")
+        for problem in ways.problems:
+            console.print(f"{name}: {problem}", soft_wrap=True)
+    pd.DataFrame(rows).to_csv(out / "hops.csv", index=False)
+    if profiles:
+        draw_barriers(profiles, out / "barriers.png")
+    console.print(table)
+
+
+def _add_rows(table: Table, name: str, ways: Ways, *, every_hop: bool, barriers: bool) -> None:
+    """Rows of one crystal: all its hops, or the shortest and those with a barrier."""
+    through = [f"{d}D with hops of {length:.2f} Å" for d, length in ways.lengths.items()] or ["no dimension"]
+    through += [f"{d}D over {cost:.2f} eV" for d, cost in ways.highest.items()]
+    for index, hop in enumerate(ways.network.hops):
+        found = ways.barriers.get(index)
+        if not (every_hop or found or index == 0):
+            continue
+        cells = [name if index == 0 else "", str(index), f"{hop.length:.2f}", str(hop.multiplicity), f"{hop.gate:.2f}"]
+        if barriers:
+            cells.append(f"{found.forward:.2f}{'' if found.converged else ' (not converged)'}" if found else "")
+        table.add_row(*cells, "; ".join(through) if index == 0 else "")
+
+
+def _hop_rows(name: str, ways: Ways) -> list[dict[str, object]]:
+    """All hops of one crystal, for hops.csv."""
+    rows = []
+    for index, hop in enumerate(ways.network.hops):
+        found = ways.barriers.get(index)
+        rows.append(
+            {
+                "crystal": name,
+                "hop": index,
+                "length": hop.length,
+                "multiplicity": hop.multiplicity,
+                "gate": hop.gate,
+                "forward": found.forward if found else None,
+                "backward": found.backward if found else None,
+                "converged": found.converged if found else None,
+            }
+        )
+    return rows
+
+
+def _sweep_table(sweep: pd.DataFrame, guest: str, host: str) -> Table:
+    table = Table(title=f"The best crystal of each content of {guest} in {host}", title_justify="left")
+    names = (
+        "x",
+        "formula",
+        "space group",
+        "E_d meV/atom",
+        f"Å³ per {host}",
+        "against x = 0 %",
+        "relaxing %",
+        "host kept",
+    )
+    for name in names:
+        table.add_column(name, justify="left" if name in ("formula", "space group", "host kept") else "right")
+    for row in sweep.itertuples():
+        table.add_row(
+            f"{row.x:.3f}",
+            row.formula,
+            row.space_group,
+            f"{1e3 * row.e_d:.1f}",
+            f"{row.volume:.1f}",
+            number(100 * row.expansion, "+.1f"),
+            number(100 * row.volume_change, "+.1f"),
+            {True: "yes", False: "no"}.get(row.host_kept, ""),
+        )
+    return table
+
+
+def _voltage_table(steps: Sequence[VoltageStep], guest: str) -> Table:
+    table = Table(title=f"Voltage against {guest}", title_justify="left")
+    for name in ("from", "to", "x", "V"):
+        table.add_column(name, justify="left" if name in ("from", "to") else "right")
+    for step in steps:
+        table.add_row(*step.phases, f"{step.start:.2f} – {step.end:.2f}", f"{step.voltage:.2f}")
+    return table

@@ -1,0 +1,271 @@
+"""`hostguide inpaint`: put guests into one host, or order its partially occupied sites; progress, table and CIFs."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import typer
+from rich.progress import Progress
+from rich.table import Table
+
+from search.commands.common import SeedOption, WeightsOption, console, use_threads
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
+    from model.generation.disorder import Disordered
+    from model.stages import Relaxer
+    from search.studies.inpaint import Filled, Region
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+def inpaint(
+    host: Annotated[Path, typer.Argument(help="Host crystal: CIF, POSCAR or anything pymatgen reads")],
+    guest: Annotated[list[str] | None, typer.Option(help="Guest element; may be given several times")] = None,
+    count: Annotated[list[int] | None, typer.Option(help="Atoms of each guest in the cell, in the same order")] = None,
+    supercell: Annotated[tuple[int, int, int], typer.Option(help="Cells along a, b and c to work in")] = (1, 1, 1),
+    region: Annotated[
+        str | None,
+        typer.Option(help="LOW:HIGH, fractions of c: the host's atoms between them are placed anew, with the guests"),
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Arrangements to try")] = 8,
+    refine: Annotated[
+        int, typer.Option(min=0, help="Rounds in which guests of the best arrangements are placed again")
+    ] = 0,
+    seed: SeedOption = 0,
+    fix_host: Annotated[
+        bool, typer.Option("--fix-host", help="Relax the guests only; host and cell stay as given")
+    ] = False,
+    weights: WeightsOption = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the CIFs; <host>-<guests> if omitted", file_okay=False)
+    ] = None,
+) -> None:
+    """Put guest atoms into one host, relax and rank by energy. Without guests: order its partially occupied sites."""
+    from search.storage.crystal_files import read_structure
+
+    use_threads()
+    guests = _guests(guest or [], count or [])
+    ordering = not guests and region is None
+    if ordering and refine:
+        raise ValueError(f"--refine {refine} places guests again: say which with --guest and --count, or --region")
+    if min(supercell) < 1:
+        raise ValueError(f"--supercell needs three numbers of at least 1, got {' '.join(map(str, supercell))}")
+    structure = read_structure(host) * list(supercell)
+    if ordering:
+        if structure.is_ordered:
+            raise ValueError(f"every site of {host} is full: say what to put in with --guest and --count")
+        folder = out or Path(f"{host.stem}-ordered")
+        filled, dropped = _order(structure, samples=samples, seed=seed, fix_host=fix_host)
+    else:
+        folder = out or Path(f"{host.stem}-{''.join(f'{element}{n}' for element, n in guests.items()) or 'region'}")
+        filled, dropped = _fill(
+            structure,
+            guests,
+            region=region,
+            rounds=refine,
+            samples=samples,
+            seed=seed,
+            fix_host=fix_host,
+            weights=weights,
+            out=folder,
+        )
+    _show(filled, dropped, folder, structure.volume)
+
+
+def _guests(elements: Sequence[str], counts: Sequence[int]) -> dict[str, int]:
+    """Element -> count, from the repeated options."""
+    if len(elements) != len(counts):
+        raise ValueError(
+            f"--guest was given {len(elements)} times and --count {len(counts)} times; each guest needs its count"
+        )
+    repeated = sorted({element for element in elements if elements.count(element) > 1})
+    if repeated:
+        raise ValueError(
+            f"--guest {', '.join(repeated)} was given more than once; give each guest once, with its count"
+        )
+    return dict(zip(elements, counts, strict=True))
+
+
+def _fill(
+    structure: Structure,
+    guests: Mapping[str, int],
+    *,
+    region: str | None,
+    rounds: int,
+    samples: int,
+    seed: int,
+    fix_host: bool,
+    weights: str | None,
+    out: Path,
+) -> tuple[list[Filled], list[str]]:
+    """The host with its guests, lowest energy first, and why other arrangements were dropped."""
+    from model.crystals.crystal import Crystal
+    from model.stages import CrystalMaker
+    from search.studies.inpaint import fill, make_templates, refine
+
+    host = Crystal.from_pymatgen(structure)
+    templates = make_templates(host, guests, samples=samples, seed=seed, region=_region(region) if region else None)
+    placed = Counter(np.array(templates[0].crystal.symbols)[templates[0].guest].tolist())
+    console.print(
+        f"{host.formula} with {len(host)} atoms; "
+        f"placing {', '.join(f'{n} {element}' for element, n in placed.items())}, {samples} times"
+        f"{f'; rounds of refinement: {rounds}' if rounds else ''}"
+    )
+    relaxer = _relaxer(fix_host)
+    maker = CrystalMaker(weights)
+    with _progress(samples * (1 + rounds)) as report:
+        filled, dropped = fill(templates, maker, relaxer, free_guests_only=fix_host, report=report)
+        for number in range(1, rounds + 1 if filled else 0):
+            _write_all(filled, out)  # if a later round is stopped, nothing found so far is lost
+            filled, more = refine(
+                filled,
+                maker,
+                relaxer,
+                samples=samples,
+                seed=(seed, number),
+                free_guests_only=fix_host,
+                report=report,
+            )
+            dropped += more
+    return filled, dropped
+
+
+def _order(structure: Structure, *, samples: int, seed: int, fix_host: bool) -> tuple[list[Filled], list[str]]:
+    """The crystal with its partially occupied sites ordered, lowest energy first, and why others were dropped."""
+    from model.generation.disorder import Disordered
+    from search.studies.inpaint import fill_sites
+
+    disordered = Disordered.from_pymatgen(structure)
+    console.print(_what_is_ordered(disordered))
+    with _progress(samples) as report:
+        return fill_sites(
+            disordered, _relaxer(fix_host), samples=samples, seed=seed, free_guests_only=fix_host, report=report
+        )
+
+
+def _region(text: str) -> Region:
+    from search.studies.inpaint import Region
+
+    try:
+        low, high = map(float, text.split(":"))
+    except ValueError:
+        raise ValueError(f"--region needs two fractions of c, for example 0.4:0.6, got {text!r}") from None
+    return Region(low, high)
+
+
+def _what_is_ordered(disordered: Disordered) -> str:
+    """What there is to order, in words.
+
+    Raises:
+        ValueError: less than half an atom of some element is in the cell.
+    """
+    from ase.data import chemical_symbols
+
+    atoms = {chemical_symbols[z]: n for z, n in disordered.counts().items()}
+    lost = [f"{n:.2f} {element}" for element, n in disordered.occupancy.items() if element not in atoms]
+    if lost:
+        raise ValueError(
+            f"the cell holds {' and '.join(lost)}, which round to none: give a larger --supercell, for example 1 1 3"
+        )
+    rounded = [
+        f"{n} {element} for {disordered.occupancy[element]:.2f}"
+        for element, n in atoms.items()
+        if abs(disordered.occupancy[element] - n) > 0.05
+    ]
+    text = (
+        f"{disordered.free.sum()} partially occupied sites; {disordered.arrangements():,} arrangements of "
+        f"{''.join(f'{element}{n}' for element, n in atoms.items())}, symmetry and overlaps aside"
+    )
+    return text + (f". Counts are rounded ({', '.join(rounded)}): a larger --supercell comes closer" if rounded else "")
+
+
+def _relaxer(fix_host: bool) -> Relaxer:
+    from model.crystals.screening import ScreenSettings
+    from model.relaxation.relax import RelaxSettings
+    from model.stages import Relaxer
+
+    return Relaxer("chgnet-0.3.0", RelaxSettings(cell="fixed" if fix_host else "full"), ScreenSettings())
+
+
+@contextmanager
+def _progress(samples: int) -> Iterator[Callable[[str, int], None]]:
+    """Bars on a terminal, lines elsewhere."""
+    if not console.is_terminal:
+        yield _lines(samples)
+        return
+    with Progress(console=console, transient=True) as bar:
+        tasks = {stage: bar.add_task(stage, total=samples) for stage in ("placed", "relaxed")}
+        yield lambda stage, n: bar.advance(tasks[stage], n)
+
+
+def _lines(samples: int) -> Callable[[str, int], None]:
+    began = last = time.monotonic()
+    done = {"placed": 0, "relaxed": 0}
+
+    def report(stage: str, n: int) -> None:
+        nonlocal last
+        done[stage] += n
+        if time.monotonic() - last < SECONDS_BETWEEN_LINES and done["relaxed"] < samples:
+            return
+        last = time.monotonic()
+        console.print(f"[{last - began:.0f} s] {done['placed']} of {samples} placed, {done['relaxed']} relaxed")
+
+    return report
+
+
+def _show(filled: list[Filled], dropped: list[str], out: Path, volume: float) -> None:
+    """Table and files; the volume is that of the host as given, in Å³."""
+    if not filled:
+        raise ValueError(
+            f"no arrangement survived screening and relaxation ({', '.join(sorted(set(dropped)))}); "
+            "try fewer guests or more --samples"
+        )
+    paths = _write_all(filled, out)
+    console.print(_table(filled, paths, volume))
+    console.print(f"CIFs of these {len(paths)} crystals: {out}", soft_wrap=True)
+    if dropped:
+        console.print(f"{len(dropped)} dropped: {', '.join(sorted(set(dropped)))}")
+
+
+def _write_all(filled: list[Filled], out: Path) -> list[Path]:
+    """CIFs of all; those of an earlier call are removed."""
+    for old in out.glob("[0-9]*_*_+*meV.cif"):
+        old.unlink()
+    return [_write(one, position, filled[0], out) for position, one in enumerate(filled, start=1)]
+
+
+def _write(one: Filled, position: int, best: Filled, out: Path) -> Path:
+    from pymatgen.io.cif import CifWriter
+
+    out.mkdir(parents=True, exist_ok=True)
+    above = 1e3 * (one.relaxation.energy_final - best.relaxation.energy_final)
+    group = one.space_group.replace("/", "_")
+    path = out / f"{position:02d}_{one.crystal.formula}_{group}_{above:+.0f}meV.cif"
+    CifWriter(one.crystal.to_pymatgen()).write_file(path)  # every atom where it is, no symmetry imposed
+    return path
+
+
+def _table(filled: list[Filled], paths: list[Path], volume: float) -> Table:
+    best = filled[0].relaxation.energy_final
+    table = Table("#", "E eV/atom", "above best meV/atom", "space group", "max force eV/Å", "volume change %", "file")
+    for position, (one, path) in enumerate(zip(filled, paths, strict=True), start=1):
+        energy = one.relaxation.energy_final
+        change = 100 * (one.crystal.volume / volume - 1)
+        table.add_row(
+            str(position),
+            f"{energy:.4f}",
+            f"{1e3 * (energy - best):.1f}",
+            one.space_group,
+            f"{one.relaxation.max_force:.3f}",
+            f"{change:+.1f}",
+            path.name,
+        )
+    return table

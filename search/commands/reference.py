@@ -1,0 +1,128 @@
+"""`hostguide reference`: the competing phases that decomposition energies are measured against."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.progress import Progress
+
+from search.commands.common import (
+    FmaxOption,
+    MinutesOption,
+    PotentialOption,
+    console,
+    parse_share,
+    seconds_of,
+    use_threads,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LINES = 20  # between the start and the end, where there is no terminal
+
+app = typer.Typer(help="The competing phases that decomposition energies are measured against.", no_args_is_help=True)
+
+
+@app.command("show")
+def show(system: Annotated[str, typer.Argument(help="Chemical system, for example Li-Si")]) -> None:
+    """List the phases of a system in the packaged reference, stable ones first."""
+    from search.reporting.tables import reference_table
+
+    console.print(reference_table(system))
+
+
+@app.command("build")
+def build(
+    energies: Annotated[
+        Path, typer.Argument(help="Parquet of phases: material_id, formula, n_atoms, energy_per_atom, e_above_hull")
+    ],
+    out: Annotated[Path, typer.Argument(help="Reference table to write (.parquet)")],
+    structures: Annotated[Path | None, typer.Option(help="Parquet of structures, for volumes")] = None,
+    relaxed: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Parquet of relaxed energies (material_id, energy_per_atom) that replace single points; "
+            "may be given several times, earlier files take precedence"
+        ),
+    ] = None,
+    potential: Annotated[str, typer.Option(help="What computed the energies")] = "CHGNet 0.3.0",
+    name: Annotated[str, typer.Option(help="Name of the table, stored with every result")] = "own phases",
+    source: Annotated[
+        str, typer.Option(help="Who is to be credited for the phases, and their licence; stored in the table")
+    ] = "own phases",
+    version: Annotated[str, typer.Option(help="Version of the phases' database; stored in the table")] = "unknown",
+) -> None:
+    """Build a reference table for hulls from phases with energies."""
+    from model.thermodynamics.reference import build_reference_table, load_table
+
+    build_reference_table(
+        energies,
+        out,
+        structures_parquet=structures,
+        relaxed_parquet=relaxed or (),
+        potential=potential,
+        name=name,
+        source=source,
+        version=version,
+    )
+    console.print(f"{len(load_table(out))} phases in {out} ({out.stat().st_size / 1e6:.1f} MB)")
+
+
+@app.command("relax")
+def relax(
+    structures: Annotated[Path, typer.Option(help="Parquet of phases with structures, see docs/reference.md")],
+    out: Annotated[Path, typer.Option(help="Folder of the results; an existing one is continued", file_okay=False)],
+    within: Annotated[float, typer.Option(min=0, help="Maximum energy above hull, eV/atom")] = 0.02,
+    first: Annotated[str, typer.Option(help="Chemical systems to begin with, for example Li-Si,Zn-P-S")] = "",
+    max_atoms: Annotated[int, typer.Option(min=1, help="Leave out larger cells")] = 250,
+    potential: PotentialOption = "chgnet-0.3.0",
+    fmax: FmaxOption = 0.05,
+    share: Annotated[str, typer.Option(help="k/n: do the k-th of n shares, one process each")] = "1/1",
+    minutes: MinutesOption = None,
+    known: Annotated[
+        Path | None, typer.Option(help="Parquet of relaxed energies, whose phases are left out", show_default=False)
+    ] = None,
+) -> None:
+    """Relax all phases near the hull, in parts. Stop at any time; rerun the same command to resume."""
+    from model.potentials.chgnet.potential import CHGNetPotential
+    from model.thermodynamics.reference_relaxation import PhaseSettings, choose, relax_phases
+
+    use_threads()
+    part = parse_share("--share", share)
+    if fmax <= 0:
+        raise ValueError(f"--fmax must be above 0, got {fmax}")
+    relaxation = PhaseSettings().relaxation.model_copy(update={"fmax": fmax})
+    settings = PhaseSettings(within=within, max_atoms=max_atoms, relaxation=relaxation)
+    systems = [system for system in first.split(",") if system.strip()]
+    phases = choose(structures, settings, first=systems, known=known)
+    console.print(f"{len(phases)} phases of up to {phases['n_atoms'].max()} atoms within {within} eV/atom of the hull")
+    model = CHGNetPotential(potential.removeprefix("chgnet-"))
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("relaxed", total=None)
+        said = -1
+
+        def report(done: int, total: int) -> None:
+            nonlocal said
+            bar.update(task, completed=done, total=total)
+            if not console.is_terminal and done * LINES // max(total, 1) > said:
+                said = done * LINES // max(total, 1)
+                console.print(f"{done} of {total}")
+
+        stored = relax_phases(phases, out, model, settings, share=part, max_seconds=seconds_of(minutes), report=report)
+    _summarise(stored, out)
+
+
+def _summarise(stored: pd.DataFrame, out: Path) -> None:
+    from model.thermodynamics.reference_relaxation import MERGED
+
+    converged = stored[stored["reason"] == "converged"]
+    console.print(f"{len(stored)} phases are in {out}; {len(converged)} converged", soft_wrap=True)
+    if len(converged):
+        gain = 1e3 * (converged["energy_single_point"] - converged["energy_per_atom"])
+        console.print(
+            f"relaxing lowered their energy by {gain.mean():.1f} meV/atom on average, {gain.max():.1f} at most"
+        )
+    console.print(f"For `hostguide reference build --relaxed`: {out / MERGED}", soft_wrap=True)

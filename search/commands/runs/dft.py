@@ -1,0 +1,180 @@
+"""`hostguide dft`: VASP inputs of the best crystals, and the results of the calculations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from search.commands.common import console, number
+from search.storage.paths import RunPath, is_run, run_path
+
+if TYPE_CHECKING:
+    from model.thermodynamics.reference import Reference
+    from search.dft.results import Calculation
+
+app = typer.Typer(help="Write VASP inputs of the best crystals, and read the results back.", no_args_is_help=True)
+
+
+@app.command("write")
+def write(
+    source: Annotated[list[str], typer.Argument(help="Folder or address of a run, or crystal files")],
+    out: Annotated[Path, typer.Option(help="Folder of the inputs", file_okay=False)],
+    kind: Annotated[str, typer.Option("--set", help="mp-gga (GGA/GGA+U) or mp-r2scan")] = "mp-gga",
+    static: Annotated[bool, typer.Option("--static", help="Single points instead of relaxations")] = False,
+    top: Annotated[int, typer.Option(min=1, help="Of a run: maximum number of crystals")] = 5,
+    formula: Annotated[str | None, typer.Option(help="Of a run: only this reduced formula")] = None,
+    e_d_below: Annotated[float | None, typer.Option(help="Of a run: only E_d below this, eV/atom")] = None,
+    candidate: Annotated[list[str] | None, typer.Option(help="Of a run: these candidates instead")] = None,
+    potcars: Annotated[str | None, typer.Option(help="POTCAR release as pymatgen names it, e.g. PBE_54")] = None,
+) -> None:
+    """Write VASP inputs as the Materials Project makes them."""
+    from search.dft.inputs import MANIFEST, has_potcars, job_of_file, jobs_of_run, write_inputs
+
+    if kind not in ("mp-gga", "mp-r2scan"):
+        raise ValueError(f"--set must be mp-gga or mp-r2scan, got {kind!r}")
+    jobs = []
+    for path in map(run_path, source):
+        if is_run(path):
+            jobs += jobs_of_run(path, top=top, formula=formula, e_d_below=e_d_below, candidates=candidate or ())
+        else:
+            assert isinstance(path, Path)
+            jobs.append(job_of_file(path))
+    warned = write_inputs(jobs, out, kind=kind, static=static, potcars=potcars)  # type: ignore[arg-type]
+    for job in jobs:
+        console.print(str(out / job.name), soft_wrap=True)
+    folders = f"{len(jobs)} folder{'s' if len(jobs) > 1 else ''}"
+    console.print(f"{folders} of VASP inputs, listed in {out / MANIFEST}", soft_wrap=True)
+    for text in warned:
+        console.print(f"pymatgen: {text}", soft_wrap=True)
+    if not has_potcars():
+        console.print(
+            "There is no POTCAR: set PMG_VASP_PSP_DIR to the folder of your licensed VASP pseudopotentials and run "
+            "this again (https://pymatgen.org/installation.html#potcar-setup), or concatenate "
+            "those that POTCAR.spec names.",
+            soft_wrap=True,
+        )
+
+
+@app.command("read")
+def read(
+    folders: Annotated[list[Path], typer.Argument(help="Folders with vasprun.xml or vasprun.xml.gz, or their parents")],
+    run: Annotated[str, typer.Option(help="Folder or address of the run that the candidates come from")],
+    reference: Annotated[
+        str, typer.Option(help="Competing phases: own (those among the calculations), mp, packaged, or a file")
+    ] = "own",
+    reference_potential: Annotated[
+        str | None,
+        typer.Option(help="For a JSON file: what computed it, `MP2020-corrected PBE` or r2SCAN"),
+    ] = None,
+) -> None:
+    """Read finished calculations, correct and judge them, and store them beside the run's own results."""
+    from search.dft.results import FILE, find_vaspruns, read_calculation, take_in
+    from search.storage.results import load_results
+
+    place = run_path(run)
+    load_results(place, structures=False)  # a folder that is no run is refused before the files are read
+    calculations = []
+    for path in find_vaspruns(folders):
+        try:
+            calculations.append(read_calculation(path))
+        except ValueError as error:
+            console.print(f"Skipped: {error}", soft_wrap=True)
+    if not calculations:
+        raise ValueError("no finished calculation was found")
+    phases = _reference(reference, reference_potential, calculations)
+    rows = take_in(place, calculations, phases)
+    console.print(_table(rows), soft_wrap=True)
+    for line in _explanations(place, calculations, phases):
+        console.print(line, soft_wrap=True)
+    console.print(f"{len(rows)} calculations are stored in {place / FILE}", soft_wrap=True)
+
+
+def _reference(name: str, potential: str | None, calculations: Sequence[Calculation]) -> Reference | None:
+    """The competing phases that the user asked for; None for those among the calculations."""
+    from model.thermodynamics.reference import load_entries, load_materials_project, load_table, packaged_reference
+
+    families = sorted({one.family for one in calculations})
+    if name == "own":
+        return None
+    if name == "packaged":
+        return packaged_reference()
+    if name == "mp":
+        if len(families) > 1:
+            raise ValueError(f"these calculations are of {' and '.join(families)}: read one kind at a time")
+        elements = {symbol for one in calculations for symbol in one.crystal.symbols}
+        return load_materials_project(elements, potential=families[0])
+    if not Path(name).is_file():
+        raise ValueError(f"--reference must be own, mp, packaged or a file, and {name!r} does not exist")
+    if Path(name).suffix == ".parquet":
+        return load_table(name)
+    if potential is None:
+        raise ValueError(
+            f"say with --reference-potential what computed the entries of {name}, for example 'MP2020-corrected PBE' "
+            "(with the corrections stored in the entries) or r2SCAN"
+        )
+    return load_entries(name, potential=potential)
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> Table:
+    table = Table(title="DFT calculations", title_justify="left")
+    for name in (
+        "calculation",
+        "formula",
+        "space group",
+        "functional",
+        "E eV/atom",
+        "correction",
+        "E_d DFT meV/atom",
+        "E_d CHGNet",
+        "gap",
+        "volume change %",
+        "same structure",
+    ):
+        left = name in ("calculation", "formula", "space group", "functional", "same structure")
+        table.add_column(name, justify="left" if left else "right", overflow="fold")
+    for row in sorted(rows, key=lambda row: (row.get("e_d") is None, row.get("e_d"))):
+        table.add_row(
+            row["candidate"] or Path(row["calculation"]).parent.name,
+            row["formula"],
+            row["space_group"],
+            row["functional"] + ("" if row["converged"] else " (unconverged)"),
+            number(row["energy"], ".4f"),
+            number(sum(value for _, value in row["corrections"]), ".4f"),
+            _scaled(row.get("e_d"), 1e3),
+            _scaled(row.get("e_d_potential"), 1e3),
+            _scaled(row.get("gap"), 1e3),
+            _scaled(row.get("volume_change"), 100),
+            {True: "yes", False: "no", None: ""}[row.get("same_structure")],
+        )
+    return table
+
+
+def _scaled(value: float | None, scale: float) -> str:
+    return number(None if value is None else scale * value, ".1f")
+
+
+def _explanations(run: RunPath, calculations: Sequence[Calculation], reference: Reference | None) -> list[str]:
+    """Why some calculations have no E_d, and how far to trust the others."""
+    from search.dft.results import own_reference, stored_calculations, why_not
+
+    everything = stored_calculations(run)
+    lines = []
+    for one in calculations:
+        reason = why_not(one, reference or own_reference(everything, one.family))
+        if reason:
+            lines.append(f"No E_d for {one.candidate or Path(one.calculation).parent.name}: {reason}")
+    if lines and reference is None:
+        lines.append(
+            "Calculate the competing phases with the same set too (`hostguide dft write PHASES.cif`), "
+            "or name a hull of DFT energies with --reference."
+        )
+    if reference is not None and reference.potential.startswith("CHGNet"):
+        lines.append(
+            "The packaged hull holds CHGNet energies: E_d and gap carry CHGNet's own error of about 30 meV/atom. "
+            "Give a hull of DFT energies with --reference before you trust a difference of that size."
+        )
+    return lines

@@ -1,0 +1,26 @@
+"""`hostguide plot`: the figures of a run for a paper."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from search.commands.common import RunArgument, console
+from search.storage.paths import beside, run_path
+
+
+def plot(
+    run: RunArgument,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the figures; RUN/plots if omitted", file_okay=False)
+    ] = None,
+    kind: Annotated[str, typer.Option("--format", help="png, svg or pdf")] = "png",
+) -> None:
+    """Draw hull, progress, symmetry, changes on relaxation and the best crystal, each one journal column wide."""
+    from search.reporting.plots import plot_run
+
+    place = run_path(run)
+    for path in plot_run(place, out or beside(place) / "plots", kind):  # type: ignore[arg-type]
+        console.print(str(path), soft_wrap=True)

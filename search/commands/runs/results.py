@@ -1,0 +1,63 @@
+"""`hostguide results`: the best crystals of a run as a table and as CIF files."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from search.commands.common import FormulaOption, RunArgument, console
+from search.storage.paths import RunPath, beside, run_path
+
+
+def results(
+    run: RunArgument,
+    top: Annotated[int, typer.Option(min=1, help="How many crystals to show")] = 20,
+    formula: FormulaOption = None,
+    role: Annotated[
+        Literal["new", "from_host"] | None, typer.Option(help="Only new crystals, or only those from hosts")
+    ] = None,
+    all_candidates: Annotated[
+        bool, typer.Option("--all", help="Show every candidate, also duplicates of the same crystal")
+    ] = False,
+    cif: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the CIFs; if omitted RUN/best, or NAME/best here for a run in an object store",
+            file_okay=False,
+        ),
+    ] = None,
+) -> None:
+    """Show the best crystals of a run and write them as CIF files."""
+    place = run_path(run)
+    folder = cif or beside(place) / "best"
+    show_best(place, cif=folder, top=top, formula=formula, role=role, distinct=not all_candidates)
+
+
+def show_best(
+    run: RunPath,
+    *,
+    cif: Path | None,
+    top: int,
+    formula: str | None = None,
+    role: str | None = None,
+    distinct: bool = True,
+) -> None:
+    """Print the best crystals of a run; write them to the folder ``cif``, or say how to get them."""
+    from search.reporting.tables import results_table
+    from search.storage.cif import write_cifs
+    from search.storage.ranking import rank
+    from search.storage.results import load_results
+
+    best = rank(load_results(run), top=top, formula=formula, role=role, distinct=distinct)
+    if best.empty:
+        console.print("No relaxed crystal matches.")
+        return
+    console.print(results_table(best))
+    if cif is None:
+        console.print(f"CIFs of these crystals: hostguide results {shlex.quote(str(run))}", soft_wrap=True)
+        return
+    write_cifs(best, cif)
+    console.print(f"CIFs of these {len(best)} crystals: {cif}", soft_wrap=True)

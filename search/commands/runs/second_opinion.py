@@ -1,0 +1,61 @@
+"""`hostguide second-opinion`: the best crystals of a run, judged again with CHGNet's r2SCAN model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from search.commands.common import RunArgument, console, use_threads
+from search.storage.paths import run_path
+
+
+def second_opinion(
+    run: RunArgument,
+    top: Annotated[int, typer.Option(min=1, help="How many crystals to judge again")] = 20,
+    structures: Annotated[
+        Path | None,
+        typer.Option(help="Parquet of structures to compute competing phases from; the packaged table if omitted"),
+    ] = None,
+    tolerance: Annotated[float, typer.Option(help="Difference in eV/atom beyond which the potentials disagree")] = 0.03,
+) -> None:
+    """Judge the best crystals of a run again, with CHGNet's r2SCAN model."""
+    from search.studies.second_opinion import FILE, take_second_opinion
+
+    use_threads()
+    if tolerance <= 0:
+        raise ValueError(f"--tolerance must be positive, got {tolerance}")
+    if structures is not None and not structures.is_file():
+        raise ValueError(f"{structures} does not exist")
+    place = run_path(run)
+    rows = take_second_opinion(place, top=top, structures=structures, tolerance=tolerance)
+    console.print(_table(rows))
+    disagree = sum(row["disagrees"] for row in rows)
+    console.print(f"{disagree} of {len(rows)} differ by more than {1e3 * tolerance:.0f} meV/atom.")
+    if rows[0]["missing"]:
+        console.print(
+            f"No r2SCAN energy is known for {', '.join(rows[0]['missing'])}: left out of both hulls, so E_d may be too "
+            "low. Both columns use the same phases and can be compared.",
+            soft_wrap=True,
+        )
+    console.print(f"Stored in {place / FILE}", soft_wrap=True)
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> Table:
+    table = Table(title="Decomposition energies, meV/atom", title_justify="left")
+    for name in ("formula", "space group", "CHGNet 0.3.0", "CHGNet r2SCAN", "difference", "", "candidate"):
+        table.add_column(name, justify="right" if name[:3] in ("CHG", "dif") else "left")
+    for row in rows:
+        table.add_row(
+            row["formula"],
+            row["space_group"] if isinstance(row["space_group"], str) else "",
+            f"{1e3 * row['e_d_first']:.1f}",
+            f"{1e3 * row['e_d']:.1f}",
+            f"{1e3 * row['difference']:+.1f}",
+            "disagrees" if row["disagrees"] else "",
+            row["candidate"],
+        )
+    return table

@@ -1,0 +1,53 @@
+"""`hostguide search`: run a search, show its progress, and list the best crystals at the end."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from search.commands.common import INTERRUPTED, console
+from search.commands.runs.results import show_best
+from search.storage.paths import require_lasting, run_path
+
+
+def search(
+    config: Annotated[Path, typer.Argument(help="YAML file of the search, for example configs/li-si.yaml")],
+    run: Annotated[
+        str | None,
+        typer.Option(help="Folder or address of the run; runs/<name> if omitted. An existing run is resumed."),
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster to use: auto, or ray://…; this machine if omitted")
+    ] = None,
+) -> None:
+    """Search a chemical system. Rerun the same command to resume a search that was stopped or killed."""
+    from search.config import load_config
+    from search.planning.prepare import load_reference
+    from search.running.driver import run_search
+    from search.running.progress import shown
+    from search.running.statistics import summary_lines
+
+    settings = load_config(config)
+    if address is not None:
+        settings = settings.model_copy(update={"resources": settings.resources.model_copy(update={"address": address})})
+    folder = run_path(run or Path("runs") / settings.name)
+    require_lasting(folder)
+    console.print(f"Searching {'-'.join(settings.compositions.elements)}; results go to {folder}")
+    with shown(console, folder) as report:
+        outcome = run_search(settings, folder, load_reference(settings), report=report)
+    for line in summary_lines(outcome.summary):
+        console.print(line, soft_wrap=True)
+    if not outcome.finished:
+        console.print(
+            f"Stopped; {outcome.candidates} candidates are stored. "
+            f"Resume with: hostguide search {config} --run {shlex.quote(str(folder))}",
+            soft_wrap=True,
+        )
+        raise typer.Exit(INTERRUPTED)
+    if outcome.reason:
+        console.print(f"Stopped early: {outcome.reason}.")
+    console.print(f"Finished: {outcome.candidates} candidates in {outcome.seconds / 60:.1f} minutes.")
+    show_best(folder, top=15, cif=folder / "best" if isinstance(folder, Path) else None)

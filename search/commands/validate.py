@@ -1,0 +1,162 @@
+"""`hostguide validate`: what a search will do and roughly how long it takes, without doing it."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from search.commands.common import ConfigArgument, console, use_threads
+
+if TYPE_CHECKING:
+    from model.crystals.composition import CellFormula
+    from model.crystals.crystal import Crystal
+    from model.diffusion.sampler import SamplerSettings, Template
+    from model.thermodynamics.reference import Reference
+    from search.config import SearchConfig
+    from search.planning.tasks import Task
+
+TYPICAL_STEPS = 60  # of a relaxation; an assumption on the safe side, L-BFGS in Li-Si needs about 15
+
+
+def validate(config: ConfigArgument) -> None:
+    """Say what a search will do and roughly how long it takes, without doing it."""
+    from search.config import load_config
+
+    for line in describe(load_config(config)):
+        console.print(line)
+
+
+def describe(config: SearchConfig) -> Iterator[str]:
+    """Lines for a person: compositions, cells, numbers, reference, estimated time. Raises what a search would raise."""
+    from model.generators.interface import Role
+    from model.generators.registry import GENERATORS
+    from search.planning.prepare import load_reference, volume_estimate
+
+    cells = config.compositions.expand()
+    reference = load_reference(config)
+    yield f"{config.name}: {'-'.join(config.compositions.elements)}, seed {config.seed}"
+    counts = [cell.n_atoms for cell in cells]
+    yield f"{len(cells)} cells of {min(counts)} to {max(counts)} atoms:"
+    for formula, group in _by_formula(cells).items():
+        volume = volume_estimate(config, reference, group[0])
+        sizes = ", ".join(str(cell.n_atoms) for cell in group)
+        yield f"  {formula:<12} V0 {volume:5.1f} Å³/atom, cells of {sizes} atoms"
+    low, high = config.lattices.ranges.ratio
+    yield f"lattices: {' '.join(config.lattices.bravais)}, ratios {low:g} to {high:g}"
+    yield from _generators(config, cells)
+    automatic = "chosen automatically (largest spread of local environments)"
+    yield f"guests: {', '.join(config.frameworks.guests or ()) or automatic}"
+    yield from _describe_reference(config, reference)
+    yield f"{_rounds(config)}: at most {config.candidates} candidates"
+    for name, row in GENERATORS.items():
+        if row.is_tunable and name in config.generators:
+            sampler: Any = config.sampling[name]
+            calls = evaluations(sampler, inpainting=row.role == Role.FROM_HOST)
+            yield f"{name}: {sampler.kind}, {calls} network evaluations per batch"
+    minutes = _estimate(config, reference) / 60
+    yield f"estimated time on one core: {minutes:.0f} minutes (measured just now; relaxations vary)"
+    limits = [f"{name} {value:g}" for name, value in config.policy.stop if value is not None]
+    if limits:
+        yield f"stops early at policy.stop: {', '.join(limits)}"
+
+
+def _rounds(config: SearchConfig) -> str:
+    policy, new, others = config.policy, config.policy.new_per_round, config.policy.from_host_per_round
+    if not config.candidates_from_host:
+        return f"{policy.rounds} rounds of {new} new crystals"
+    if policy.feedback:  # the policy decides how many of them are new
+        return f"{policy.rounds} rounds of up to {new + others} candidates"
+    return f"{policy.rounds} rounds of {new} new crystals and up to {others} made from hosts and crystals"
+
+
+def _generators(config: SearchConfig, cells: Sequence[CellFormula]) -> Iterator[str]:
+    from model.generators.interface import Start
+    from model.generators.registry import GENERATORS
+
+    yield f"generators: {', '.join(config.generators)}"
+    for name in config.generators:
+        row = GENERATORS[name]
+        if row.has_options and row.start == Start.NOTHING:
+            known = [len(row.options(cell)) for cell in cells]
+            covered = np.count_nonzero(known)
+            yield f"  {name}: {sum(known)} different crystals, for {covered} of {len(cells)} cells"
+
+
+def _describe_reference(config: SearchConfig, reference: Reference) -> Iterator[str]:
+    from model.thermodynamics.stability import Stability
+    from search.planning.prepare import describe_reference
+
+    stability = Stability(reference, config.compositions.elements)
+    stable = sorted({entry.composition.reduced_formula for entry in stability.diagram.stable_entries})
+    yield f"reference: {describe_reference(reference)}"
+    yield f"  {len(reference)} phases, on the hull: {', '.join(stable)}"
+
+
+def _by_formula(cells: Sequence[CellFormula]) -> dict[str, list[CellFormula]]:
+    groups: dict[str, list[CellFormula]] = defaultdict(list)
+    for cell in cells:
+        groups[cell.reduced].append(cell)
+    return groups
+
+
+def evaluations(settings: SamplerSettings, *, inpainting: bool) -> int:
+    """Network evaluations that a sampler spends on one batch."""
+    from model.diffusion.sampler import AncestralSettings, HeunSettings, jump_schedule
+
+    if isinstance(settings, AncestralSettings):
+        return settings.steps
+    if isinstance(settings, HeunSettings):
+        return 2 * settings.steps - 1
+    moves = jump_schedule(settings.steps, jump=settings.jump, resamples=settings.resamples if inpainting else 1)
+    return sum(1 + (settings.correctors if low > 0 else 0) for high, low in moves if low < high)
+
+
+def _estimate(config: SearchConfig, reference: Reference) -> float:
+    """Seconds on one core, from one evaluation of each network on a batch of the first round."""
+    from search.planning.campaign import Campaign
+    from search.planning.prepare import volume_estimate
+    from search.planning.round_plan import plan_round
+
+    use_threads()
+    campaign = Campaign(config, lambda cell: volume_estimate(config, reference, cell))
+    task = plan_round(campaign, 0, campaign.history())[0]
+    network, potential = _seconds_per_evaluation(config, task)
+    policy = config.policy
+    new = policy.rounds * policy.new_per_round / policy.batch
+    filled = config.candidates_from_host / policy.batch
+    diffusion, inpainting = (cast("SamplerSettings", config.sampling[name]) for name in ("diffusion", "inpainting"))
+    sampling = new * evaluations(diffusion, inpainting=False) + filled * evaluations(inpainting, inpainting=True)
+    return sampling * network + (new + filled) * min(TYPICAL_STEPS, config.relaxation.max_steps) * potential
+
+
+def _seconds_per_evaluation(config: SearchConfig, task: Task) -> tuple[float, float]:
+    import torch
+
+    from model.crystals.batch import Batch
+    from model.potentials.chgnet.potential import CHGNetPotential
+    from model.stages import CrystalMaker
+
+    rng = np.random.default_rng(0)
+    crystals = [_scattered(template, rng) for template in task.templates]
+    network = CrystalMaker(config.models.weights, "cpu").network
+    batch = Batch.from_crystals(crystals)
+    sigma, guest = torch.full((len(batch),), 0.5), torch.ones(len(batch.numbers), dtype=torch.bool)
+    potential = CHGNetPotential(config.models.potential.removeprefix("chgnet-"))
+    with torch.no_grad():
+        first = _timed(lambda: network(batch, sigma, guest))
+    return first, _timed(lambda: potential.evaluate(crystals))
+
+
+def _scattered(template: Template, rng: np.random.Generator) -> Crystal:
+    return template.crystal.replace(fractional=rng.random((len(template.crystal), 3)))
+
+
+def _timed(call: Callable[[], object]) -> float:
+    call()
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began

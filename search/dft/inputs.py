@@ -1,0 +1,189 @@
+"""Crystals of a run, or of files, as VASP inputs that match the Materials Project's calculations."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+from pymatgen.core import SETTINGS
+from pymatgen.io.vasp.sets import MPRelaxSet, MPScanRelaxSet, MPScanStaticSet, MPStaticSet, VaspInputSet
+
+from model.crystals.crystal import Crystal
+from model.symmetry.space_group import refine
+from search.storage.cif import crystal_name
+from search.storage.crystal_files import read_host
+from search.storage.paths import RunPath
+from search.storage.ranking import rank
+from search.storage.results import load_results
+from search.storage.rows import unpack_or_raise
+
+SetName = Literal["mp-gga", "mp-r2scan"]
+SETS: dict[tuple[str, bool], type[VaspInputSet]] = {
+    ("mp-gga", False): MPRelaxSet,
+    ("mp-gga", True): MPStaticSet,
+    ("mp-r2scan", False): MPScanRelaxSet,
+    ("mp-r2scan", True): MPScanStaticSet,
+}
+LINK = "hostguide.json"  # in every folder: which candidate this is
+MANIFEST = "manifest.csv"  # of all folders
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One crystal to be calculated.
+
+    Attributes:
+        name: of its folder: formula, space group, and E_d and candidate where it has them.
+        crystal: the primitive cell, moved onto its space group where it has one at the paper's tolerance.
+        about: what links a calculation to its candidate, as JSON can hold it.
+    """
+
+    name: str
+    crystal: Crystal
+    about: dict[str, Any]
+
+
+def jobs_of_run(
+    run: RunPath,
+    *,
+    top: int,
+    formula: str | None = None,
+    e_d_below: float | None = None,
+    candidates: Sequence[str] = (),
+) -> list[Job]:
+    """The crystals of lowest E_d of a run, each once, or those that are named.
+
+    Args:
+        run: its folder.
+        top: at most so many.
+        formula: only this reduced formula.
+        e_d_below: eV/atom, only those below.
+        candidates: names; the other choices are ignored where there are any.
+
+    Raises:
+        ValueError: no such candidate, or nothing matches.
+    """
+    frame = load_results(run, structures=False)
+    if candidates:
+        frame = _named(frame, candidates)
+    else:
+        frame = frame if e_d_below is None else frame[frame["e_d"] < e_d_below]
+        frame = rank(frame, top=top, formula=formula)
+    if frame.empty:
+        raise ValueError(f"no relaxed crystal of {run} matches; see `hostguide results {run}`")
+    return [_job_of_row(row, run) for row in frame.to_dict("records")]
+
+
+def job_of_file(path: Path) -> Job:
+    """A crystal of any file that pymatgen reads, for example a competing phase or a CONTCAR.
+
+    Beside the CONTCAR of a folder that `write_inputs` made, its link to the candidate is kept.
+    """
+    link = path.with_name(LINK)
+    about = json.loads(link.read_text()) if link.is_file() else {"candidate": "", "source": str(path)}
+    crystal, group = _standard(read_host(path))
+    name = path.parent.name if link.is_file() else f"{crystal.formula}_{group.replace('/', '_')}_{path.stem}"
+    return Job(name, crystal, {**about, "space_group": group})
+
+
+def write_inputs(
+    jobs: Sequence[Job], out: Path, *, kind: SetName, static: bool = False, potcars: str | None = None
+) -> list[str]:
+    """Write one folder of VASP inputs a job, and a manifest of all.
+
+    Without the user's POTCARs a POTCAR.spec is written, which names the file that each element needs.
+
+    Args:
+        jobs: what is to be calculated.
+        out: folder of the folders.
+        kind: ``mp-gga`` (GGA, and GGA+U where the Materials Project has U) or ``mp-r2scan``.
+        static: a single point instead of a relaxation.
+        potcars: pymatgen's name of the POTCAR release, for example PBE_54; that of the set when left out.
+
+    Returns:
+        what pymatgen warned of, each once.
+
+    Raises:
+        ValueError: two jobs of one name, a POTCAR is missing, or a folder holds inputs of another crystal.
+    """
+    repeated = sorted({job.name for job in jobs if [other.name for other in jobs].count(job.name) > 1})
+    if repeated:
+        raise ValueError(f"two crystals would go to the folder {', '.join(repeated)}: give their files different names")
+    for job in jobs:
+        _check_free(out / job.name, job)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        sets = [_input_set(job, kind, static, potcars) for job in jobs]
+    for job, inputs in zip(jobs, sets, strict=True):
+        inputs.write_input(out / job.name)
+        about = job.about | {"set": kind, "static": static, "identity": job.crystal.identity}
+        (out / job.name / LINK).write_text(json.dumps(about, indent=2) + "\n")
+    rows = [{"folder": job.name, "formula": job.crystal.formula, **job.about, "set": kind} for job in jobs]
+    pd.DataFrame(rows).to_csv(out / MANIFEST, index=False)
+    return sorted({str(one.message).split("\n")[0] for one in caught if issubclass(one.category, UserWarning)})
+
+
+def has_potcars() -> bool:
+    """Whether pymatgen knows where the user's POTCARs are."""
+    return bool(_potcar_folder())
+
+
+def _potcar_folder() -> str | None:
+    return os.environ.get("PMG_VASP_PSP_DIR") or SETTINGS.get("PMG_VASP_PSP_DIR")
+
+
+def _input_set(job: Job, kind: SetName, static: bool, potcars: str | None) -> Any:
+    options: dict[str, Any] = {} if potcars is None else {"user_potcar_functional": potcars}
+    generator = SETS[kind, static](job.crystal.to_pymatgen(), **options)
+    folder = _potcar_folder()
+    if folder:
+        SETTINGS["PMG_VASP_PSP_DIR"] = folder  # pymatgen reads the environment only when it is imported
+    try:
+        return generator.get_input_set(potcar_spec=not folder)
+    except OSError as error:
+        raise ValueError(
+            f"{folder} (PMG_VASP_PSP_DIR) lacks a POTCAR of {job.crystal.formula} for the set {kind}: "
+            f"{' '.join(str(error).split())}. "
+            "Put it there, choose another release with --potcars, or unset PMG_VASP_PSP_DIR to get a POTCAR.spec."
+        ) from error
+
+
+def _check_free(folder: Path, job: Job) -> None:
+    link = folder / LINK
+    if folder.exists() and not link.is_file():
+        raise ValueError(f"{folder} exists and was not written by hostguide: choose another --out")
+    if link.is_file() and json.loads(link.read_text()).get("identity") != job.crystal.identity:
+        raise ValueError(f"{folder} holds inputs of another crystal: choose another --out, or remove it")
+
+
+def _named(frame: pd.DataFrame, candidates: Sequence[str]) -> pd.DataFrame:
+    known = frame[frame["status"].isin(["relaxed", "unconverged"])].set_index("candidate", drop=False)
+    missing = [name for name in candidates if name not in known.index]
+    if missing:
+        raise ValueError(f"the run has no relaxed candidate {', '.join(missing)}; `hostguide results --all` lists them")
+    return known.loc[list(candidates)]
+
+
+def _job_of_row(row: dict[Any, Any], run: RunPath) -> Job:
+    crystal, group = _standard(unpack_or_raise(row["final"]))
+    name = crystal_name({**row, "space_group": group})
+    about = {
+        "candidate": row["candidate"],
+        "source": str(run),
+        "space_group": group,
+        "e_d": row["e_d"],
+        "energy": row["energy"],
+        "potential": row["potential"],
+    }
+    return Job(name, crystal, about)
+
+
+def _standard(crystal: Crystal) -> tuple[Crystal, str]:
+    refined = refine(crystal)
+    return (refined.crystal, refined.space_group.symbol) if refined else (crystal, "P1")

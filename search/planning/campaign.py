@@ -1,0 +1,161 @@
+"""What all rounds of a search share: its cells, what may become of each, and the seed of everything random.
+
+Deterministic: no clock, no Ray, no hidden state. Round k is planned from the results of rounds 0 .. k−1−rounds_ahead,
+complete and in a fixed order. So the plan does not depend on which worker was faster, and a resumed run plans exactly
+what an undisturbed one would have planned. `search.planning.round_plan` plans one round.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from typing import Any
+
+from model.crystals.composition import CellFormula
+from model.generation.mutation import steps_apart
+from model.generators.interface import Guests, Start, with_guests
+from model.generators.registry import GENERATORS, starting_from
+from search.config import SearchConfig
+from search.planning.frameworks import FrameworkPool, KnownFramework, fillings, frameworks_from_files
+from search.planning.history import Parent, SearchHistory
+from search.planning.policy import work_per_atom
+from search.planning.tuning import RELAXATION, SAMPLES, Tuner
+from search.storage.rows import HistoryRow, StoredFramework
+
+OPTIONS_KEPT = 10_000  # crystals and cells, with what they can be changed into
+
+
+class Campaign:
+    """What the rounds of one search are planned with.
+
+    Args:
+        config: the search.
+        volume: estimate of the volume per atom (Å³) of a cell formula, for compositions without results.
+
+    Raises:
+        ValueError: a file of ``frameworks.files`` cannot be read, or no generator has anything to begin with.
+    """
+
+    def __init__(self, config: SearchConfig, volume: Callable[[CellFormula], float]) -> None:
+        self.config, self.volume = config, cache(volume)
+        self.cells = {str(cell): cell for cell in config.compositions.expand()}
+        self.digest = digest(config)
+        self.files = frameworks_from_files(config.frameworks.files)
+        check_beginning(config, self.files)
+        self._fillings: dict[str, tuple[int, list[tuple[str, Guests]]]] = {}
+        self._neighbours: dict[str, list[str]] = {}
+        self._options: dict[tuple[str, str, str], Sequence[Any] | None] = {}
+
+    def history(self, rows: Iterable[HistoryRow] = ()) -> SearchHistory:
+        """What the rows of whole rounds say; `SearchHistory.read` adds those of later ones."""
+        policy = self.config.policy
+        pool = FrameworkPool(self.config.frameworks.volume_change, self.files, policy.max_parents)
+        history = SearchHistory(policy, pool, whole=not self.config.tuning.is_empty)
+        history.read(rows)
+        return history
+
+    def known_rounds(self, number: int) -> range:
+        """Rounds whose results round ``number`` is planned from."""
+        return known_rounds(self.config, number)
+
+    def fillings(self, framework: KnownFramework) -> list[tuple[str, Guests]]:
+        """What may be put into a framework: formula of the filled cell, and the guests."""
+        count, found = self._fillings.get(framework.name, (-1, []))
+        if count != len(framework.guests):
+            elements = self.config.frameworks.guests or self.config.compositions.elements
+            guests = fillings(framework, self.cells.values(), elements, self.config.frameworks.guest_count_range)
+            host = framework.host
+            found = [(_cell_of(with_guests(host, some).composition.formula), some) for some in guests]
+            self._fillings[framework.name] = len(framework.guests), found
+        return found
+
+    def neighbouring_cells(self, name: str) -> list[str]:
+        """Cells that one change of a crystal of this cell leads to, see `model.generation.mutation`."""
+        if name not in self._neighbours:
+            own = CellFormula.parse(name)
+            apart = {other: steps_apart(own, cell) for other, cell in self.cells.items()}
+            self._neighbours[name] = [
+                other for other, steps in apart.items() if steps == 1 or len(own.counts) > 1 > steps
+            ]
+        return self._neighbours[name]
+
+    def options(self, generator: str, cell: str, parent: Parent | None = None) -> Sequence[Any]:
+        """Of a generator that has options (see `model.generators.interface`), those for a cell or for a crystal."""
+        row = GENERATORS[generator]
+        if parent is None:
+            return row.options(self.cells[cell]) or ()
+        key = generator, parent.name, cell
+        if key not in self._options:
+            if len(self._options) >= OPTIONS_KEPT:
+                self._options.clear()
+            self._options[key] = row.options(self.cells[cell], parent.crystal)
+        return self._options[key] or ()
+
+    def seed(self, number: int, what: str, index: int) -> int:
+        """Of everything random: one of 2⁶² for each purpose."""
+        text = f"{self.digest}/{number}/{what}/{index}"
+        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 2
+
+
+def check_beginning(config: SearchConfig, files: Sequence[StoredFramework]) -> None:
+    """See that the generators have something to begin with.
+
+    Args:
+        config: the search.
+        files: its hosts from files.
+
+    Raises:
+        ValueError: they have not.
+    """
+    new = [name for name in config.generators if GENERATORS[name].start == Start.NOTHING]
+    if new and not files and all(GENERATORS[name].has_options for name in new):
+        cells = config.compositions.expand()
+        if not any(GENERATORS[name].options(cell) for name in new for cell in cells):
+            others = [name for name in starting_from(Start.NOTHING) if not GENERATORS[name].has_options]
+            raise ValueError(
+                f"generators: {', '.join(new)} knows no structure type for {', '.join(map(str, cells[:5]))}; "
+                f"raise compositions.max_atoms or add {' or '.join(others)}"
+            )
+    filling = [name for name in config.generators if GENERATORS[name].start == Start.HOST]
+    groups = {found.space_group_number: found.space_group for found in files}
+    if not new and not any(GENERATORS[name].suits(number) for name in filling for number in groups):
+        others = [name for name in starting_from(Start.HOST) if GENERATORS[name].suits(1)]
+        raise ValueError(
+            f"generators: {', '.join(filling)} need hosts with symmetry, but the hosts in frameworks.files have only "
+            f"{', '.join(groups.values())}; add {' or '.join(others)}"
+        )
+
+
+def known_rounds(config: SearchConfig, number: int) -> range:
+    """Rounds whose results round ``number`` is planned from."""
+    return range(max(0, number - config.policy.rounds_ahead))
+
+
+def tuner(config: SearchConfig, rows: Sequence[HistoryRow], reward_threshold: float) -> Tuner:
+    """What the results (in the order of their names) say of the settings that the configuration tunes."""
+    groups = {**config.sampling, RELAXATION: config.relaxation, SAMPLES: config.policy}
+    return Tuner(config.tuning, groups, rows, reward_threshold, lambda row: work_per_atom(row, config.policy))
+
+
+def read_trials(config: SearchConfig, rows: Iterable[HistoryRow]) -> Tuner:
+    """The trials of a run whose configuration tunes something."""
+    history = SearchHistory(config.policy, FrameworkPool(config.frameworks.volume_change), whole=True)
+    history.read(rows)
+    return tuner(config, history.rows, history.reward_threshold())
+
+
+def digest(config: SearchConfig) -> str:
+    """8 hexadecimal digits of everything in the configuration that decides results, hosts in files included."""
+    deciding = [config.result_defining(), *sorted(hosts(config))]
+    return hashlib.blake2b(json.dumps(deciding, sort_keys=True).encode(), digest_size=4).hexdigest()
+
+
+def hosts(config: SearchConfig) -> list[str]:
+    """Names of the hosts in files, which tell what they hold."""
+    return [found.framework for found in frameworks_from_files(config.frameworks.files)]
+
+
+def _cell_of(formula: str) -> str:
+    return str(CellFormula.parse(formula))

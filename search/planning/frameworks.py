@@ -1,0 +1,219 @@
+"""The frameworks of a campaign: each distinct one once, where it came from, and what may be put into it."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from model.crystals.composition import CellFormula
+from model.crystals.crystal import Crystal
+from model.crystals.matching import DistinctCrystals, DistinctSettings, distance_fingerprints
+from model.generators.interface import Guests
+from model.symmetry.space_group import ANGLE_TOLERANCE, SYMPREC, refine
+from search.storage.crystal_files import read_host
+from search.storage.rows import HistoryRow, StoredCrystal, StoredFramework
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class KnownFramework:
+    """A framework of the pool. There may be very many, so it keeps little.
+
+    Attributes:
+        name: identity, as stored with the first crystal in which it was found.
+        content: its host, see `Crystal.to_bytes`.
+        space_group: symbol.
+        space_group_number: 1 to 230.
+        symprec: Å, at which it was found.
+        displacement: Å, the furthest an atom was moved.
+        parent: candidate in which it was found; None for one from a file.
+        bravais_lattice: type of lattice in which that candidate was made.
+        guests: fillings with which it was found.
+        parent_e_d: eV/atom, the lowest E_d of all crystals in which it was found; None if there is none.
+    """
+
+    name: str
+    content: bytes
+    space_group: str
+    space_group_number: int
+    symprec: float
+    displacement: float
+    parent: str | None = None
+    bravais_lattice: str | None = None
+    guests: list[Guests] = field(default_factory=list)
+    parent_e_d: float | None = None
+
+    @classmethod
+    def of(cls, found: StoredFramework, row: HistoryRow | None) -> KnownFramework:
+        """From a stored framework and the candidate in which it was found, None for one from a file."""
+        return cls(
+            name=found.framework,
+            content=found.host.crystal.to_bytes(),
+            space_group=found.space_group,
+            space_group_number=found.space_group_number,
+            symprec=found.symprec,
+            displacement=found.displacement,
+            parent=None if row is None else row.candidate,
+            bravais_lattice=None if row is None else row.bravais_lattice,
+        )
+
+    @property
+    def from_file(self) -> bool:
+        """Whether a file named it; it stays one of the best then, whatever is found in it."""
+        return self.parent is None
+
+    @property
+    def host(self) -> Crystal:
+        """The crystal to fill."""
+        return Crystal.from_bytes(self.content)
+
+    def seen(self, guests: Mapping[str, int], e_d: float | None) -> None:
+        """Note one more crystal that has this framework."""
+        found = tuple(sorted((element, int(count)) for element, count in guests.items()))
+        if found and found not in self.guests:
+            self.guests.append(found)
+        if e_d is not None:
+            self.parent_e_d = e_d if self.parent_e_d is None else min(self.parent_e_d, e_d)
+
+
+class FrameworkPool:
+    """Distinct frameworks in the order in which they were found.
+
+    Two frameworks are the same when their cells hold as many atoms, their space groups agree, their volumes differ by
+    less than ``volume_change``, their neighbour distances by less than 0.3 Å (root mean square) and the matcher maps
+    one onto the other; it is asked of the four most similar. The first one found stands for all.
+
+    Args:
+        volume_change: see above.
+        files: frameworks from files.
+        size: how many will ever be filled. Once there are as many, what is found in crystals of higher E_d than theirs
+            cannot come among them and is passed over; None to keep everything.
+    """
+
+    def __init__(self, volume_change: float, files: Sequence[StoredFramework] = (), size: int | None = None) -> None:
+        self.known: dict[str, KnownFramework] = {}
+        self._size = size
+        self._settings = DistinctSettings(
+            same_space_group=True, volume_tolerance=volume_change, rms_tolerance=0.3, matches=4
+        )
+        self._distinct: dict[bytes, DistinctCrystals] = {}
+        self._names: dict[bytes, list[str]] = {}
+        self._take([(found, None) for found in files])
+
+    def read(self, rows: Iterable[HistoryRow]) -> None:
+        """Take over the frameworks of stored candidates."""
+        highest = self.max_parent_e_d
+        low = [row for row in rows if row.e_d is None or row.e_d <= highest]
+        self._take([(found, row) for row in low for found in row.frameworks or ()])
+
+    def _take(self, found: Sequence[tuple[StoredFramework, HistoryRow | None]]) -> None:
+        hosts = [framework.host.crystal for framework, _ in found]
+        for (framework, row), host, fingerprint in zip(found, hosts, distance_fingerprints(hosts), strict=True):
+            name = self._first(framework, row, host, fingerprint)
+            self.known[name].seen(framework.guests, None if row is None else row.e_d)
+
+    def best(self) -> list[KnownFramework]:
+        """Those that are filled: from files, then by the E_d of the best crystal that had them."""
+        return heapq.nsmallest(self._size or len(self.known), self.known.values(), key=_rank)
+
+    @property
+    def max_parent_e_d(self) -> float:
+        """E_d (eV/atom) of the last of them, if there are enough."""
+        if self._size is None or len(self.known) < self._size:
+            return math.inf
+        return _rank(self.best()[-1])
+
+    def _first(self, found: StoredFramework, row: HistoryRow | None, host: Crystal, fingerprint: np.ndarray) -> str:
+        """Name of the framework that stands for this one, which may be itself."""
+        key = np.sort(host.numbers).tobytes()
+        names = self._names.setdefault(key, [])
+        distinct = self._distinct.setdefault(key, DistinctCrystals(self._settings))
+        same = distinct.add(host, found.space_group_number, fingerprint=fingerprint)
+        names.append(found.framework if same is None else names[same])
+        if same is None:
+            self.known[found.framework] = KnownFramework.of(found, row)
+        return names[-1]
+
+
+def _rank(framework: KnownFramework) -> float:
+    return -math.inf if framework.from_file or framework.parent_e_d is None else framework.parent_e_d
+
+
+def fillings(
+    framework: KnownFramework, cells: Iterable[CellFormula], elements: Sequence[str], count_range: int
+) -> Iterator[Guests]:
+    """What may be put into a framework: as it was found, then what else leads to a cell that is searched.
+
+    Args:
+        framework: the host.
+        cells: cells that are searched.
+        elements: guest elements; fillings with others are not thought of.
+        count_range: how many more or fewer atoms of one guest than were found; a framework from a file takes every
+            filling that leads to one of the cells.
+    """
+    yield from framework.guests
+    host = CellFormula.parse(framework.host.composition.formula).as_dict
+    for cell in cells:
+        guests = _rest(cell.as_dict, host)
+        if guests is None or guests in framework.guests or not {element for element, _ in guests} <= set(elements):
+            continue
+        if framework.from_file or any(_distance(guests, found) <= count_range for found in framework.guests):
+            yield guests
+
+
+def _rest(cell: Mapping[str, int], host: Mapping[str, int]) -> Guests | None:
+    """What a cell holds beyond its host; None when the host does not fit or nothing is left."""
+    rest = {element: count - host.get(element, 0) for element, count in cell.items()}
+    if min(rest.values()) < 0 or any(element not in cell for element in host) or not any(rest.values()):
+        return None
+    return tuple(sorted((element, count) for element, count in rest.items() if count))
+
+
+def _distance(some: Guests, others: Guests) -> int:
+    """Atoms that one filling has more or fewer than another."""
+    a, b = dict(some), dict(others)
+    return sum(abs(a.get(element, 0) - b.get(element, 0)) for element in {*a, *b})
+
+
+def frameworks_from_files(paths: Iterable[str | Path]) -> list[StoredFramework]:
+    """Hosts from files, or from all files of a folder, in their primitive cells.
+
+    They are moved onto the space group that they have within 0.1 Å, as the first of the tolerances does it.
+
+    Raises:
+        ValueError: a file cannot be read, or a folder holds none.
+    """
+    return [_from_file(path) for path in _files(paths)]
+
+
+def _files(paths: Iterable[str | Path]) -> Iterator[Path]:
+    for path in map(Path, paths):
+        if not path.is_dir():
+            yield path
+            continue
+        inside = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
+        if not inside:
+            raise ValueError(f"frameworks.files: the folder {path} is empty; put hosts (CIF, POSCAR) into it")
+        yield from inside
+
+
+def _from_file(path: Path) -> StoredFramework:
+    whole = read_host(path)
+    host = Crystal.from_pymatgen(whole.to_pymatgen().get_primitive_structure())
+    refined = refine(host)
+    if refined and refined.space_group.number > 1:
+        host = refined.parent
+    return StoredFramework(
+        framework=f"file-{path.stem}-{whole.identity[:8]}",  # of what is read: the same on every machine
+        host=StoredCrystal.of(host),
+        guests={},
+        space_group=refined.space_group.symbol if refined else "P1",
+        space_group_number=refined.space_group.number if refined else 1,
+        symprec=SYMPREC,
+        angle_tolerance=ANGLE_TOLERANCE,
+        displacement=refined.displacement if refined else 0.0,
+    )

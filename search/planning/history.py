@@ -1,0 +1,234 @@
+"""What the stored candidates of a search say, read round after round.
+
+Of each candidate only some numbers are kept, and of the distinct low ones the crystal in few bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
+from operator import attrgetter
+from typing import NamedTuple
+
+import numpy as np
+
+from model.crystals.crystal import Crystal
+from model.crystals.matching import DistinctCrystals, DistinctSettings, distance_fingerprints
+from search.config import PolicySettings
+from search.planning.frameworks import FrameworkPool
+from search.planning.policy import Outcome, value, work
+from search.storage.rows import HistoryRow, PendingRow, Status
+
+COMPARED = 0.3  # eV/atom; crystals above are so many and so little worth that they are not compared with each other
+# The same minimum is reached to 0.1 Å, and so to a few meV/atom.
+RELAXED = DistinctSettings(
+    volume_tolerance=0.05, distance_tolerance=0.2, rms_tolerance=0.12, energy_tolerance=0.01, matches=8
+)
+
+
+class ArmKey(NamedTuple):
+    """What a candidate counts for: its generator, its cell, what it was made from and the lattice it was made in."""
+
+    generator: str
+    cell: str
+    origin: str  # framework, or crystal that was changed; empty where there is none, likewise the lattice
+    lattice: str
+
+    @classmethod
+    def of(cls, row: PendingRow) -> ArmKey:
+        """That of a candidate, which need not have results yet."""
+        return cls(row.generator, row.cell_formula, row.framework or row.parent or "", row.bravais_lattice or "")
+
+
+class Parent(NamedTuple):
+    """A relaxed crystal that may be changed."""
+
+    name: str  # of the candidate
+    cell: str  # formula of its cell
+    content: bytes  # see `Crystal.to_bytes`
+    e_d: float  # eV/atom
+    bravais_lattice: str | None
+
+    @property
+    def crystal(self) -> Crystal:
+        """The crystal."""
+        return Crystal.from_bytes(self.content)
+
+
+class Novelty:
+    """Which crystal each candidate is, and so how often each was seen; candidates in the order of their names."""
+
+    def __init__(self) -> None:
+        self._first = array("i")  # of each candidate, the place of the first candidate that was this crystal
+        self._distinct = DistinctCrystals(RELAXED)
+        self._compared = array("i")  # places of those that were compared
+
+    def read(self, rows: Sequence[HistoryRow]) -> np.ndarray:
+        """Look at the next candidates: whole tasks, because repeats within a task are known by name.
+
+        Returns:
+            of each, the place of the first candidate of the search that was its crystal.
+        """
+        crystals = {number: _final(row) for number, row in enumerate(rows) if _is_compared(row)}
+        fingerprints = dict(zip(crystals, distance_fingerprints(list(crystals.values())), strict=True))
+        places: dict[str, int] = {}
+        for number, row in enumerate(rows):
+            places[row.candidate] = first = len(self._first)
+            if row.duplicate_of is not None:
+                first = self._first[places[row.duplicate_of]]
+            elif number in crystals:
+                self._compared.append(first)
+                same = self._distinct.add(crystals[number], energy=row.e_d, fingerprint=fingerprints[number])
+                first = first if same is None else self._compared[same]
+            self._first.append(first)
+        return np.array(self._first[len(self._first) - len(rows) :], dtype=np.intp)
+
+    def once(self) -> np.ndarray:
+        """Of each candidate, whether its crystal was seen only once in the whole search."""
+        first = np.array(self._first, dtype=np.intp)
+        once: np.ndarray = np.bincount(first, minlength=len(first))[first] == 1
+        return once
+
+    def new(self) -> np.ndarray:
+        """Of each candidate, whether it was the first to be its crystal."""
+        return np.array(self._first) == np.arange(len(self._first))
+
+
+def _is_compared(row: HistoryRow) -> bool:
+    return row.duplicate_of is None and row.e_d is not None and row.e_d <= COMPARED
+
+
+def _final(row: HistoryRow) -> Crystal:
+    assert row.final is not None
+    return row.final.crystal
+
+
+class StoppingCriteria:
+    """Whether there is reason to end a search before all its rounds are done."""
+
+    def __init__(self, policy: PolicySettings) -> None:
+        self.policy = policy
+        self.candidates, self.seconds, self.best = 0, 0.0, math.inf
+        self._formulas: dict[str, float] = {}  # lowest E_d of each, inside the energy window
+        self._improved = 0  # the last round in which one of these fell by a meV/atom
+
+    def read(self, row: HistoryRow) -> None:
+        """Look at the next candidate, in the order of their names."""
+        self.candidates += 1
+        self.seconds += row.seconds
+        if row.status != Status.RELAXED or row.e_d is None:
+            return
+        self.best = min(self.best, row.e_d)
+        if row.e_d <= min(self.policy.energy_window, self._formulas.get(row.formula, math.inf) - 1e-3):
+            self._formulas[row.formula], self._improved = row.e_d, row.round
+
+    def reason(self, number: int) -> str | None:
+        """Why round ``number`` is not planned from what was read; None if it should be."""
+        stop, window = self.policy.stop, self.policy.energy_window
+        if stop.target is not None and self.best <= stop.target:
+            return f"target reached: E_d {self.best:.4f} eV/atom"
+        if stop.candidates is not None and self.candidates >= stop.candidates:
+            return f"candidate limit of {stop.candidates} reached ({self.candidates} stored)"
+        if stop.cpu_seconds is not None and self.seconds >= stop.cpu_seconds:
+            return f"CPU budget of {stop.cpu_seconds:g} s is used up ({self.seconds:.0f} s)"
+        cost = self.seconds / 3600 * (stop.cost_per_actor_hour or 0.0)
+        if stop.max_cost is not None and cost >= stop.max_cost:
+            return f"budget of {stop.max_cost:g} is used up ({cost:.3g} at {stop.cost_per_actor_hour:g} per actor-hour)"
+        since = number - self.policy.rounds_ahead - 1 - self._improved
+        if stop.patience_rounds is not None and self.candidates and since >= stop.patience_rounds:
+            return f"no lower E_d below {window:g} eV/atom for {since} rounds"
+        return None
+
+
+class SearchHistory:
+    """What the next round is planned from.
+
+    Args:
+        policy: of the search.
+        pool: frameworks from files, to which those of the candidates are added.
+        whole: whether rows are kept, without their crystals, because settings are tuned.
+
+    Attributes:
+        pool: all frameworks.
+        rows: the rows, if they are kept.
+        volumes: Å³/atom of the lowest relaxed structure of each reduced formula.
+        found_phases: lowest energy (eV/atom) of each reduced formula that relaxed below the reference hull.
+        parents: distinct relaxed crystals up to `COMPARED`, by the names of the candidates.
+        stopping: whether there is reason to end.
+    """
+
+    def __init__(self, policy: PolicySettings, pool: FrameworkPool, *, whole: bool = False) -> None:
+        self.policy, self.pool, self.whole = policy, pool, whole
+        self.rows: list[HistoryRow] = []
+        self.found_phases: dict[str, float] = {}
+        self.parents: dict[str, Parent] = {}
+        self.novelty, self.stopping = Novelty(), StoppingCriteria(policy)
+        self._lowest: dict[str, tuple[float, float]] = {}  # formula -> E_d and volume of the lowest
+        self._held: set[int] = set()  # crystals that `parents` holds, as `Novelty` counts them
+        self._spent: dict[ArmKey, int] = {}  # in the order in which they were met
+        self._number, self._work, self._e_d = array("i"), array("d"), array("d")  # of each candidate
+
+    def __len__(self) -> int:
+        """Candidates that were read."""
+        return len(self._e_d)
+
+    @property
+    def volumes(self) -> dict[str, float]:
+        """See above."""
+        return {formula: volume for formula, (_, volume) in self._lowest.items()}
+
+    def read(self, rows: Iterable[HistoryRow]) -> None:
+        """Read further rows: whole rounds, later ones than those read before, in any order."""
+        ordered = sorted(rows, key=attrgetter("candidate"))
+        for _, some in groupby(ordered, key=attrgetter("round")):
+            self._read_round(list(some))
+
+    def _read_round(self, rows: Sequence[HistoryRow]) -> None:
+        crystals = self.novelty.read(rows).tolist()
+        self.pool.read(rows)
+        for row, crystal in zip(rows, crystals, strict=True):
+            self.stopping.read(row)
+            self._number.append(self._spent.setdefault(ArmKey.of(row), len(self._spent)))
+            self._work.append(work(row, self.policy))
+            self._e_d.append(math.nan if row.e_d is None else row.e_d)
+            if row.status == Status.RELAXED:
+                self._relaxed(row, crystal)
+        if self.whole:
+            self.rows += [replace(row, final=None, frameworks=None) for row in rows]
+
+    def _relaxed(self, row: HistoryRow, crystal: int) -> None:
+        formula, e_d = row.formula, row.e_d
+        assert e_d is not None and row.energy is not None and row.volume_per_atom is not None
+        if e_d < self._lowest.get(formula, (math.inf, 0.0))[0]:
+            self._lowest[formula] = (e_d, row.volume_per_atom)
+        if e_d < 0:
+            self.found_phases[formula] = min(row.energy, self.found_phases.get(formula, math.inf))
+        if e_d <= COMPARED and crystal not in self._held:
+            self._held.add(crystal)
+            content = _final(row).to_bytes()
+            self.parents[row.candidate] = Parent(row.candidate, row.cell_formula, content, e_d, row.bravais_lattice)
+
+    def reward_threshold(self) -> float:
+        """E_d (eV/atom) up to which a crystal is rewarded: the window, or the best ``quantile`` if few lie in it."""
+        e_d = np.array(self._e_d)
+        energies = e_d[self.novelty.new() & ~np.isnan(e_d)]
+        if not len(energies):
+            return self.policy.energy_window
+        return max(self.policy.energy_window, float(np.quantile(energies, self.policy.quantile)))
+
+    def spent(self, reward_threshold: float) -> Iterator[tuple[ArmKey, Outcome]]:
+        """What came of the candidates of all that candidates count for, in the order in which they were met."""
+        if not self._spent:
+            return
+        numbers = np.array(self._number, dtype=np.intp)
+        values = value(np.array(self._e_d), reward_threshold)
+        low = values > 0
+        weights = (None, values, low, low & self.novelty.once(), np.array(self._work))
+        yield from zip(
+            self._spent,
+            map(Outcome._make, zip(*(np.bincount(numbers, some).tolist() for some in weights), strict=True)),
+            strict=True,
+        )

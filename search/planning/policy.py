@@ -1,0 +1,386 @@
+"""What to do next, and why: Thompson sampling for discovery, reward a unit of work. No Ray, no clock; docs/policy.md.
+
+An arm is a way to spend work: a generator on a cell formula, and a framework to be filled or a crystal to be changed
+where the generator needs one. What counts is to find crystals of low E_d that are not known yet. Whether a
+candidate is low and whether a low one is new are judged apart; the chance to be new is the share of the low ones that
+were seen only once in the whole search (Good, Biometrika 40, 237 (1953); Bubeck, Ernst and Garivier, J. Mach. Learn.
+Res. 14, 601 (2013)). What is known of generators, compositions and sizes is pooled, so that an arm that was never
+tried is judged by its relatives.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from model.crystals.composition import CellFormula
+from model.generators.interface import Guests
+from model.generators.registry import GENERATORS
+from search.config import PolicySettings
+from search.storage.rows import HistoryRow
+
+Node = tuple[str, ...]
+EVERYTHING: Node = ()
+START_VALUE = 0.3  # of a candidate before anything is known; each generator has a first guess of its own
+START_NEW = 0.9  # chance that a crystal of value is new, before anything is known
+CERTAIN = 1 - 1e-12  # a rate is thought no higher, so that its odds stay finite
+START_WORK = 30.0  # steps of the potential that a candidate takes before anything is known
+FIXED_WORK = 200.0  # of a candidate whatever its size: symmetry, comparison, share in a batch; evaluations of one atom
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way to spend work.
+
+    Attributes:
+        generator: its name; type of lattice, where arms stand for these.
+        cell: formula of the filled cell.
+        host: framework that is filled, or crystal that is changed; empty for new crystals.
+        host_class: 0 for new crystals, else how good the host's best crystal is, see `host_class`.
+        guests: what is put into a framework; else empty.
+        limit: candidates that it can make, all different; None if there is no end.
+    """
+
+    generator: str
+    cell: str
+    host: str = ""
+    host_class: int = 0
+    guests: Guests = ()
+    limit: int | None = None
+
+
+class Outcome(NamedTuple):
+    """What came of candidates that count for the same arm.
+
+    Attributes:
+        tries: how many they are.
+        value: sum of their values, see `value`; None while they are under way.
+        low: how many have a value.
+        once: how many of those are crystals that were seen only once in the whole search.
+        work: of all together; None if it is not known.
+    """
+
+    tries: int
+    value: float | None = None
+    low: float = 0.0
+    once: float = 0.0
+    work: float | None = None
+
+
+class ArmStatistics:
+    """What was spent and what came of it, at every level from everything to one arm."""
+
+    def __init__(self, settings: PolicySettings) -> None:
+        self.settings = settings
+        self._low, self._new = Rates(settings.prior_weight), Rates(settings.new_prior_weight)
+        self._work: dict[Node, tuple[int, float]] = {}  # candidates with known work, steps
+        self._pulls: Counter[Node] = Counter()
+        self._under_way: Counter[str] = Counter()  # candidates by cell
+        self._cells: dict[str, tuple[str, str, int]] = {}
+        self._low_priors: dict[tuple[str, str, int], float] = {}  # by generator, cell and class, since the last outcome
+        self._new_priors: dict[
+            str, dict[str, float]
+        ] = {}  # by cell and generator, since the last candidate of the cell
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing has come back yet."""
+        return EVERYTHING not in self._low
+
+    def record(self, arm: Arm, outcome: Outcome) -> None:
+        """Count candidates of an arm; those under way are tries that have brought nothing so far."""
+        tries, value, low, once, work = outcome
+        reduced, region, size = self._cell(arm.cell)
+        generator, cell, group, leaf = ("generator", arm.generator), ("cell", arm.cell), _group(arm), _leaf(arm)
+        for node in {cell, group, leaf}:
+            self._pulls[node] += tries
+        self._new_priors.pop(arm.cell, None)
+        if value is None:
+            self._low.add({leaf}, tries, 0.0)
+            self._new.add({leaf}, tries, 0.0)
+            self._under_way[arm.cell] += tries
+            return
+        self._low_priors.clear()
+        self._new_priors.clear()
+        shared = {EVERYTHING, generator, ("size", str(size)), cell, group, leaf}
+        quality = ("class", arm.generator, str(arm.host_class))
+        self._low.add(shared | {("region", region), ("formula", reduced), quality}, tries, value)
+        self._new.add(shared, low, once)
+        if work is not None:
+            for node in (EVERYTHING, generator, group):
+                known, steps = self._work.get(node, (0, 0.0))
+                self._work[node] = known + tries, steps + max(0.0, work - tries * FIXED_WORK) / size
+
+    def beta(self, arm: Arm) -> tuple[float, float, float, float]:
+        """Parameters of the Beta distributions of the value of an arm's candidate, and of its being new."""
+        kind, new_priors = (arm.generator, arm.cell, arm.host_class), self._new_priors.setdefault(arm.cell, {})
+        if kind not in self._low_priors:
+            self._low_priors[kind] = self._low_prior(arm)
+        if arm.generator not in new_priors:
+            new_priors[arm.generator] = self._new_prior(arm)
+        low, new = self._low_priors[kind], new_priors[arm.generator]
+        return *self._low.posterior(_leaf(arm), low), *self._new.posterior(_leaf(arm), new)
+
+    def _low_prior(self, arm: Arm) -> float:
+        reduced, region, size = self._cell(arm.cell)
+        everything = self._low.rate(START_VALUE, EVERYTHING)
+        start = _from_odds(_odds(everything) * _odds(_start(arm.generator)) / _odds(START_VALUE))
+        generator = self._low.rate(start, ("generator", arm.generator))
+        formula = self._low.rate(everything, ("region", region), ("formula", reduced), ("cell", arm.cell))
+        prior = _together(everything, generator, formula, self._low.rate(everything, ("size", str(size))))
+        if not arm.host:
+            return prior
+        quality = self._low.rate(generator, ("class", arm.generator, str(arm.host_class)))
+        return _together(generator, self._low.rate(prior, _group(arm)), quality)
+
+    def _new_prior(self, arm: Arm) -> float:
+        everything = self._new.rate(START_NEW, EVERYTHING)
+        cell = self._new.rate(everything, ("size", str(self._cell(arm.cell)[2])), ("cell", arm.cell))
+        prior = _together(everything, self._new.rate(everything, ("generator", arm.generator)), cell)
+        return prior / (1 + self._under_way[arm.cell] / self.settings.new_prior_weight)
+
+    def work(self, arm: Arm) -> float:
+        """Expected work of one candidate."""
+        estimate = START_WORK
+        for node in (EVERYTHING, ("generator", arm.generator), _group(arm)):
+            known, steps = self._work.get(node, (0, 0.0))
+            estimate = (steps + estimate) / (known + 1)
+        return FIXED_WORK + self._cell(arm.cell)[2] * estimate
+
+    def tried(self, arm: Arm) -> tuple[int, int, int]:
+        """Candidates of an arm's generator and cell, of its cell by any generator, and its own, pending ones too."""
+        return self._pulls[_group(arm)], self._pulls["cell", arm.cell], self._pulls[_leaf(arm)]
+
+    def used_up(self, arm: Arm) -> bool:
+        """Whether an arm has made all that it can."""
+        return arm.limit is not None and self.tried(arm)[2] >= arm.limit
+
+    def _cell(self, name: str) -> tuple[str, str, int]:
+        """Reduced formula, region of composition space (fractions to the nearest fifth) and number of atoms."""
+        if name not in self._cells:
+            cell = CellFormula.parse(name)
+            region = " ".join(f"{element}{round(5 * cell.fraction(element))}" for element in cell.elements)
+            self._cells[name] = (cell.reduced, region, cell.n_atoms)
+        return self._cells[name]
+
+
+class Rates:
+    """Tries and what they brought, by node; the rate of a node shrinks towards that of the larger one which holds it.
+
+    Args:
+        strength: tries that the larger node counts for.
+    """
+
+    def __init__(self, strength: float) -> None:
+        self.strength = strength
+        self._sums: dict[Node, tuple[float, float]] = {}
+
+    def __contains__(self, node: Node) -> bool:
+        return node in self._sums
+
+    def add(self, nodes: Iterable[Node], tries: float, brought: float) -> None:
+        """Count tries, of which ``brought`` is at most their number, for all nodes."""
+        for node in nodes:
+            known, sum_ = self._sums.get(node, (0.0, 0.0))
+            self._sums[node] = known + tries, sum_ + brought
+
+    def posterior(self, node: Node, prior: float) -> tuple[float, float]:
+        """Parameters of the Beta distribution of a node's rate whose expectation without tries is ``prior``."""
+        tries, brought = self._sums.get(node, (0.0, 0.0))
+        return self.strength * prior + brought, self.strength * (1 - prior) + max(0.0, tries - brought)
+
+    def rate(self, prior: float, *nodes: Node) -> float:
+        """Expected rate of the last of nodes of which each holds the next."""
+        for node in nodes:
+            a, b = self.posterior(node, prior)
+            prior = min(CERTAIN, a / (a + b))
+        return prior
+
+
+def _together(everything: float, own: float, *others: float) -> float:
+    """Expected rate where a set with its own rate meets others: their odds relative to everything multiply.
+
+    The odds of the others count by their square root only. What is good for one generator is not quite as good for the
+    next, and of many cells the one that looks best was partly lucky.
+    """
+    odds = _odds(own)
+    for rate in others:
+        odds *= math.sqrt(_odds(rate) / _odds(everything))
+    return _from_odds(odds)
+
+
+def _odds(rate: float) -> float:
+    return rate / (1 - rate)
+
+
+def _from_odds(odds: float) -> float:
+    return min(CERTAIN, odds / (1 + odds))
+
+
+def _start(generator: str) -> float:
+    """The first guess of a generator; arms of lattices have none."""
+    return GENERATORS[generator].first_guess if generator in GENERATORS else START_VALUE
+
+
+def _group(arm: Arm) -> Node:
+    return ("group", arm.generator, arm.cell)
+
+
+def _leaf(arm: Arm) -> Node:
+    return ("arm", arm.generator, arm.cell, arm.host) if arm.host else _group(arm)
+
+
+class Choice:
+    """Arms to choose from, ready for many picks.
+
+    What is thought of the arms is kept in arrays, up to date as long as only picks of these arms are recorded in the
+    statistics meanwhile.
+
+    Args:
+        arms: in a fixed order.
+        statistics: what is known; picks are recorded in it as under way.
+    """
+
+    def __init__(self, arms: Sequence[Arm], statistics: ArmStatistics) -> None:
+        self.arms, self.statistics = arms, statistics
+        self.beta = np.array([statistics.beta(arm) for arm in arms]).reshape(-1, 4)
+        self.work = np.array([statistics.work(arm) for arm in arms])
+        self.used_up = np.array([statistics.used_up(arm) for arm in arms], dtype=bool)
+        groups: dict[Node, list[int]] = {}
+        for place, arm in enumerate(arms):
+            groups.setdefault(_group(arm), []).append(place)
+        self._groups = [np.array(places) for places in groups.values()]
+        self._in_cell: dict[str, list[int]] = {}  # numbers of the groups
+        for number, (_, _, cell) in enumerate(groups):
+            self._in_cell.setdefault(cell, []).append(number)
+        self._best = np.array([places[0] for places in self._groups], dtype=np.intp)  # most promising arm of each
+        for number in range(len(groups)):
+            self._find_best(number)
+
+    def pick(self, slots: int, rng: Callable[[int], np.random.Generator], samples: int) -> list[tuple[Arm, int]]:
+        """Arms and how many candidates each, in the order of the picks.
+
+        Args:
+            slots: candidates to give away.
+            rng: from the number of the pick, from 1, to its random numbers; 0 stands for those that say which picks
+                are the exploration's.
+            samples: candidates a pick of an arm that fills a host; other arms get one.
+        """
+        settings = self.statistics.settings
+        picks: list[tuple[Arm, int]] = []
+        least_tried = _LeastTried(self.arms, self.statistics)
+        drawn: np.ndarray | None = None
+        chance = rng(0)
+        while slots > 0 and not self.used_up.all():
+            if not settings.feedback or self.statistics.empty or chance.random() < settings.exploration_rate:
+                place = least_tried.next()
+            else:
+                if drawn is None:
+                    drawn = self._draw(range(len(self._groups)), rng(len(picks) + 1))
+                place = int(self._best[np.argmax(drawn)])
+            arm = self.arms[place]
+            count = min(samples if arm.guests else 1, slots)
+            picks.append((arm, count))
+            least_tried.given[arm.generator] += count
+            slots -= count
+            self.statistics.record(arm, Outcome(count))
+            self.used_up[place] = self.statistics.used_up(arm)
+            changed = self._in_cell[arm.cell]
+            places = np.concatenate([self._groups[number] for number in changed])
+            self.beta[places] = [self.statistics.beta(self.arms[other]) for other in places]
+            for number in changed:
+                self._find_best(number)
+            if drawn is not None:
+                drawn[changed] = self._draw(changed, rng(len(picks) + 1))
+        return picks
+
+    def _find_best(self, number: int) -> None:
+        places = self._groups[number]
+        if len(places) == 1:
+            return
+        low, not_low, new, not_new = self.beta[places].T
+        worth = low / (low + not_low) * new / (new + not_new)
+        self._best[number] = places[np.argmax(np.where(self.used_up[places], -1.0, worth))]
+
+    def _draw(self, numbers: Sequence[int], rng: np.random.Generator) -> np.ndarray:
+        """Value of something new per unit of work, drawn for the most promising arm of each of these groups.
+
+        Below 0 for a group that is used up.
+        """
+        places = self._best[list(numbers)]
+        low, not_low, new, not_new = self.statistics.settings.posterior_concentration * self.beta[places].T
+        drawn = rng.beta(low, not_low) * rng.beta(new, not_new) / self.work[places]
+        return np.where(self.used_up[places], -1.0, drawn)
+
+
+class _LeastTried:
+    """Whose turn it is: the generator given least, with feedback for what it starts with; there the arm tried least.
+
+    Each generator has a heap of its arms. What an arm was tried only grows, so an entry that is out of date stands too
+    early: it is put back where it belongs when its turn seems to have come.
+    """
+
+    def __init__(self, arms: Sequence[Arm], statistics: ArmStatistics) -> None:
+        self.arms, self.statistics = arms, statistics
+        self.given: Counter[str] = Counter()  # candidates by generator
+        self._heaps: dict[str, list[tuple[tuple[int, int, int], int]]] = {}
+
+    def next(self) -> int:
+        """Place of the arm whose turn it is."""
+        if not self._heaps:
+            for number, arm in enumerate(self.arms):
+                self._heaps.setdefault(arm.generator, []).append((self.statistics.tried(arm), number))
+            for heap in self._heaps.values():
+                heapq.heapify(heap)
+        firsts = [
+            (self._share(generator), *first) for generator, heap in self._heaps.items() for first in self._first(heap)
+        ]
+        return min(firsts)[-1]
+
+    def _share(self, generator: str) -> float:
+        return self.given[generator] / (_start(generator) if self.statistics.settings.feedback else 1.0)
+
+    def _first(self, heap: list[tuple[tuple[int, int, int], int]]) -> list[tuple[tuple[int, int, int], int]]:
+        """The entry of the arm tried least, up to date; nothing if all arms are used up."""
+        while heap:
+            _, number = heap[0]
+            if self.statistics.used_up(self.arms[number]):
+                heapq.heappop(heap)
+            elif heap[0][0] != (tried := self.statistics.tried(self.arms[number])):
+                heapq.heapreplace(heap, (tried, number))
+            else:
+                break
+        return heap[:1]
+
+
+def value(e_d: np.ndarray, reward_threshold: float) -> np.ndarray:
+    """Of crystals: 1 on the hull, 1/2 at the threshold, nothing above it or without energy; both in eV/atom."""
+    return np.where(e_d <= reward_threshold, np.minimum(1.0, 1 - e_d / (2 * reward_threshold)), 0.0)
+
+
+def work(row: HistoryRow, settings: PolicySettings) -> float:
+    """Work spent on a candidate, in evaluations of the potential for one atom. Counted, so that no clock decides."""
+    relaxing = 0 if row.steps is None else (row.n_independent_atoms or 0) * (row.steps + 1)
+    sampling = settings.evaluation_cost * row.n_atoms * (row.evaluations or 0)
+    return float(FIXED_WORK + relaxing + sampling)
+
+
+def work_per_atom(row: HistoryRow, settings: PolicySettings) -> float:
+    """The part of a candidate's work that grows with its size, over its atoms."""
+    return (work(row, settings) - FIXED_WORK) / float(row.n_atoms)
+
+
+def host_class(parent_e_d: float | None, reward_threshold: float) -> int:
+    """How good the best crystal is in which a framework was found: below the threshold, twice, four times it, or worse.
+
+    A framework from a file that no crystal of the search has had yet has a class of its own.
+    """
+    if parent_e_d is None:
+        return 5
+    return 1 + sum(parent_e_d > limit * reward_threshold for limit in (1, 2, 4))

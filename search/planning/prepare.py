@@ -1,0 +1,141 @@
+"""What a configuration needs before it can run: its reference, its volumes, its version record."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from importlib.metadata import version
+from typing import Any
+
+from model.crystals.composition import CellFormula
+from model.diffusion.checkpoint import weights_file, weights_version, yaml_text
+from model.thermodynamics.reference import (
+    Reference,
+    load_entries,
+    load_materials_project,
+    load_table,
+    packaged_reference,
+    volume_per_atom,
+)
+from model.thermodynamics.stability import Stability
+from search.config import SearchConfig, load_config
+from search.planning.campaign import digest, hosts
+from search.storage.paths import RunPath, write_whole
+from search.storage.results import write_json
+
+# Energies that may be compared: CHGNet 0.3.0 was trained on MP2020-corrected GGA/GGA+U energies, its r2SCAN
+# version on r2SCAN energies.
+COMPARABLE = {
+    "chgnet-0.3.0": ("CHGNet 0.3.0", "MP2020-corrected PBE"),
+    "chgnet-r2scan": ("CHGNet r2scan", "r2SCAN"),
+}
+COMPATIBILITY_KEYS = ("reference", "potential", "score_model", "hosts")
+PACKAGES = ("hostguide", "torch", "e3nn", "chgnet", "pymatgen", "spglib", "ray", "numpy")
+
+
+def load_reference(config: SearchConfig) -> Reference:
+    """The phases of the configuration's elements.
+
+    Raises:
+        ValueError: an element has no phase, or the reference's energies cannot be compared with the potential's.
+    """
+    settings, elements = config.reference, config.compositions.elements
+    if settings.kind == "packaged":
+        reference = packaged_reference()
+    elif settings.kind == "table":
+        reference = load_table(str(settings.path))
+    elif settings.kind == "mp":
+        reference = load_materials_project(elements)
+    else:
+        assert settings.path is not None and settings.potential is not None
+        reference = load_entries(settings.path, potential=settings.potential, allow_pickle=settings.allow_pickle)
+    allowed = COMPARABLE[config.models.potential]
+    if reference.potential not in allowed:
+        raise ValueError(
+            f"reference: energies of {reference.potential!r} cannot be compared with {config.models.potential}; "
+            f"use a reference computed with {' or '.join(allowed)}"
+        )
+    reference.require(elements)
+    return replace(reference, phases=reference.of_system(elements))
+
+
+def describe_reference(reference: Reference) -> str:
+    """One line that names reference, potential and version, as stored with every result."""
+    return f"{reference.name} ({reference.potential}, {reference.version})"
+
+
+def volume_estimate(config: SearchConfig, reference: Reference, cell: CellFormula) -> float:
+    """V0 in Å³/atom for a composition without results: from the configuration, else from the reference's phases."""
+    return config.lattices.volume_per_atom or volume_per_atom(reference, cell.pymatgen)
+
+
+def hull_energies(config: SearchConfig, reference: Reference) -> dict[str, float]:
+    """Of each reduced formula that is searched, the energy (eV/atom) of the reference's hull."""
+    stability = Stability(reference, config.compositions.elements)
+    return {cell.reduced: stability.hull_energy(cell.reduced) for cell in config.compositions.expand()}
+
+
+def run_stability(run: RunPath) -> Stability:
+    """The hull that the candidates of a stored search were measured against.
+
+    Raises:
+        ValueError: the reference is not what it was then.
+    """
+    config = load_config(run / "config.yaml")
+    reference = load_reference(config)
+    was = json.loads((run / "run.json").read_text())["reference"]
+    if was != describe_reference(reference):
+        raise ValueError(f"{run} was measured against {was}, and the reference is now {describe_reference(reference)}")
+    return Stability(reference, config.compositions.elements)
+
+
+def manifest(config: SearchConfig, reference: Reference) -> dict[str, Any]:
+    """What decides the results of a run; a resumed run must have the same."""
+    return {
+        "search": config.name,
+        "digest": digest(config),
+        "hosts": hosts(config),
+        "reference": describe_reference(reference),
+        "potential": config.models.potential,
+        "score_model": weights_version(weights_file(config.models.weights)),
+        "packages": {name: version(name) for name in PACKAGES},
+    }
+
+
+def write_run_metadata(run: RunPath, config: SearchConfig, reference: Reference) -> None:
+    """Store the configuration and the version record of a search with its results."""
+    write_whole(run / "config.yaml", yaml_text(config.model_dump(mode="json")).encode())
+    write_json(run / "run.json", manifest(config, reference))
+
+
+def same_search(run: RunPath, config: SearchConfig, reference: Reference) -> None:
+    """Refuse to continue a run that was started with another configuration, reference or model.
+
+    Raises:
+        ValueError: naming the fields that differ.
+    """
+    stored = run / "config.yaml"
+    if not stored.exists():
+        return
+    before = load_config(stored).result_defining()
+    changed = _differences(before, config.result_defining())
+    if (run / "run.json").exists():
+        old, new = json.loads((run / "run.json").read_text()), manifest(config, reference)
+        changed += _differences(
+            {key: old.get(key) for key in COMPATIBILITY_KEYS}, {key: new[key] for key in COMPATIBILITY_KEYS}
+        )
+    if changed:
+        raise ValueError(
+            f"{run} holds a search with another configuration ({'; '.join(changed[:5])}). "
+            "Choose another folder with --run, or restore the configuration. "
+            "Only resources, policy.rounds and policy.stop may change."
+        )
+
+
+def _differences(before: Any, after: Any, where: str = "") -> list[str]:
+    if isinstance(before, dict) and isinstance(after, dict):
+        keys = sorted({*before, *after})
+        return [
+            line for key in keys for line in _differences(before.get(key), after.get(key), f"{where}.{key}".lstrip("."))
+        ]
+    return [] if before == after else [f"{where}: was {before!r}, is {after!r}"]

@@ -1,0 +1,207 @@
+"""One HTML page about a run, with everything in it: figures, the best crystals, and their structures in 3D."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import defaultdict
+from datetime import UTC, datetime
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+from pymatgen.util.string import htmlify
+
+from model.crystals.crystal import Crystal
+from model.generation.framework import choose_guest
+from model.thermodynamics.stability import Stability
+from search.config import SearchConfig, load_config
+from search.dft import results as dft_results
+from search.planning.prepare import load_reference
+from search.reporting import figures
+from search.storage.cif import cif_text, conventional_cell, crystal_name
+from search.storage.paths import RunPath
+from search.storage.ranking import rank
+from search.storage.results import load_results
+from search.storage.rows import unpack_or_raise
+from search.studies import second_opinion
+
+VIEWER = Path(__file__).parent / "vendor" / "3Dmol-min.js"
+SHOWN = 50  # crystals in the table
+OPINIONS = ("r2SCAN", "DFT")  # what else has judged crystals of the table
+OPENED = 1000  # crystals of lowest E_d that a click on a point opens
+
+
+def build_report(run: RunPath, *, live: bool = False, known: dict[str, dict[str, Any]] | None = None) -> str:
+    """The page.
+
+    Args:
+        run: place of the run.
+        live: it asks its server for news.
+        known: crystals of an earlier page by candidate, which do not change; those of this page are added.
+
+    Raises:
+        ValueError: the run holds no relaxed crystal.
+    """
+    frame, config = load_results(run, structures=False), load_config(run / "config.yaml")
+    if figures.relaxed(frame).empty:
+        raise ValueError(f"{run} holds no relaxed crystal yet")
+    stability = Stability(load_reference(config), config.compositions.elements)
+    best, others = rank(frame, top=SHOWN), _other_verdicts(run)
+    opened = pd.concat([best, figures.relaxed(frame).head(OPENED)]).drop_duplicates("candidate")
+    known = {} if known is None else known
+    for row in opened.to_dict("records"):
+        if row["candidate"] not in known:
+            known[row["candidate"]] = _crystal(row, config)
+    drawn = {
+        "hull": figures.hull(frame, stability),
+        "progress": figures.progress(frame),
+        "symmetry": figures.symmetry(frame),
+        "changes": figures.changes(frame),
+        "funnel": figures.funnel(frame),
+    }
+    environment = Environment(
+        loader=PackageLoader("search.reporting", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
+    environment.filters["subscripts"] = lambda text: Markup(htmlify(text))
+    return environment.get_template("report.html.jinja").render(
+        name=config.name,
+        system="-".join(config.compositions.elements),
+        facts=_facts(frame, config),
+        best=[_table_row(row) | {"others": others.get(row["candidate"], {})} for row in best.to_dict("records")],
+        opinions=[name for name in OPINIONS if any(name in given for given in others.values())],
+        figures={name: _safe(figure.to_json()) for name, figure in drawn.items() if figure is not None},
+        crystals=_safe(json.dumps({candidate: known[candidate] for candidate in opened["candidate"]})),
+        plotly=get_plotlyjs(),
+        viewer=VIEWER.read_text(),
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        version=version("hostguide"),
+        live=live,
+    )
+
+
+def _safe(text: str) -> str:
+    """JSON that may stand in a script element."""
+    return text.replace("</", "<\\/")
+
+
+def _facts(frame: pd.DataFrame, config: SearchConfig) -> list[tuple[str, str]]:
+    good = figures.relaxed(frame)
+    seconds = figures.cpu_seconds(frame).sum()
+    best = good.iloc[0]
+    return [
+        ("lowest E_d", f"{1e3 * best['e_d']:+.1f} meV/atom ({best['formula']})"),
+        ("candidates", f"{len(frame):,}"),
+        ("relaxed", f"{len(good):,}"),
+        ("compositions", f"{frame['formula'].nunique()}"),
+        ("CPU time", f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"),
+        ("energies", config.models.potential),
+    ]
+
+
+def _other_verdicts(run: RunPath) -> dict[str, dict[str, dict[str, Any]]]:
+    """Candidate -> who judged it again -> E_d in meV/atom, and a note where that is not to be passed over."""
+    verdicts: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
+    if (run / second_opinion.FILE).is_file():
+        for row in second_opinion.load_second_opinion(run).to_dict("records"):
+            note = f"disagrees by {1e3 * row['difference']:+.0f}" if row["disagrees"] else ""
+            verdicts[row["candidate"]]["r2SCAN"] = {"e_d": f"{1e3 * row['e_d']:+.1f}", "note": note}
+    if (run / dft_results.FILE).is_file():
+        for row in dft_results.load_dft(run).dropna(subset=["e_d"]).to_dict("records"):
+            note = row["functional"] + ("" if row["converged"] else ", unconverged")
+            verdicts[row["candidate"]].setdefault("DFT", {"e_d": f"{1e3 * row['e_d']:+.1f}", "note": note})
+    return verdicts
+
+
+def _table_row(row: dict[Any, Any]) -> dict[str, Any]:
+    return {
+        "candidate": row["candidate"],
+        "formula": row["formula"],
+        "atoms": row["n_atoms"],
+        "space_group": row["space_group"] if isinstance(row["space_group"], str) else "P1",
+        "e_d": f"{round(1e3 * row['e_d'], 1) + 0.0:+.1f}",
+        "products": [(f"{share:.2f}", name) for name, share in row["products"].items()],
+        "volume": f"{row['volume_per_atom']:.1f}",
+        "lineage": _lineage(row),
+    }
+
+
+def _lineage(row: dict[Any, Any]) -> str:
+    if not isinstance(row["parent"], str):
+        return "generated"
+    made_from = f"host {row['framework_space_group']} of" if isinstance(row["framework"], str) else "change of"
+    return f"{made_from} {row['parent']}"
+
+
+def _crystal(row: dict[Any, Any], config: SearchConfig) -> dict[str, Any]:
+    """What the page needs to show a crystal and to offer it as CIF."""
+    crystal = unpack_or_raise(row["final"])
+    shown = Crystal.from_pymatgen(conventional_cell(crystal)).wrapped()
+    facts = _table_row(row)
+    return {
+        "name": crystal_name(row),
+        "title": f"{facts['formula']} · {facts['space_group']} · {facts['e_d']} meV/atom",
+        "lattice": shown.lattice.round(4).tolist(),
+        "symbols": shown.symbols,
+        "fractional": shown.fractional.round(4).tolist(),
+        "guests": choose_guest(crystal, config.frameworks.guests) if len(set(crystal.symbols)) > 1 else [],
+        "cif": cif_text(crystal),
+    }
+
+
+def serve(run: RunPath, port: int) -> ThreadingHTTPServer:
+    """A server of the report on this machine only; every request sees the run as it is then.
+
+    ``/`` is the page, ``/version`` changes when results were added. The caller runs `serve_forever`.
+    """
+    return ThreadingHTTPServer(("127.0.0.1", port), partial(_Handler, run, _Cache(run)))
+
+
+class _Cache:
+    """The page, made again when the run has new parts."""
+
+    def __init__(self, run: RunPath) -> None:
+        self.run, self.lock = run, threading.Lock()
+        self.of, self.text = "", ""
+        self.known: dict[str, dict[str, Any]] = {}
+
+    def version(self) -> str:
+        return str(sum(1 for _ in (self.run / "candidates").glob("*.parquet")))
+
+    def page(self) -> str:
+        with self.lock:
+            if self.of != (now := self.version()):
+                try:
+                    self.of, self.text = now, build_report(self.run, live=True, known=self.known)
+                except ValueError as error:
+                    return f'<meta http-equiv="refresh" content="10"><p>{error}. This page looks again every 10 s.</p>'
+            return self.text
+
+
+class _Handler(BaseHTTPRequestHandler):
+    def __init__(self, run: RunPath, cache: _Cache, *rest: Any) -> None:
+        self.run, self.cache = run, cache
+        super().__init__(*rest)
+
+    def do_GET(self) -> None:
+        if self.path not in ("/", "/version"):
+            self.send_error(404)
+            return
+        body = (self.cache.page() if self.path == "/" else self.cache.version()).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html; charset=utf-8" if self.path == "/" else "text/plain")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass

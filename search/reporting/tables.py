@@ -1,0 +1,57 @@
+"""Ranking of results, tables for the terminal, CIF files."""
+
+from __future__ import annotations
+
+import pandas as pd
+from rich.table import Table
+
+from model.crystals.composition import parse_system
+from model.thermodynamics.reference import packaged_reference
+from model.thermodynamics.stability import Stability
+
+
+def results_table(best: pd.DataFrame) -> Table:
+    """Ranked candidates for the terminal."""
+    table = Table(title="Lowest decomposition energies (CHGNet)", title_justify="left")
+    for name in ("#", "formula", "atoms", "space group", "E_d meV/atom", "role", "host group", "decomposes into"):
+        table.add_column(name, justify="right" if name in ("#", "atoms", "E_d meV/atom") else "left")
+    for position, row in enumerate(best.to_dict("records"), start=1):
+        table.add_row(
+            str(position),
+            row["formula"],
+            str(row["n_atoms"]),
+            _text(row["space_group"]),
+            f"{round(1e3 * row['e_d'], 1) + 0.0:.1f}",
+            row["role"],
+            _text(row["framework_space_group"]),
+            " + ".join(f"{share:.2f} {name}" for name, share in row["products"].items()),
+        )
+    return table
+
+
+def _text(value: object) -> str:
+    """A string column's value; pandas has NaN where there is none."""
+    return value if isinstance(value, str) else ""
+
+
+def reference_table(system: str) -> Table:
+    """Phases of a system in the packaged reference with their distance from its hull."""
+    reference = packaged_reference()
+    stability = Stability(reference, system)
+    table = Table(title=f"{'-'.join(parse_system(system))} in {reference.name}", title_justify="left")
+    for name in ("material", "formula", "E eV/atom", "above hull meV/atom", "V Å³/atom", "relaxed"):
+        table.add_column(name, justify="left" if name in ("material", "formula") else "right")
+    rows = [
+        (stability.decomposition(phase.formula, phase.energy_per_atom).e_d, phase)
+        for phase in reference.of_system(stability.elements).itertuples()
+    ]
+    for above, phase in sorted(rows, key=lambda pair: pair[0]):
+        table.add_row(
+            phase.material_id,
+            phase.formula,
+            f"{phase.energy_per_atom:.4f}",
+            f"{round(1e3 * above, 1) + 0.0:.1f}",
+            f"{phase.volume_per_atom:.2f}",
+            "yes" if phase.relaxed else "no",
+        )
+    return table

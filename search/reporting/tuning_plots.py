@@ -1,0 +1,48 @@
+"""Optuna's pictures of what a search tuned."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import optuna
+from optuna.trial import TrialState
+
+from search.config import SearchConfig
+from search.planning.campaign import read_trials
+from search.planning.tuning import COST, QUALITY
+from search.storage.paths import RunPath
+from search.storage.results import ResultStore
+
+
+def plot_study(study: optuna.Study, folder: Path, name: str) -> list[Path]:
+    """History, importances (if more than one field was tuned) and Pareto front as pages, drawn by Optuna."""
+    folder.mkdir(parents=True, exist_ok=True)
+    draw = optuna.visualization
+    pictures = {
+        "history": draw.plot_optimization_history(study, target=lambda trial: trial.values[0], target_name=QUALITY),
+        "front": draw.plot_pareto_front(study, target_names=[QUALITY, COST]),
+    }
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if len({name for trial in complete for name in trial.params}) > 1 and len(complete) > 3:
+        with warnings.catch_warnings():  # it says that low values are good ones, which the sign takes care of
+            warnings.filterwarnings("ignore", message="PedAnova", category=UserWarning)
+            pictures["importance"] = draw.plot_param_importances(
+                study,
+                evaluator=optuna.importance.PedAnovaImportanceEvaluator(),
+                target=lambda trial: -trial.values[0],
+                target_name=QUALITY,
+            )
+    paths = []
+    for what, picture in pictures.items():
+        paths.append(folder / f"{name}-{what}.html")
+        picture.write_html(paths[-1], include_plotlyjs="directory")
+    return paths
+
+
+def plot_tuning(config: SearchConfig, run: RunPath, out: Path) -> list[Path]:
+    """Optuna's pictures of all that a stored search tuned."""
+    store = ResultStore(run)
+    found = read_trials(config, list(store.rows(sorted(store.tasks()))))
+    parts = [part for part, ranges in found.ranges.items() if ranges and found.trials[part]]
+    return [path for part in parts for path in plot_study(found.study(part), out, part)]

@@ -1,0 +1,157 @@
+"""The actors of a search: how many there are, on what they run, and what the user should know about it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from actors.cluster import Capacity, ask_for, capacity
+from actors.metrics import Metrics
+from actors.pool import Pool, wait_any
+from actors.workers import ACTORS
+from model.thermodynamics.reference import Reference
+from search.config import SearchConfig
+from search.planning.planner import Planner
+from search.planning.prepare import hull_energies
+from search.running.steps import Step
+
+RELAXERS_PER_ANALYSER = 4  # symmetry and E_d take a tenth to a quarter of the time that the relaxation takes
+RECOUNT = 10.0  # s between two looks at what the cluster has
+PATIENCE = 300.0  # s without work, after which a cluster gets an actor's place back
+
+
+class ActorPools:
+    """One pool per step: planner, crystal makers, relaxers, analysers.
+
+    Args:
+        config: the search.
+        reference: phases of the system.
+        found: what Ray has at the start.
+        actors: classes of crystal maker, relaxer and analyser, see `actors.workers`.
+
+    Attributes:
+        pools: by step.
+        devices: of the actors of each step, GPU or CPU.
+        notes: what a person should know, in the order in which it turned out.
+
+    Raises:
+        ValueError: the machine cannot give what the configuration asks for.
+    """
+
+    def __init__(
+        self, config: SearchConfig, reference: Reference, found: Capacity, actors: Sequence[type] = ACTORS
+    ) -> None:
+        self.resources, self.notes = config.resources, list[str]()
+        self.on_cluster = config.resources.address != "local"
+        self.on_gpu = config.models.device != "cpu" and found.gpus > 0
+        self.found = found
+        self._check(config)
+        self._counted = time.monotonic()
+        self.metrics = Metrics()
+        arguments = _arguments(config, reference, "cuda" if self.on_gpu else "cpu")
+        # Crystal makers on a CPU, analysers and the planner are busy for a part of the time only: they share the
+        # relaxers' cores.
+        light = {"num_cpus": 0, "scheduling_strategy": "SPREAD"}
+        options = (light, {"num_cpus": 0, "num_gpus": 1} if self.on_gpu else light, {"num_cpus": 1}, light)
+        seconds = self.resources.task_seconds
+        self.pools = {
+            step: Pool(cls, count=count, options=some, arguments=given, seconds=seconds)
+            for step, cls, count, some, given in zip(
+                Step, (Planner, *actors), self._limits(), options, arguments, strict=True
+            )
+        }
+        self.devices = {step: "GPU" if "num_gpus" in some else "CPU" for step, some in zip(Step, options, strict=True)}
+
+    def wait(self, seconds: float) -> set[Any]:
+        """References that are ready, after at most ``seconds``."""
+        return wait_any(list(self.pools.values()), seconds)
+
+    def scale(self, waiting: Mapping[Step, int]) -> None:
+        """Start and let go actors as the cluster grows, shrinks or has nothing to do; ``waiting`` jobs per step.
+
+        Raises:
+            RuntimeError: actors cannot start.
+        """
+        if self.on_cluster and time.monotonic() - self._counted > RECOUNT:
+            self._recount()
+        patience = PATIENCE if self.on_cluster else math.inf
+        for (step, pool), limit in zip(self.pools.items(), self._limits(), strict=True):
+            pool.scale(limit, waiting=waiting[step], patience=patience)
+            starting, idle = pool.size - pool.started, pool.idle
+            self.metrics.actors(step, busy=pool.started - idle, idle=idle, starting=starting, waiting=waiting[step])
+
+    def short_of_memory(self) -> None:
+        """An actor was ended for memory: others may have been, whatever they do."""
+        for pool in self.pools.values():
+            pool.suspect()
+
+    def close(self) -> None:
+        """End all actors, and ask for no more machines: what was asked for outlives the search."""
+        for pool in self.pools.values():
+            pool.close()
+        if self.on_cluster:
+            ask_for(0)
+
+    def _recount(self) -> None:
+        self._counted, before = time.monotonic(), self.found
+        self.found = capacity()
+        if self.found != before:
+            self.notes.append(
+                f"the cluster has {_count(self.found)} now, {_count(before)} before; {self._limits()[2]} relaxers"
+            )
+
+    def _limits(self) -> tuple[int, int, int, int]:
+        """How many planners, crystal makers, relaxers and analysers there may be; one of each is always wanted."""
+        relaxers = max(1, min(self.resources.relax_actors or self.found.cpus, self.found.cpus))
+        makers = min(self.resources.generate_actors, self.found.gpus) if self.on_gpu else self.resources.generate_actors
+        return 1, max(1, makers), relaxers, math.ceil(relaxers / RELAXERS_PER_ANALYSER)
+
+    def _check(self, config: SearchConfig) -> None:
+        """Errors and notes about what is asked for and what there is."""
+        resources, found = self.resources, self.found
+        if config.models.device == "cuda" and not self.on_gpu:
+            raise ValueError("models.device: cuda was asked for, but Ray sees no GPU; use auto or cpu")
+        if self.on_gpu and resources.generate_actors > found.gpus:
+            raise ValueError(
+                f"resources.generate_actors: {resources.generate_actors} asked for, but there are {found.gpus} GPUs "
+                f"and each takes a whole one; use at most {found.gpus}"
+            )
+        if config.models.device == "auto" and not self.on_gpu:
+            self.notes.append("Ray sees no GPU: the diffusion model runs on CPU")
+        wanted = resources.relax_actors or 1
+        if wanted <= found.cpus:
+            return
+        if not self.on_cluster:
+            raise ValueError(f"resources.relax_actors: {wanted} asked for, but there are {found.cpus} CPUs")
+        self.notes.append(
+            f"{wanted} relaxers are wanted and the cluster has {found.cpus} CPUs; more are used as machines join"
+        )
+        ask_for(wanted)
+
+
+def _arguments(config: SearchConfig, reference: Reference, device: str) -> tuple[dict[str, Any], ...]:
+    """Arguments of planner, crystal makers, relaxers and analysers."""
+    models = config.models
+    return (
+        {"config": config, "reference": reference},
+        {"weights": models.weights, "device": device},
+        {
+            "potential": models.potential,
+            "relaxation": config.relaxation,
+            "screening": config.screening,
+            "hull": hull_energies(config, reference),
+        },
+        {
+            "reference": reference,
+            "elements": config.compositions.elements,
+            "guests": config.frameworks.guests,
+            "tolerances": config.frameworks.tolerances,
+            "screening": config.screening,
+        },
+    )
+
+
+def _count(found: Capacity) -> str:
+    return f"{found.cpus} CPUs and {found.gpus} GPUs"

@@ -1,0 +1,423 @@
+"""The Ray driver: keeps actors busy with the tasks of the campaign and stores what comes back.
+
+Everything that decides is in `search.planning`, everything that computes in `model`. Here are only queues, retries and
+the order in which things are written: a task's rows are on disk before the campaign sees them.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+
+from actors.cluster import connected
+from actors.pool import Done, Failed, Pool
+from actors.workers import ACTORS
+from model.relaxation.relax import Relaxation
+from model.stages import Made, Rejected
+from model.thermodynamics.reference import Reference
+from search.config import SearchConfig
+from search.planning.campaign import check_beginning
+from search.planning.frameworks import frameworks_from_files
+from search.planning.prepare import same_search, write_run_metadata
+from search.planning.tasks import Task, candidate_name
+from search.running.actor_pools import ActorPools
+from search.running.journal import Attempt, Attempts, Journal
+from search.running.pipeline import Provenance, failed_rows, guests_to_remove, task_rows
+from search.running.progress import Progress, Shown
+from search.running.rounds import Question, Rounds
+from search.running.statistics import RunStatistics
+from search.running.steps import NEXT, Step
+from search.running.writer import Writer
+from search.storage.lock import locked
+from search.storage.paths import RunPath
+from search.storage.results import DamagedPart, ResultStore, write_json
+from search.storage.rows import Row
+
+LOOK_SECONDS = 0.5  # between two looks at the actors
+WAIT_SECONDS = 0.5  # for something to come back
+WRITING_SECONDS = 0.02  # until it is looked again whether a part is written
+DRAIN_SECONDS = 2.0  # after the first signal; `ray job stop` leaves three
+
+
+@dataclass(eq=False, kw_only=True)
+class Job:
+    """A task on its way, with what the steps so far have returned.
+
+    Attributes:
+        task: the task, or one candidate of it that goes on alone.
+        alone: the number of that one.
+        attempt: what failed so far.
+        step: the next one.
+        made: what generation returned, one result per candidate.
+        relaxed: what relaxation returned, likewise.
+        seconds: of calls, by step.
+    """
+
+    task: Task
+    alone: int | None = None
+    attempt: Attempt = field(default_factory=Attempt)
+    step: Step = Step.GENERATE
+    made: Sequence[Made] = ()
+    relaxed: Sequence[Relaxation | Rejected] = ()
+    seconds: dict[Step, float] = field(default_factory=dict)
+
+    def only(self, number: int, attempt: Attempt) -> Job:
+        """One of its candidates, which goes on alone: all results so far are lists with one entry per candidate."""
+        here = slice(number, number + 1)
+        return Job(
+            task=self.task.only(number),
+            alone=number,
+            attempt=attempt,
+            step=self.step,
+            made=self.made[here],
+            relaxed=self.relaxed[here],
+        )
+
+    @property
+    def name(self) -> dict[str, str]:
+        """What a line of the journal is about."""
+        task = {"task": self.task.identity, "step": self.step}
+        return task if self.alone is None else {**task, "candidate": candidate_name(self.task.identity, self.alone)}
+
+
+@dataclass(frozen=True)
+class SearchOutcome:
+    """How a search ended."""
+
+    finished: bool
+    candidates: int
+    seconds: float
+    reason: str | None  # why it ended before all rounds were done
+    summary: dict[str, Any]
+
+
+def run_search(
+    config: SearchConfig,
+    run: RunPath,
+    reference: Reference,
+    *,
+    report: Callable[[Progress], None] = lambda progress: None,
+    actors: Sequence[type] = ACTORS,
+) -> SearchOutcome:
+    """Run or resume a search.
+
+    Args:
+        config: the search.
+        run: folder of the run, or its place in an object store; what it holds already is kept and not repeated.
+        reference: phases of the system.
+        report: called with the progress about once a second.
+        actors: classes of crystal maker, relaxer and analyser.
+
+    Raises:
+        ValueError: the generators have nothing to begin with, the folder holds another search, another process is at
+            work in it, or the machine has not what the configuration asks for.
+        RuntimeError: actors cannot start, or another search has taken over a run in an object store.
+        OSError: the disk is full or fails; what was stored is as it was.
+    """
+    check_beginning(config, frameworks_from_files(config.frameworks.files))
+    run.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        check = stack.enter_context(locked(run))
+        same_search(run, config, reference)
+        write_run_metadata(run, config, reference)
+        found = stack.enter_context(connected(config.resources.address))
+        stop = stack.enter_context(_signals())
+        pools = ActorPools(config, reference, found, actors)
+        stack.callback(pools.close)
+        driver = Driver(config, run, reference, pools, report, check)
+        stack.callback(driver.close)
+        return driver.run(stop)
+
+
+class Driver:
+    """One search with its actors."""
+
+    def __init__(
+        self,
+        config: SearchConfig,
+        run: RunPath,
+        reference: Reference,
+        pools: ActorPools,
+        report: Callable[[Progress], None] = lambda progress: None,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.config, self.actors, self.report, self.check, self.folder = config, pools, report, check, run
+        self.store, self.journal, self.attempts = ResultStore(run), Journal(run), Attempts(run)
+        self.provenance = Provenance.of(config, reference)
+        self.progress = Progress(expected=config.candidates)
+        self.rounds = Rounds(config, self.store)
+        self._stored_before: set[str] = set()  # tasks that were stored before this start
+        self.queues: dict[Step, list[tuple[int, int, Job | Question]]] = {step: [] for step in Step}  # heaps
+        self.parts: dict[str, dict[int, list[Row]]] = {}  # split task -> rows of its candidates
+        self.writer, self.statistics = Writer(self.store), RunStatistics(pools)
+        self._order, self._looked = itertools.count(), -math.inf
+
+    def run(self, stop: threading.Event) -> SearchOutcome:
+        """Work until all rounds are stored or ``stop`` is set."""
+        actors = {step: pool.limit for step, pool in self.actors.pools.items()}
+        self.journal.note("started", rounds=self.rounds.count, actors=actors)
+        self.store.tidy()
+        self._stored_before = self.store.tasks()
+        self.rounds.begin(self._stored_before)
+        for (
+            task
+        ) in self._stored_before:  # the start before may have ended between storing a task and forgetting what failed
+            self.attempts.forget(task)
+        try:
+            while not (self.rounds.finished or stop.is_set()):
+                recovered = self._recover()
+                self._ask()
+                self._turn(list(Step), 0.0 if recovered else WAIT_SECONDS)
+            self._drain()
+        except RuntimeError as error:  # nothing is wrong with the disk: say what there is to say
+            self._note(str(error))
+            self._end()
+            raise
+        summary = self._end()
+        return SearchOutcome(self.rounds.finished, self.progress.done, summary["seconds"], self.rounds.enough, summary)
+
+    def close(self) -> None:
+        """End what runs beside the loop."""
+        self.writer.close()
+        self.journal.close()
+
+    def summary(self) -> dict[str, Any]:
+        """What this start has done; docs/results.md explains it."""
+        progress = self.progress
+        ended = {"finished": self.rounds.finished, "candidates": progress.done, "resumed": progress.resumed}
+        return ended | self.statistics.summary() | {"notes": progress.notes}
+
+    # --- planning -----------------------------------------------------------------------------------------------------
+
+    def _recover(self) -> bool:
+        """Take over a round of an earlier start as a whole; False when there is none, or not now."""
+        rows = self.rounds.recover() if self.rounds.recovering else None
+        if rows is None:
+            return False
+        self._count(rows)
+        self.progress.resumed += rows.num_rows
+        return True
+
+    def _ask(self) -> None:
+        """Have the next round planned, when it is time."""
+        question = self.rounds.ask()
+        if question is not None:
+            self._enqueue(Step.PLAN, question.number, question)
+
+    def _planned(self, question: Question, outcome: Done | Failed) -> None:
+        """Take over the tasks of a round that are stored already, and queue the rest."""
+        if isinstance(outcome, Failed):
+            self._not_planned(question, outcome)
+            return
+        tasks = self.rounds.planned(question, outcome.value)
+        found = self.store.histories(self._stored_before.intersection(task.identity for task in tasks))
+        for task in tasks:
+            if task.identity not in found or not self._take_over(task, found[task.identity]):
+                self._go_on(Job(task=task, attempt=self.attempts.of(task.identity)))
+        if tasks:
+            self.progress.round = question.number
+
+    def _not_planned(self, question: Question, outcome: Failed) -> None:
+        """Ask again, and tell everything before."""
+        number, attempt = question.number, question.attempt
+        attempt.count(outcome.cause, outcome.message)
+        self.journal.note("failed", round=number, step=Step.PLAN, cause=outcome.cause, message=outcome.message)
+        if attempt.too_often:
+            raise RuntimeError(f"round {number} cannot be planned: {outcome.message}")
+        self.statistics.retries[f"{Step.PLAN} {outcome.cause}"] += 1
+        self.rounds.tell_again()
+
+    def _take_over(self, task: Task, rows: Future[pa.Table]) -> bool:
+        """Whether the rows of an earlier start are there; a damaged part is set aside and its task done again."""
+        try:
+            self._keep(task, rows.result())
+        except DamagedPart as error:
+            aside = self.store.set_aside(task.identity)
+            self._note(f"{error.args[0]} It is now {aside}.", task=task.identity)
+            return False
+        self.progress.resumed += len(task)
+        return True
+
+    # --- one turn of the loop -----------------------------------------------------------------------------------------
+
+    def _turn(self, steps: Sequence[Step], seconds: float) -> None:
+        """Give out jobs of ``steps``, wait for something to come back, and see to it."""
+        if time.monotonic() - self._looked > LOOK_SECONDS:
+            self._look_around()
+        for step in steps:
+            self._dispatch(step, self.queues[step], self.actors.pools[step])
+        ready = self.actors.wait(min(seconds, WRITING_SECONDS) if self.writer.busy else seconds)
+        for step, pool in self.actors.pools.items():
+            for outcome in pool.collect(ready):
+                self._receive(step, outcome)
+        self.writer.collect()
+        self.attempts.save()
+
+    def _dispatch(self, step: Step, queue: list[tuple[int, int, Job | Question]], pool: Pool) -> None:
+        if step == Step.GENERATE and len(self.queues[Step.RELAX]) >= 2 * self.actors.pools[Step.RELAX].limit + 2:
+            return
+        while queue and pool.idle:
+            job = heapq.heappop(queue)[2]
+            pool.submit(job, step, *self._arguments(job))
+
+    def _arguments(self, job: Job | Question) -> tuple[Any, ...]:
+        if isinstance(job, Question):
+            return self.rounds.arguments(job)
+        task = job.task
+        if job.step == Step.GENERATE:
+            return task.templates, task.generators, task.settings
+        if job.step == Step.RELAX:
+            return [one.crystal for one in job.made], None, task.relaxation, task.guests
+        return job.relaxed, guests_to_remove(task, job.relaxed), task.found_phases, task.max_parent_e_d
+
+    def _look_around(self) -> None:
+        """See to the actors, and tell what is to be told."""
+        self._looked = time.monotonic()
+        self.actors.scale({step: len(queue) for step, queue in self.queues.items()})
+        self.statistics.look()
+        for note in self.actors.notes:
+            self._note(note)
+        self.actors.notes.clear()
+        self.journal.save()
+        missing = [pool.name for pool in self.actors.pools.values() if not pool.started]
+        self.progress.message = f"waiting for {', '.join(missing)} to start" if missing else "running"
+        self.report(self.progress)
+
+    def _drain(self) -> None:
+        """After a signal: bring home what is nearly done, and begin nothing that takes long."""
+        deadline = time.monotonic() + DRAIN_SECONDS
+        queue, pool = self.queues[Step.ANALYSE], self.actors.pools[Step.ANALYSE]
+        while not self.rounds.finished and time.monotonic() < deadline and (queue or pool.started > pool.idle):
+            self._turn([Step.ANALYSE], 0.1)
+
+    def _end(self) -> dict[str, Any]:
+        self.writer.finish()
+        self.progress.message = "finished" if self.rounds.finished else "stopped"
+        summary = self.summary()
+        self.journal.note("ended", **summary)
+        write_json(self.folder / "summary.json", summary)
+        self.report(self.progress)
+        return summary
+
+    # --- what comes back ----------------------------------------------------------------------------------------------
+
+    def _receive(self, step: Step, outcome: Done | Failed) -> None:
+        job: Job | Question = outcome.job
+        self.statistics.call(step, outcome)
+        if isinstance(outcome, Failed) and outcome.cause == "oom":
+            self.actors.short_of_memory()
+        if isinstance(job, Question):
+            self._planned(job, outcome)
+            return
+        job.seconds[step] = job.seconds.get(step, 0.0) + outcome.seconds
+        if isinstance(outcome, Failed):
+            self._failed(job, outcome)
+            return
+        if step == Step.ANALYSE:
+            self._complete(job, task_rows(job.task, job.made, job.relaxed, outcome.value, self.provenance))
+            return
+        if step == Step.GENERATE:
+            job.made = outcome.value
+        else:
+            job.relaxed = outcome.value
+        job.step = NEXT[step]
+        self._queue(job)
+
+    def _failed(self, job: Job, outcome: Failed) -> None:
+        job.attempt = self.attempts.add(job.task.identity, job.alone, outcome.cause, outcome.message)
+        self.journal.note(
+            "failed", **job.name, cause=outcome.cause, message=outcome.message, seconds=round(outcome.seconds, 3)
+        )
+        if not job.attempt.too_often:
+            self.statistics.retries[f"{job.step} {outcome.cause}"] += 1
+        self._go_on(job)
+
+    def _go_on(self, job: Job) -> None:
+        """Try again; or, after too many failures, split a task into single crystals; or give a crystal up."""
+        cause = job.attempt.too_often
+        if cause is None:
+            self._queue(job)
+        elif cause != "node" and len(job.task) > 1:
+            self._split(job)
+        else:
+            self._complete(job, failed_rows(job.task, cause, job.attempt.message, self.provenance))
+
+    def _split(self, job: Job) -> None:
+        """Send each candidate on alone, so that one that kills its process takes no other with it."""
+        self.statistics.splits += 1
+        self.journal.note("split", **job.name)
+        self.parts[job.task.identity] = {}
+        for number in range(len(job.task)):
+            self._go_on(job.only(number, self.attempts.of(job.task.identity, number)))
+
+    def _queue(self, job: Job) -> None:
+        self._enqueue(job.step, job.task.round, job)
+
+    def _enqueue(self, step: Step, number: int, job: Job | Question) -> None:
+        """Queue something of this round: earlier rounds go first."""
+        heapq.heappush(self.queues[step], (number, next(self._order), job))
+
+    def _complete(self, job: Job, rows: Sequence[Row]) -> None:
+        """Store a task, once the rows of all its candidates are there."""
+        task = job.task
+        if job.alone is not None:
+            parts = self.parts[task.identity]
+            parts[job.alone] = list(rows)
+            task = self.rounds.whole(task)
+            if len(parts) < len(task):
+                return
+            rows = [row for _, part in sorted(self.parts.pop(task.identity).items()) for row in part]
+        self.check()
+        self.writer.write(task.identity, rows, partial(self._stored, task, job.seconds))
+
+    def _stored(self, task: Task, times: Mapping[Step, float], rows: pa.Table, seconds: float) -> None:
+        """A task is on disk."""
+        self.statistics.stored(self._keep(task, rows), seconds)
+        self.attempts.forget(task.identity)
+        took = {step: round(value, 3) for step, value in times.items()}
+        self.journal.note("stored", task=task.identity, candidates=rows.num_rows, seconds=took)
+
+    def _keep(self, task: Task, rows: pa.Table) -> list[Shown]:
+        """Count what stands on disk of a task."""
+        self.rounds.stored(task, rows)
+        return self._count(rows)
+
+    def _count(self, rows: pa.Table) -> list[Shown]:
+        shown = Shown.of(rows)
+        for row in shown:
+            self.progress.add(row)
+        return shown
+
+    def _note(self, text: str, **fields: Any) -> None:
+        """Something that a person should know."""
+        self.progress.notes.append(text)
+        self.journal.note("note", text=text, **fields)
+
+
+@contextmanager
+def _signals() -> Iterator[threading.Event]:
+    """First SIGINT or SIGTERM: stop at once, nothing stored is lost. Second: the default, which ends the process."""
+    stop = threading.Event()
+
+    def handle(number: int, _: Any) -> None:
+        stop.set()
+        signal.signal(number, signal.SIG_DFL)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,139 @@
+"""What happens in a run, line by line, and the failed attempts that a later start has to know of."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+from search.storage.paths import RunPath, StorePath, unwritten, write_whole
+from search.storage.results import write_json
+
+SAVE_SECONDS = 60.0
+TRIES = {"node": 5}  # losses of a node say little about a task; everything else is tried twice
+TRIES_OTHERWISE = 2
+
+
+class Journal:
+    """``log.jsonl`` of a run: one JSON object a line with ``time`` (UTC), ``event``, and whom it concerns.
+
+    Lines are appended. One that a killed process left unfinished is cut off at the next start. An object store cannot
+    append: there each start has an object of its own, ``log-<time>.jsonl``, that `save` writes again as it grows.
+    """
+
+    def __init__(self, run: RunPath) -> None:
+        self._lines, self._saved = bytearray(), time.monotonic()
+        self._file: FileIO | None = None
+        if isinstance(run, StorePath):
+            self._path: RunPath = run / f"log-{_now()}.jsonl"
+            return
+        self._path = run / "log.jsonl"
+        self._file = self._path.open("ab", buffering=0)  # so that nothing is left to write when the disk is full
+        self._file.truncate(self._path.read_bytes().rfind(b"\n") + 1)
+
+    def note(self, event: str, **fields: Any) -> None:
+        """Write one line; raises OSError when the disk is full."""
+        line = json.dumps({"time": _now(), "event": event, **fields}, ensure_ascii=False).encode() + b"\n"
+        if self._file is None:
+            self._lines += line
+            return
+        try:
+            self._file.write(line)
+        except OSError as error:
+            raise unwritten(Path(self._file.name), error) from error
+
+    def save(self, every: float = SAVE_SECONDS) -> None:
+        """Write the object of a store, if that was not done for so many seconds."""
+        if self._file is None and time.monotonic() - self._saved > every:
+            write_whole(self._path, bytes(self._lines))
+            self._saved = time.monotonic()
+
+    def close(self) -> None:
+        """Nothing more is written."""
+        self.save(0.0)
+        if self._file is not None:
+            self._file.close()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+@dataclass
+class Attempt:
+    """What failed so far of one task, or of one candidate of it that goes on alone.
+
+    Attributes:
+        failures: cause -> how often.
+        message: of the last failure, in the error's own words.
+    """
+
+    failures: Counter[str] = field(default_factory=Counter)
+    message: str = ""
+
+    def count(self, cause: str, message: str) -> None:
+        """Count one more."""
+        self.failures[cause] += 1
+        self.message = message
+
+    @property
+    def too_often(self) -> str | None:
+        """The cause that is seen too often; None while it may be tried again."""
+        for cause, count in self.failures.items():
+            if count >= TRIES.get(cause, TRIES_OTHERWISE):
+                return cause
+        return None
+
+
+class Attempts:
+    """Failed attempts of tasks that are not stored yet, in ``attempts.json``: a poisonous crystal is not met anew.
+
+    The file is replaced as a whole, so that it is never half written.
+    """
+
+    def __init__(self, run: RunPath) -> None:
+        self.path = run / "attempts.json"
+        self._known: dict[str, dict[str, Attempt]] = {}
+        self._saved = True
+        if self.path.exists():
+            content = json.loads(self.path.read_text(encoding="utf-8"))
+            for task, entries in content.items():
+                self._known[task] = {
+                    name: Attempt(Counter(entry["failures"]), entry["message"]) for name, entry in entries.items()
+                }
+
+    def of(self, task: str, candidate: int | None = None) -> Attempt:
+        """What failed of a task, or of its candidate with this number."""
+        return self._known.get(task, {}).get(_name(candidate), Attempt())
+
+    def add(self, task: str, candidate: int | None, cause: str, message: str) -> Attempt:
+        """Count one failure; `save` makes it last."""
+        attempt = self._known.setdefault(task, {}).setdefault(_name(candidate), Attempt())
+        attempt.count(cause, message)
+        self._saved = False
+        return attempt
+
+    def forget(self, task: str) -> None:
+        """The task is stored, and what failed stands in its rows."""
+        if self._known.pop(task, None) is not None:
+            self._saved = False
+
+    def save(self) -> None:
+        """Write the file if something has changed."""
+        if self._saved:
+            return
+        content = {
+            task: {name: {"failures": dict(one.failures), "message": one.message} for name, one in entries.items()}
+            for task, entries in self._known.items()
+        }
+        write_json(self.path, content)
+        self._saved = True
+
+
+def _name(candidate: int | None) -> str:
+    return "all" if candidate is None else str(candidate)

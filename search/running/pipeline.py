@@ -1,0 +1,217 @@
+"""A task's way through all steps in one process, and the rows that it leaves. The driver does the same with actors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+from model.generators.interface import Role
+from model.relaxation.relax import Relaxation
+from model.stages import Analyser, Analysis, CrystalMaker, Made, Rejected, Relaxer, usable
+from model.thermodynamics.reference import Reference
+from search.config import SearchConfig
+from search.planning.campaign import Campaign
+from search.planning.prepare import describe_reference, hull_energies, volume_estimate
+from search.planning.round_plan import plan_round
+from search.planning.tasks import Candidate, Task, pending_rows
+from search.storage.results import ResultStore
+from search.storage.rows import Row, Status, StoredCrystal, StoredFramework
+
+
+class Stages(NamedTuple):
+    """What a task goes through."""
+
+    maker: CrystalMaker
+    relaxer: Relaxer
+    analyser: Analyser
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What the energies of a search are: columns of the same names.
+
+    Attributes:
+        potential: what computed them.
+        reference: what E_d is measured against.
+    """
+
+    potential: str
+    reference: str
+
+    @classmethod
+    def of(cls, config: SearchConfig, reference: Reference) -> Provenance:
+        """That of a search."""
+        return cls(config.models.potential, describe_reference(reference))
+
+
+def load_stages(config: SearchConfig, reference: Reference, *, device: str = "cpu") -> Stages:
+    """The stages of a search, networks loaded."""
+    models = config.models
+    return Stages(
+        CrystalMaker(models.weights, device),
+        Relaxer(models.potential, config.relaxation, config.screening, hull_energies(config, reference)),
+        Analyser(
+            reference,
+            config.compositions.elements,
+            config.frameworks.guests,
+            config.frameworks.tolerances,
+            config.screening,
+        ),
+    )
+
+
+def search_here(config: SearchConfig, reference: Reference, store: ResultStore, stages: Stages) -> Iterator[list[Row]]:
+    """A search in this process, task after task; tasks that are stored are taken over. Yields the rows of each."""
+    campaign = Campaign(config, lambda cell: volume_estimate(config, reference, cell))
+    provenance = Provenance.of(config, reference)
+    stored, history = store.tasks(), campaign.history()
+    tasks: dict[int, list[Task]] = {}
+    rows: dict[int, list[Row]] = {}
+    for number in range(config.policy.rounds):
+        for before in campaign.known_rounds(number):
+            history.read(rows.pop(before, ()))
+        if history.stopping.reason(number):
+            return
+        pending = [task for k in rows for task in tasks[k]]
+        rows[number], tasks[number] = [], plan_round(campaign, number, history, pending_rows(pending))
+        for task in tasks[number]:
+            if task.identity not in stored:
+                store.append(task.identity, run_task(task, stages, provenance))
+            made = store.rows([task.identity])
+            rows[number] += made
+            yield made
+
+
+def run_task(task: Task, stages: Stages, provenance: Provenance) -> list[Row]:
+    """All steps of one task, one after the other."""
+    made = stages.maker.generate(task.templates, task.generators, task.settings)
+    relaxed = stages.relaxer.relax([one.crystal for one in made], None, task.relaxation, task.guests)
+    analysed = stages.analyser.analyse(relaxed, guests_to_remove(task, relaxed), task.found_phases, task.max_parent_e_d)
+    return task_rows(task, made, relaxed, analysed, provenance)
+
+
+def guests_to_remove(task: Task, relaxed: Sequence[Relaxation | Rejected]) -> list[Sequence[str] | None]:
+    """Which guests the analyser removes from each crystal of a task; None where no frameworks are wanted.
+
+    New crystals give frameworks where any are filled. A filled framework gives one again when its volume moved further
+    than ``task.volume_change``: the host relaxed with its guests is not the one that they were put into. What was
+    stopped early gives none.
+    """
+    if task.max_parent_e_d == -math.inf:
+        return [None] * len(relaxed)
+    wanted: list[Sequence[str] | None] = []
+    for candidate, outcome in zip(task.candidates, relaxed, strict=True):
+        if isinstance(outcome, Relaxation) and outcome.reason == "hopeless":
+            wanted.append(None)
+        elif candidate.role == Role.NEW:
+            wanted.append(())
+        else:
+            wanted.append(candidate.origin.guests if _volume_moved(outcome) > task.volume_change else None)
+    return wanted
+
+
+def _volume_moved(outcome: Relaxation | Rejected) -> float:
+    return 0.0 if isinstance(outcome, Rejected) else abs(outcome.final.volume / outcome.initial.volume - 1)
+
+
+def task_rows(
+    task: Task,
+    made: Sequence[Made],
+    relaxed: Sequence[Relaxation | Rejected],
+    analysed: Sequence[Analysis | None],
+    provenance: Provenance,
+) -> list[Row]:
+    """One row per candidate, whatever became of it."""
+    return [_row(task, *results, provenance) for results in zip(task.candidates, made, relaxed, analysed, strict=True)]
+
+
+def failed_rows(task: Task, reason: str, detail: str, provenance: Provenance) -> list[Row]:
+    """Rows of a task that could not be finished, so that it is not tried for ever."""
+    failed = {"status": Status.FAILED, "reason": reason, "detail": detail} | asdict(provenance)
+    return [Row(**_planned(task, one) | failed) for one in task.candidates]
+
+
+def _row(
+    task: Task,
+    candidate: Candidate,
+    made: Made,
+    relaxed: Relaxation | Rejected,
+    analysis: Analysis | None,
+    provenance: Provenance,
+) -> Row:
+    found = _rejected(task, candidate, relaxed) if isinstance(relaxed, Rejected) else _relaxed(relaxed)
+    if analysis is not None:
+        found |= _analysed(task, candidate, analysis)
+    return Row(
+        **_planned(task, candidate) | found | asdict(provenance),
+        evaluations=made.evaluations,
+        score_model=made.score_model,
+        initial=StoredCrystal.of(made.crystal),
+        seconds_generate=made.seconds,
+    )
+
+
+def _planned(task: Task, candidate: Candidate) -> dict[str, Any]:
+    """Columns that are known before anything is made."""
+    return {
+        **asdict(candidate.origin),
+        "candidate": task.name_of(candidate),
+        "task": task.identity,
+        "round": task.round,
+        "role": candidate.role,
+        "generator": candidate.generator,
+        "formula": candidate.template.crystal.formula,
+        "n_atoms": len(candidate.template.crystal),
+        "generator_settings": candidate.settings_text,
+        "relaxation_settings": task.relaxation.model_dump_json(),
+        "seed": candidate.template.seed,
+    }
+
+
+def _rejected(task: Task, candidate: Candidate, outcome: Rejected) -> dict[str, Any]:
+    repeats = outcome.duplicate_offset
+    return {
+        "status": Status.REJECTED,
+        "reason": outcome.reason,
+        "duplicate_of": None if repeats is None else task.name_of(candidate, before=repeats),
+    }
+
+
+def _relaxed(outcome: Relaxation) -> dict[str, Any]:
+    relaxed = Status.RELAXED if outcome.converged else Status.UNCONVERGED
+    status = relaxed if usable(outcome) else Status.FAILED
+    return {
+        "status": status,
+        "reason": "" if status == Status.RELAXED else outcome.reason,
+        "detail": outcome.detail,
+        "final": StoredCrystal.of(outcome.final),
+        "volume_per_atom": outcome.final.volume / len(outcome.final),
+        "energy_initial": outcome.energy_initial,
+        "energy": outcome.energy_final,
+        "max_force_initial": outcome.max_force_initial,
+        "max_force": outcome.max_force,
+        "pressure": outcome.pressure,
+        "steps": outcome.steps,
+        "n_independent_atoms": outcome.orbits,
+        "converged": outcome.converged,
+        "seconds_relax": outcome.seconds,
+    }
+
+
+def _analysed(task: Task, candidate: Candidate, analysis: Analysis) -> dict[str, Any]:
+    group, name, repeats = analysis.space_group, task.name_of(candidate), analysis.duplicate_offset
+    return {
+        "space_group": group.symbol if group else None,
+        "space_group_number": group.number if group else None,
+        "symprec": group.symprec if group else None,
+        "angle_tolerance": group.angle if group else None,
+        "duplicate_of": None if repeats is None else task.name_of(candidate, before=repeats),
+        "e_d": analysis.decomposition.e_d,
+        "e_d_with_found": analysis.e_d_with_found,
+        "products": analysis.decomposition.products,
+        "frameworks": [StoredFramework.of(f"{name}-f{i}", found) for i, found in enumerate(analysis.frameworks)],
+        **({"guests": analysis.guests} if candidate.role == Role.NEW else {}),
+        "seconds_analyse": analysis.seconds,
+    }

@@ -1,0 +1,172 @@
+"""What is known of a search while it runs, and how it is shown: a table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import pyarrow as pa
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from model.generators.interface import Role
+from search.storage.paths import RunPath
+from search.storage.rows import Status
+
+SECONDS_BETWEEN_LINES = 15.0
+SHOWN_FORMULAS = 12
+
+
+class Shown(NamedTuple):
+    """What is shown of a stored candidate: columns of the same names."""
+
+    role: str
+    status: str
+    reason: str
+    formula: str
+    e_d: float | None
+    space_group: str | None
+
+    @classmethod
+    def of(cls, rows: pa.Table) -> list[Shown]:
+        """Of all rows of a table."""
+        return list(map(cls._make, zip(*(rows.column(name).to_pylist() for name in cls._fields), strict=True)))
+
+
+@dataclass(eq=False)
+class Progress:
+    """What is shown while a search runs."""
+
+    expected: int  # candidates of the whole search
+    began: float = field(default_factory=time.monotonic)
+    resumed: int = 0  # candidates that were stored before this start
+    counts: Counter[str] = field(default_factory=Counter)  # by role and status
+    reasons: Counter[str] = field(default_factory=Counter)  # of everything that is not relaxed
+    best: dict[str, tuple[float, str | None]] = field(default_factory=dict)  # formula -> (E_d, space group)
+    round: int = 0
+    message: str = "starting"
+    notes: list[str] = field(default_factory=list)  # for the user, in the order in which they came up
+
+    @property
+    def done(self) -> int:
+        """Candidates stored."""
+        return sum(self.counts.values())
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Estimate from the pace since this start; None before there is one."""
+        fresh = self.done - self.resumed
+        if fresh <= 0:
+            return None
+        return max(0, self.expected - self.done) * (time.monotonic() - self.began) / fresh
+
+    def add(self, row: Shown) -> None:
+        """Count one stored candidate."""
+        self.counts[f"{row.role} {row.status}"] += 1
+        if row.reason:
+            self.reasons[row.reason] += 1
+        if row.e_d is None or row.status != Status.RELAXED:
+            return
+        if row.e_d < self.best.get(row.formula, (math.inf, None))[0]:
+            self.best[row.formula] = (row.e_d, row.space_group)
+
+
+@contextmanager
+def shown(console: Console, run: RunPath) -> Iterator[Callable[[Progress], None]]:
+    """A function that shows progress in the way that fits the console."""
+    if console.is_terminal:
+        with Live(console=console, refresh_per_second=2, transient=True) as live:
+            tell = _notes(live.console)
+
+            def update(progress: Progress) -> None:
+                tell(progress)
+                live.update(panel(progress, run))
+
+            yield update
+    else:
+        yield _lines(console)
+
+
+def _notes(console: Console) -> Callable[[Progress], None]:
+    """A function that prints the notes that it has not printed yet."""
+    told = 0
+
+    def tell(progress: Progress) -> None:
+        nonlocal told
+        for note in progress.notes[told:]:
+            console.print(note, soft_wrap=True)
+        told = len(progress.notes)
+
+    return tell
+
+
+def _lines(console: Console) -> Callable[[Progress], None]:
+    last, message, tell = 0.0, "", _notes(console)
+
+    def report(progress: Progress) -> None:
+        nonlocal last, message
+        tell(progress)
+        if time.monotonic() - last < SECONDS_BETWEEN_LINES and progress.message == message:
+            return
+        last, message = time.monotonic(), progress.message
+        console.print(line(progress))
+
+    return report
+
+
+def line(progress: Progress) -> str:
+    """Everything that matters in one line."""
+    counts = progress.counts
+    best = min(progress.best.items(), key=lambda item: item[1][0], default=None)
+    elapsed, filled = clock(time.monotonic() - progress.began), counts[f"{Role.FROM_HOST} {Status.RELAXED}"]
+    parts = [
+        f"[{elapsed}] {progress.message}: {progress.done}/{progress.expected} candidates",
+        f"{counts[f'{Role.NEW} {Status.RELAXED}'] + filled} relaxed ({filled} from hosts)",
+        *([", ".join(f"{n} {reason}" for reason, n in progress.reasons.most_common(3))] if progress.reasons else []),
+        *([f"best {best[0]} {best[1][1]} {1e3 * best[1][0]:+.1f} meV/atom"] if best else []),
+        *(
+            [f"about {clock(progress.seconds_left)} left"]
+            if progress.seconds_left is not None and progress.message == "running"
+            else []
+        ),
+    ]
+    return "; ".join(parts)
+
+
+def panel(progress: Progress, run: RunPath) -> Group:
+    """Bar, funnel and best E_d of each composition."""
+    funnel = Table("role", *Status, box=None)
+    for role in Role:
+        funnel.add_row(role, *(str(progress.counts[f"{role} {status}"]) for status in Status))
+    best = Table("formula", "best E_d meV/atom", "space group", box=None)
+    for formula, (e_d, group) in sorted(progress.best.items(), key=lambda item: item[1][0])[:SHOWN_FORMULAS]:
+        best.add_row(formula, f"{1e3 * e_d:+.1f}", group or "")
+    bar = Table.grid()
+    bar.add_row(ProgressBar(total=progress.expected, completed=progress.done, width=60))
+    left = "" if progress.seconds_left is None else f", about {clock(progress.seconds_left)} left"
+    reasons = ", ".join(f"{n} {reason}" for reason, n in progress.reasons.most_common(5))
+    return Group(
+        Text(
+            f"{progress.message}, round {progress.round + 1}: {progress.done} of {progress.expected} candidates, "
+            f"{clock(time.monotonic() - progress.began)}{left}; Ctrl-C stops, {run} keeps everything"
+        ),
+        bar,
+        funnel,
+        Text(f"not relaxed: {reasons}" if reasons else ""),
+        best,
+    )
+
+
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,5 @@
+"""Where results lie, on disk or in an object store.
+
+`paths` opens folders and stores alike, `lock` keeps two searches out of one run, `results` is the table of candidates.
+`ranking` picks the best of it; `cif` and `crystal_files` write and read crystals.
+"""

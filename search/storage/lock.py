@@ -1,0 +1,155 @@
+"""One driver a run: a file lock in a folder, a lease in an object store.
+
+A store has no locks. There a driver keeps an object of its own under ``_drivers`` and writes it again every
+`BEAT_SECONDS`. It writes first and looks for those of others second: of two that start at once at least one sees the
+other, as every store here lists what was written before. An object that nobody has renewed for `LEASE_SECONDS` is of a
+driver that was killed. A driver that could not renew its own for so long stores nothing more unless it still finds it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from search.storage.paths import RunPath, StorePath
+
+LEASE_SECONDS = 60.0
+BEAT_SECONDS = 15.0
+FOLDER = "_drivers"
+
+
+@contextmanager
+def locked(run: RunPath) -> Iterator[Callable[[], None]]:
+    """Hold a run, as its only driver.
+
+    Yields:
+        a function to call before anything is stored; it raises RuntimeError when the run was lost to another driver.
+
+    Raises:
+        ValueError: another process holds the run.
+    """
+    if isinstance(run, StorePath):
+        with _leased(run) as check:
+            yield check
+        return
+    with (run / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ValueError(
+                f"another process is running a search in {run}; wait for it or choose another folder"
+            ) from error
+        yield lambda: None  # the lock goes with the process, however it ends
+
+
+@contextmanager
+def _leased(run: StorePath) -> Iterator[Callable[[], None]]:
+    lease = _Lease(run)
+    lease.begin()
+    try:
+        lease.wait_for_others()
+        yield lease.check
+    finally:
+        lease.end()
+
+
+class _Lease:
+    """The object that says which driver has a run."""
+
+    def __init__(self, run: StorePath) -> None:
+        self.run, self.folder = run, run / FOLDER
+        self.mine = self.folder / f"{uuid.uuid4().hex}.json"
+        about = {"host": socket.gethostname(), "process": os.getpid()}
+        self.content = json.dumps(about).encode()
+        self.lost, self.renewed = False, 0.0
+        self.done = threading.Event()
+        self.thread = threading.Thread(target=self._beat, name="lease", daemon=True)
+
+    def begin(self) -> None:
+        """Write the object and keep it fresh."""
+        self._write()
+        self.thread.start()
+
+    def end(self) -> None:
+        """Take the object away, so that the next driver need not wait."""
+        self.done.set()
+        self.thread.join()
+        try:
+            self.mine.unlink(missing_ok=True)
+        except OSError as error:
+            logging.warning("%s: the next search there waits for up to %.0f s (%s)", self.run, LEASE_SECONDS, error)
+
+    def wait_for_others(self) -> None:
+        """Return once no other driver has the run; raises ValueError when one is alive."""
+        seen: dict[str, tuple[float, float]] = {}  # name -> when it was written, and when we saw that
+        while others := self._others():
+            for name, written in others.items():
+                if name not in seen:
+                    logging.warning(
+                        "%s: %s was running a search here; looking for up to %.0f s whether it still is",
+                        self.run,
+                        self._who(name),
+                        LEASE_SECONDS,
+                    )
+                before, since = seen.setdefault(name, (written, time.monotonic()))
+                if written != before:
+                    raise ValueError(
+                        f"{self._who(name)} is running a search in {self.run}; wait for it or choose another place"
+                    )
+                if time.monotonic() - since > LEASE_SECONDS:
+                    (self.folder / name).unlink(missing_ok=True)
+            self.done.wait(BEAT_SECONDS / 5)
+
+    def check(self) -> None:
+        """Raise RuntimeError unless the run is still ours."""
+        if not self.lost and time.monotonic() - self.renewed > LEASE_SECONDS - BEAT_SECONDS:
+            self._renew()
+        if self.lost:
+            raise RuntimeError(
+                f"another search has taken over {self.run}, because no sign of life of this one reached the store for "
+                f"{LEASE_SECONDS:.0f} s; what this one stored is kept"
+            )
+
+    def _beat(self) -> None:
+        while not self.done.wait(BEAT_SECONDS) and not self.lost:
+            try:
+                self._renew()
+            except OSError as error:  # `check` tries again before anything is stored
+                logging.warning("%s: no sign of life could be written (%s)", self.run, error)
+
+    def _renew(self) -> None:
+        self.lost = not self.mine.exists()
+        if not self.lost:
+            self._write()
+
+    def _write(self) -> None:
+        at = time.monotonic()
+        self.mine.write_bytes(self.content)
+        self.renewed = at
+
+    def _others(self) -> dict[str, float]:
+        """When each of the other drivers' objects was written; those that were left long ago are taken away."""
+        written = self.folder.changed()
+        self.lost = self.mine.name not in written
+        self.check()
+        now = written.pop(self.mine.name)
+        for name in [name for name, at in written.items() if now - at > LEASE_SECONDS]:
+            (self.folder / name).unlink(missing_ok=True)
+            del written[name]
+        return written
+
+    def _who(self, name: str) -> str:
+        """For messages, so that an object that cannot be read now, or is gone, does not matter."""
+        try:
+            about = json.loads((self.folder / name).read_bytes())
+        except OSError:
+            return "another process"
+        return f"process {about['process']} on {about['host']}"

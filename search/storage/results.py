@@ -1,0 +1,145 @@
+"""The results of a run: one Parquet data set, one row a candidate, one immutable part a task.
+
+A part appears under its final name only when it is complete and on disk, and its name is its task's identity. So a
+killed run loses at most the tasks in flight, a task stored once is never run again, and no candidate is there twice.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from search.storage.paths import RunPath, rename, run_path, write_whole
+from search.storage.rows import SCHEMA_VERSION, HistoryRow, Row, names, rows_of, table_of, unpack
+
+READERS = 16  # parts that are read at once: a store takes some time to answer
+
+
+class DamagedPart(ValueError):
+    """A part that is not what was written, as a failing disk may leave it."""
+
+
+class ResultStore:
+    """The ``candidates`` folder of a run."""
+
+    def __init__(self, run: RunPath) -> None:
+        self.folder = run / "candidates"
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def tasks(self) -> set[str]:
+        """Identities of the tasks that are stored."""
+        return {path.stem for path in _parts(self.folder)}
+
+    def append(self, task: str, rows: Sequence[Row]) -> None:
+        """Store all rows of one task, or, if the process dies, none."""
+        self.write(task, self.encoded(rows)[0])
+
+    def encoded(self, rows: Sequence[Row]) -> tuple[bytes, pa.Table]:
+        """Rows of a task as the content of its part, and as `history` will read them."""
+        table = table_of(rows, Row)
+        buffer = pa.BufferOutputStream()
+        # Of some rows each column is short: dictionaries and statistics make it longer, and zstd takes its time.
+        pq.write_table(
+            table, buffer, compression="lz4", use_dictionary=False, write_statistics=False, write_page_checksum=True
+        )
+        return bytes(buffer.getvalue()), table.select(names(HistoryRow))
+
+    def write(self, task: str, content: bytes) -> None:
+        """Store the part of a task, or, if the process dies, nothing."""
+        write_whole(self.folder / f"{task}.parquet", content)
+
+    def tidy(self) -> None:
+        """Remove what killed processes left unfinished; only for the process that holds the run's lock."""
+        for path in self.folder.glob("_tmp-*"):
+            path.unlink()
+
+    def set_aside(self, task: str) -> str:
+        """Rename a damaged part, so that nobody reads it and its task is open again; returns the new name."""
+        aside = f"_damaged-{task}.parquet"
+        rename(self.folder / f"{task}.parquet", aside)
+        return aside
+
+    def rows(self, tasks: Iterable[str]) -> list[Row]:
+        """Rows of the named tasks, in the order of the names."""
+        return [row for task in tasks for row in rows_of(read_part(self.folder / f"{task}.parquet"), Row)]
+
+    def history(self, task: str) -> pa.Table:
+        """Rows of a task, of each as much as planning needs: the columns of `HistoryRow`."""
+        return read_part(self.folder / f"{task}.parquet", names(HistoryRow))
+
+    def histories(self, tasks: Iterable[str]) -> dict[str, Future[pa.Table]]:
+        """`history` of several tasks, read at once: what came of each."""
+        with ThreadPoolExecutor(READERS) as readers:
+            return {task: readers.submit(self.history, task) for task in tasks}
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """A table as the content of a Parquet file."""
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
+    return bytes(buffer.getvalue())
+
+
+def read_part(path: RunPath, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read one part; raises ValueError when it is of another schema version, and DamagedPart when it is damaged.
+
+    Args:
+        path: the file.
+        columns: only these.
+    """
+    content = path.read_bytes()
+    try:
+        file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
+        table = file.read(None if columns is None else list(columns), use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        raise DamagedPart(
+            f"{path} is damaged ({error}). Run the same search again: it sets the file aside and repeats its task."
+        ) from error
+    found = (table.schema.metadata or {}).get(b"schema_version", b"none").decode()
+    if found != SCHEMA_VERSION:
+        raise ValueError(
+            f"{path} has results schema version {found}, this program reads {SCHEMA_VERSION}. "
+            "Read it with the version of hostguide that is named in run.json, or search in a new folder."
+        )
+    return table
+
+
+def load_results(run: str | RunPath, *, structures: bool = True) -> pd.DataFrame:
+    """All candidates of a run as a DataFrame, best E_d first.
+
+    Args:
+        run: folder of the run, or its address in an object store.
+        structures: add the columns ``structure`` and ``structure_initial`` with pymatgen Structures (None where a
+            candidate has none).
+
+    Raises:
+        ValueError: the folder holds no results.
+    """
+    parts = _parts(run_path(run) / "candidates")
+    if not parts:
+        raise ValueError(f"{run} holds no results; `hostguide search CONFIG --run {run}` makes some")
+    with ThreadPoolExecutor(READERS) as readers:
+        table = pa.concat_tables(readers.map(read_part, parts))
+    frame = table.to_pandas(maps_as_pydicts="strict").sort_values(["e_d", "candidate"], ignore_index=True)
+    if structures:
+        for column, source in (("structure", "final"), ("structure_initial", "initial")):
+            frame[column] = pd.Series([unpack(value) for value in frame[source]], dtype=object, index=frame.index).map(
+                lambda crystal: None if crystal is None else crystal.to_pymatgen(), na_action=None
+            )
+    return frame
+
+
+def write_json(path: RunPath, content: Mapping[str, Any]) -> None:
+    """Write a JSON file atomically and durably."""
+    write_whole(path, json.dumps(content, indent=2, sort_keys=True).encode())
+
+
+def _parts(folder: RunPath) -> list[RunPath]:
+    found: list[RunPath] = [path for path in folder.glob("*.parquet") if not path.name.startswith("_")]
+    return sorted(found, key=lambda path: path.name)

@@ -1,0 +1,349 @@
+"""What is stored of a candidate. The schema, the columns that planning reads and the tables of docs/results.md follow
+from the three classes here: a new column is one field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields
+from enum import StrEnum
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from model.crystals.crystal import Crystal
+from model.generation.framework import Framework
+
+SCHEMA_VERSION = "5"
+ARROW_CRYSTAL = pa.struct(
+    [
+        ("lattice", pa.list_(pa.float64(), 9)),  # Å, rows one after the other
+        ("fractional", pa.list_(pa.float64())),  # x1 y1 z1 x2 ...
+        ("numbers", pa.list_(pa.int16())),
+    ]
+)
+ARROW_FRAMEWORK = pa.struct(
+    [
+        ("framework", pa.string()),  # name
+        ("host", ARROW_CRYSTAL),
+        ("guests", pa.map_(pa.string(), pa.int16())),  # to put back into this host
+        ("space_group", pa.string()),
+        ("space_group_number", pa.int16()),
+        ("symprec", pa.float64()),  # Å
+        ("angle_tolerance", pa.float64()),  # degrees
+        ("displacement", pa.float64()),  # Å, the furthest an atom was moved
+    ]
+)
+CANDIDATE, ORIGIN, RELAXATION, ANALYSIS, TIME = "candidate", "origin", "relaxation", "analysis", "time"
+Some = TypeVar("Some", bound="PendingRow")
+
+
+class Status(StrEnum):
+    """What became of a candidate."""
+
+    RELAXED = "relaxed"
+    UNCONVERGED = "unconverged"
+    REJECTED = "rejected"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCrystal:
+    """A crystal, exactly, as it is stored.
+
+    Attributes:
+        lattice: 9 numbers, Å, rows one after the other.
+        fractional: x1 y1 z1 x2 ...
+        numbers: atomic numbers.
+    """
+
+    lattice: Sequence[float]
+    fractional: Sequence[float]
+    numbers: Sequence[int]
+
+    @classmethod
+    def of(cls, crystal: Crystal) -> StoredCrystal:
+        """Inverse of `crystal`."""
+        return cls(crystal.lattice.ravel().tolist(), crystal.fractional.ravel().tolist(), crystal.numbers.tolist())
+
+    @property
+    def crystal(self) -> Crystal:
+        """The crystal."""
+        return Crystal(np.asarray(self.lattice).reshape(3, 3), np.asarray(self.fractional), np.asarray(self.numbers))
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """For Arrow."""
+        return {"lattice": self.lattice, "fractional": self.fractional, "numbers": self.numbers}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredFramework:
+    """A symmetric host without its guests, as it is stored.
+
+    Attributes:
+        framework: its name.
+        host: the crystal to fill.
+        guests: element -> count, to put back into this host.
+        space_group: symbol of the host's.
+        space_group_number: 1 to 230.
+        symprec: Å, at which it was found.
+        angle_tolerance: degrees, likewise.
+        displacement: Å, the furthest an atom was moved.
+    """
+
+    framework: str
+    host: StoredCrystal
+    guests: Mapping[str, int]
+    space_group: str
+    space_group_number: int
+    symprec: float
+    angle_tolerance: float
+    displacement: float
+
+    @classmethod
+    def of(cls, name: str, found: Framework) -> StoredFramework:
+        """A framework under a name."""
+        return cls(
+            framework=name,
+            host=StoredCrystal.of(found.host),
+            guests=found.guests,
+            space_group=found.space_group.symbol,
+            space_group_number=found.space_group.number,
+            symprec=found.space_group.symprec,
+            angle_tolerance=found.space_group.angle,
+            displacement=found.displacement,
+        )
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> StoredFramework:
+        """Inverse of `record`."""
+        return cls(**{**record, "host": StoredCrystal(**record["host"]), "guests": dict(record["guests"])})
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """For Arrow."""
+        return {name.name: getattr(self, name.name) for name in fields(self)} | {"host": self.host.record}
+
+
+def column(kind: pa.DataType, group: str, about: str, *, unit: str = "", required: bool = False) -> Any:
+    """A field that is a column.
+
+    Args:
+        kind: type in the file.
+        group: of columns that docs/results.md explains together.
+        about: what it holds, for that page.
+        unit: likewise.
+        required: whether every candidate has it; else it may be left out, and is None.
+    """
+    metadata = {"kind": kind, "group": group, "about": about, "unit": unit}
+    return field(default=MISSING if required else None, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingRow:
+    """A candidate before it has results, as far as planning needs it."""
+
+    task: str = column(pa.string(), CANDIDATE, "name of its task and of its file", required=True)
+    round: int = column(pa.int32(), CANDIDATE, "counted from 0", required=True)
+    role: str = column(pa.string(), CANDIDATE, "`new`, or `from_host`: guests in a framework", required=True)
+    generator: str = column(pa.string(), CANDIDATE, "what placed its atoms, see [policy.md](policy.md)", required=True)
+    cell_formula: str = column(
+        pa.string(),
+        CANDIDATE,
+        "atoms of the cell: for a new crystal the cell that was asked for, for one from a host those of the "
+        "framework's primitive cell and of the guests",
+        required=True,
+    )
+    bravais_lattice: str | None = column(
+        pa.string(),
+        ORIGIN,
+        "type of lattice that it, or its parent, was generated in, by Pearson symbol: `cF`, `hP`, ...",
+    )
+    parent: str | None = column(
+        pa.string(), ORIGIN, "candidate whose framework was filled, or that was changed (`mutation`)"
+    )
+    framework: str | None = column(pa.string(), ORIGIN, "name of that framework")
+    samples: int | None = column(pa.int32(), ORIGIN, "from a host only: candidates of this pick of the framework")
+    generator_settings: str = column(pa.string(), CANDIDATE, "settings of the generator as JSON", required=True)
+    relaxation_settings: str = column(pa.string(), CANDIDATE, "settings of the relaxation as JSON", required=True)
+
+    @classmethod
+    def from_record(cls: type[Some], record: Mapping[str, Any]) -> Some:
+        """From a row of a table as Arrow gives it.
+
+        Raises:
+            TypeError: a column is unknown or missing.
+        """
+        return cls(**record)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """For Arrow."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryRow(PendingRow):
+    """What planning and progress look at; driver and planner see no more of a candidate than this."""
+
+    candidate: str = column(pa.string(), CANDIDATE, "name of the crystal, see above", required=True)
+    formula: str = column(pa.string(), CANDIDATE, "reduced formula", required=True)
+    n_atoms: int = column(pa.int32(), CANDIDATE, "atoms in the cell", required=True)
+    status: Status = column(
+        pa.string(), CANDIDATE, "`relaxed`, `unconverged`, `rejected` or `failed`, see below", required=True
+    )
+    reason: str = column(pa.string(), CANDIDATE, "why it is not `relaxed`; else empty", required=True)
+    evaluations: int | None = column(
+        pa.int32(), CANDIDATE, "evaluations of the score model, shared by the crystals of its batch"
+    )
+    final: StoredCrystal | None = column(ARROW_CRYSTAL, RELAXATION, "crystal as relaxed", unit="Å")
+    energy: float | None = column(pa.float64(), RELAXATION, "of `final`", unit="eV/atom")
+    volume_per_atom: float | None = column(pa.float64(), RELAXATION, "of `final`", unit="Å³")
+    steps: int | None = column(pa.int32(), RELAXATION, "of the optimizer")
+    n_independent_atoms: int | None = column(
+        pa.int32(), RELAXATION, "atoms that a step had to compute: one of each orbit where symmetry was kept, else all"
+    )
+    space_group: str | None = column(pa.string(), ANALYSIS, "symbol, of `final`")
+    duplicate_of: str | None = column(
+        pa.string(), ANALYSIS, "an earlier candidate of the same task with the same structure"
+    )
+    e_d: float | None = column(
+        pa.float64(), ANALYSIS, "decomposition energy: above (+) or below (−) the reference hull", unit="eV/atom"
+    )
+    frameworks: Sequence[StoredFramework] | None = column(
+        pa.list_(ARROW_FRAMEWORK),
+        ANALYSIS,
+        "list of symmetric hosts found in it, see below; looked for in new crystals and in filled frameworks whose "
+        "volume moved, as long as they might still be filled: not above the E_d of the `policy.max_parents` best",
+    )
+    seconds_generate: float | None = column(pa.float64(), TIME, "wall time of the batch over its crystals", unit="s")
+    seconds_relax: float | None = column(
+        pa.float64(), TIME, "its share, by atoms and steps, of the wall time that its batch took to relax", unit="s"
+    )
+    seconds_analyse: float | None = column(pa.float64(), TIME, "symmetry, frameworks and E_d", unit="s")
+
+    @classmethod
+    def from_record(cls: type[Some], record: Mapping[str, Any]) -> Some:
+        """From a row of a table as Arrow gives it.
+
+        Raises:
+            TypeError: a column is unknown or missing.
+        """
+        crystals = {name: _crystal(record[name]) for name in ("initial", "final") if name in record}
+        frameworks = record["frameworks"]
+        found = None if frameworks is None else [StoredFramework.from_record(one) for one in frameworks]
+        return cls(**{**record, **crystals, "frameworks": found})
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """For Arrow."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        crystals = {name: crystal.record for name in ("initial", "final") if (crystal := values.get(name)) is not None}
+        frameworks = None if self.frameworks is None else [one.record for one in self.frameworks]
+        return values | crystals | {"frameworks": frameworks}
+
+    @property
+    def seconds(self) -> float:
+        """Of all actors, spent on it."""
+        return (self.seconds_generate or 0.0) + (self.seconds_relax or 0.0) + (self.seconds_analyse or 0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row(HistoryRow):
+    """Everything that is stored of a candidate."""
+
+    detail: str | None = column(pa.string(), CANDIDATE, "the error's own words, if there was one")
+    seed: int = column(pa.int64(), CANDIDATE, "decides every random number spent on this crystal", required=True)
+    prototype: str | None = column(
+        pa.string(),
+        ORIGIN,
+        "ion substitution only: Materials Project identifier of the compound whose elements were replaced",
+    )
+    framework_space_group: str | None = column(pa.string(), ORIGIN, "of the empty host")
+    framework_symprec: float | None = column(pa.float64(), ORIGIN, "tolerance at which that group was found", unit="Å")
+    framework_displacement: float | None = column(
+        pa.float64(), ORIGIN, "the furthest an atom of the host was moved onto the symmetry", unit="Å"
+    )
+    guests: Sequence[str] | None = column(
+        pa.list_(pa.string()), ORIGIN, "elements that were taken out (new crystals) or put in (from a host)"
+    )
+    initial: StoredCrystal | None = column(ARROW_CRYSTAL, RELAXATION, "crystal as generated", unit="Å")
+    energy_initial: float | None = column(pa.float64(), RELAXATION, "of `initial`", unit="eV/atom")
+    max_force_initial: float | None = column(
+        pa.float64(), RELAXATION, "of `initial`, longest of the forces and of the scaled stress", unit="eV/Å"
+    )
+    max_force: float | None = column(pa.float64(), RELAXATION, "the same of `final`", unit="eV/Å")
+    pressure: float | None = column(
+        pa.float64(), RELAXATION, "of `final`; positive: the crystal wants to grow", unit="GPa"
+    )
+    converged: bool | None = column(pa.bool_(), RELAXATION, "whether `max_force` fell below `fmax`")
+    potential: str = column(pa.string(), RELAXATION, "what computed the energies", required=True)
+    score_model: str | None = column(
+        pa.string(), CANDIDATE, "name and content hash of the score model's weights; empty where it took no part"
+    )
+    space_group_number: int | None = column(pa.int16(), ANALYSIS, "1 to 230")
+    symprec: float | None = column(pa.float64(), ANALYSIS, "at which it was found; 0.1, the papers'", unit="Å")
+    angle_tolerance: float | None = column(pa.float64(), ANALYSIS, "likewise; 10, the papers'", unit="degrees")
+    e_d_with_found: float | None = column(
+        pa.float64(),
+        ANALYSIS,
+        "the same against a hull that also holds what the search itself had found below the reference hull when the "
+        "task was planned. `e_d` never changes its meaning during a search; this one does",
+        unit="eV/atom",
+    )
+    products: Mapping[str, float] | None = column(
+        pa.map_(pa.string(), pa.float64()),
+        ANALYSIS,
+        "dictionary: phase on the hull → fraction of the *atoms* in it; sums to 1",
+    )
+    reference: str = column(pa.string(), ANALYSIS, "name, potential and version of the reference", required=True)
+
+
+def names(kind: type[PendingRow]) -> list[str]:
+    """Columns of a kind of row."""
+    return [one.name for one in fields(kind)]
+
+
+def schema(kind: type[PendingRow]) -> pa.Schema:
+    """Arrow schema of a kind of row."""
+    columns = [(one.name, one.metadata["kind"]) for one in fields(kind)]
+    return pa.schema(columns, metadata={"schema_version": SCHEMA_VERSION})
+
+
+def table_of(rows: Sequence[PendingRow], kind: type[PendingRow]) -> pa.Table:
+    """Rows as a table with the columns of their kind."""
+    return pa.Table.from_pylist([row.record for row in rows], schema=schema(kind))
+
+
+def rows_of(table: pa.Table, kind: type[Some]) -> list[Some]:
+    """The rows of a table whose columns are those of a kind."""
+    return [kind.from_record(record) for record in table.to_pylist(maps_as_pydicts="strict")]
+
+
+def explained(group: str) -> str:
+    """The columns of a group as the Markdown table of docs/results.md."""
+    lines = [_explained(one) for one in fields(Row) if one.metadata["group"] == group]
+    return "\n".join(["| column | unit | meaning |", "|---|---|---|", *lines])
+
+
+def _explained(one: Field[Any]) -> str:
+    unit = one.metadata["unit"]
+    return f"| `{one.name}` | {unit}{' ' if unit else ''}| {one.metadata['about']} |"
+
+
+def _crystal(record: Mapping[str, Any] | None) -> StoredCrystal | None:
+    return None if record is None else StoredCrystal(**record)
+
+
+def unpack(record: Mapping[str, Any] | None) -> Crystal | None:
+    """The crystal of a field of a DataFrame; None where it has none."""
+    return None if record is None else StoredCrystal(**record).crystal
+
+
+def unpack_or_raise(record: Mapping[str, Any] | None) -> Crystal:
+    """`unpack` for a field that is always there."""
+    crystal = unpack(record)
+    assert crystal is not None
+    return crystal

@@ -1,0 +1,203 @@
+"""How a host takes up a guest: the best crystal of a run for every guest content, of any host or of one framework."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from pymatgen.analysis.structure_matcher import StructureMatcher
+from pymatgen.core import Composition
+
+from model.analysis.voltage import VoltageStep, guest_content
+from model.crystals.crystal import Crystal
+from model.generators.interface import Role
+from model.potentials.chgnet.potential import CHGNetPotential
+from model.relaxation.relax import RelaxSettings, relax
+from model.symmetry.space_group import space_group
+from model.thermodynamics.stability import Stability
+from search.storage.rows import StoredCrystal, unpack_or_raise
+from search.studies.analyse import FOUND, KNOWN, new_figure, run_voltages, save_figure
+
+SHOWN = 12  # names of frameworks in a message
+
+
+class Uptake(NamedTuple):
+    """How a host takes up a guest.
+
+    Attributes:
+        host: its formula unit.
+        sweep: the best crystal of each guest content, see `guest_sweep`.
+        steps: voltage curve, empty where fewer than two stable phases are known.
+    """
+
+    host: str
+    sweep: pd.DataFrame
+    steps: list[VoltageStep]
+
+
+def guest_uptake(
+    frame: pd.DataFrame, stability: Stability, guest: str, *, host: str | None = None, framework: str | None = None
+) -> Uptake:
+    """How a host composition takes up a guest, or one framework alone.
+
+    Args:
+        frame: results of a run.
+        stability: hull of the run.
+        guest: element.
+        host: formula unit of a host; all crystals and reference phases that consist of it and the guest count.
+        framework: instead of ``host``, one framework that the run filled, see `fillings_of`; only its fillings and the
+            relaxed empty framework count.
+
+    Raises:
+        ValueError: neither is given, the run has no such host or framework, or the empty framework does not relax.
+    """
+    alone = None
+    if framework is not None:
+        filled, crystal = fillings_of(frame, framework, guest)
+        host = crystal.composition.reduced_formula
+        relaxed_fillings(filled, guest, host)  # raises before anything is computed if there is none
+        empty = empty_host(crystal, filled, stability)
+        frame, alone = pd.concat([filled, pd.DataFrame([empty])]), unpack_or_raise(empty["final"])
+    if host is None:
+        raise ValueError("guest_uptake needs a host or a framework")
+    sweep = guest_sweep(frame, guest, host, alone)
+    return Uptake(host, sweep, run_voltages(frame, guest, host, stability, known=framework is None))
+
+
+def fillings_of(frame: pd.DataFrame, framework: str, guest: str) -> tuple[pd.DataFrame, Crystal]:
+    """The candidates that one framework was filled to with one guest, and its empty host.
+
+    Where such a candidate, relaxed, gave a framework again, its fillings belong to them too.
+
+    Args:
+        frame: results of a run.
+        framework: its name, or the beginning of it.
+        guest: element.
+
+    Raises:
+        ValueError: the run filled no such framework with this guest alone, or several.
+    """
+    alone = frame["guests"].map(lambda guests: guests is not None and list(guests) == [guest])
+    filled = frame[frame["framework"].notna() & frame["initial"].notna() & alone]
+    names = sorted(filled["framework"].unique(), key=lambda name: (not name.startswith("file-"), name))
+    chosen = [name for name in names if name == framework] or [name for name in names if name.startswith(framework)]
+    if not names:
+        raise ValueError(f"--framework {framework}: the run filled no framework with {guest} alone")
+    if len(chosen) != 1:
+        what = f"{len(chosen)} frameworks begin so" if chosen else f"none of this name was filled with {guest} alone"
+        shown = chosen or names
+        more = f" and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""
+        raise ValueError(f"--framework {framework}: {what}; choose from {', '.join(shown[:SHOWN])}{more}")
+    rows = filled[filled["framework"] == chosen[0]]
+    whole = unpack_or_raise(rows.iloc[0]["initial"])
+    count = 0
+    while len(rows) > count:
+        count = len(rows)
+        rows = filled[filled["framework"].isin(rows["framework"]) | filled["parent"].isin(rows["candidate"])]
+    return rows, whole.select(np.array(whole.symbols) != guest)
+
+
+def empty_host(host: Crystal, filled: pd.DataFrame, stability: Stability) -> dict[str, Any]:
+    """The host without guests, relaxed as the lowest of its fillings was, as one more row of theirs.
+
+    Args:
+        host: as it was filled.
+        filled: candidates, see `fillings_of`.
+        stability: hull of the run.
+
+    Raises:
+        ValueError: it does not relax.
+    """
+    like = filled.iloc[0]
+    settings = RelaxSettings.model_validate_json(like["relaxation_settings"]).model_copy(update={"hopeless": None})
+    (outcome,) = relax([host], CHGNetPotential(str(like["potential"]).removeprefix("chgnet-")), settings)
+    if not outcome.converged:
+        raise ValueError(f"the empty host {host.formula} does not relax: {outcome.reason}")
+    group = space_group(outcome.final)
+    return {
+        "candidate": "empty host",
+        "status": "relaxed",
+        "role": Role.FROM_HOST,
+        "formula": host.formula,
+        "space_group": group.symbol if group else None,
+        "energy": outcome.energy_final,
+        "e_d": stability.decomposition(host.composition, outcome.energy_final).e_d,
+        "initial": StoredCrystal.of(outcome.initial).record,
+        "final": StoredCrystal.of(outcome.final).record,
+    }
+
+
+def relaxed_fillings(frame: pd.DataFrame, guest: str, host: str) -> pd.DataFrame:
+    """The relaxed candidates that are made of a host and a guest, with the column x of `guest_sweep`.
+
+    Raises:
+        ValueError: the host holds the guest, or there is none.
+    """
+    relaxed = frame[(frame["status"] == "relaxed") & frame["e_d"].notna()]
+    content = relaxed["formula"].map(lambda formula: guest_content(formula, guest, host))
+    relaxed = relaxed.assign(x=content).dropna(subset="x")
+    if relaxed.empty:
+        raise ValueError(f"the run has no relaxed crystal made of {host} and {guest}")
+    return relaxed
+
+
+def guest_sweep(frame: pd.DataFrame, guest: str, host: str, framework: Crystal | None = None) -> pd.DataFrame:
+    """The candidate of lowest E_d for each content of a guest, by increasing content.
+
+    Args:
+        frame: results of a run.
+        guest: element.
+        host: formula unit without the guest, for example ``CoO2``.
+        framework: what the host is compared with after relaxation, in the same cell or one of several such; what was
+            filled when left out.
+
+    Returns:
+        x (guests a formula unit of the host), formula, space_group, e_d (eV/atom), volume (Å³ a formula unit of the
+        host), expansion (relative, against the volume at x = 0, if that is there), candidate, and of inpainted crystals
+        volume_change (relative, while relaxing) and host_kept: whether pymatgen's StructureMatcher maps the host after
+        relaxation onto the framework (topotactic), atoms off by 0.3 of their mean spacing, root mean square, at most.
+
+    Raises:
+        ValueError: the host holds the guest, or the run has no relaxed crystal of this host.
+    """
+    best = relaxed_fillings(frame, guest, host).sort_values(["x", "e_d", "candidate"]).drop_duplicates("x")
+    sweep = pd.DataFrame([_described(row, guest, host, framework) for row in best.to_dict("records")])
+    empty = sweep.loc[sweep["x"] == 0, "volume"]
+    sweep["expansion"] = sweep["volume"] / (empty.iloc[0] if len(empty) else np.nan) - 1
+    return sweep
+
+
+def _described(row: dict[str, Any], guest: str, host: str, framework: Crystal | None) -> dict[str, Any]:
+    before, after = unpack_or_raise(row["initial"]), unpack_or_raise(row["final"])
+    hosts = [crystal.select(np.array(crystal.symbols) != guest) for crystal in (before, after)]
+    units = len(hosts[1]) / Composition(host).num_atoms
+    inpainted = row["role"] == Role.FROM_HOST
+    return {
+        "x": row["x"],
+        "formula": row["formula"],
+        "space_group": row["space_group"],
+        "e_d": row["e_d"],
+        "volume": after.volume / units,
+        "volume_change": after.volume / before.volume - 1 if inpainted else np.nan,
+        "host_kept": _alike(framework or hosts[0], hosts[1]) if inpainted else None,
+        "candidate": row["candidate"],
+    }
+
+
+def _alike(one: Crystal, other: Crystal) -> bool:
+    matcher = StructureMatcher(primitive_cell=False, attempt_supercell=True)
+    distance = matcher.get_rms_dist(one.to_pymatgen(), other.to_pymatgen())
+    return distance is not None and bool(distance[0] <= matcher.stol)
+
+
+def draw_sweep(sweep: pd.DataFrame, guest: str, host: str, path: Path) -> None:
+    """E_d and volume over the guest content."""
+    figure, axes = new_figure(2)
+    axes[0].plot(sweep["x"], 1e3 * sweep["e_d"], color=FOUND, marker="o")
+    axes[0].axhline(0, color=KNOWN, linewidth=0.8)
+    axes[0].set(xlabel=f"x in {guest}$_x${host}", ylabel="$E_d$ of the best (meV/atom)")
+    axes[1].plot(sweep["x"], sweep["volume"], color=FOUND, marker="o")
+    axes[1].set(xlabel=f"x in {guest}$_x${host}", ylabel=f"Å³ a {host}")
+    save_figure(figure, path)

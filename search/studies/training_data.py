@@ -1,0 +1,232 @@
+"""Training data from what people have: a Parquet file, a folder of CIFs, an ASE database."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import ase.db
+import numpy as np
+import pandas as pd
+from pymatgen.core import Lattice, Structure
+
+from model.crystals.crystal import Crystal
+from model.crystals.parquet import read_columns
+from model.crystals.screening import screen
+from model.diffusion.dataset import GUESTS
+from model.potentials.interface import Potential
+from model.thermodynamics.reference import Reference
+from model.thermodynamics.stability import Stability
+
+BATCH = 32  # crystals that the potential evaluates at once
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """A crystal as it was found; ``problem`` says why there is none, or why it is dropped.
+
+    Attributes:
+        name: unique in its source.
+        crystal: as stored.
+        e_above_hull: eV/atom, if the source says.
+        split: if the source says.
+        problem: empty for what is kept.
+    """
+
+    name: str
+    crystal: Crystal | None
+    e_above_hull: float | None = None
+    split: str | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What is kept.
+
+    Attributes:
+        max_atoms: larger cells are dropped, as are those of one atom.
+        max_e_above_hull: eV/atom.
+        without: elements that must not occur.
+    """
+
+    max_atoms: int = 250
+    max_e_above_hull: float = 0.1
+    without: tuple[str, ...] = ()
+
+
+def read_source(source: Path) -> Iterator[Entry]:
+    """All crystals of a source: ``.parquet``, ``.db`` (ASE), or a folder in which ``.cif`` files lie at any depth.
+
+    Raises:
+        ValueError: it is none of these, or empty.
+    """
+    if source.is_dir():
+        files = sorted(source.rglob("*.cif"))
+        if not files:
+            raise ValueError(f"{source} holds no .cif file")
+        return (_from_cif(file, str(file.relative_to(source))) for file in files)
+    if not source.is_file():
+        raise ValueError(f"{source} does not exist: give a .parquet file, an ASE .db file, or a folder of .cif files")
+    if source.suffix == ".parquet":
+        return _from_parquet(source)
+    if source.suffix == ".db":
+        return _from_ase(source)
+    raise ValueError(f"{source}: give a .parquet file, an ASE .db file, or a folder of .cif files")
+
+
+def _from_cif(file: Path, name: str) -> Entry:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what does not concern atoms and cell
+            return Entry(name, Crystal.from_pymatgen(Structure.from_file(file)))
+    except Exception as error:  # parsers raise whatever they like
+        text = " ".join(str(error).split()) or type(error).__name__
+        return Entry(name, None, problem="partial occupancy" if "partially occupied" in text else f"unreadable: {text}")
+
+
+def _from_parquet(source: Path) -> Iterator[Entry]:
+    columns = ["material_id", "cell", "atomic_numbers", "frac_coords"]
+    frame = read_columns(source, columns, optional=["e_above_hull", "split"], see="docs/training.md")
+    for row in frame.to_dict("records"):
+        lattice = Lattice.from_parameters(*row["cell"]).matrix
+        crystal = Crystal(lattice, np.asarray(row["frac_coords"]).reshape(-1, 3), row["atomic_numbers"])
+        energy, split = row.get("e_above_hull"), row.get("split")
+        known = energy is not None and np.isfinite(energy)
+        yield Entry(str(row["material_id"]), crystal, float(energy) if known else None, split or None)
+
+
+def _from_ase(source: Path) -> Iterator[Entry]:
+    with ase.db.connect(source) as database:
+        for row in database.select():
+            name, atoms = str(row.get("material_id", row.id)), row.toatoms()
+            if not atoms.pbc.all() or atoms.cell.rank < 3:
+                yield Entry(name, None, problem="not periodic in three directions")
+                continue
+            energy = row.get("e_above_hull")
+            yield Entry(name, Crystal.from_ase(atoms), None if energy is None else float(energy), row.get("split"))
+
+
+def filtered(entries: Iterable[Entry], filters: Filters) -> Iterator[Entry]:
+    """The entries, those that are dropped with their problem; distances above the hull are not asked for yet."""
+    seen: dict[str, str] = {}
+    for entry in entries:
+        problem = entry.problem or _problem(entry, filters)
+        if not problem and entry.crystal is not None:
+            first = seen.setdefault(entry.crystal.identity, entry.name)
+            problem = "" if first == entry.name else f"same as {first}"
+        yield replace(entry, problem=problem)
+
+
+def _problem(entry: Entry, filters: Filters) -> str:
+    assert entry.crystal is not None
+    if not 2 <= len(entry.crystal) <= filters.max_atoms:
+        return f"not 2 to {filters.max_atoms} atoms"
+    unwanted = sorted(set(entry.crystal.symbols) & set(filters.without))
+    if unwanted:
+        return f"holds {', '.join(unwanted)}"
+    return screen(entry.crystal) or ""
+
+
+def judged(
+    entries: Sequence[Entry], potential: Potential | None, reference: Reference, filters: Filters
+) -> Iterator[Entry]:
+    """The entries with their distance above the hull, those too far above it dropped.
+
+    Where the source does not say, ``potential`` evaluates the crystal as it is, and ``reference``, which must be of
+    the same potential, gives the hull. Without a potential such crystals are dropped.
+    """
+    for start in range(0, len(entries), BATCH):
+        some = list(entries[start : start + BATCH])
+        asked = [entry for entry in some if not entry.problem and entry.e_above_hull is None]
+        found: dict[str, Entry] = {}
+        if asked and potential is not None:
+            results = potential.evaluate([entry.crystal for entry in asked if entry.crystal is not None])
+            for entry, result in zip(asked, results, strict=True):
+                found[entry.name] = _above_hull(entry, result.energy, result.problem, reference)
+        for entry in some:
+            yield _near_hull(found.get(entry.name, entry), filters)
+
+
+def _above_hull(entry: Entry, energy: float, problem: str, reference: Reference) -> Entry:
+    assert entry.crystal is not None
+    if problem:
+        return replace(entry, problem=f"no energy: {problem}")
+    try:
+        hull = Stability(reference, sorted(set(entry.crystal.symbols)))
+    except ValueError as error:
+        return replace(entry, problem=f"no hull: {error}")
+    return replace(entry, e_above_hull=energy - hull.hull_energy(entry.crystal.composition))
+
+
+def _near_hull(entry: Entry, filters: Filters) -> Entry:
+    if entry.problem:
+        return entry
+    if entry.e_above_hull is None:
+        return replace(entry, problem="distance above the hull unknown")
+    above = entry.e_above_hull > filters.max_e_above_hull
+    return replace(entry, problem=f"more than {filters.max_e_above_hull:g} eV/atom above the hull" if above else "")
+
+
+def split_of(formula: str, *, val: float, test: float, seed: int) -> str:
+    """``train``, ``val`` or ``test``: all crystals of a formula go into one split, whatever else there is."""
+    digest = hashlib.blake2b(f"{seed}/{formula}".encode(), digest_size=8).digest()
+    draw = int.from_bytes(digest, "big") / 2**64
+    return "val" if draw < val else "test" if draw < val + test else "train"
+
+
+def table(entries: Iterable[Entry], *, val: float, test: float, seed: int) -> pd.DataFrame:
+    """Rows of the training data, see docs/training.md; ``guest`` of a ``test`` row is a usual guest element, if any."""
+    rows = []
+    for entry in entries:
+        if entry.problem or entry.crystal is None:
+            continue
+        crystal = entry.crystal
+        split = entry.split or split_of(crystal.formula, val=val, test=test, seed=seed)
+        present = set(crystal.symbols)
+        guest = next((element for element in GUESTS if element in present and len(present) > 1), "")
+        lattice = Lattice(crystal.lattice)
+        rows.append(
+            {
+                "material_id": entry.name,
+                "formula": crystal.formula,
+                "n_atoms": len(crystal),
+                "cell": [*lattice.abc, *lattice.angles],
+                "atomic_numbers": crystal.numbers.tolist(),
+                "frac_coords": crystal.fractional.ravel().tolist(),
+                "e_above_hull": entry.e_above_hull,
+                "split": split,
+                "guest": guest if split == "test" else "",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def reasons(entries: Iterable[Entry]) -> list[tuple[str, int]]:
+    """What was dropped and how often, the commonest first; names and numbers of single crystals left out."""
+    kinds = Counter(_kind(entry.problem) for entry in entries if entry.problem)
+    return kinds.most_common()
+
+
+def _kind(problem: str) -> str:
+    for start in ("same as", "unreadable", "no hull", "no energy"):
+        if problem.startswith(start):
+            return start if start != "same as" else "same as another"
+    return problem
+
+
+def write(frame: pd.DataFrame, entries: Iterable[Entry], out: Path) -> Path:
+    """Write the data, and beside them a CSV of everything dropped and why, whose path is returned."""
+    dropped = out.with_suffix(".dropped.csv")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_name(f"_tmp-{os.getpid()}-{out.name}")
+    frame.to_parquet(temporary)
+    os.replace(temporary, out)
+    rows = [(entry.name, entry.problem) for entry in entries if entry.problem]
+    pd.DataFrame(rows, columns=["material_id", "reason"]).to_csv(dropped, index=False)
+    return dropped

@@ -1,0 +1,53 @@
+"""A search that only tries settings of one system, and the configuration with the best of them: `hostguide tune`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from search.config import Range, SearchConfig, changed, check_config
+from search.planning.tuning import SAMPLES, Trial
+
+# Ranges for samplers of which the configuration tunes nothing.
+RANGES: dict[str, dict[str, Range]] = {
+    "predictor-corrector": {"steps": (20, 200), "correctors": (0, 5), "snr": (0.05, 0.5)},
+    "heun": {"steps": (6, 32), "churn": (0.0, 1.0)},
+    "ancestral": {"steps": (8, 64), "temperature": (0.2, 1.2)},
+}
+GENERATORS = ("diffusion", "inpainting")  # that a search for settings tries
+INPAINTING_RANGES: dict[str, dict[str, Range]] = {"predictor-corrector": {"resamples": (1, 4), "jump": (5, 20)}}
+
+
+def tuning_search(config: SearchConfig, trials: int) -> SearchConfig:
+    """The search that tries settings: every round is one batch of new crystals and one of filled frameworks.
+
+    All compositions get equal shares, so that batches can be compared.
+    """
+    content = config.model_dump(mode="json")
+    if config.tuning.is_empty:
+        diffusion, inpainting = (content["sampling"][name]["kind"] for name in GENERATORS)
+        content["tuning"]["sampling"] = {
+            "diffusion": RANGES[diffusion],
+            "inpainting": RANGES[inpainting] | INPAINTING_RANGES.get(inpainting, {}),
+        }
+    content["generators"] = list(GENERATORS)
+    content["policy"] |= {
+        "rounds": trials,
+        "candidates_per_round": 2 * config.policy.batch,
+        "new_share": 0.5,
+        "feedback": False,
+        "rounds_ahead": 0,
+        "stop": {},
+    }
+    return check_config(content, source="tune")
+
+
+def with_settings(config: SearchConfig, best: Mapping[str, Trial]) -> SearchConfig:
+    """The configuration with the settings of the best trials, and nothing left to tune."""
+    content = config.model_dump(mode="json")
+    for part, trial in best.items():
+        if part in config.sampling:
+            content["sampling"][part] = changed(config.sampling[part], trial.values).model_dump(mode="json")
+        else:
+            name = "policy" if part == SAMPLES else part
+            content[name] = changed(getattr(config, name), trial.values).model_dump(mode="json")
+    return check_config(content | {"tuning": {}}, source="tune")

@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+
+from model.crystals.composition import CellFormula, from_formulas, from_system, parse_system
+
+
+def test_a_cell_formula_knows_its_units():
+    cell = CellFormula.parse("Si4Li10")
+    assert cell.as_dict == {"Li": 10, "Si": 4}
+    assert (cell.n_atoms, cell.reduced, cell.z, str(cell)) == (14, "Li5Si2", 2, "Li10Si4")
+    assert cell.numbers.tolist() == [3] * 10 + [14] * 4
+    assert cell.numbers.dtype == np.int64
+    assert cell.fraction("Li") == 10 / 14
+    assert cell.fraction("O") == 0
+
+
+def test_equal_counts_are_the_same_cell_in_any_order():
+    one, two = CellFormula.from_counts({"Si": 2, "Li": 5, "O": 0}), CellFormula.from_counts({"Li": 5, "Si": 2})
+    assert one == two
+    assert hash(one) == hash(two)
+
+
+def test_every_composition_of_a_binary_is_listed_once():
+    found = from_system("Li-Si", min_atoms=3, max_atoms=6)
+    assert len(found) == len(set(found)) == 2 + 3 + 4 + 5
+    assert all(3 <= cell.n_atoms <= 6 and set(cell.elements) == {"Li", "Si"} for cell in found)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_constraints_keep_exactly_what_a_direct_check_keeps(seed):
+    rng = np.random.default_rng(seed)
+    low, high = sorted(rng.uniform(0, 0.7, 2))
+    every = from_system("Li-P-S", max_atoms=12)
+    kept = from_system("Li-P-S", max_atoms=12, more=[["S", "Li", "P"]], fractions={"S": (low, max(high, 0.6))})
+    wanted = [
+        cell
+        for cell in every
+        if cell.as_dict["S"] > cell.as_dict["Li"] > cell.as_dict["P"] and low <= cell.fraction("S") <= max(high, 0.6)
+    ]
+    assert kept == wanted
+
+
+def test_a_fraction_bound_includes_its_end():
+    third = (0.3333333333, 0.3333333333)
+    assert [str(cell) for cell in from_system("Li-Si", min_atoms=3, max_atoms=6, fractions={"Li": third})] == [
+        "LiSi2",
+        "Li2Si4",
+    ]
+
+
+def test_formulas_are_expanded_over_z():
+    assert [str(cell) for cell in from_formulas(["Li5Si2"], max_atoms=28)] == [
+        "Li5Si2",
+        "Li10Si4",
+        "Li15Si6",
+        "Li20Si8",
+    ]
+    assert [cell.n_atoms for cell in from_formulas(["Li2Si", "Li4Si2"], min_atoms=6, max_atoms=9)] == [6, 9]
+
+
+def test_a_single_element_is_a_system():
+    assert [cell.n_atoms for cell in from_system("Si", max_atoms=3)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: parse_system("Li-Xx"), "unknown element 'Xx'"),
+        (lambda: parse_system("Li-Li"), "listed twice"),
+        (lambda: CellFormula.parse("Li2Qq"), "Qq"),
+        (lambda: CellFormula.parse("Li0.5Si"), "whole numbers"),
+        (lambda: CellFormula.from_counts({"Li": -1}), "at least 1"),
+        (lambda: CellFormula.from_counts({}), "at least one atom"),
+        (lambda: from_formulas(["Li5Si2"], max_atoms=6), "max_atoms=7"),
+        (lambda: from_formulas([], max_atoms=6), "no formula"),
+        (lambda: from_system("Li-Si", min_atoms=9, max_atoms=4), "min_atoms"),
+        (lambda: from_system("Li-Si", max_atoms=2, more=[["Li", "Si"]]), "raise max_atoms"),
+        (lambda: from_system("Li-Si", max_atoms=9, more=[["Li", "O"]]), "does not hold"),
+        (lambda: from_system("Li-Si", max_atoms=9, more=[["Li"]]), "two or more"),
+        (lambda: from_system("Li-Si", max_atoms=9, fractions={"Li": (0.9, 0.1)}), "low <= high"),
+        (lambda: from_system("Li-P-S-O-N", max_atoms=60), "lower max_atoms"),
+    ],
+)
+def test_bad_input_names_the_value_and_the_remedy(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()

@@ -1,0 +1,104 @@
+"""What every generator keeps to, whatever its way."""
+
+import numpy as np
+import pytest
+
+from model.crystals.composition import CellFormula
+from model.crystals.crystal import Crystal
+from model.crystals.lattice import sample_lattice
+from model.diffusion.sampler import AncestralSettings, Template
+from model.generation.ion_substitution import ExchangeSettings, exchanges
+from model.generation.mutation import MutationSettings, changes
+from model.generation.random_crystal import RandomSettings
+from model.generation.wyckoff_placement import SubgroupSettings, SymmetricSettings
+from model.stages import Generator
+from model.symmetry.space_group import space_group
+
+FILLED = ("ion_substitution", "mutation")  # whose templates are whole crystals already: nothing is left to chance
+FEW = AncestralSettings(steps=3)
+SETTINGS = {
+    "diffusion": FEW,
+    "random": RandomSettings(),
+    "ion_substitution": ExchangeSettings(),
+    "mutation": MutationSettings(),
+    "inpainting": FEW,
+    "symmetric": SymmetricSettings(sampler=FEW),
+    "subgroup": SubgroupSettings(sampler=FEW),
+}
+
+
+@pytest.fixture(scope="module")
+def generator(tiny_weights):
+    return Generator(str(tiny_weights), "cpu")
+
+
+def templates(method, host, seeds):
+    """A ragged batch of what the method is given."""
+    if method in ("inpainting", "symmetric", "subgroup"):
+        counts = (1, 2)
+        filled = [host.join(Crystal(host.lattice, np.zeros((n, 3)), [3] * n)) for n in counts]
+        return [
+            Template(crystal, np.arange(len(crystal)) >= len(host), seed)
+            for crystal, seed in zip(filled, seeds, strict=True)
+        ]
+    made = []
+    for cell, bravais, seed in zip(map(CellFormula.parse, ("Li4Si2", "LiSi")), ("hR", "oS"), seeds, strict=True):
+        lattice = sample_lattice(bravais, 16.0 * cell.n_atoms, np.random.default_rng(seed))
+        crystal = Crystal(lattice, np.zeros((cell.n_atoms, 3)), cell.numbers)
+        if method == "ion_substitution":
+            crystal = exchanges(cell)[0].crystal(16.0 * cell.n_atoms)
+        elif method == "mutation":
+            crystal = changes(exchanges(cell)[0].crystal(16.0 * cell.n_atoms), CellFormula.parse(f"{cell}Li"))[0]
+        made.append(Template(crystal, np.full(len(crystal), method not in FILLED), seed, bravais=bravais))
+    return made
+
+
+@pytest.fixture(scope="module")
+def host(licoo2):
+    return licoo2.select(licoo2.numbers != 3)
+
+
+@pytest.mark.parametrize("method", SETTINGS)
+def test_crystals_hold_the_atoms_in_the_cells_that_were_asked_for(generator, host, method):
+    given = templates(method, host, (1, 2))
+    made = generator.generate(given, SETTINGS[method])
+    for template, crystal in zip(given, made.crystals, strict=True):
+        assert np.array_equal(crystal.numbers, template.crystal.numbers)
+        assert np.array_equal(crystal.lattice, template.crystal.lattice)
+        fixed = ~template.guest
+        step = crystal.fractional[fixed] - template.crystal.fractional[fixed]
+        assert np.abs(step - np.round(step)).max(initial=0) < 1e-9
+    network = method not in ("random", *FILLED)
+    for calls, version in zip(made.evaluations, made.score_model, strict=True):
+        assert (calls > 0, version is not None) == (network, network)
+
+
+@pytest.mark.parametrize("method", SETTINGS)
+def test_a_seed_decides_a_crystal_whatever_shares_its_batch(generator, host, method):
+    first, second = templates(method, host, (1, 2))
+    together = generator.generate([first, second], SETTINGS[method]).crystals
+    alone = generator.generate([second], SETTINGS[method]).crystals
+    assert np.allclose(together[1].fractional, alone[0].fractional, atol=1e-4)
+    if method in FILLED:
+        assert [crystal.identity for crystal in together] == [template.crystal.identity for template in (first, second)]
+    else:
+        other = generator.generate(templates(method, host, (1, 3)), SETTINGS[method]).crystals
+        assert not np.allclose(other[1].fractional, together[1].fractional, atol=1e-3)
+
+
+def test_guests_on_orbits_keep_a_group_of_their_host(generator, host):
+    given = [Template(host.join(Crystal(host.lattice, np.zeros((1, 3)), [3])), np.arange(4) >= 3, s) for s in range(4)]
+    made = generator.generate(given, SymmetricSettings(sampler=FEW)).crystals
+    assert {space_group(crystal, 1e-3).symbol for crystal in made} == {"R-3m"}
+    lower = generator.generate(given, SubgroupSettings(descend=0.9, sampler=FEW)).crystals
+    assert len({space_group(crystal, 1e-3).symbol for crystal in lower}) > 1
+
+
+def test_a_host_without_symmetry_is_filled_without(generator, host):
+    bare = host.replace(fractional=host.fractional + np.random.default_rng(0).normal(0, 0.05, (3, 3)))
+    given = [Template(bare.join(Crystal(host.lattice, np.zeros((1, 3)), [3])), np.arange(4) >= 3, 0)]
+    plain = generator.generate(given, FEW)
+    for settings in (SymmetricSettings(sampler=FEW), SubgroupSettings(sampler=FEW)):
+        made = generator.generate(given, settings)
+        assert made.crystals[0].identity == plain.crystals[0].identity  # to the bit
+        assert made.evaluations == plain.evaluations

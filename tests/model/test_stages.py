@@ -1,0 +1,37 @@
+"""The stations of a candidate's way, where no other file tests them."""
+
+import time
+
+import numpy as np
+
+from model.crystals.screening import ScreenSettings
+from model.generation.framework import DEFAULT_LADDER
+from model.relaxation.relax import RelaxSettings
+from model.stages import Analyser, Rejected, Relaxer
+from model.thermodynamics.reference import packaged_reference
+from tests.support.crystals import rattled
+
+
+def test_seconds_of_a_batch_add_up_to_its_wall_time(licoo2, lisi):
+    relaxer = Relaxer("chgnet-0.3.0", RelaxSettings(max_steps=3), ScreenSettings())
+    fused = lisi.replace(fractional=np.zeros((2, 3)))
+    began = time.monotonic()
+    outcomes = relaxer.relax([rattled(licoo2, width=0.1), fused, rattled(lisi, width=0.1)])
+    elapsed = time.monotonic() - began
+    assert isinstance(outcomes[1], Rejected)
+    large, small = outcomes[0], outcomes[2]
+    assert large.seconds + small.seconds <= elapsed  # each had the whole of it, if they were not shared out
+    work = [len(one.initial) * (one.steps + 1) for one in (large, small)]
+    np.testing.assert_allclose(large.seconds / small.seconds, work[0] / work[1])
+
+
+def test_only_crystals_up_to_the_given_decomposition_energy_give_frameworks(licoo2, relaxation):
+    analyser = Analyser(packaged_reference(), ["Co", "Li", "O"], ["Li"], DEFAULT_LADDER, ScreenSettings())
+    relaxed = [relaxation(licoo2, energy=-5.9)]
+    (judged,) = analyser.analyse(relaxed, [["Li"]])
+    assert judged.frameworks
+    e_d = judged.decomposition.e_d
+    for highest, number in ((e_d, len(judged.frameworks)), (e_d - 1e-6, 0)):
+        (again,) = analyser.analyse(relaxed, [["Li"]], None, highest)
+        assert len(again.frameworks) == number
+        assert (again.decomposition.e_d, again.space_group) == (e_d, judged.space_group)

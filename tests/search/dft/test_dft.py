@@ -1,0 +1,369 @@
+import gzip
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from pymatgen.core import SETTINGS, Structure
+from pymatgen.entries.computed_entries import ComputedEntry
+from pymatgen.io.vasp import Incar, Kpoints, Poscar
+from typer.testing import CliRunner
+
+from model.crystals.crystal import Crystal
+from model.symmetry.space_group import space_group
+from model.thermodynamics.reference import Reference, frame_of_entries, load_entries
+from search.cli import app
+from search.dft.inputs import LINK, MANIFEST, job_of_file, jobs_of_run, write_inputs
+from search.dft.results import FILE, find_vaspruns, load_dft, read_calculation, take_in, why_not
+from search.storage.results import ResultStore
+
+VASP = Path(__file__).parents[2] / "data" / "vasp"
+quiet = pytest.mark.filterwarnings("ignore::UserWarning")  # pymatgen has much to say of inputs and of spglib
+
+
+@pytest.fixture
+def run(tmp_path, cobaltate):
+    ResultStore(tmp_path / "run").append("00000-gen-000-test", cobaltate["rows"])
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def no_potcars(monkeypatch):
+    monkeypatch.delenv("PMG_VASP_PSP_DIR", raising=False)
+    monkeypatch.delitem(SETTINGS, "PMG_VASP_PSP_DIR", raising=False)
+
+
+@pytest.fixture
+def calculated(tmp_path):
+    """A function that puts a real vasprun.xml into a folder, as the calculation of a candidate if one is named."""
+
+    def put(name: str, candidate: str | None = None) -> Path:
+        folder = tmp_path / "vasp" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(VASP / f"{name}.xml.gz", folder / "vasprun.xml.gz")
+        if candidate is not None:
+            (folder / LINK).write_text(json.dumps({"candidate": candidate}))
+        return folder
+
+    return put
+
+
+def calculation(folder):
+    (path,) = find_vaspruns([folder])
+    return read_calculation(path)
+
+
+# --- inputs -------------------------------------------------------------------------------------------------------
+
+
+@quiet
+@pytest.mark.usefixtures("no_potcars")
+@pytest.mark.parametrize("static", [False, True])
+@pytest.mark.parametrize("kind", ["mp-gga", "mp-r2scan"])
+def test_inputs_are_those_of_the_materials_project(run, tmp_path, kind, static):
+    (job,) = jobs_of_run(run, top=1)
+    write_inputs([job], tmp_path / "out", kind=kind, static=static)
+    folder = tmp_path / "out" / job.name
+    incar = Incar.from_file(folder / "INCAR")
+    assert incar["ENCUT"] == {"mp-gga": 520, "mp-r2scan": 680}[kind]
+    assert incar["NSW"] == (0 if static else 99)
+    if kind == "mp-gga":
+        assert incar["LDAUU"] == [0, 3.32, 0]  # Li, Co, O: the U of the Materials Project
+        assert Kpoints.from_file(folder / "KPOINTS").kpts
+    else:
+        assert str(incar["METAGGA"]).lower() == "r2scan"
+        assert not (folder / "KPOINTS").exists()
+        assert incar["KSPACING"] == 0.22
+    assert (folder / "POTCAR.spec").read_text().split() == ["Li_sv", "Co", "O"]
+    assert not (folder / "POTCAR").exists()
+
+
+@quiet
+@pytest.mark.usefixtures("no_potcars")
+def test_the_structure_is_the_candidate_on_its_space_group(run, tmp_path, cobaltate):
+    best = min((row for row in cobaltate["rows"] if row["status"] == "relaxed"), key=lambda row: row["e_d"])
+    (job,) = jobs_of_run(run, top=1)
+    write_inputs([job], tmp_path / "out", kind="mp-gga")
+    made = Crystal.from_pymatgen(Poscar.from_file(tmp_path / "out" / job.name / "POSCAR").structure)
+    assert made.composition.reduced_formula == best["formula"]
+    assert space_group(made, 1e-4, -1.0).symbol == best["space_group"]
+    assert made.volume / len(made) == pytest.approx(best["volume_per_atom"], rel=1e-3)
+    assert job.name == (
+        f"{best['formula']}_{best['space_group'].replace('/', '_')}_{1e3 * best['e_d']:+.0f}meV_{best['candidate']}"
+    )
+
+
+@quiet
+@pytest.mark.usefixtures("no_potcars")
+def test_folders_and_manifest_name_the_candidate(run, tmp_path):
+    jobs = jobs_of_run(run, top=5)
+    write_inputs(jobs, tmp_path / "out", kind="mp-gga")
+    manifest = pd.read_csv(tmp_path / "out" / MANIFEST)
+    assert len(manifest) == len(jobs)
+    for row in manifest.itertuples():
+        link = json.loads((tmp_path / "out" / row.folder / LINK).read_text())
+        assert link["candidate"] == row.candidate
+        assert link["e_d"] == pytest.approx(row.e_d)
+
+
+@quiet
+@pytest.mark.usefixtures("no_potcars")
+def test_inputs_are_never_written_over_those_of_another_crystal(run, tmp_path):
+    (job,) = jobs_of_run(run, top=1)
+    out = tmp_path / "out"
+    write_inputs([job], out, kind="mp-gga")
+    write_inputs([job], out, kind="mp-r2scan")  # the same crystal again
+    other = type(job)(job.name, job.crystal.replace(lattice=job.crystal.lattice * 1.01), job.about)
+    with pytest.raises(ValueError, match="holds inputs of another crystal"):
+        write_inputs([other], out, kind="mp-gga")
+    (out / "foreign").mkdir()
+    with pytest.raises(ValueError, match="was not written by hostguide"):
+        write_inputs([type(job)("foreign", job.crystal, job.about)], out, kind="mp-gga")
+    with pytest.raises(ValueError, match=f"two crystals would go to the folder {job.name[:10]}"):
+        write_inputs([job, job], tmp_path / "new", kind="mp-gga")
+    assert not (tmp_path / "new").exists()
+
+
+def test_candidates_can_be_chosen(run, cobaltate):
+    relaxed = sorted(row["e_d"] for row in cobaltate["rows"] if row["status"] == "relaxed")
+    with pytest.raises(ValueError, match="no relaxed crystal of"):
+        jobs_of_run(run, top=5, e_d_below=relaxed[0])
+    assert len(jobs_of_run(run, top=5, e_d_below=relaxed[0] + 1e-9)) == 1
+    unconverged = next(row["candidate"] for row in cobaltate["rows"] if row["status"] == "unconverged")
+    (job,) = jobs_of_run(run, top=5, candidates=[unconverged])
+    assert job.about["candidate"] == unconverged
+    with pytest.raises(ValueError, match="no relaxed candidate nobody"):
+        jobs_of_run(run, top=5, candidates=["nobody"])
+
+
+@quiet
+@pytest.mark.usefixtures("no_potcars")
+def test_a_contcar_keeps_its_link_to_the_candidate(run, tmp_path):
+    (job,) = jobs_of_run(run, top=1)
+    write_inputs([job], tmp_path / "relax", kind="mp-gga")
+    folder = tmp_path / "relax" / job.name
+    shutil.copy(folder / "POSCAR", folder / "CONTCAR")
+    again = job_of_file(folder / "CONTCAR")
+    assert again.name == job.name
+    assert again.about["candidate"] == job.about["candidate"]
+    write_inputs([again], tmp_path / "static", kind="mp-gga", static=True)
+    assert Incar.from_file(tmp_path / "static" / job.name / "INCAR")["NSW"] == 0
+
+
+@quiet
+def test_potcars_of_the_user_are_used_and_missed(run, tmp_path, monkeypatch):
+    store = tmp_path / "potcars"
+    monkeypatch.setitem(SETTINGS, "PMG_VASP_PSP_DIR", None)
+    monkeypatch.setenv("PMG_VASP_PSP_DIR", str(store))
+    (job,) = jobs_of_run(run, top=1)
+    store.mkdir()
+    with pytest.raises(ValueError, match=r"PMG_VASP_PSP_DIR.* lacks a POTCAR of LiCoO2.*--potcars"):
+        write_inputs([job], tmp_path / "out", kind="mp-gga")
+    assert not (tmp_path / "out").exists()
+    for symbol in ("Li_sv", "Co", "O"):
+        _pretend_potcar(store / "POT_GGA_PAW_PBE" / f"POTCAR.{symbol}", symbol)
+    write_inputs([job], tmp_path / "out", kind="mp-gga")
+    text = (tmp_path / "out" / job.name / "POTCAR").read_text()
+    assert [line.split()[3] for line in text.splitlines() if "TITEL" in line] == ["Li_sv", "Co", "O"]
+
+
+def _pretend_potcar(path: Path, symbol: str) -> None:
+    """The head of a POTCAR, without a pseudopotential in it."""
+    element = symbol.split("_")[0]
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(
+        f"  PAW_PBE {symbol} 01Jan2001\n   1.00000000000000\n parameters from PSCTR are:\n   VRHFIN ={element}: s\n"
+        f"   LEXCH  = PE\n   EATOM  =     1.0000 eV,    0.0735 Ry\n\n   TITEL  = PAW_PBE {symbol} 01Jan2001\n"
+        "   POMASS =    1.000; ZVAL   =    1.000    mass and valenz\n   ENMAX  =  100.000; ENMIN  =  100.000 eV\n"
+        "END of PSCTR-controll parameters\n  1.0 2.0 3.0\n End of Dataset\n"
+    )
+
+
+# --- results ------------------------------------------------------------------------------------------------------
+
+
+def test_mp2020_corrections_are_applied_once(calculated):
+    """Hematite: six oxide anions at -0.687 eV and four Fe with U at -2.256 eV, the published values of MP2020."""
+    hematite = calculation(calculated("Fe2O3"))
+    assert hematite.functional == "GGA+U"
+    assert hematite.converged
+    assert sum(hematite.corrections.values()) * 10 == pytest.approx(6 * -0.687 + 4 * -2.256, abs=1e-6)
+    assert hematite.energy == pytest.approx(-6.66133524 - 1.3146, abs=1e-6)
+
+
+def test_elements_and_r2scan_have_no_correction(calculated):
+    assert calculation(calculated("Li")).energy == pytest.approx(-1.92459954)
+    hydride = calculation(calculated("LiH"))
+    assert hydride.functional == "R2SCAN"
+    assert hydride.corrections == {}
+    assert hydride.energy == hydride.energy_raw == pytest.approx(-3.410391955)
+
+
+def test_unconverged_electrons_give_no_energy(calculated):
+    vanadate = calculation(calculated("V2O5"))
+    assert not vanadate.converged
+    assert "did not converge" in vanadate.problem
+    assert np.isnan(vanadate.energy)
+
+
+def test_another_u_than_the_materials_projects_is_told(calculated):
+    folder = calculated("Fe2O3")
+    text = gzip.decompress((folder / "vasprun.xml.gz").read_bytes()).decode()
+    assert '<v name="LDAUU">      5.30000000      0.00000000</v>' in text
+    (folder / "vasprun.xml.gz").unlink()
+    (folder / "vasprun.xml").write_text(
+        text.replace("      5.30000000      0.00000000", "      4.00000000      0.00000000")
+    )
+    hematite = calculation(folder)
+    assert hematite.problem == "MP2020 does not apply: Invalid U value of 4.0 on Fe, expected 5.3"
+    assert np.isnan(hematite.energy)
+
+
+def test_half_a_file_is_no_calculation(calculated):
+    (path,) = find_vaspruns([calculated("broken")])
+    with pytest.raises(ValueError, match=r"vasprun\.xml\.gz is not a finished VASP calculation"):
+        read_calculation(path)
+
+
+def test_folders_without_calculations_are_named(tmp_path):
+    with pytest.raises(ValueError, match=r"nowhere does not exist"):
+        find_vaspruns([tmp_path / "nowhere"])
+    with pytest.raises(ValueError, match=r"holds no vasprun\.xml"):
+        find_vaspruns([tmp_path])
+
+
+def iron_oxide_reference(potential="MP2020-corrected PBE"):
+    entries = [ComputedEntry("Fe", -8.0), ComputedEntry("O2", -10.0), ComputedEntry("FeO", -15.0)]
+    return Reference("made up", potential, "1", frame_of_entries(entry.as_dict() for entry in entries))
+
+
+def test_e_d_is_measured_from_the_hull_of_the_reference(run, calculated, cobaltate):
+    """Fe2O3 = 2 FeO + 1/2 O2: hull energy (2·(-15) + (-5)) / 5 = -7 eV/atom."""
+    name = cobaltate["rows"][0]["candidate"]
+    (row,) = take_in(run, [calculation(calculated("Fe2O3", name))], iron_oxide_reference())
+    assert row["e_d"] == pytest.approx(row["energy"] + 7.0)
+    assert dict(row["products"]) == pytest.approx({"FeO": 0.8, "O2": 0.2})
+    assert row["reference"] == "made up (MP2020-corrected PBE, 1)"
+    assert row["e_d_potential"] == cobaltate["rows"][0]["e_d"]
+    assert row["gap"] == pytest.approx(row["e_d"] - row["e_d_potential"])
+    assert row["same_structure"] is False  # DFT of hematite for a cobaltate: a link gone wrong shows
+
+
+def test_what_is_stored_comes_back(run, calculated):
+    take_in(run, [calculation(calculated("Fe2O3"))], iron_oxide_reference())
+    frame = load_dft(run)
+    assert frame.loc[0, "corrections"] == pytest.approx(
+        {"MP2020 anion correction (oxide)": -0.4122, "MP2020 GGA/GGA+U mixing correction (Fe)": -0.9024}
+    )
+    assert isinstance(frame.loc[0, "structure"], Structure)
+    assert frame.loc[0, "structure"].composition.reduced_formula == "Fe2O3"
+    assert frame.loc[0, "space_group"] == "R-3c"
+
+
+def test_reading_more_keeps_what_was_there_and_replaces_what_is_read_again(run, calculated):
+    take_in(run, [calculation(calculated("Fe2O3"))], iron_oxide_reference())
+    before = load_dft(run).loc[0]
+    take_in(run, [calculation(calculated("Li")), calculation(calculated("LiH"))])
+    frame = load_dft(run).set_index("formula")
+    assert len(frame) == 3
+    assert frame.loc["Fe2O3", "e_d"] == before["e_d"]
+    take_in(run, [calculation(calculated("Li"))])
+    assert len(load_dft(run)) == 3
+
+
+def test_candidates_are_judged_by_the_runs_own_phases_as_these_come_in(run, calculated, cobaltate):
+    """The silicon of a candidate has no E_d until another silicon is calculated; lithium is its own hull."""
+    name = cobaltate["rows"][0]["candidate"]
+    (row,) = take_in(run, [calculation(calculated("Si", name))])
+    assert "e_d" not in row
+    competing = calculated("Li").parent / "other-Si"
+    shutil.copytree(calculated("Si"), competing)
+    (competing / LINK).unlink()
+    take_in(run, [calculation(calculated("Li")), calculation(competing)])
+    frame = load_dft(run)
+    assert frame["e_d"].tolist() == pytest.approx([0, 0, 0])
+    assert set(frame["reference"]) == {"own calculations (MP2020-corrected PBE)"}
+
+
+@pytest.mark.parametrize(
+    ("name", "potential", "words"),
+    [
+        ("Fe2O3", "MP2020-corrected PBE", ""),
+        ("Fe2O3", "CHGNet 0.3.0", ""),
+        ("Fe2O3", "r2SCAN", "GGA+U cannot be compared with r2SCAN"),
+        ("LiH", "MP2020-corrected PBE", "R2SCAN cannot be compared with MP2020-corrected PBE"),
+        ("LiH", "r2SCAN", "the reference has no phase of the element H, Li"),
+        ("V2O5", "MP2020-corrected PBE", "the electrons did not converge"),
+    ],
+)
+def test_only_energies_of_one_kind_are_compared(calculated, name, potential, words):
+    reason = why_not(calculation(calculated(name)), iron_oxide_reference(potential))
+    assert reason == words
+
+
+# --- the commands -------------------------------------------------------------------------------------------------
+
+
+def invoke(*arguments):
+    result = CliRunner().invoke(app, ["dft", *map(str, arguments)])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return " ".join(result.output.split())
+
+
+@quiet
+@pytest.mark.usefixtures("no_potcars")
+def test_to_vasp_and_back(run, tmp_path):
+    out = tmp_path / "out"
+    text = invoke("write", run, "--out", out, "--top", 1)
+    assert "There is no POTCAR: set PMG_VASP_PSP_DIR" in text
+    (folder,) = (path for path in out.iterdir() if path.is_dir())
+    shutil.copy(VASP / "Fe2O3.xml.gz", folder / "vasprun.xml.gz")
+    shutil.copytree(folder, out / "broken")
+    shutil.copy(VASP / "broken.xml.gz", out / "broken" / "vasprun.xml.gz")
+    reference = tmp_path / "entries.json"
+    entries = [ComputedEntry(name, -5.0) for name in ("Fe", "O")]
+    reference.write_text(json.dumps([entry.as_dict() for entry in entries]))
+    with pytest.raises(ValueError, match="--reference-potential"):
+        invoke("read", out, "--run", run, "--reference", reference)
+    assert not (run / FILE).exists()
+    text = invoke("read", out, "--run", run, "--reference", reference, "--reference-potential", "MP2020-corrected PBE")
+    assert "Skipped:" in text and "broken" in text
+    frame = load_dft(run)
+    assert frame.loc[0, "candidate"] == json.loads((folder / LINK).read_text())["candidate"]
+    assert frame.loc[0, "e_d"] == pytest.approx(-7.97593524 + 5.0)
+
+
+def test_the_chgnet_hull_comes_with_a_warning(run, calculated):
+    text = invoke("read", calculated("Li"), "--run", run, "--reference", "packaged")
+    assert "carry CHGNet's own error" in text
+
+
+def test_missing_competing_phases_are_explained(run, calculated):
+    text = invoke("read", calculated("Fe2O3"), "--run", run)
+    assert "No E_d for Fe2O3: the reference has no phase of the element Fe, O" in text
+    assert "hostguide dft write" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("read", "{vasp}", "--run", "{run}", "--reference", "nowhere.json"), r"nowhere\.json.*does not exist"),
+        (("read", "{vasp}", "--run", "{vasp}"), "holds no results"),
+        (("write", "{run}", "--out", "{run}/x", "--set", "mp-lda"), "mp-gga or mp-r2scan, got 'mp-lda'"),
+    ],
+)
+def test_bad_input_is_told_before_any_work(run, calculated, arguments, words):
+    folders = {"run": run, "vasp": calculated("Li")}
+    with pytest.raises(ValueError, match=words):
+        invoke(*(argument.format(**folders) for argument in arguments))
+
+
+def test_entries_with_corrections_give_corrected_references(tmp_path):
+    """What the docs say of --reference: an entry counts with the corrections stored in it."""
+    entry = ComputedEntry("FeO", -14.0, correction=-1.0)
+    (tmp_path / "e.json").write_text(json.dumps([entry.as_dict()]))
+    reference = load_entries(tmp_path / "e.json", potential="MP2020-corrected PBE")
+    assert reference.phases.loc[0, "energy_per_atom"] == pytest.approx(-7.5)

@@ -1,0 +1,620 @@
+from collections import Counter
+from copy import deepcopy
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+
+from model.crystals.composition import CellFormula
+from model.crystals.lattice import BRAVAIS
+from model.generation.ion_substitution import exchanges
+from model.generation.mutation import steps_apart
+from model.generators.interface import Role, Start
+from model.generators.registry import GENERATORS, starting_from
+from model.stages import Rejected
+from model.thermodynamics.reference import packaged_reference
+from search.planning.campaign import Campaign
+from search.planning.frameworks import frameworks_from_files
+from search.planning.history import COMPARED
+from search.planning.round_plan import plan_round
+from search.planning.tasks import pending_rows
+from search.running.driver import run_search
+from search.running.pipeline import Provenance, failed_rows, guests_to_remove
+from search.storage.results import ResultStore
+from search.storage.rows import HistoryRow, PendingRow, Row, StoredCrystal, names, rows_of, table_of
+from tests.support.configs import per_round
+from tests.support.simulated import planned
+
+V0 = 16.0  # Å³/atom
+
+
+def campaign_of(config, volume=lambda cell: V0):
+    return Campaign(config, volume)
+
+
+def pretended(tasks, **columns):
+    """Rows of tasks as if every crystal had relaxed where it was, E_d drawn from its seed."""
+    rows = []
+    for task in tasks:
+        failed = failed_rows(task, "", "", Provenance("pretended", "none"))
+        for row, one in zip(failed, task.candidates, strict=True):
+            rng = np.random.default_rng(one.template.seed)
+            crystal = one.template.crystal
+            crystal = crystal.replace(fractional=rng.random((len(crystal), 3)))
+            made = {
+                "status": "relaxed",
+                "final": StoredCrystal.of(crystal),
+                "volume_per_atom": V0,
+                "steps": 9,
+                "evaluations": 31,
+                "n_independent_atoms": len(crystal),
+                "e_d": float(rng.normal(scale=0.1)),
+                "energy": -3.0,
+            }
+            rows.append(replace(row, **{**made, **columns}))
+    return rows
+
+
+def seeds(tasks):
+    return [one.template.seed for task in tasks for one in task.candidates]
+
+
+def assert_same_tasks(some, others):
+    assert [task.identity for task in some] == [task.identity for task in others]
+    for one, other in zip(some, others, strict=True):
+        assert one.settings == other.settings
+        for a, b in zip(one.candidates, other.candidates, strict=True):
+            assert a.origin == b.origin
+            assert a.template.seed == b.template.seed
+            assert a.template.crystal.identity == b.template.crystal.identity  # to the bit
+            assert np.array_equal(a.template.guest, b.template.guest)
+
+
+def without_feedback(config):
+    return config.model_copy(update={"policy": config.policy.model_copy(update={"feedback": False})})
+
+
+def walk(campaign, rounds, *, ahead):
+    """All tasks of some rounds, each planned from the results that it may know of."""
+    tasks, rows = [], []
+    for number in range(rounds):
+        known = campaign.known_rounds(number)
+        pending = [task for past in range(len(known), number) for task in tasks[past]]
+        tasks.append(planned(campaign, number, [row for past in known for row in rows[past]], pending))
+        rows.append(pretended(tasks[-1]))
+    assert ahead == number - len(known)
+    return tasks
+
+
+# --- determinism --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 2])
+def test_the_same_configuration_and_results_give_the_same_plan(make_config, ahead):
+    policy = {**per_round(7, 16), "batch": 3, "rounds_ahead": ahead}
+    some = walk(campaign_of(make_config(policy=policy)), 5, ahead=ahead)
+    others = walk(campaign_of(make_config(policy=policy)), 5, ahead=ahead)
+    for one, other in zip(some, others, strict=True):
+        assert_same_tasks(one, other)
+
+
+def test_the_order_in_which_results_arrive_decides_nothing(cobaltate):
+    found_again = [
+        replace(
+            row,
+            candidate=f"1{row.candidate}",
+            frameworks=[replace(found, framework=f"1{found.framework}") for found in row.frameworks or ()],
+        )
+        for row in cobaltate["rows"]
+    ]
+    campaign, rows = campaign_of(cobaltate["config"]), cobaltate["rows"] + found_again
+    straight = planned(campaign, 1, rows)
+    assert any(one.role == Role.FROM_HOST for task in straight for one in task.candidates)
+    for order in (range(len(rows))[::-1], np.random.default_rng(0).permutation(len(rows))):
+        assert_same_tasks(straight, planned(campaign, 1, [rows[i] for i in order]))
+
+
+def test_results_from_disk_give_the_same_plan_as_those_in_memory(cobaltate, tmp_path):
+    campaign, store = campaign_of(cobaltate["config"]), ResultStore(tmp_path)
+    store.append(cobaltate["task"].identity, cobaltate["rows"])
+    assert_same_tasks(planned(campaign, 1, cobaltate["rows"]), planned(campaign, 1, store.rows(sorted(store.tasks()))))
+
+
+def test_planning_leaves_its_input_alone_and_can_be_repeated(cobaltate):
+    campaign, rows, task = campaign_of(cobaltate["config"]), cobaltate["rows"], cobaltate["task"]
+    rows_before, task_before = deepcopy(rows), deepcopy(task)
+    first = planned(campaign, 1, rows, [task])
+    assert_same_tasks(first, planned(campaign, 1, rows, [task]))
+    np.testing.assert_equal(rows, rows_before)  # every column of every row, with what is in its lists
+    assert_same_tasks([task], [task_before])
+
+
+def test_resources_and_rounds_change_nothing(make_config):
+    plain = planned(campaign_of(make_config()), 3)
+    elsewhere = make_config(resources={"relax_actors": 7, "address": "auto"}, policy={"rounds": 99})
+    assert_same_tasks(plain, planned(campaign_of(elsewhere), 3))
+
+
+def test_another_seed_gives_other_identities_lattices_and_seeds(make_config):
+    triclinic = {"bravais": ["aP"]}  # cubic cells of one volume are all alike
+    one = planned(campaign_of(make_config(generators=["diffusion"], seed=0, lattices=triclinic)), 0)
+    other = planned(campaign_of(make_config(generators=["diffusion"], seed=1, lattices=triclinic)), 0)
+    assert not {task.identity for task in one} & {task.identity for task in other}
+    assert not set(seeds(one)) & set(seeds(other))
+    lattices = [
+        {one.template.crystal.lattice.tobytes() for task in tasks for one in task.candidates} for tasks in (one, other)
+    ]
+    assert not lattices[0] & lattices[1]
+
+
+def test_identities_and_seeds_never_repeat(make_config):
+    rounds = walk(
+        campaign_of(make_config(policy={"candidates_per_round": 13, "new_share": 0.692308, "batch": 2})), 6, ahead=1
+    )
+    tasks = [task for some in rounds for task in some]
+    assert len({task.identity for task in tasks}) == len(tasks)
+    assert len(set(seeds(tasks))) == len(seeds(tasks)) == 6 * 9 + 4 * 4
+    assert all(0 <= seed < 2**62 for seed in seeds(tasks))  # fits the results' int64
+
+
+def test_an_identity_is_a_sortable_file_name(make_config):
+    campaign = campaign_of(make_config(policy={"batch": 4}))
+    tasks = [task for number in (2, 10) for task in planned(campaign, number, [])]
+    identities = [task.identity for task in tasks]
+    assert identities == sorted(identities)
+    assert identities[0] == f"00002-000-{campaign.digest}"
+
+
+# --- rounds -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ahead", "known"), [(0, [0, 1, 2, 3, 4]), (1, [0, 0, 1, 2, 3]), (2, [0, 0, 0, 1, 2]), (9, [0] * 5)]
+)
+def test_a_round_knows_of_those_that_lie_further_back_than_the_rounds_ahead(make_config, ahead, known):
+    campaign = campaign_of(make_config(policy={"rounds_ahead": ahead}))
+    assert [list(campaign.known_rounds(number)) for number in range(5)] == [list(range(count)) for count in known]
+
+
+def test_pending_tasks_count_as_spent(make_config):
+    # Of Li-Si with up to 4 atoms there are 6 cells; three are under way, the other three are next.
+    campaign = campaign_of(make_config(policy={**per_round(3, 16)}))
+    first = planned(campaign, 0, [])
+    second = planned(campaign, 1, [], pending=first)
+    cells = [{one.origin.cell_formula for task in tasks for one in task.candidates} for tasks in (first, second)]
+    assert len(cells[0]) == len(cells[1]) == 3
+    assert cells[0] | cells[1] == set(campaign.cells)
+
+
+def test_one_round_tries_every_composition(make_config):
+    campaign = campaign_of(make_config(policy={**per_round(6, 16)}))
+    tasks = planned(campaign, 0, [])
+    assert Counter(one.origin.cell_formula for task in tasks for one in task.candidates) == Counter(
+        list(campaign.cells)
+    )
+
+
+# --- new crystals -------------------------------------------------------------------------------------------------
+
+
+def test_new_crystals_hold_their_composition_and_are_all_guest(make_config):
+    for task in planned(campaign_of(make_config()), 0):
+        assert {one.role for one in task.candidates} == {Role.NEW}
+        for one in task.candidates:
+            crystal = one.template.crystal
+            assert CellFormula.parse(crystal.composition.formula) == CellFormula.parse(one.origin.cell_formula)
+            assert (one.template.guest == (one.generator != "ion_substitution")).all()
+            assert len(one.template.guest) == len(crystal)
+
+
+@pytest.mark.parametrize("given", [None, 13.5])
+def test_volumes_are_n_times_v0(make_config, given):
+    config = make_config(lattices={"volume_per_atom": given}, policy={**per_round(40, 16)})
+    for task in planned(campaign_of(config), 0):
+        for one in task.candidates:
+            n = len(one.template.crystal)
+            assert one.template.crystal.volume == pytest.approx(n * (given or V0), rel=1e-12)
+
+
+def test_the_estimate_may_depend_on_the_composition(make_config):
+    campaign = campaign_of(make_config(), volume=lambda cell: 10.0 + cell.fraction("Li"))
+    for task in planned(campaign, 0, []):
+        for one in task.candidates:
+            cell = CellFormula.parse(one.origin.cell_formula)
+            assert one.template.crystal.volume == pytest.approx(cell.n_atoms * (10 + cell.fraction("Li")), rel=1e-12)
+
+
+@pytest.mark.parametrize("given", [None, 13.5])
+def test_the_volume_of_the_best_relaxed_crystal_is_taken_over(make_config, given):
+    config = make_config(
+        compositions={"cells": [{"Li": 2, "Si": 2}]},
+        lattices={"volume_per_atom": given},
+        generators=starting_from(Start.NOTHING),
+    )
+    campaign = campaign_of(config)
+    rows = pretended(planned(campaign, 0, []))
+    relaxed = zip(rows[:3], (0.2, -0.1, 0.0), (11.0, 12.0, 13.0), strict=True)
+    rows = [replace(row, e_d=e_d, volume_per_atom=volume) for row, e_d, volume in relaxed] + [
+        replace(row, status="unconverged", e_d=-3.0, volume_per_atom=99.0) for row in rows[3:]
+    ]
+    assert campaign.history(rows).volumes == {"LiSi": 12.0}
+    for task in planned(campaign, 1, rows):
+        for one in task.candidates:
+            assert one.template.crystal.volume == pytest.approx(4 * 12.0, rel=1e-12)
+
+
+def test_volumes_are_shared_by_all_cells_of_a_formula(make_config):
+    campaign = campaign_of(
+        make_config(compositions={"formulas": ["LiSi"], "max_atoms": 6}, generators=starting_from(Start.NOTHING))
+    )
+    rows = pretended(planned(campaign, 0, []), volume_per_atom=12.0)[:1]
+    volumes = {
+        str(one.template.crystal.composition): one.template.crystal.volume / len(one.template.crystal)
+        for task in planned(campaign, 1, rows)
+        for one in task.candidates
+    }
+    assert len(volumes) == 3
+    assert list(volumes.values()) == pytest.approx([12.0] * 3)
+
+
+def test_fourteen_turns_visit_all_lattices(make_config):
+    config = make_config(
+        generators=["diffusion"], compositions={"cells": [{"Li": 1, "Si": 1}]}, policy={**per_round(14, 16)}
+    )
+    (first, *rest) = planned(campaign_of(config), 0)
+    systems = [one.origin.bravais_lattice for task in (first, *rest) for one in task.candidates]
+    assert sorted(systems) == sorted(BRAVAIS)
+
+
+def test_turns_go_on_over_rounds_results_and_tasks_under_way(make_config):
+    policy = {**per_round(2, 16), "feedback": False}
+    config = make_config(generators=["diffusion"], compositions={"cells": [{"Li": 1, "Si": 1}]}, policy=policy)
+    rounds = walk(campaign_of(config), 7, ahead=1)
+    systems = [one.origin.bravais_lattice for tasks in rounds for task in tasks for one in task.candidates]
+    assert sorted(systems) == sorted(BRAVAIS)
+
+
+def test_inpainted_crystals_take_no_lattices_turn(make_config):
+    policy = {**per_round(1, 16), "feedback": False}
+    config = make_config(generators=["diffusion"], compositions={"cells": [{"Li": 1, "Si": 1}]}, policy=policy)
+    campaign, rows, systems = campaign_of(config), [], []
+    for number in range(14):
+        (task,) = planned(campaign, number, rows)
+        systems.append(task.candidates[0].origin.bravais_lattice)
+        (row,) = pretended([task])
+        child = replace(row, role=Role.FROM_HOST, generator="inpainting", framework="f")
+        rows += [row, *(replace(child, candidate=f"{row.candidate}{i}") for i in range(6))]
+    assert sorted(systems) == sorted(BRAVAIS)
+
+
+def test_compositions_begin_with_different_lattices(make_config):
+    campaign = campaign_of(
+        make_config(
+            generators=["diffusion"], compositions={"system": "Li-Si", "max_atoms": 8}, policy={**per_round(28, 16)}
+        )
+    )
+    first = [one.origin.bravais_lattice for task in planned(campaign, 0, []) for one in task.candidates]
+    assert len(first) == len(campaign.cells) == 28
+    assert len(set(first)) > 7
+
+
+def test_lattices_that_pay_are_taken_more_often(make_config):
+    policy = {**per_round(40, 16), "exploration_rate": 0, "prior_weight": 1}
+    config = make_config(
+        compositions={"cells": [{"Li": 4, "Si": 4}]}, lattices={"bravais": ["cP", "hP"]}, policy=policy
+    )
+    campaign = campaign_of(config)
+    rows = [
+        replace(row, e_d=0.0 if row.bravais_lattice == "hP" else 0.9) for row in pretended(planned(campaign, 0, []))
+    ]
+    systems = Counter(
+        one.origin.bravais_lattice
+        for task in planned(campaign, 1, rows)
+        for one in task.candidates
+        if not one.origin.parent
+    )
+    assert systems["hP"] > 3 * systems["cP"]
+
+
+def test_only_lattices_that_were_asked_for(make_config):
+    config = make_config(generators=["diffusion"], lattices={"bravais": ["cF", "hR"]}, policy={**per_round(30, 16)})
+    tasks = planned(campaign_of(config), 0)
+    assert {one.origin.bravais_lattice for task in tasks for one in task.candidates} == {"cF", "hR"}
+
+
+# --- ion exchange -------------------------------------------------------------------------------------------------
+
+
+def test_ion_exchange_takes_each_prototype_once_in_the_order_of_its_list(make_config):
+    config = make_config(
+        compositions={"cells": [{"Li": 4, "Si": 2}]},
+        generators=["ion_substitution", "random"],
+        policy={**per_round(6, 16)},
+    )
+    tasks = [task for tasks in walk(campaign_of(config), 6, ahead=1) for task in tasks]
+    names = [one.origin.prototype for task in tasks for one in task.candidates if one.generator == "ion_substitution"]
+    known = [one.prototype.name for one in exchanges(CellFormula.parse("Li4Si2"))]
+    assert 6 <= len(names) <= len(known)
+    assert names == known[: len(names)]
+
+
+def test_ion_exchange_ends_with_its_prototypes_and_begins_again_when_alone(make_config):
+    cells = {"cells": [{"Li": 5, "Si": 2}]}
+    known = len(exchanges(CellFormula.parse("Li5Si2")))
+    policy = {**per_round(known + 2, 16), "rounds_ahead": 0}
+    both = campaign_of(make_config(compositions=cells, generators=["ion_substitution", "random"], policy=policy))
+    rows = pretended(planned(both, 0, [])) + pretended(planned(both, 1, []), candidate="z")
+    spent = [row for row in rows if row.generator == "ion_substitution"]
+    assert len(spent) >= known
+    later = planned(both, 2, [replace(row, candidate=str(i)) for i, row in enumerate(spent)])
+    assert {one.generator for task in later for one in task.candidates} == {"random"}
+    alone = campaign_of(make_config(compositions=cells, generators=["ion_substitution"], policy=policy))
+    (task,) = planned(alone, 0, [])
+    assert (
+        len({one.template.crystal.identity for one in task.candidates}) == known + 2
+    )  # the last two are moved a little
+
+
+def test_ion_exchange_alone_needs_a_prototype(make_config):
+    config = make_config(compositions={"cells": [{"Li": 29, "Si": 1}]}, generators=["ion_substitution"])
+    with pytest.raises(ValueError, match="no structure type for Li29Si"):
+        campaign_of(config)
+
+
+# --- inpainting ---------------------------------------------------------------------------------------------------
+
+
+def test_without_frameworks_nothing_is_inpainted(make_config):
+    campaign = campaign_of(make_config())
+    tasks = planned(campaign, 1, pretended(planned(campaign, 0, [])))
+    assert {one.role for task in tasks for one in task.candidates} == {Role.NEW}
+
+
+def test_inpainting_keeps_the_host_and_adds_the_guests_asked_for(cobaltate):
+    config = without_feedback(cobaltate["config"])
+    candidates = [
+        one
+        for task in planned(campaign_of(config), 1, cobaltate["rows"])
+        for one in task.candidates
+        if one.role == Role.FROM_HOST
+    ]
+    found = {one.framework: (one, row) for row in cobaltate["rows"] for one in row.frameworks or ()}
+    assert len(candidates) == config.policy.from_host_per_round == 4
+    for one in candidates:
+        framework, parent = found[one.origin.framework]
+        host, crystal = framework.host.crystal, one.template.crystal
+        assert crystal.select(~one.template.guest).identity == host.identity  # cell and atoms to the bit
+        guests = Counter(crystal.select(one.template.guest).symbols)
+        assert guests == framework.guests
+        assert crystal.formula == "LiCoO2"
+        assert one.origin.parent == parent.candidate
+        assert one.origin.guests == ("Li",)
+        assert one.origin.framework_space_group == framework.space_group
+        assert CellFormula.parse(one.origin.cell_formula).n_atoms == len(crystal)
+
+
+def test_a_pick_makes_as_many_samples_as_asked_for(cobaltate):
+    tasks = planned(campaign_of(cobaltate["config"]), 1, cobaltate["rows"])
+    frameworks = [one.origin.framework for task in tasks for one in task.candidates if one.role == Role.FROM_HOST]
+    assert max(Counter(frameworks).values()) >= cobaltate["config"].policy.samples
+
+
+def test_each_generator_has_its_own_settings(make_config, cobaltate):
+    config = make_config(
+        compositions={"formulas": ["LiCoO2"], "max_atoms": 4},
+        frameworks={"guests": ["Li"]},
+        sampling={
+            "diffusion": {"kind": "heun", "steps": 5},
+            "random": {"separation": 0.9},
+            "inpainting": {"kind": "predictor-corrector", "steps": 6},
+        },
+        policy={"exploration_rate": 1.0},
+    )
+    rows = [replace(row, e_d=0.0) for row in cobaltate["rows"] if row.status == "relaxed"]
+    tasks = planned(campaign_of(config), 1, rows)
+    samplers = {one.generator: one.settings for task in tasks for one in task.candidates}
+    assert samplers == {name: config.sampling.get(name) for name in GENERATORS}
+    assert samplers["diffusion"].steps == 5 and samplers["random"].separation == 0.9
+    assert samplers["ion_substitution"] is samplers["mutation"] is None
+
+
+@pytest.mark.parametrize(
+    ("group", "methods"),
+    [(166, {"inpainting", "symmetric", "subgroup"}), (2, {"inpainting", "symmetric"}), (1, {"inpainting"})],
+)
+def test_a_host_is_filled_by_what_its_symmetry_allows(make_config, host_file, monkeypatch, tmp_path, group, methods):
+    (record,) = frameworks_from_files([host_file])
+    hosts = [replace(record, space_group_number=group)]
+    for module in ("planning.campaign", "running.driver"):
+        monkeypatch.setattr(f"search.{module}.frameworks_from_files", lambda _: hosts)
+    host_methods = {
+        "compositions": {"formulas": ["LiCoO2"], "max_atoms": 4},
+        "frameworks": {"files": [str(host_file)], "guests": ["Li"]},
+        "policy": {**per_round(12, 16), "samples": 1, "feedback": False},
+    }
+    config = make_config(generators=["inpainting", "symmetric", "subgroup"], **host_methods)
+    tasks = planned(campaign_of(config), 0)
+    assert {one.generator for task in tasks for one in task.candidates} == methods
+    for task in tasks:
+        assert all(mask.tolist() == [False, False, False, True] for mask in task.guests)
+        assert len(task.only(1).guests) == 1
+    if "subgroup" not in methods:
+        alone = make_config(generators=["subgroup"], **host_methods)
+        with pytest.raises(
+            ValueError, match=r"subgroup need hosts with symmetry, but .* have only R-3m; add inpainting"
+        ):
+            campaign_of(alone)
+        with pytest.raises(ValueError, match="subgroup need hosts with symmetry"):
+            run_search(alone, tmp_path / "run", packaged_reference())
+        assert not (tmp_path / "run").exists()  # nothing was begun
+
+
+def test_new_crystals_have_no_named_guests(make_config):
+    (task, *_) = planned(campaign_of(make_config(generators=["diffusion"])), 0)
+    assert task.guests == [None] * len(task.candidates)
+
+
+def test_an_origin_fits_the_results(cobaltate):
+    for task in planned(campaign_of(cobaltate["config"]), 1, cobaltate["rows"]):
+        for one in task.candidates:
+            assert {one.name for one in fields(one.origin)} <= set(names(Row))
+
+
+# --- batches ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("generated", "batch", "sizes"), [(10, 4, [4, 4, 2]), (8, 8, [8]), (3, 8, [3]), (2, 1, [1, 1])]
+)
+def test_tasks_are_full_batches_and_a_rest(make_config, generated, batch, sizes):
+    policy = {**per_round(generated, 16), "batch": batch}
+    tasks = planned(campaign_of(make_config(policy=policy, generators=["diffusion"])), 0)
+    assert [len(task.candidates) for task in tasks] == sizes
+    assert [len(task.templates) for task in tasks] == sizes
+
+
+def test_batches_hold_crystals_of_similar_size_the_largest_first(make_config):
+    config = make_config(compositions={"system": "Li-Si", "max_atoms": 9}, policy={**per_round(36, 16), "batch": 5})
+    for task in planned(campaign_of(config), 0):
+        sizes = [len(one.template.crystal) for one in task.candidates]
+        assert sizes == sorted(sizes, reverse=True)
+
+
+def test_what_is_left_of_several_generators_shares_a_batch(make_config):
+    config = make_config(compositions={"system": "Li-Si", "max_atoms": 9}, policy={**per_round(36, 16), "batch": 5})
+    tasks = planned(campaign_of(config), 0)
+    assert [len(task.candidates) for task in tasks] == [5] * 7 + [1]  # and not a small one for each generator
+    kinds = [{one.generator for one in task.candidates} for task in tasks]
+    assert all(len(some) == 1 for some in kinds[:-2])
+    assert len(kinds[-2]) > 1
+    for task in tasks:
+        assert all(one.settings == config.sampling.get(one.generator) for one in task.candidates)
+
+
+# --- mutation -----------------------------------------------------------------------------------------------------
+
+
+def with_one_low(campaign):
+    """Rows of the first round, of which the fourth alone is low."""
+    rows = pretended(planned(campaign, 0, []))
+    return [replace(row, e_d=0.01 if number == 3 else 0.4) for number, row in enumerate(rows)]
+
+
+def test_low_crystals_are_changed_into_the_cells_beside_theirs(make_config):
+    policy = {"candidates_per_round": 40, "exploration_rate": 0.5, "quantile": 0.01}
+    campaign = campaign_of(make_config(generators=["random", "mutation"], policy=policy))
+    rows = with_one_low(campaign)
+    candidates = [one for task in planned(campaign, 1, rows) for one in task.candidates if one.generator == "mutation"]
+    parent, own = rows[3].final.crystal, CellFormula.parse(rows[3].cell_formula)
+    assert len({one.origin.cell_formula for one in candidates}) > 1
+    for one in candidates:
+        assert one.origin.parent == rows[3].candidate
+        cell = CellFormula.parse(one.origin.cell_formula)
+        assert steps_apart(own, cell) <= 1
+        assert one.template.crystal.composition.formula == cell.pymatgen.formula
+        assert one.template.crystal.volume == pytest.approx(
+            parent.volume * cell.n_atoms / own.n_atoms
+        )  # V0 is constant
+
+
+def test_no_change_of_a_crystal_is_made_twice(make_config):
+    policy = {"candidates_per_round": 60, "new_share": 0.333333, "exploration_rate": 0.2, "quantile": 0.01}
+    campaign = campaign_of(make_config(generators=["random", "mutation"], policy=policy))
+    rows = with_one_low(campaign)
+    made = Counter()
+    for number in range(1, 5):
+        tasks = planned(campaign, number, rows)
+        made.update(
+            one.template.crystal.identity for task in tasks for one in task.candidates if one.generator == "mutation"
+        )
+        rows += pretended(tasks, e_d=0.4)
+    assert made
+    assert set(made.values()) == {1}
+
+
+def test_mutations_of_a_crystal_count_for_it_and_give_frameworks_as_new_crystals_do(make_config):
+    config = make_config(
+        generators=["random", "mutation"], policy={"candidates_per_round": 32, "exploration_rate": 0.5}
+    )
+    campaign = campaign_of(config)
+    rows = pretended(planned(campaign, 0, []), e_d=0.0)
+    tasks = planned(campaign, 1, rows)
+    changed = [task for task in tasks if task.candidates[0].generator == "mutation"]
+    assert changed
+    assert all(one.role == Role.NEW for task in changed for one in task.candidates if one.generator == "mutation")
+    assert_same_tasks(tasks, planned(campaign, 1, rows))
+    rows += pretended(tasks, e_d=0.0)
+    then, told = planned(campaign, 2, rows), rows_of(table_of(rows, Row).select(names(HistoryRow)), HistoryRow)
+    assert_same_tasks(then, planned(campaign, 2, told))  # the planner is told no more
+    waiting = rows_of(table_of(pending_rows(then, with_settings=False), PendingRow), PendingRow)
+    later = plan_round(campaign, 3, campaign.history(told), waiting)
+    assert_same_tasks(later, planned(campaign, 3, rows, then))
+    assert any(one.generator == "mutation" for task in later for one in task.candidates)
+
+
+def test_without_feedback_any_crystal_may_be_changed(make_config):
+    config = without_feedback(make_config(generators=["random", "mutation"], policy={"candidates_per_round": 16}))
+    campaign = campaign_of(config)
+    rows = pretended(planned(campaign, 0, []), e_d=COMPARED)
+    assert any(one.generator == "mutation" for task in planned(campaign, 1, rows) for one in task.candidates)
+
+
+# --- what is given up ---------------------------------------------------------------------------------------------
+
+
+def test_relaxations_are_given_up_a_few_bars_above_the_hull_where_energies_decide(make_config):
+    campaign = campaign_of(make_config(policy={"early_stop_factor": 3.0}))
+    assert {task.relaxation.hopeless for task in planned(campaign, 0, [])} == {3 * 0.05}
+    hard = pretended(planned(campaign, 0, []), e_d=0.2)  # the bar is where the best crystals are
+    assert all(task.relaxation.hopeless == pytest.approx(3 * 0.2) for task in planned(campaign, 1, hard))
+    for config in (
+        make_config(policy={"early_stop_factor": None}),
+        make_config(policy={"feedback": False}),
+    ):
+        assert {task.relaxation.hopeless for task in planned(campaign_of(config), 0, [])} == {None}
+    own = make_config(relaxation={"hopeless": 0.3})
+    assert {task.relaxation.hopeless for task in planned(campaign_of(own), 0, [])} == {0.3}
+
+
+def test_what_was_given_up_gives_no_frameworks(make_config, relaxation, cobaltate):
+    (task, *_) = planned(campaign_of(make_config()), 0, [])
+    crystal = cobaltate["rows"][0].initial.crystal
+    relaxed, hopeless = (relaxation(crystal, energy=-3.0, reason=reason) for reason in ("converged", "hopeless"))
+    task = replace(task, candidates=task.candidates[:3])
+    assert guests_to_remove(task, [relaxed, hopeless, Rejected("too_close")]) == [(), None, ()]
+
+
+@pytest.mark.parametrize(
+    "without", [{"generators": ["diffusion", "mutation"]}, {"policy": {"new_share": 1}}], ids=["method", "number"]
+)
+def test_a_search_that_fills_no_hosts_looks_for_none(make_config, without, relaxation, cobaltate):
+    (task, *_) = planned(campaign_of(make_config(**without)), 0, [])
+    crystal = cobaltate["rows"][0].initial.crystal
+    task = replace(task, candidates=task.candidates[:1])
+    assert guests_to_remove(task, [relaxation(crystal, energy=-3.0)]) == [None]
+
+
+@pytest.mark.parametrize(("growth", "wanted"), [(1.04, None), (1.06, ("Li",)), (0.94, ("Li",))])
+def test_a_filled_framework_whose_volume_moved_becomes_one_again(make_config, relaxation, host_file, growth, wanted):
+    config = make_config(
+        compositions={"formulas": ["LiCoO2"], "max_atoms": 4},
+        frameworks={"files": [str(host_file)], "guests": ["Li"]},
+        generators=["inpainting"],
+    )
+    (task, *_) = planned(campaign_of(config), 0, [])
+    task = replace(task, candidates=task.candidates[:1])
+    crystal = task.templates[0].crystal
+    moved = replace(relaxation(crystal, energy=-3.0), final=crystal.replace(lattice=crystal.lattice * np.cbrt(growth)))
+    assert guests_to_remove(task, [moved]) == [wanted]
+    assert guests_to_remove(task, [Rejected("too_close")]) == [None]
+
+
+def test_crystals_that_lie_too_high_for_the_pool_are_not_asked_for_frameworks(make_config, host_file):
+    (file,) = frameworks_from_files([host_file])
+    for pool, highest in ((2, np.inf), (1, 0.07)):
+        campaign = campaign_of(make_config(policy={"max_parents": pool}))
+        rows = pretended(planned(campaign, 0, [])[:1], e_d=0.07)
+        found = replace(file, framework="f", guests={"Li": 1}, space_group_number=1)
+        rows[0] = replace(rows[0], frameworks=[found])
+        assert {task.max_parent_e_d for task in planned(campaign, 0, [])} == {np.inf}
+        assert {task.max_parent_e_d for task in planned(campaign, 1, rows)} == {highest}

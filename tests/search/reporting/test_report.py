@@ -1,0 +1,154 @@
+"""The report of a run: what it holds, and what a browser makes of it."""
+
+import json
+import re
+import shutil
+import threading
+import urllib.request
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pymatgen.analysis.structure_matcher import StructureMatcher
+from pymatgen.core import Structure
+
+from model.thermodynamics.stability import Stability
+from search.config import check_config
+from search.planning.prepare import load_reference
+from search.reporting import figures
+from search.reporting.report import build_report, serve
+from search.storage.results import ResultStore, load_results
+from search.studies import second_opinion
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
+GRAPHICS = ["--no-sandbox", "--enable-unsafe-swiftshader", "--use-gl=swiftshader"]
+
+
+def embedded(page):
+    """The JSON of the page by name."""
+    blocks = re.findall(r'<script type="application/json"[^>]*?(?:id|data-for)="(\w+)">(.*?)</script>', page, re.DOTALL)
+    return {name: json.loads(text.replace("<\\/", "</")) for name, text in blocks}
+
+
+def test_the_page_needs_nothing_from_outside(small_run):
+    page = build_report(small_run)
+    assert len(page) < 10e6
+    assert not re.search(r'<(?:script|link|img)[^>]+(?:src|href)="http', page)
+    assert set(embedded(page)) == {"crystals", "hull", "progress", "symmetry", "changes", "funnel"}
+
+
+def test_crystals_of_the_page_are_those_of_the_run(small_run, lisi):
+    crystals = embedded(build_report(small_run))["crystals"]
+    assert set(crystals) == {"first", "second"}
+    structure = Structure.from_str(crystals["first"]["cif"], fmt="cif")
+    assert StructureMatcher().fit(structure, lisi.to_pymatgen())
+    assert crystals["first"]["guests"] == ["Li"]
+
+
+@pytest.mark.parametrize(
+    ("parent", "framework", "expected"),
+    [(None, None, "generated"), ("a-01", None, "change of a-01"), ("a-01", "a-01-f0", "host P6/mmm of a-01")],
+)
+def test_the_table_says_what_a_crystal_was_made_from(small_run, parent, framework, expected):
+    store = ResultStore(small_run)
+    (row,) = [row for row in store.rows(["task"]) if row.candidate == "first"]
+    group = None if framework is None else "P6/mmm"
+    store.append("task", [replace(row, parent=parent, framework=framework, framework_space_group=group)])
+    (cells,) = re.findall(r'<tr [^>]*data-candidate="first">(.*?)</tr>', build_report(small_run), re.DOTALL)
+    assert cells.endswith(f"<td>{expected}</td>")
+
+
+def test_hull_points_lie_e_d_above_the_hull(small_run):
+    config = check_config({"name": "small", "compositions": {"system": "Li-Si"}}, source="test")
+    stability = Stability(load_reference(config), "Li-Si")
+    figure = figures.hull(load_results(small_run, structures=False), stability)
+    traces = {trace.name: trace for trace in figure.data}
+    known, above, generated = (traces[name] for name in ("reference hull", "known, above it", "generated"))
+    assert "LiSi" in above.text
+    assert (np.array(above.y) > np.interp(above.x, known.x, known.y)).all()
+    at = np.interp(0.5, known.x, known.y)
+    np.testing.assert_allclose(generated.y, [at + 0.02], atol=1e-9)
+    assert list(generated.customdata) == ["first"]
+
+
+def test_a_third_element_makes_a_triangle_and_a_fourth_none(small_run):
+    frame = load_results(small_run, structures=False)
+    reference = load_reference(check_config({"name": "x", "compositions": {"system": "Li-Si-P"}}, source="test"))
+    assert figures.hull(frame, Stability(reference, "Li-Si-P")).data[-1].type == "scatterternary"
+    reference = load_reference(check_config({"name": "x", "compositions": {"system": "Li-Si-P-S"}}, source="test"))
+    assert figures.hull(frame, Stability(reference, "Li-Si-P-S")) is None
+
+
+def test_the_furthest_way_leaves_out_drift_and_whole_cells(lisi):
+    assert figures.furthest_way(lisi, lisi.replace(fractional=lisi.fractional + np.array([0.3, 1.2, -2.0]))) < 1e-9
+    one = lisi.fractional.copy()
+    one[0] += [0.1, 0, 0]
+    n, way = len(lisi), np.linalg.norm(0.1 * lisi.lattice[0])
+    np.testing.assert_allclose(figures.furthest_way(lisi, lisi.replace(fractional=one)), way * (n - 1) / n)
+
+
+def test_other_verdicts_stand_beside_the_searchs_own(small_run):
+    assert ">by r2SCAN<" not in build_report(small_run)
+    opinion = {"candidate": "second", "formula": "LiSi", "e_d_run": 0.05, "e_d_first": 0.05, "e_d": 0.111}
+    opinion |= {"difference": 0.061, "disagrees": True}
+    pq.write_table(pa.Table.from_pylist([opinion], schema=second_opinion.SCHEMA), small_run / second_opinion.FILE)
+    page = build_report(small_run)
+    assert ">by r2SCAN<" in page and ">by DFT<" not in page
+    assert re.search(r"\+111\.0\s+<small class=\"note\">disagrees by \+61</small>", page)
+
+
+def test_the_server_shows_a_run_as_it_grows_and_stays_on_this_machine(small_run):
+    server = serve(small_run, 0)
+    assert server.server_address[0] == "127.0.0.1"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        address = f"http://127.0.0.1:{server.server_port}"
+        ask = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+        with ask(f"{address}/version") as answer:
+            before = answer.read()
+        with ask(address) as answer:
+            assert b"Convex hull" in answer.read()
+        (row,) = load_results(small_run, structures=False).query("candidate == 'third'").to_dict("records")
+        ResultStore(small_run).append("later", [{"candidate": "fourth", "status": "rejected", "reason": row["reason"]}])
+        with ask(f"{address}/version") as answer:
+            assert answer.read() != before
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome on this machine")
+def test_a_browser_shows_the_hull_opens_a_structure_and_prints_black_on_white(small_run, tmp_path, lisi):
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    page_file = tmp_path / "report.html"
+    page_file.write_text(build_report(small_run), encoding="utf-8")
+    background = "getComputedStyle(document.body).backgroundColor"
+    ink = "getComputedStyle(document.querySelector('#hull .xtitle')).fill"
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=BROWSER, args=GRAPHICS)
+        page = browser.new_page(color_scheme="dark")
+        errors = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.goto(page_file.as_uri())
+        page.wait_for_selector("#hull .scatterlayer .point")
+        page.wait_for_selector("#viewer canvas")
+        page.click("tr[data-candidate=second]")
+        assert "+50.0 meV/atom" in page.inner_text("#title")
+        dot = page.locator("#hull .scatterlayer .trace").nth(2).locator(".point").bounding_box()
+        page.mouse.click(dot["x"] + dot["width"] / 2, dot["y"] + dot["height"] / 2)
+        page.wait_for_function("document.getElementById('title').textContent.includes('+20.0 meV/atom')")
+        with page.expect_download() as download:
+            page.click("#download")
+        structure = Structure.from_str(download.value.path().read_text(), fmt="cif")
+        colours = [page.evaluate(f"[{background}, {ink}]")]
+        for event in ("beforeprint", "afterprint"):
+            page.evaluate(f"dispatchEvent(new Event('{event}'))")
+            colours.append(page.evaluate(f"[{background}, {ink}]"))
+        browser.close()
+    assert StructureMatcher().fit(structure, lisi.to_pymatgen())
+    assert colours[1] == ["rgb(255, 255, 255)", "rgb(0, 0, 0)"]
+    assert colours[0] == colours[2] == ["rgb(18, 22, 29)", "rgb(230, 234, 240)"]
+    assert errors == []

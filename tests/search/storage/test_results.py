@@ -1,0 +1,267 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pymatgen.core import Structure
+
+from model.crystals.crystal import Crystal
+from search.running.pipeline import failed_rows
+from search.storage.results import (
+    CRYSTAL,
+    SCHEMA,
+    SCHEMA_VERSION,
+    TIMINGS,
+    DamagedPart,
+    ResultStore,
+    load_results,
+    pack,
+    unpack,
+    unpack_or_raise,
+    write_json,
+)
+
+
+@pytest.fixture
+def run(tmp_path, cobaltate):
+    """A run folder that holds the cobaltate task and a task that failed."""
+    store = ResultStore(tmp_path)
+    store.append("00000-gen-000-test", cobaltate["rows"])
+    failed = [
+        {**row, "candidate": f"z{i}"}
+        for i, row in enumerate(failed_rows(cobaltate["task"], "oom", "killed", judged_by={}))
+    ]
+    store.append("00001-gen-000-test", failed)
+    return tmp_path
+
+
+def equal(one, other):
+    """Equality to the bit; NaN equals NaN."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(equal(a, b) for a, b in zip(one, other, strict=True))
+    if isinstance(one, float) and np.isnan(one):
+        return isinstance(other, float) and np.isnan(other)
+    return type(one) is type(other) and one == other
+
+
+# --- the store ----------------------------------------------------------------------------------------------------
+
+
+def test_rows_come_back_as_they_were(tmp_path, cobaltate):
+    store = ResultStore(tmp_path)
+    store.append("task", cobaltate["rows"])
+    back = store.rows(["task"])
+    assert len(back) == len(cobaltate["rows"]) == 6
+    for row, original in zip(back, cobaltate["rows"], strict=True):
+        assert row.keys() == original.keys() == set(SCHEMA.names)
+        different = [name for name in row if not equal(row[name], original[name])]
+        assert not different
+
+
+def test_the_example_has_rows_of_every_kind(cobaltate):
+    rows = cobaltate["rows"]
+    assert [row["status"] for row in rows] == ["relaxed", "relaxed", "unconverged", "rejected", "rejected", "failed"]
+    assert [row["reason"] for row in rows] == ["", "", "step_limit", "too_close", "duplicate", "nan"]
+    assert rows[4]["duplicate_of"] == rows[1]["duplicate_of"] == rows[0]["candidate"]
+    assert rows[0]["frameworks"]
+    assert [row["e_d"] is None for row in rows] == [False, False, False, True, True, True]
+
+
+def test_structures_come_back_to_the_bit(tmp_path, cobaltate):
+    store = ResultStore(tmp_path)
+    store.append("task", cobaltate["rows"])
+    for row, original in zip(store.rows(["task"]), cobaltate["rows"], strict=True):
+        assert unpack_or_raise(row["initial"]).identity == unpack_or_raise(original["initial"]).identity
+        if original["final"] is not None:
+            assert unpack_or_raise(row["final"]).identity == unpack_or_raise(original["final"]).identity
+        hosts = [[unpack_or_raise(f["host"]).identity for f in r["frameworks"] or ()] for r in (row, original)]
+        assert hosts[0] == hosts[1]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_pack_and_unpack_are_inverse(seed):
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(1, 20))
+    crystal = Crystal(rng.normal(size=(3, 3)) * 1e3, rng.normal(size=(n, 3)) / 3, rng.integers(1, 119, n))
+    assert unpack(pack(crystal)).identity == crystal.identity
+    table = pa.Table.from_pylist([{"c": pack(crystal)}, {"c": None}], schema=pa.schema([("c", CRYSTAL)]))
+    first, second = table["c"].to_pylist()
+    assert unpack(first).identity == crystal.identity
+    assert unpack(second) is None
+    assert pack(None) is None
+
+
+def test_tasks_are_those_that_are_stored(tmp_path, cobaltate):
+    store = ResultStore(tmp_path)
+    assert store.tasks() == set()
+    store.append("b", cobaltate["rows"])
+    store.append("a", [])
+    assert store.tasks() == {"a", "b"}
+    assert ResultStore(tmp_path).tasks() == {"a", "b"}
+    assert store.rows(["a"]) == []
+
+
+def test_rows_come_in_the_order_of_the_names(tmp_path, cobaltate):
+    store = ResultStore(tmp_path)
+    for task in "ab":
+        store.append(task, [{**row, "task": task} for row in cobaltate["rows"][:2]])
+    assert [row["task"] for row in store.rows(["b", "a"])] == ["b", "b", "a", "a"]
+
+
+def test_a_task_stored_twice_is_there_once(tmp_path, cobaltate):
+    store = ResultStore(tmp_path)
+    store.append("task", cobaltate["rows"])
+    store.append("task", cobaltate["rows"])
+    assert len(load_results(tmp_path)) == len(cobaltate["rows"])
+    assert load_results(tmp_path)["candidate"].is_unique
+
+
+def test_nothing_temporary_stays_behind(run):
+    assert sorted(path.name for path in (run / "candidates").iterdir()) == [
+        "00000-gen-000-test.parquet",
+        "00001-gen-000-test.parquet",
+    ]
+
+
+def test_torn_temporary_files_are_not_seen(run):
+    expected = load_results(run)
+    (run / "candidates" / "_tmp-4711-00002-gen-000-test.parquet").write_bytes(b"PAR1 and then the power went")
+    assert ResultStore(run).tasks() == {"00000-gen-000-test", "00001-gen-000-test"}
+    assert load_results(run)["candidate"].tolist() == expected["candidate"].tolist()
+
+
+@pytest.mark.parametrize("left", [0, 3, 1000, -1])
+def test_a_cut_part_is_named_with_its_remedy(run, left):
+    path = run / "candidates" / "00000-gen-000-test.parquet"
+    path.write_bytes(path.read_bytes()[:left])
+    with pytest.raises(ValueError, match=r"00000-gen-000-test\.parquet is damaged .* sets the file aside"):
+        load_results(run)
+    with pytest.raises(DamagedPart):
+        ResultStore(run).rows(["00000-gen-000-test"])
+
+
+@pytest.mark.parametrize("place", [0.1, 0.5, 0.9])
+def test_bytes_that_a_disk_has_changed_are_noticed(run, place):
+    path = run / "candidates" / "00000-gen-000-test.parquet"
+    content = bytearray(path.read_bytes())
+    start = int(place * len(content))
+    content[start : start + 8] = bytes(255 - byte for byte in content[start : start + 8])
+    path.write_bytes(content)
+    with pytest.raises(DamagedPart):
+        load_results(run)
+
+
+def test_a_damaged_part_is_set_aside_and_its_task_is_open_again(run):
+    store = ResultStore(run)
+    assert (store.folder / store.set_aside("00000-gen-000-test")).exists()
+    assert store.tasks() == {"00001-gen-000-test"}
+    assert set(load_results(run)["task"].str.slice(0, 5)) == {"00000"}  # the rows of the other part name this task
+
+
+def test_a_part_that_is_not_there_is_no_damaged_part(run):
+    with pytest.raises(FileNotFoundError):
+        ResultStore(run).rows(["00009-gen-000-test"])
+
+
+@pytest.mark.parametrize("metadata", [{"schema_version": "0"}, {}])
+def test_another_schema_version_is_refused(tmp_path, cobaltate, metadata):
+    folder = ResultStore(tmp_path).folder
+    table = pa.Table.from_pylist(cobaltate["rows"], schema=SCHEMA).replace_schema_metadata(metadata)
+    pq.write_table(table, folder / "old.parquet")
+    found = metadata.get("schema_version", "none")
+    with pytest.raises(
+        ValueError, match=rf"old\.parquet has results schema version {found}.*reads {SCHEMA_VERSION}.*new folder"
+    ):
+        load_results(tmp_path)
+
+
+def test_a_part_carries_the_schema_and_its_version(run):
+    stored = pq.read_schema(run / "candidates" / "00000-gen-000-test.parquet")
+    assert stored.equals(SCHEMA)
+    assert stored.metadata[b"schema_version"] == SCHEMA_VERSION.encode()
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "run.json"
+    write_json(path, {"b": 1, "a": [1.5, "Å"]})
+    assert json.loads(path.read_text()) == {"a": [1.5, "Å"], "b": 1}
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert json.loads(path.read_text()) == {"a": [1.5, "Å"], "b": 1}
+
+
+# --- the frame ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_an_empty_run_says_how_to_get_results(tmp_path, exists):
+    run = tmp_path / "run"
+    if exists:
+        ResultStore(run)
+    with pytest.raises(ValueError, match=r"run holds no results; `hostguide search CONFIG --run .*run` makes some"):
+        load_results(run)
+
+
+def test_the_lowest_e_d_comes_first_and_those_without_one_last(run):
+    frame = load_results(run)
+    known = frame["e_d"].dropna()
+    assert len(frame) == 12
+    assert len(known) == 3
+    assert known.index.tolist() == [0, 1, 2]
+    assert known.is_monotonic_increasing
+    assert frame["candidate"][3:].is_monotonic_increasing
+    assert frame.index.tolist() == list(range(12))
+
+
+def test_structures_are_pymatgens_or_none(run):
+    frame = load_results(run)
+    for column, source in (("structure", "final"), ("structure_initial", "initial")):
+        assert frame[column].dtype == object
+        for structure, packed in zip(frame[column], frame[source], strict=True):
+            if packed is None:
+                assert structure is None
+            else:
+                assert isinstance(structure, Structure)
+                assert structure.composition.reduced_formula == "LiCoO2"
+                assert Crystal.from_pymatgen(structure).identity == unpack_or_raise(packed).identity
+    assert frame["structure"].notna().sum() == 4
+    assert frame["structure_initial"].notna().sum() == 6
+
+
+def test_structures_can_be_left_out(run):
+    frame = load_results(run, structures=False)
+    assert list(frame.columns) == SCHEMA.names
+
+
+def test_a_run_without_any_structure_can_be_read(tmp_path, cobaltate):
+    ResultStore(tmp_path).append("task", failed_rows(cobaltate["task"], "hung", "no answer", judged_by={}))
+    frame = load_results(tmp_path)
+    assert len(frame) == 6
+    assert frame["structure"].tolist() == [None] * 6
+    assert frame["e_d"].isna().all()
+
+
+def test_missing_values_are_missing_in_every_column(run):
+    frame = load_results(run).set_index("candidate")
+    failed, relaxed = frame.loc["z0"], frame[frame["status"] == "relaxed"].iloc[0]
+    assert (failed["reason"], failed["detail"]) == ("oom", "killed")
+    for name in ("e_d", "energy", "steps", "space_group", "space_group_number", "products", "parent", *TIMINGS[1:]):
+        assert pd.isna(failed[name])
+    for name in ("e_d", "energy", "steps", "space_group", "space_group_number", "evaluations", *TIMINGS):
+        assert not pd.isna(relaxed[name])
+    assert sum(relaxed["products"].values()) == pytest.approx(1)
+    assert frame["n_atoms"].dtype.kind == "i"
+
+
+def test_seeds_are_exact_beside_a_part_in_which_nothing_was_measured(tmp_path, cobaltate):
+    failed = failed_rows(cobaltate["task"], "hung", "no answer", judged_by={})
+    seeds = [2**61 + k for k in range(12)]  # one and the same as floats
+    rows = [{**row, "seed": seed} for row, seed in zip([*cobaltate["rows"], *failed], seeds, strict=True)]
+    store = ResultStore(tmp_path)
+    store.append("a", rows[:6])
+    store.append("b", rows[6:])
+    assert sorted(load_results(tmp_path, structures=False)["seed"].tolist()) == seeds

@@ -1,0 +1,256 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from pymatgen.core import Lattice, Structure
+from typer.testing import CliRunner
+
+from model.analysis.migration import Barrier
+from model.crystals.crystal import Crystal
+from model.relaxation.relax import RelaxSettings
+from model.thermodynamics.reference import packaged_reference
+from search.cli import app
+from search.planning.prepare import run_stability, write_run_metadata
+from search.storage.results import ResultStore, load_results, pack
+from search.studies.analyse import (
+    coordination_table,
+    draw_barriers,
+    known_phases,
+    run_voltages,
+    surrounding_elements,
+    ways_through,
+    with_equal_sites,
+    with_sites,
+)
+from search.studies.guest_uptake import empty_host, fillings_of, guest_sweep
+from tests.support.crystals import rattled
+
+
+@pytest.fixture
+def run(tmp_path, cobaltate):
+    ResultStore(tmp_path / "run").append("00000-gen-000-test", cobaltate["rows"])
+    write_run_metadata(tmp_path / "run", cobaltate["config"], packaged_reference())
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def filled_run(tmp_path, cobaltate, licoo2):
+    """A run in which a host was filled twice, what came of it gave a host that was filled again; and another host."""
+    row = cobaltate["rows"][0]
+    assert row["formula"] == "LiCoO2"
+    row = row | {"role": "from_host", "generator": "inpainting", "guests": ["Li"], "initial": pack(licoo2)}
+    rows = [
+        row | {"candidate": name, "framework": framework, "parent": parent, "energy": energy, "e_d": energy + 6.0}
+        for name, framework, parent, energy in (
+            ("a", "host-1", None, -5.7),
+            ("b", "host-1", None, -5.6),
+            ("c", "b-f0", "b", -5.8),
+            ("d", "host-2", "c2", -5.9),
+        )
+    ]
+    rows.append(rows[0] | {"candidate": "e", "guests": ["Co", "Li"], "energy": -9.0})  # not Li alone
+    ResultStore(tmp_path / "run").append("00000-gen-000-test", rows)
+    write_run_metadata(tmp_path / "run", cobaltate["config"], packaged_reference())
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def crystal_file(tmp_path, licoo2):
+    licoo2.to_pymatgen().to(tmp_path / "LiCoO2.cif")
+    return tmp_path / "LiCoO2.cif"
+
+
+def analysed(*arguments):
+    result = CliRunner().invoke(app, ["analyse", *map(str, arguments)])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return " ".join(result.output.split())
+
+
+def test_the_anion_surrounds_and_is_surrounded():
+    elements = ["Li", "P", "S"]
+    assert surrounding_elements(elements, "P") == surrounding_elements(elements, "Li") == ["S"]
+    assert surrounding_elements(elements, "S") == ["Li", "P"]
+    assert surrounding_elements(["Si"], "Si") == ["Si"]
+
+
+def test_coordination_of_found_and_known_crystals(licoo2):
+    table = coordination_table([licoo2], [licoo2], ["Co", "Li", "O"]).set_index("element")
+    assert table["coordination"].to_dict() == {"Co": 6, "Li": 6, "O": 6}
+    assert (table["found"] == table["known"]).all()
+    alone = coordination_table([licoo2], [], ["Co", "Li", "O"])
+    assert alone["known"].isna().all()
+
+
+def test_an_empty_host_gets_guests_in_its_voids(licoo2):
+    host = licoo2.select(licoo2.numbers != 3)
+    filled = with_sites(host, "Li")
+    assert set(filled.symbols) == {"Li", "Co", "O"}
+    assert with_sites(licoo2, "Li") is licoo2
+    assert ways_through(host, "Li", max_length=3.0).lengths[2] < ways_through(licoo2, "Li").lengths[2]
+    with pytest.raises(ValueError, match="no void wider than"):
+        with_sites(Crystal(host.lattice * 0.5, host.fractional, host.numbers), "Li")
+
+
+def test_one_guest_of_a_symmetric_host_gives_all_its_sites():
+    """LaCl3, P6_3/m: one Li on the axis of the channel becomes two a cell, c/2 apart, and gets through in 1D."""
+    channel = Lattice.hexagonal(7.478, 4.375)
+    places = [[1 / 3, 2 / 3, 1 / 4], [0.387, 0.302, 1 / 4]]
+    host = Crystal.from_pymatgen(Structure.from_spacegroup("P6_3/m", channel, ["La", "Cl"], places))
+    one = host.join(Crystal(host.lattice, [[0.01, 0, 0]], [3]))
+    filled = with_equal_sites(one, "Li")
+    sites = filled.select(filled.numbers == 3).fractional
+    assert np.sort(sites[:, 2] % 1) == pytest.approx([0, 0.5])
+    assert np.abs(sites[:, :2] - np.round(sites[:, :2])).max() < 1e-9  # six images about the axis are one site on it
+    ways = ways_through(one, "Li", equal_sites=True)
+    assert ways.network.dimensions() == 1
+    assert ways.lengths == pytest.approx({1: 4.375 / 2})
+    with pytest.raises(ValueError, match="needs Li and a host"):
+        with_equal_sites(host, "Li")
+
+
+def test_barriers_are_drawn_over_the_way_of_the_guest(lisi, tmp_path, monkeypatch):
+    """The moving atom goes 0.4 of an edge and then, through the face of the cell, 0.2."""
+    images = [lisi.replace(fractional=[[0, 0, 0], [0, 0, z]]) for z in (0.5, 0.9, 0.1)]
+    band = Barrier(0.3, 0.2, np.array([0, 0.3, 0.1]), images, True)
+    drawn = []
+    monkeypatch.setattr("search.studies.analyse.save_figure", lambda figure, path: drawn.append(figure))
+    draw_barriers({"LiSi 0": band}, tmp_path / "barriers.png")
+    (line,) = drawn[0].axes[0].lines
+    assert line.get_ydata() == pytest.approx(band.energies)
+    assert line.get_xdata() == pytest.approx(3.1 * np.array([0, 0.4, 0.6]))
+
+
+def test_a_file_is_analysed(crystal_file, tmp_path):
+    text = analysed(crystal_file, "--guest", "Li", "--out", tmp_path / "out", "--against", crystal_file)
+    assert "2D with hops of 2.82 Å" in text
+    assert "Voids of CoO2" in text
+    hops = pd.read_csv(tmp_path / "out" / "hops.csv")
+    assert hops["length"].tolist() == pytest.approx([2.816], abs=1e-3)
+    coordination = pd.read_csv(tmp_path / "out" / "coordination.csv")
+    assert (coordination["found"] == coordination["known"]).all()
+    for name in ("radial.png", "coordination.png"):
+        assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_is_analysed_with_its_voltages(run):
+    frame = load_results(run, structures=False)
+    text = analysed(run, "--guest", "Li", "--host", "CoO2", "--top", 2)
+    assert "Coordination in" in text
+    assert "Voltage against Li" in text
+    assert "The best crystal of each content of Li in CoO2" in text
+    for name in ("voltage.png", "sweep.png"):
+        assert (run / "analysis" / name).read_bytes().startswith(b"\x89PNG")
+    sweep = pd.read_csv(run / "analysis" / "sweep.csv")
+    assert sweep["formula"].tolist() == ["LiCoO2"]
+    assert sweep["candidate"].tolist() == [frame["candidate"][0]]  # the best of two
+    stability = run_stability(run)
+    known = stability.reference.of_system(stability.elements).groupby("formula")["energy_per_atom"].min()
+    voltage = -(7 * known["Li(CoO2)2"] - 6 * known["CoO2"] - stability.hull_energy("Li"))
+    assert f"│ CoO2 │ Li(CoO2)2 │ 0.00 – 0.50 │ {voltage:.2f} │" in text
+
+
+def test_a_framework_is_swept_alone_from_its_empty_host_on(filled_run):
+    text = analysed(filled_run, "--guest", "Li", "--framework", "host-1")
+    sweep = pd.read_csv(filled_run / "analysis" / "sweep-host-1.csv")
+    assert sweep["candidate"].tolist() == ["empty host", "c"]
+    assert sweep["formula"].tolist() == ["CoO2", "LiCoO2"] and sweep["host_kept"].tolist() == [True, True]
+    assert sweep["expansion"].tolist() == pytest.approx([0.0, sweep["volume"][1] / sweep["volume"][0] - 1])
+    stability = run_stability(filled_run)
+    empty = sweep["e_d"][0] + stability.hull_energy("CoO2")
+    assert -7 < empty < -6  # CHGNet 0.3.0 of O3-CoO2, eV/atom
+    voltage = -(4 * -5.8 - 3 * empty - stability.hull_energy("Li"))
+    assert f"│ CoO2 │ LiCoO2 │ 0.00 – 1.00 │ {voltage:.2f} │" in text
+
+
+def test_a_hull_that_is_not_the_run_s_own_is_refused(filled_run):
+    remembered = json.loads((filled_run / "run.json").read_text())
+    (filled_run / "run.json").write_text(json.dumps(remembered | {"reference": "another"}))
+    with pytest.raises(ValueError, match="was measured against another, and the reference is now"):
+        run_stability(filled_run)
+
+
+def test_an_empty_host_that_does_not_relax_is_told(filled_run):
+    rows, host = fillings_of(load_results(filled_run, structures=False), "host-1", "Li")
+    assert host.formula == "CoO2"
+    rows = rows.assign(relaxation=RelaxSettings(max_steps=0).model_dump_json())
+    with pytest.raises(ValueError, match="the empty host CoO2 does not relax: step_limit"):
+        empty_host(host.replace(lattice=0.9 * host.lattice), rows, run_stability(filled_run))
+
+
+def test_without_two_phases_there_are_no_voltages(filled_run):
+    frame = load_results(filled_run, structures=False)
+    assert run_voltages(frame, "Li", "CoO2", run_stability(filled_run), known=False) == []
+    assert run_voltages(frame, "Li", "CoO2", run_stability(filled_run))
+
+
+def test_the_sweep_takes_the_best_of_each_content_and_says_if_the_host_stayed(licoo2):
+    """CoO2 with none, half and all of its Li; at one half the host as it was beats one torn apart, and is kept."""
+    two = Crystal.from_pymatgen(licoo2.to_pymatgen() * [2, 1, 1])
+    half = two.select(np.arange(8) != np.flatnonzero(two.numbers == 3)[0])
+    none = licoo2.select(licoo2.numbers != 3)
+    wide = half.replace(lattice=half.lattice * 1.05)
+
+    def row(name, initial, final, e_d, role="from_host"):
+        columns = {"candidate": name, "formula": final.formula, "space_group": "P1", "status": "relaxed"}
+        return {**columns, "role": stage, "e_d": e_d, "initial": pack(initial), "final": pack(final)}
+
+    rows = [
+        row("full", licoo2, licoo2, 0.0, "generated"),
+        row("kept", half, wide, 0.02),
+        row("lost", half, rattled(half, width=1.0), 0.01),
+        row("worse", half, half, 0.03),
+        row("empty", none, none, 0.1),
+        {**row("failed", half, half, -1.0), "status": "rejected"},
+    ]
+    sweep = guest_sweep(pd.DataFrame(rows), "Li", "CoO2")
+    assert sweep["candidate"].tolist() == ["empty", "lost", "full"]
+    assert sweep["x"].tolist() == [0, 0.5, 1]
+    assert sweep["host_kept"].tolist() == [True, False, None]
+    kept = guest_sweep(pd.DataFrame(rows[1:2]), "Li", "CoO2").iloc[0]
+    assert kept["host_kept"]
+    assert kept["volume_change"] == pytest.approx(1.05**3 - 1)
+    assert kept["volume"] == pytest.approx(wide.volume / 2)
+    with pytest.raises(ValueError, match="no relaxed crystal made of NiO2 and Li"):
+        guest_sweep(pd.DataFrame(rows), "Li", "NiO2")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("{file}", "--barriers"), "say with --guest which element moves"),
+        (("{file}", "--guest", "Xx"), "'Xx' is not an element"),
+        (("{file}", "--guest", "Li", "--host", "CoO2"), "need the folder of a run"),
+        (("{file}", "--guest", "Li", "--framework", "f"), "need the folder of a run"),
+        (("{run}", "--framework", "f"), "say with --guest which element moves"),
+        (("{run}", "--guest", "Li", "--framework", "f"), "f: the run filled no framework with Li alone"),
+        (
+            ("{filled}", "--guest", "Li", "--framework", "host"),
+            "2 frameworks begin so; choose from host-1, host-2$",
+        ),
+        (
+            ("{filled}", "--guest", "Li", "--framework", "x"),
+            "x: none of this name .* Li alone; .* b-f0, host-1",
+        ),
+        (("{filled}", "--guest", "Li", "--framework", "host-1", "--host", "CoO2"), "--host or --framework, not both"),
+        (("{file}", "--guest", "Li", "--max-length", "0"), r"--max-length and --height must be positive, got 0\.0"),
+        (("{file}", "--against", "nowhere.parquet"), r"nowhere\.parquet does not exist"),
+        (("nowhere.cif",), r"nowhere\.cif does not exist"),
+        (("{run}", "--guest", "Li", "--host", "LiCoO2"), "holds the guest"),
+    ],
+)
+def test_bad_input_is_told(request, crystal_file, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    runs = {"{run}": "run", "{filled}": "filled_run"}
+    names = {"file": crystal_file} | {
+        name.strip("{}"): request.getfixturevalue(fixture) for name, fixture in runs.items() if name in arguments
+    }
+    with pytest.raises(ValueError, match=words):
+        analysed(*(argument.format(**names) for argument in arguments))
+
+
+def test_nothing_known_is_told(licoo2, tmp_path):
+    with pytest.raises(ValueError, match=r"empty\.cif does not exist"):
+        known_phases([tmp_path / "empty.cif"], ["Li"])
+    assert known_phases([], ["Li"]) == []
