@@ -118,6 +118,12 @@ def test_names_are_imported_from_their_modules(path):
     assert not {alias.name.split(".")[0] for node in plain for alias in node.names} & set(PACKAGES)
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("*.py")), ids=name_of)
+def test_tests_import_no_benchmark(path):
+    """What both need lies in tests/support."""
+    assert "benchmarks" not in roots(path)
+
+
 def test_the_direction_is_seen_where_it_is_broken(tmp_path):
     path = tmp_path / "bad.py"
     path.write_text("def f():\n    import ray\n    from search.config import load_config\n")

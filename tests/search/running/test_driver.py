@@ -146,7 +146,9 @@ def test_stored_e_d_agrees_with_pymatgens_phase_diagram(undisturbed):
 def test_every_candidate_knows_where_it_comes_from(undisturbed):
     inpainted = undisturbed[undisturbed["role"] == "inpainted"]
     assert len(inpainted)
-    frameworks = {record.framework: row for row in undisturbed.to_dict("records") for record in _list(row.frameworks)}
+    frameworks = {
+        record.framework: row for row in undisturbed.to_dict("records") for record in _list(row.frameworks)
+    }
     for row in inpainted.to_dict("records"):
         parent = frameworks[row.framework]
         assert parent.candidate == row.parent
