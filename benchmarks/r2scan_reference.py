@@ -23,9 +23,10 @@ import torch
 
 from model.crystals.crystal import Crystal
 from model.crystals.lattice import cell_vectors
-from model.potentials.chgnet.potential import CHGNetPotential
+from model.potentials.catalog import load_potential
 from model.thermodynamics.reference import COLUMNS
 
+POTENTIAL = "chgnet-r2scan"
 GUESTS = {"Li", "Na", "Mg", "Zn"}
 MAIN = {"H", "B", "C", "N", "O", "F", "Al", "Si", "P", "S", "Cl", "Ge", "Se", "Br", "Sn", "Sb", "Te", "I"}
 METALS = {"Ti", "V", "Cr", "Mn", "Fe", "Co", "Ni", "Cu"}
@@ -53,7 +54,7 @@ def main() -> None:
     crystals = [
         Crystal(cell_vectors(r.cell[:3], r.cell[3:]), r.frac_coords, r.atomic_numbers) for r in frame.itertuples()
     ]
-    potential, energies, began = CHGNetPotential("r2scan"), [], time.monotonic()
+    potential, energies, began = load_potential(POTENTIAL), [], time.monotonic()
     for start in range(0, len(crystals), CHUNK):
         energies += [one.energy for one in potential.evaluate(crystals[start : start + CHUNK])]
         print(f"{len(energies)} of {len(crystals)} phases, {time.monotonic() - began:.0f} s", flush=True)
@@ -64,11 +65,11 @@ def main() -> None:
     )
     lowest = frame.sort_values(["energy_per_atom", "material_id"]).drop_duplicates("formula").sort_values("formula")
     about = {
-        "name": "Materials Project phases, CHGNet r2scan",
-        "potential": "CHGNet r2scan",
+        "name": "Materials Project phases",
+        "potential": POTENTIAL,
         "version": "2025.02.12",
         "source": "Materials Project (A. Jain et al., APL Materials 1, 011002 (2013)), CC BY 4.0",
-        "made": "single points of CHGNet's r2SCAN model at the database's geometry, of phases near the CHGNet 0.3.0 "
+        "made": "single points of CHGNet's r2SCAN model at the database's geometry, of phases near the chgnet-0.3.0 "
         "hull; no corrections; scope in docs/reference.md",
         "units": "energy_per_atom eV, volume_per_atom Å³",
     }

@@ -20,7 +20,7 @@ from model.diffusion.sampler import SamplerSettings, Samples, Template, sample
 from model.generation.framework import Framework, choose_guest, extract_frameworks
 from model.generation.wyckoff_placement import HostGroup, host_groups
 from model.generators.registry import GENERATORS
-from model.potentials.chgnet.potential import CHGNetPotential
+from model.potentials.catalog import load_potential
 from model.relaxation.candidate_funnel import funnel
 from model.relaxation.relax import Relaxation, RelaxSettings, usable
 from model.settings import Settings
@@ -143,7 +143,7 @@ class Relaxer:
     """Screens crystals and relaxes the good ones.
 
     Args:
-        potential: for example ``chgnet-0.3.0``.
+        potential: its name in the catalogue.
         relaxation: settings where a call brings none.
         screening: what is not worth relaxing.
         hull: reduced formula -> eV/atom, from where ``hopeless`` of the settings counts; see `relax`.
@@ -156,7 +156,7 @@ class Relaxer:
         screening: ScreenSettings,
         hull: Mapping[str, float] | None = None,
     ) -> None:
-        self.potential = CHGNetPotential(potential.removeprefix("chgnet-"))
+        self.potential = load_potential(potential)
         self.relaxation, self.screening, self.hull = relaxation, screening, hull
 
     def relax(

@@ -17,6 +17,7 @@ from model.diffusion.sampler import AncestralSettings, HeunSettings, PredictorCo
 from model.generation.framework import DEFAULT_LADDER
 from model.generators.interface import Start
 from model.generators.registry import GENERATORS, starting_from
+from model.potentials.catalog import DEFAULT, find_entry
 from model.relaxation.relax import RelaxSettings
 from model.settings import Settings
 from search.storage.paths import RunPath, run_path
@@ -122,7 +123,7 @@ class ReferenceSettings(Settings):
 
     kind: Literal["packaged", "table", "file", "mp"] = "packaged"
     path: str | None = None  # table: of `hostguide reference build`; file: JSON of entries or a patched phase diagram
-    potential: str | None = None  # for kind `file`: what computed its energies, for example CHGNet 0.3.0
+    potential: str | None = None  # for kind `file`: what computed its energies, for example chgnet-0.3.0
     allow_pickle: bool = False  # a pickle runs any code that is in it; only for files you made yourself
 
     @model_validator(mode="after")
@@ -233,8 +234,13 @@ class ModelSettings(Settings):
     """The networks."""
 
     weights: str | None = None  # small, base, or a .safetensors of `hostguide train`; small when left out
-    potential: Literal["chgnet-0.3.0", "chgnet-r2scan"] = "chgnet-0.3.0"
+    potential: str = DEFAULT  # a name of `model.potentials.catalog`
     device: Literal["auto", "cpu", "cuda"] = "auto"  # of the generator
+
+    @field_validator("potential")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        return find_entry(value).name
 
 
 class Resources(Settings):

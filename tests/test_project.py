@@ -124,6 +124,28 @@ def test_tests_import_no_benchmark(path):
     assert "benchmarks" not in roots(path)
 
 
+def code_words(path):
+    """Names and texts in the code of a file; comments and docstrings left out."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    said = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None
+    }
+    yield from imports(path)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in said:
+            yield node.value
+        elif isinstance(node, ast.Name | ast.Attribute):
+            yield node.id if isinstance(node, ast.Name) else node.attr
+
+
+def test_only_the_catalogue_names_a_potential():
+    naming = {name_of(path) for path in SOURCES if any("chgnet" in word.lower() for word in code_words(path))}
+    outside = {name for name in naming if not name.startswith("model/potentials/chgnet/")}
+    assert outside == {"model/potentials/catalog.py"} != naming
+
+
 def test_the_direction_is_seen_where_it_is_broken(tmp_path):
     path = tmp_path / "bad.py"
     path.write_text("def f():\n    import ray\n    from search.config import load_config\n")

@@ -94,7 +94,7 @@ class Trap:
 def test_a_pickle_in_a_configuration_is_not_opened_unless_it_says_so(tmp_path, monkeypatch, make_config):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "phases.json").write_bytes(pickle.dumps(Trap()))
-    reference = {"kind": "file", "path": "phases.json", "potential": "CHGNet 0.3.0"}
+    reference = {"kind": "file", "path": "phases.json", "potential": "chgnet-0.3.0"}
     with pytest.raises(ValueError, match="runs whatever code its author put into it"):
         load_reference(make_config(reference=reference))
     assert not (tmp_path / "sprung").exists()
@@ -119,6 +119,7 @@ WORDS = {
         "lattices.bravais",
         "frameworks.guests",
         "reference.potential",
+        "models.potential",
         "resources.address",
         "tuning.generation",
         "tuning.inpainting",

@@ -1,5 +1,6 @@
 """Energies, forces and stresses.
 
-`interface` says what every potential gives. `ase` wraps any ASE calculator, `chgnet` is our fast CHGNet.
+`catalog` lists the potentials that can be chosen, `interface` says what every potential gives. `ase` wraps any ASE
+calculator, `chgnet` is our fast CHGNet.
 Import `Potential`, `Evaluation` and `BatchEvaluation` from `interface`.
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import ase
 import numpy as np
 import torch
 
@@ -19,13 +20,14 @@ class ASEPotential:
 
     Args:
         calculator: the calculator; it must support three-dimensional periodicity.
-        name, version: recorded with the results.
+        name: recorded with the results; the class's name when left out.
+        version: of the calculator; ASE's when left out.
     """
 
     def __init__(self, calculator: Any, *, name: str = "", version: str = "") -> None:
         self.calculator = calculator
         self.name = name or type(calculator).__name__
-        self.version = version
+        self.version = version or ase.__version__
         self.device = torch.device("cpu")
 
     def evaluate(self, crystals: Sequence[Crystal]) -> list[Evaluation]:
@@ -53,4 +55,5 @@ class ASEPotential:
     def _one(self, crystal: Crystal) -> tuple[float, np.ndarray, np.ndarray]:
         atoms = crystal.to_ase()
         atoms.calc = self.calculator
-        return atoms.get_potential_energy() / len(atoms), atoms.get_forces(), atoms.get_stress(voigt=False)
+        energy = float(atoms.get_potential_energy()) / len(atoms)
+        return energy, np.array(atoms.get_forces(), float), np.array(atoms.get_stress(voigt=False), float)

@@ -94,7 +94,15 @@ class BatchEvaluation:
 
 
 class Potential(Protocol):
-    """Anything that gives energy, forces and stress of crystals."""
+    """Anything that gives energy, forces and stress of crystals.
+
+    What each must fulfil, tests/model/potentials/test_contract.py checks.
+
+    Attributes:
+        name: its name in the catalogue, if it is in it.
+        version: of the code and the weights.
+        device: where `compute` wants its batch.
+    """
 
     name: str
     version: str

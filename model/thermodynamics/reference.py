@@ -1,7 +1,7 @@
 """Competing phases: the fixed set of energies against which a candidate's stability is measured.
 
-The packaged table covers the whole periodic table with CHGNet energies. CHGNet was trained on energies that hold the
-MP2020 corrections, so its energies compare with corrected Materials Project entries and are never corrected again.
+Energies are of one potential or one level of theory, spelt as in `model.potentials.catalog`. Tables of some potentials
+come with the package. Nothing is corrected here: what is added to an energy, its source has added.
 """
 
 from __future__ import annotations
@@ -25,15 +25,13 @@ import pyarrow.parquet as pq
 from pymatgen.core import Composition
 
 from model.crystals.parquet import read_columns, read_crystals
-from model.files import DATA
+from model.potentials.catalog import CATALOG, DEFAULT, MP2020_PBE, R2SCAN, find_entry
 
 if TYPE_CHECKING:
     from model.crystals.crystal import Crystal
     from model.potentials.interface import Potential
 
-PACKAGED = DATA / "reference-chgnet-0.3.0.parquet"
-PACKAGED_RELAXED = PACKAGED.with_name("relaxed-chgnet-0.3.0.parquet")  # see `reference_relaxation`
-MP_THERMO = {"MP2020-corrected PBE": "GGA_GGA+U", "r2SCAN": "R2SCAN"}  # as the Materials Project names them
+MP_THERMO = {MP2020_PBE: "GGA_GGA+U", R2SCAN: "R2SCAN"}  # as the Materials Project names them
 SEE = "docs/reference.md"
 COLUMNS = ("material_id", "formula", "energy_per_atom", "volume_per_atom", "relaxed")
 
@@ -44,7 +42,8 @@ class Reference:
 
     Attributes:
         name: where the phases come from.
-        potential: what computed the energies; candidates must be judged with the same.
+        potential: what computed the energies: a potential's name in the catalogue, or a level of theory such as
+            ``MP2020-corrected PBE`` or ``r2SCAN``.
         version: of the phases' source.
         phases: one row a phase: material_id, formula (reduced), energy_per_atom (eV), volume_per_atom (Å³, NaN if
             unknown), relaxed (whether the potential relaxed the phase), system (elements in alphabetical order,
@@ -69,7 +68,7 @@ class Reference:
         missing = sorted(set(elements) - self.elements)
         if missing:
             raise ValueError(
-                f"the reference {self.name!r} has no elemental phase of {', '.join(missing)}: "
+                f"the reference {self.name!r} of {self.potential} has no elemental phase of {', '.join(missing)}: "
                 "use a reference that covers it, or leave the element out"
             )
 
@@ -78,10 +77,25 @@ class Reference:
         return self.phases[self.phases["system"].isin(_subsystems(elements))]
 
 
+def packaged_reference(potential: str = DEFAULT) -> Reference:
+    """The table of a potential's energies that comes with the package; docs/reference.md says what it covers.
+
+    Raises:
+        ValueError: there is no such potential, or it has no table.
+    """
+    path = find_entry(potential).reference
+    if path is None:
+        having = ", ".join(name for name, row in CATALOG.items() if row.reference is not None)
+        raise ValueError(
+            f"no reference table of {potential} comes with hostguide, only of {having}: give one of your own, "
+            "with reference.kind: table or file"
+        )
+    return _cached_table(path)
+
+
 @cache
-def packaged_reference() -> Reference:
-    """The table that comes with the package: CHGNet 0.3.0 energies of Materials Project phases."""
-    return load_table(PACKAGED)
+def _cached_table(path: Path) -> Reference:
+    return load_table(path)
 
 
 def load_table(path: str | Path) -> Reference:
@@ -100,7 +114,7 @@ def load_entries(path: str | Path, *, potential: str, allow_pickle: bool = False
 
     Args:
         path: the file. The energy of an entry is its energy with its own stored corrections.
-        potential: what computed the energies, for example ``CHGNet 0.3.0`` or ``MP2020-corrected PBE``.
+        potential: what computed the energies, a name of the catalogue or a level of theory, see `Reference`.
         allow_pickle: a pickle runs whatever code its author put into it; only True loads one.
 
     Raises:
@@ -111,7 +125,7 @@ def load_entries(path: str | Path, *, potential: str, allow_pickle: bool = False
 
 
 def load_materials_project(
-    elements: Collection[str], *, potential: str = "MP2020-corrected PBE", api_key: str | None = None
+    elements: Collection[str], *, potential: str = MP2020_PBE, api_key: str | None = None
 ) -> Reference:
     """Fetch the entries of one chemical system from the Materials Project.
 
@@ -201,7 +215,7 @@ def build_reference_table(
             goes.
         within: eV/atom above the hull.
         name: of the reference.
-        potential: that computed all the energies.
+        potential: that computed all the energies, see `Reference`.
         version: of the database.
         source: whom to credit for the phases, and under which licence.
 
@@ -259,7 +273,7 @@ def score_reference(
     frame["volume_per_atom"] = [crystal.volume / len(crystal) for crystal in crystals]
     phases = frame.assign(relaxed=False).dropna(subset=["energy_per_atom"])[[*COLUMNS, "system"]]
     name = f"single points of {Path(structures_parquet).name}"
-    return Reference(name, f"{potential.name} {potential.version}", "", phases.reset_index(drop=True))
+    return Reference(name, potential.name, "", phases.reset_index(drop=True))
 
 
 def read_structures(structures_parquet: str | Path, system: str, *, within: float) -> list[Crystal]:

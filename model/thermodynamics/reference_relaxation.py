@@ -177,7 +177,7 @@ def _write(frame: pd.DataFrame, path: Path) -> None:
 
 def _same_settings(folder: Path, potential: Potential, settings: PhaseSettings) -> None:
     relaxation = settings.relaxation.model_dump(mode="json")
-    now = {"potential": f"{potential.name} {potential.version}", "relaxation": relaxation}
+    now = {"potential": potential.name, "version": potential.version, "relaxation": relaxation}
     path = folder / SETTINGS
     if not path.exists():
         path.write_text(json.dumps(now, indent=1))

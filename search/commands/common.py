@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
+from model.potentials.catalog import CATALOG, find_entry
+
 if TYPE_CHECKING:
-    from model.potentials.chgnet.potential import CHGNetPotential
+    from model.potentials.interface import Potential
 
 console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
 
@@ -24,14 +26,18 @@ INTERRUPTED = 130  # what shells report after Ctrl-C
 SHOWN = 40  # rows of a long table on the terminal; the file holds all
 FRAMES = (".extxyz", ".xyz")  # files of many crystals with their energies and forces
 
+
+def in_catalogue(name: str | None) -> str | None:
+    """The name of a potential, checked before a command does anything; None if omitted."""
+    return None if name is None else find_entry(name).name
+
+
 RunArgument = Annotated[str, typer.Argument(help="Folder of a run, or its address: s3://…, gs://…")]
 ConfigArgument = Annotated[Path, typer.Argument(help="YAML file of a search")]
 CrystalFiles = Annotated[
     list[Path], typer.Argument(help="CIF, POSCAR or extended XYZ files, with one or many crystals")
 ]
-PotentialOption = Annotated[
-    Literal["chgnet-0.3.0", "chgnet-r2scan"], typer.Option(help="GGA+U (0.3.0) or r2SCAN weights")
-]
+PotentialOption = Annotated[str, typer.Option(help=f"One of {', '.join(CATALOG)}", callback=in_catalogue)]
 WeightsOption = Annotated[
     str | None, typer.Option(help="Score model: small, base or a .safetensors file; small if omitted")
 ]
@@ -51,7 +57,7 @@ def use_threads(count: int = 1) -> None:
     torch.set_num_threads(count)
 
 
-def load_potential(name: str, device: str, threads: int) -> CHGNetPotential:
+def load_potential(name: str, device: str, threads: int) -> Potential:
     """The potential of a `PotentialOption` on a `DeviceOption`.
 
     Raises:
@@ -60,13 +66,13 @@ def load_potential(name: str, device: str, threads: int) -> CHGNetPotential:
     import torch
 
     from model.diffusion.checkpoint import default_device
-    from model.potentials.chgnet.potential import CHGNetPotential
+    from model.potentials.catalog import load_potential as load
 
     use_threads(threads)
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: PyTorch finds no CUDA device; leave it out to use the CPU")
     device = default_device() if device == "auto" else device
-    return CHGNetPotential(name.removeprefix("chgnet-"), device=device)
+    return load(name, device=device)
 
 
 def seconds_of(minutes: float | None) -> float:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import Progress
 
+from model.potentials.catalog import DEFAULT, load_potential
 from search.commands.common import (
     FmaxOption,
     MinutesOption,
@@ -48,7 +49,7 @@ def build(
             "may be given several times, earlier files take precedence"
         ),
     ] = None,
-    potential: Annotated[str, typer.Option(help="What computed the energies")] = "CHGNet 0.3.0",
+    potential: Annotated[str, typer.Option(help="What computed the energies")] = DEFAULT,
     name: Annotated[str, typer.Option(help="Name of the table, stored with every result")] = "own phases",
     source: Annotated[
         str, typer.Option(help="Who is to be credited for the phases, and their licence; stored in the table")
@@ -78,7 +79,7 @@ def relax(
     within: Annotated[float, typer.Option(min=0, help="Maximum energy above hull, eV/atom")] = 0.02,
     first: Annotated[str, typer.Option(help="Chemical systems to begin with, for example Li-Si,Zn-P-S")] = "",
     max_atoms: Annotated[int, typer.Option(min=1, help="Leave out larger cells")] = 250,
-    potential: PotentialOption = "chgnet-0.3.0",
+    potential: PotentialOption = DEFAULT,
     fmax: FmaxOption = 0.05,
     share: Annotated[str, typer.Option(help="k/n: do the k-th of n shares, one process each")] = "1/1",
     minutes: MinutesOption = None,
@@ -87,7 +88,6 @@ def relax(
     ] = None,
 ) -> None:
     """Relax all phases near the hull, in parts. Stop at any time; rerun the same command to resume."""
-    from model.potentials.chgnet.potential import CHGNetPotential
     from model.thermodynamics.reference_relaxation import PhaseSettings, choose, relax_phases
 
     use_threads()
@@ -99,7 +99,7 @@ def relax(
     systems = [system for system in first.split(",") if system.strip()]
     phases = choose(structures, settings, first=systems, known=known)
     console.print(f"{len(phases)} phases of up to {phases['n_atoms'].max()} atoms within {within} eV/atom of the hull")
-    model = CHGNetPotential(potential.removeprefix("chgnet-"))
+    model = load_potential(potential)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("relaxed", total=None)
         said = -1

@@ -34,6 +34,7 @@ def describe(config: SearchConfig) -> Iterator[str]:
     """Lines for a person: compositions, cells, numbers, reference, estimated time. Raises what a search would raise."""
     from model.generators.interface import Role
     from model.generators.registry import GENERATORS
+    from model.potentials.catalog import find_entry
     from search.planning.prepare import load_reference, volume_estimate
 
     cells = config.compositions.expand()
@@ -50,6 +51,8 @@ def describe(config: SearchConfig) -> Iterator[str]:
     yield from _generators(config, cells)
     automatic = "chosen automatically (largest spread of local environments)"
     yield f"guests: {', '.join(config.frameworks.guests or ()) or automatic}"
+    potential = find_entry(config.models.potential)
+    yield f"potential: {potential.name}, energies of {potential.level} (corrections: {potential.corrections})"
     yield from _describe_reference(config, reference)
     yield f"{_rounds(config)}: at most {config.candidates} candidates"
     for name, row in GENERATORS.items():
@@ -137,7 +140,7 @@ def _seconds_per_evaluation(config: SearchConfig, task: Task) -> tuple[float, fl
     import torch
 
     from model.crystals.batch import Batch
-    from model.potentials.chgnet.potential import CHGNetPotential
+    from model.potentials.catalog import load_potential
     from model.stages import CrystalMaker
 
     rng = np.random.default_rng(0)
@@ -145,7 +148,7 @@ def _seconds_per_evaluation(config: SearchConfig, task: Task) -> tuple[float, fl
     network = CrystalMaker(config.models.weights, "cpu").network
     batch = Batch.from_crystals(crystals)
     sigma, guest = torch.full((len(batch),), 0.5), torch.ones(len(batch.numbers), dtype=torch.bool)
-    potential = CHGNetPotential(config.models.potential.removeprefix("chgnet-"))
+    potential = load_potential(config.models.potential)
     with torch.no_grad():
         first = _timed(lambda: network(batch, sigma, guest))
     return first, _timed(lambda: potential.evaluate(crystals))

@@ -22,6 +22,7 @@ from pymatgen.entries.computed_entries import ComputedStructureEntry
 from pymatgen.io.vasp import Vasprun
 
 from model.crystals.crystal import Crystal
+from model.potentials.catalog import MP2020_PBE, R2SCAN, comparable_with
 from model.symmetry.space_group import space_group
 from model.thermodynamics.reference import Reference, frame_of_entries
 from model.thermodynamics.stability import Stability
@@ -57,10 +58,7 @@ SCHEMA = pa.schema(
     metadata={"schema_version": SCHEMA_VERSION},
 )
 OWN = "own calculations"
-CORRECTED = "MP2020-corrected PBE"
-FAMILIES = {"GGA": CORRECTED, "GGA+U": CORRECTED, "R2SCAN": "r2SCAN"}
-# A potential passes for what it was trained to reproduce; its own error does not cancel then.
-COMPARABLE = {CORRECTED: (CORRECTED, "CHGNet 0.3.0"), "r2SCAN": ("r2SCAN", "CHGNet r2scan")}
+FAMILIES = {"GGA": MP2020_PBE, "GGA+U": MP2020_PBE, "R2SCAN": R2SCAN}
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +147,7 @@ def read_calculation(path: Path) -> Calculation:
 
 def _corrections(entry: ComputedStructureEntry, functional: str) -> tuple[dict[str, float], str]:
     """MP2020 corrections in eV, or why the energy does not fit the scheme; none for other functionals."""
-    if FAMILIES.get(functional) != CORRECTED:
+    if FAMILIES.get(functional) != MP2020_PBE:
         return {}, ""
     try:
         adjustments = MaterialsProject2020Compatibility().get_adjustments(entry)
@@ -188,7 +186,7 @@ def why_not(one: Calculation, reference: Reference | None) -> str:
         return one.problem
     if reference is None:
         return f"no competing phase was calculated with {one.functional}"
-    if reference.potential not in COMPARABLE.get(one.family, (one.family,)):
+    if reference.potential not in comparable_with(one.family):  # a potential's own error does not cancel, see the docs
         return f"{one.functional} cannot be compared with {reference.potential}"
     missing = sorted(set(one.crystal.symbols) - reference.elements)
     return f"the reference has no phase of the element {', '.join(missing)}" if missing else ""

@@ -9,6 +9,7 @@ from typing import Any
 
 from model.crystals.composition import CellFormula
 from model.diffusion.checkpoint import weights_file, weights_version, yaml_text
+from model.potentials.catalog import comparable_with, find_entry
 from model.thermodynamics.reference import (
     Reference,
     load_entries,
@@ -23,14 +24,8 @@ from search.planning.campaign import digest, hosts
 from search.storage.paths import RunPath, write_whole
 from search.storage.results import write_json
 
-# Energies that may be compared: CHGNet 0.3.0 was trained on MP2020-corrected GGA/GGA+U energies, its r2SCAN
-# version on r2SCAN energies.
-COMPARABLE = {
-    "chgnet-0.3.0": ("CHGNet 0.3.0", "MP2020-corrected PBE"),
-    "chgnet-r2scan": ("CHGNet r2scan", "r2SCAN"),
-}
 COMPATIBILITY_KEYS = ("reference", "potential", "score_model", "hosts")
-PACKAGES = ("hostguide", "torch", "e3nn", "chgnet", "pymatgen", "spglib", "ray", "numpy")
+PACKAGES = ("hostguide", "torch", "e3nn", "pymatgen", "spglib", "ray", "numpy")
 
 
 def load_reference(config: SearchConfig) -> Reference:
@@ -41,15 +36,15 @@ def load_reference(config: SearchConfig) -> Reference:
     """
     settings, elements = config.reference, config.compositions.elements
     if settings.kind == "packaged":
-        reference = packaged_reference()
+        reference = packaged_reference(config.models.potential)
     elif settings.kind == "table":
         reference = load_table(str(settings.path))
     elif settings.kind == "mp":
-        reference = load_materials_project(elements)
+        reference = load_materials_project(elements, potential=find_entry(config.models.potential).level)
     else:
         assert settings.path is not None and settings.potential is not None
         reference = load_entries(settings.path, potential=settings.potential, allow_pickle=settings.allow_pickle)
-    allowed = COMPARABLE[config.models.potential]
+    allowed = comparable_with(config.models.potential)
     if reference.potential not in allowed:
         raise ValueError(
             f"reference: energies of {reference.potential!r} cannot be compared with {config.models.potential}; "
@@ -98,7 +93,7 @@ def manifest(config: SearchConfig, reference: Reference) -> dict[str, Any]:
         "reference": describe_reference(reference),
         "potential": config.models.potential,
         "score_model": weights_version(weights_file(config.models.weights)),
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": {name: version(name) for name in (*PACKAGES, find_entry(config.models.potential).package)},
     }
 
 

@@ -34,7 +34,6 @@ from search.studies import second_opinion
 
 VIEWER = Path(__file__).parent / "vendor" / "3Dmol-min.js"
 SHOWN = 50  # crystals in the table
-OPINIONS = ("r2SCAN", "DFT")  # what else has judged crystals of the table
 OPENED = 1000  # crystals of lowest E_d that a click on a point opens
 
 
@@ -78,7 +77,7 @@ def build_report(run: RunPath, *, live: bool = False, known: dict[str, dict[str,
         system="-".join(config.compositions.elements),
         facts=_facts(frame, config),
         best=[_table_row(row) | {"others": others.get(row["candidate"], {})} for row in best.to_dict("records")],
-        opinions=[name for name in OPINIONS if any(name in given for given in others.values())],
+        opinions=list(dict.fromkeys(name for given in others.values() for name in given)),
         figures={name: _safe(figure.to_json()) for name, figure in drawn.items() if figure is not None},
         crystals=_safe(json.dumps({candidate: known[candidate] for candidate in opened["candidate"]})),
         plotly=get_plotlyjs(),
@@ -114,7 +113,7 @@ def _other_verdicts(run: RunPath) -> dict[str, dict[str, dict[str, Any]]]:
     if (run / second_opinion.FILE).is_file():
         for row in second_opinion.load_second_opinion(run).to_dict("records"):
             note = f"disagrees by {1e3 * row['difference']:+.0f}" if row["disagrees"] else ""
-            verdicts[row["candidate"]]["r2SCAN"] = {"e_d": f"{1e3 * row['e_d']:+.1f}", "note": note}
+            verdicts[row["candidate"]][row["potential"]] = {"e_d": f"{1e3 * row['e_d']:+.1f}", "note": note}
     if (run / dft_results.FILE).is_file():
         for row in dft_results.load_dft(run).dropna(subset=["e_d"]).to_dict("records"):
             note = row["functional"] + ("" if row["converged"] else ", unconverged")

@@ -12,7 +12,8 @@ from model.thermodynamics.stability import Stability
 
 def results_table(best: pd.DataFrame) -> Table:
     """Ranked candidates for the terminal."""
-    table = Table(title="Lowest decomposition energies (CHGNet)", title_justify="left")
+    potentials = ", ".join(sorted(set(best["potential"])))
+    table = Table(title=f"Lowest decomposition energies ({potentials})", title_justify="left")
     for name in ("#", "formula", "atoms", "space group", "E_d meV/atom", "role", "host group", "decomposes into"):
         table.add_column(name, justify="right" if name in ("#", "atoms", "E_d meV/atom") else "left")
     for position, row in enumerate(best.to_dict("records"), start=1):
@@ -38,7 +39,8 @@ def reference_table(system: str) -> Table:
     """Phases of a system in the packaged reference with their distance from its hull."""
     reference = packaged_reference()
     stability = Stability(reference, system)
-    table = Table(title=f"{'-'.join(parse_system(system))} in {reference.name}", title_justify="left")
+    title = f"{'-'.join(parse_system(system))} in {reference.name} ({reference.potential})"
+    table = Table(title=title, title_justify="left")
     for name in ("material", "formula", "E eV/atom", "above hull meV/atom", "V Å³/atom", "relaxed"):
         table.add_column(name, justify="left" if name in ("material", "formula") else "right")
     rows = [

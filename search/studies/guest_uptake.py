@@ -13,7 +13,7 @@ from pymatgen.core import Composition
 from model.analysis.voltage import VoltageStep, guest_content
 from model.crystals.crystal import Crystal
 from model.generators.interface import Role
-from model.potentials.chgnet.potential import CHGNetPotential
+from model.potentials.catalog import load_potential
 from model.relaxation.relax import RelaxSettings, relax
 from model.symmetry.space_group import space_group
 from model.thermodynamics.stability import Stability
@@ -112,7 +112,7 @@ def empty_host(host: Crystal, filled: pd.DataFrame, stability: Stability) -> dic
     """
     like = filled.iloc[0]
     settings = RelaxSettings.model_validate_json(like["relaxation_settings"]).model_copy(update={"hopeless": None})
-    (outcome,) = relax([host], CHGNetPotential(str(like["potential"]).removeprefix("chgnet-")), settings)
+    (outcome,) = relax([host], load_potential(str(like["potential"])), settings)
     if not outcome.converged:
         raise ValueError(f"the empty host {host.formula} does not relax: {outcome.reason}")
     group = space_group(outcome.final)

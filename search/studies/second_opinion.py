@@ -1,7 +1,8 @@
-"""The best candidates of a run, judged again by CHGNet's r2SCAN model against r2SCAN energies of the competing phases.
+"""The best candidates of a run, judged again by another potential against its own energies of the competing phases.
 
-Both sides are single points: candidates at the geometry that CHGNet 0.3.0 relaxed, competing phases at the database's.
-Where two potentials that were trained on different functionals agree, an E_d deserves more trust.
+Candidates are single points at the geometry that the run's potential relaxed, competing phases what the other
+potential's reference has. Where two potentials that were trained on different functionals agree, an E_d deserves more
+trust.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ import pyarrow.parquet as pq
 from pymatgen.core import Composition
 
 from model.crystals.crystal import Crystal
-from model.potentials.chgnet.potential import CHGNetPotential
+from model.potentials.catalog import CATALOG, load_potential
 from model.potentials.interface import Evaluation, Potential
-from model.thermodynamics.reference import PACKAGED, Reference, load_table, packaged_reference, score_reference
+from model.thermodynamics.reference import Reference, packaged_reference, score_reference
 from model.thermodynamics.stability import Stability
 from search.storage.paths import RunPath, run_path, write_whole
 from search.storage.ranking import rank
@@ -28,40 +29,35 @@ from search.storage.results import load_results, parquet_bytes
 from search.storage.rows import unpack_or_raise
 
 FILE = "second_opinion.parquet"
-SCHEMA_VERSION = "1"
-FIRST = "chgnet-0.3.0"
-PACKAGED_R2SCAN = PACKAGED.with_name("reference-chgnet-r2scan.parquet")
-TOLERANCE = 0.03  # eV/atom, the error that CHGNet's authors give
+SCHEMA_VERSION = "2"
+TOLERANCE = 0.03  # eV/atom, about the error that potentials are given by their authors
 SCHEMA = pa.schema(
     [
         ("candidate", pa.string()),
         ("formula", pa.string()),  # reduced
         ("space_group", pa.string()),
         ("e_d_run", pa.float64()),  # eV/atom, as the run has it
-        ("e_d_first", pa.float64()),  # eV/atom, CHGNet 0.3.0 against the phases that both potentials know
-        ("energy", pa.float64()),  # eV/atom, r2SCAN
-        ("e_d", pa.float64()),  # eV/atom, r2SCAN
+        ("potential_first", pa.string()),  # of the run
+        ("potential", pa.string()),  # the other
+        ("e_d_first", pa.float64()),  # eV/atom, the run's potential against the phases that both potentials know
+        ("energy", pa.float64()),  # eV/atom, the other potential
+        ("e_d", pa.float64()),  # eV/atom, the other potential
         ("products", pa.map_(pa.string(), pa.float64())),
         ("difference", pa.float64()),  # eV/atom, e_d - e_d_first
         ("disagrees", pa.bool_()),  # whether the difference exceeds the tolerance
-        ("max_force", pa.float64()),  # eV/Å, of the r2SCAN model at this geometry
+        ("max_force", pa.float64()),  # eV/Å, of the other potential at this geometry
         ("reference", pa.string()),
-        ("missing", pa.list_(pa.string())),  # stable phases that have no r2SCAN energy
+        ("missing", pa.list_(pa.string())),  # stable phases that the other potential's reference lacks
     ],
     metadata={"schema_version": SCHEMA_VERSION},
 )
 
 
-def packaged_r2scan() -> Reference:
-    """The table that comes with the package: single points of CHGNet's r2SCAN model, see docs/reference.md."""
-    return load_table(PACKAGED_R2SCAN)
-
-
-def missing_phases(reference: Reference, elements: Collection[str]) -> list[str]:
-    """Formulas on the CHGNet 0.3.0 hull of a system that a reference knows nothing of."""
-    first = Stability(packaged_reference(), elements)
-    stable = {entry.composition.reduced_formula for entry in first.diagram.stable_entries}
-    return sorted(stable - set(reference.of_system(elements)["formula"]))
+def missing_phases(first: Reference, other: Reference, elements: Collection[str]) -> list[str]:
+    """Formulas on the hull of a system by one reference that another knows nothing of."""
+    hull = Stability(first, elements)
+    stable = {entry.composition.reduced_formula for entry in hull.diagram.stable_entries}
+    return sorted(stable - set(other.of_system(elements)["formula"]))
 
 
 def second_opinions(
@@ -69,40 +65,52 @@ def second_opinions(
 ) -> list[dict[str, Any]]:
     """Rows of `SCHEMA` for ranked candidates, in their order.
 
-    Both potentials are compared on the phases that both know: a stable phase without an r2SCAN energy is left out of
-    both hulls, and named.
+    Both potentials are compared on the phases that both know: a stable phase without an energy by the other potential
+    is left out of both hulls, and named.
 
     Args:
-        frame: candidates as `search.storage.ranking.rank` gives them, of a search with CHGNet 0.3.0.
+        frame: candidates as `search.storage.ranking.rank` gives them, of one potential that has a packaged reference.
         reference: competing phases, computed with ``potential``.
-        potential: CHGNet's r2SCAN model.
+        potential: another than the candidates'.
         tolerance: eV/atom beyond which the two potentials disagree.
 
     Raises:
-        ValueError: the reference is another potential's or lacks an element, or the candidates are not of CHGNet 0.3.0.
+        ValueError: the reference is of a third potential or lacks an element, or the candidates are of ``potential``.
     """
-    if reference.potential != f"{potential.name} {potential.version}":
-        raise ValueError(
-            f"a reference of {reference.potential} cannot judge energies of {potential.name} {potential.version}"
-        )
-    others = sorted(set(frame["potential"]) - {FIRST})
-    if others:
-        raise ValueError(f"a second opinion needs candidates of {FIRST}, these are of {', '.join(others)}")
+    if reference.potential != potential.name:
+        raise ValueError(f"a reference of {reference.potential} cannot judge energies of {potential.name}")
+    name = potential_of(frame)
+    if name == potential.name:
+        raise ValueError(f"{name} cannot give a second opinion on its own candidates; choose another potential")
+    whole = packaged_reference(name)
     crystals = [unpack_or_raise(final) for final in frame["final"]]
     elements = {symbol for crystal in crystals for symbol in crystal.symbols}
-    first = packaged_reference().of_system(elements)
+    first = whole.of_system(elements)
     first = first[first["formula"].isin(reference.of_system(elements)["formula"])]
-    hulls = (
-        Stability(replace(packaged_reference(), phases=first), elements),
-        Stability(reference, elements),
-    )
-    missing = missing_phases(reference, elements)
+    hulls = (Stability(replace(whole, phases=first), elements), Stability(reference, elements))
+    missing = missing_phases(whole, reference, elements)
     return [
         _row(row, crystal, evaluation, hulls, tolerance) | {"missing": missing}
         for row, crystal, evaluation in zip(
             frame.to_dict("records"), crystals, potential.evaluate(crystals), strict=True
         )
     ]
+
+
+def potential_of(frame: pd.DataFrame) -> str:
+    """The potential that candidates were relaxed with; raises ValueError if there is not exactly one."""
+    names = sorted(set(frame["potential"]))
+    if len(names) != 1:
+        raise ValueError(f"a second opinion needs candidates of one potential, these are of {', '.join(names)}")
+    return str(names[0])
+
+
+def _another(first: str) -> str:
+    """The first potential of the catalogue but ``first`` that a reference comes with."""
+    others = [row.name for row in CATALOG.values() if row.name != first and row.reference is not None]
+    if not others:
+        raise ValueError(f"no potential but {first} has a packaged reference: name one, and give its structures")
+    return others[0]
 
 
 def _row(
@@ -116,6 +124,8 @@ def _row(
         "formula": row["formula"],
         "space_group": row["space_group"],
         "e_d_run": row["e_d"],
+        "potential_first": hulls[0].reference.potential,
+        "potential": hulls[1].reference.potential,
         "e_d_first": first.e_d,
         "energy": evaluation.energy,
         "e_d": second.e_d,
@@ -128,13 +138,19 @@ def _row(
 
 
 def take_second_opinion(
-    run: RunPath, *, top: int, structures: Path | None = None, tolerance: float = TOLERANCE
+    run: RunPath,
+    *,
+    top: int,
+    potential: str | None = None,
+    structures: Path | None = None,
+    tolerance: float = TOLERANCE,
 ) -> list[dict[str, Any]]:
     """Judge the best candidates of a run again and store the answer in its second_opinion.parquet.
 
     Args:
         run: its folder.
         top: so many distinct candidates of lowest E_d.
+        potential: that gives it; when left out, the first of the catalogue that has a packaged reference.
         structures: Parquet of structures to compute the competing phases from; the packaged table when left out.
         tolerance: eV/atom beyond which the two potentials disagree.
 
@@ -144,19 +160,19 @@ def take_second_opinion(
     best = rank(load_results(run, structures=False), top=top)
     if best.empty:
         raise ValueError(f"{run} has no relaxed candidate yet")
-    potential = CHGNetPotential("r2scan")
+    other = load_potential(potential or _another(potential_of(best)))
     if structures is None:
-        reference = packaged_r2scan()
+        reference = packaged_reference(other.name)
     else:
         elements = {str(e) for formula in best["formula"] for e in Composition(formula).elements}
-        reference = score_reference(structures, elements, potential)
-    rows = second_opinions(best, reference, potential, tolerance=tolerance)
+        reference = score_reference(structures, elements, other)
+    rows = second_opinions(best, reference, other, tolerance=tolerance)
     write_whole(run / FILE, parquet_bytes(pa.Table.from_pylist(rows, schema=SCHEMA)))
     return rows
 
 
 def load_second_opinion(run: str | RunPath) -> pd.DataFrame:
-    """The stored second opinion of a run, best r2SCAN E_d first.
+    """The stored second opinion of a run, best E_d by the other potential first.
 
     Raises:
         ValueError: there is none.

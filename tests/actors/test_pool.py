@@ -74,7 +74,7 @@ def run(pool: Pool, jobs: list[tuple[str, tuple]]) -> dict[int, Done | Failed]:
             pool.submit(place, method, *arguments)
         for outcome in pool.collect(wait_any([pool], 0.2)):
             outcomes[outcome.job] = outcome
-        pool.staff(pool.limit)
+        pool.scale(pool.limit)
     return outcomes
 
 
@@ -84,7 +84,7 @@ def started(pool: Pool, count: int) -> None:
     while pool.started < count:
         assert time.monotonic() < deadline
         pool.collect(wait_any([pool], 0.2))
-        pool.staff(pool.limit)
+        pool.scale(pool.limit)
 
 
 def test_the_local_ray_offers_this_machines_cores(capacity):
@@ -132,9 +132,9 @@ def test_actors_come_and_go_with_the_limit(capacity):
     pool = make_pool(count=3)
     started(pool, 3)
     pool.submit("long", "sleep", 2.0)
-    pool.staff(1)
+    pool.scale(1)
     assert (pool.size, pool.idle) == (1, 0)  # the busy one stays
-    pool.staff(2)
+    pool.scale(2)
     started(pool, 2)
     pool.close()
 
@@ -142,12 +142,12 @@ def test_actors_come_and_go_with_the_limit(capacity):
 def test_idle_actors_are_let_go_and_come_back_when_there_is_work(capacity):
     pool = make_pool(count=3)
     started(pool, 3)
-    pool.staff(3, patience=0.0)
+    pool.scale(3, patience=0.0)
     assert pool.size == 1
-    pool.staff(3, patience=0.0)
+    pool.scale(3, patience=0.0)
     assert pool.size == 1
     pool.submit("long", "sleep", 2.0)
-    pool.staff(3, waiting=1)
+    pool.scale(3, waiting=1)
     assert pool.size == 3
     started(pool, 3)
     pool.close()
@@ -157,10 +157,10 @@ def test_idle_actors_in_doubt_take_calls_once_they_answer_and_dead_ones_are_repl
     pool = make_pool(count=3)
     started(pool, 3)
     pool.submit("death", "crash")
-    pool.doubt()
+    pool.suspect()
     while not pool.collect(wait_any([pool], 0.2)):
         pass
-    pool.staff(3)
+    pool.scale(3)
     assert (pool.size, pool.started, pool.idle) == (2, 2, 0)  # none is started, none is given a call
     ray.kill(pool._idle[0][0])
     monkeypatch.setattr("actors.pool.MEMORY_PAUSE", 0.0)

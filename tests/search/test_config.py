@@ -9,6 +9,7 @@ from pymatgen.core import Lattice, Structure
 from search.config import SearchConfig, check_config, load_config
 from search.planning.campaign import Campaign, digest
 from search.planning.prepare import load_reference, manifest, same_search
+from search.planning.round_plan import plan_round
 from search.storage.results import write_json
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -52,12 +53,20 @@ def test_a_configuration_comes_back_from_yaml_as_it_was(path):
     ("content", "where", "known"),
     [
         (with_section(guest="Li"), "guest", "frameworks"),
-        (compositions(elements=["Li"]), "compositions.elements", "system, more"),
+        (compositions(elements=["Li"]), "compositions.elements", "system, composition_order"),
         (with_section(relaxation={"f_max": 0.1}), "relaxation.f_max", "fmax"),
         (with_section(screening={"min_dist": 1.0}), "screening.min_dist", "min_distance"),
         (with_section(lattices={"ranges": {"ratios": [1, 2]}}), "lattices.ranges.ratios", "ratio"),
-        (with_section(sampling={"diffusion": {"kind": "heun", "step": 9}}), "generation.step", "steps, sigma_min"),
-        (with_section(inpainting={"kind": "predictor-corrector", "r": 3}), "inpainting.r", "resamples"),
+        (
+            with_section(sampling={"diffusion": {"kind": "heun", "step": 9}}),
+            "sampling.diffusion.step",
+            "steps, sigma_min",
+        ),
+        (
+            with_section(sampling={"inpainting": {"kind": "predictor-corrector", "r": 3}}),
+            "sampling.inpainting.r",
+            "resamples",
+        ),
         (with_section(policy={"round": 3}), "policy.round", "rounds"),
         (with_section(frameworks={"guest": ["Li"]}), "frameworks.guest", "guests"),
         (with_section(resources={"cores": 3}), "resources.cores", "relax_actors"),
@@ -67,7 +76,7 @@ def test_a_configuration_comes_back_from_yaml_as_it_was(path):
 def test_an_unknown_field_is_named_beside_those_there_are(content, where, known):
     problem = problem_of(content)
     assert f"  {where}: unknown field" in problem
-    assert known in problem.split("those here are")[1]
+    assert known in problem.split("valid fields are")[1]
     assert "(given: " in problem
 
 
@@ -82,10 +91,13 @@ def test_an_unknown_field_is_named_beside_those_there_are(content, where, known)
         (compositions(min_atoms=9), ["min_atoms <= max_atoms", "9 and 6"]),
         (compositions(max_atoms=0), ["compositions.max_atoms", "greater than or equal to 1", "given: 0"]),
         (compositions(max_atoms=501), ["compositions.max_atoms", "less than or equal to 500", "given: 501"]),
-        (compositions(max_atoms=2, more=[["Li", "Si"]]), ["no composition", "2 to 2 atoms", "raise max_atoms"]),
-        (compositions(more=[["Li", "P"]]), ["['P']", "system Li-Si"]),
-        (compositions(more=["Li", "Si"]), ["compositions.more.0", "must be a list", "'Li'"]),
-        (compositions(more=[["Li"]]), ["`more`", "two or more elements", "('Li',)"]),
+        (
+            compositions(max_atoms=2, composition_order=[["Li", "Si"]]),
+            ["no composition", "2 to 2 atoms", "raise max_atoms"],
+        ),
+        (compositions(composition_order=[["Li", "P"]]), ["['P']", "system Li-Si"]),
+        (compositions(composition_order=["Li", "Si"]), ["compositions.composition_order.0", "must be a list", "'Li'"]),
+        (compositions(composition_order=[["Li"]]), ["`composition_order`", "two or more elements", "('Li',)"]),
         (compositions(fractions={"Li": [0.9, 0.5]}), ["fraction of Li", "low <= high", "0.9 and 0.5"]),
         (compositions(fractions={"P": [0.1, 0.5]}), ["['P']", "system Li-Si"]),
         (compositions(fractions=[1]), ["compositions.fractions", "group of fields", "[1]"]),
@@ -110,9 +122,9 @@ def test_an_unknown_field_is_named_beside_those_there_are(content, where, known)
         (with_section(frameworks={"guests": ["Li", "Si"]}), ["frameworks.guests", "Li, Si", "leave out"]),
         (with_section(frameworks={"guests": "Li"}), ["frameworks.guests", "must be a list", "'Li'"]),
         (with_section(frameworks={"guests": []}), ["frameworks.guests", "leave guests out", "[]"]),
-        (with_section(frameworks={"tolerances": []}), ["frameworks.ladder", "symprec", "[]"]),
-        (with_section(frameworks={"tolerances": [[0.1]]}), ["frameworks.ladder.0", "too short", "[0.1]"]),
-        (with_section(frameworks={"tolerances": [[-0.1, 5]]}), ["frameworks.ladder", "symprec above 0", "-0.1"]),
+        (with_section(frameworks={"tolerances": []}), ["frameworks.tolerances", "symprec", "[]"]),
+        (with_section(frameworks={"tolerances": [[0.1]]}), ["frameworks.tolerances.0", "too short", "[0.1]"]),
+        (with_section(frameworks={"tolerances": [[-0.1, 5]]}), ["frameworks.tolerances", "symprec above 0", "-0.1"]),
         # lattices
         (with_section(lattices={"bravais": ["cP", "cX"]}), ["lattices.bravais", "cX", "choose from cP, cI, cF"]),
         (with_section(lattices={"bravais": []}), ["lattices.bravais", "none given", "choose from"]),
@@ -127,17 +139,17 @@ def test_an_unknown_field_is_named_beside_those_there_are(content, where, known)
         # samplers
         (
             with_section(sampling={"diffusion": {"kind": "euler"}}),
-            ["generation", "predictor-corrector, heun, ancestral", "'euler'"],
+            ["sampling.diffusion", "predictor-corrector, heun, ancestral", "'euler'"],
         ),
         (
             with_section(sampling={"diffusion": {"steps": 9}}),
-            ["generation", "kind must be given", "predictor-corrector, heun"],
+            ["sampling.diffusion", "kind must be given", "predictor-corrector, heun"],
         ),
-        (with_section(generation="heun"), ["generation", "group of fields", "'heun'"]),
-        (with_section(sampling={"diffusion": {"kind": "heun", "steps": 0}}), ["generation.steps", "given: 0"]),
+        (with_section(sampling={"diffusion": "heun"}), ["sampling.diffusion", "group of fields", "'heun'"]),
+        (with_section(sampling={"diffusion": {"kind": "heun", "steps": 0}}), ["sampling.diffusion.steps", "given: 0"]),
         (
-            with_section(inpainting={"kind": "predictor-corrector", "sigma_min": 11}),
-            ["inpainting: sigma_min (11.0 Å) must be below sigma_max (10.0 Å)"],
+            with_section(sampling={"inpainting": {"kind": "predictor-corrector", "sigma_min": 11}}),
+            ["sampling.inpainting: sigma_min (11.0 Å) must be below sigma_max (10.0 Å)"],
         ),
         # relaxation
         (with_section(relaxation={"optimizer": "bfgs"}), ["relaxation.optimizer", "'fire' or 'lbfgs'", "'bfgs'"]),
@@ -155,9 +167,12 @@ def test_an_unknown_field_is_named_beside_those_there_are(content, where, known)
         (with_section(policy={"rounds": 0}), ["policy.rounds", "greater than or equal to 1", "given: 0"]),
         (with_section(policy={"rounds": "many"}), ["policy.rounds", "integer", "'many'"]),
         (with_section(policy=None), ["policy", "group of fields", "None"]),
-        (with_section(models={"potential": "mace"}), ["models.potential", "'chgnet-0.3.0'", "'mace'"]),
+        (
+            with_section(models={"potential": "mace"}),
+            ["models.potential: unknown", "choose from chgnet-0.3.0, chgnet-r2scan", "'mace'"],
+        ),
         (with_section(models={"device": "gpu"}), ["models.device", "'cuda'", "'gpu'"]),
-        (with_section(resources={"relax_actors": 0}), ["resources.relaxers", "given: 0"]),
+        (with_section(resources={"relax_actors": 0}), ["resources.relax_actors", "given: 0"]),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
@@ -187,7 +202,7 @@ def test_nobody_has_to_read_python_in_a_problem():
     problems = [
         problem_of(content)
         for content in (
-            compositions(more=[3]),
+            compositions(composition_order=[3]),
             with_section(policy=3),
             with_section(relaxation=3),
             with_section(seed=""),
@@ -252,11 +267,11 @@ def test_every_given_value_arrives():
     config = check_config(content, source="search.yaml")
     assert config.lattices.bravais == ("cF", "hR")
     assert config.lattices.volume_per_atom == 14.5
-    assert (config.generation.kind, config.generation.steps) == ("heun", 7)
-    assert config.inpainting.kind == "ancestral"
+    assert (config.sampling["diffusion"].kind, config.sampling["diffusion"].steps) == ("heun", 7)
+    assert config.sampling["inpainting"].kind == "ancestral"
     assert (config.relaxation.optimizer, config.relaxation.fmax) == ("lbfgs", 0.02)
     assert config.screening.min_distance == 1.3
-    assert (config.policy.lookahead, config.policy.feedback) == (0, False)
+    assert (config.policy.rounds_ahead, config.policy.feedback) == (0, False)
 
 
 def test_physics_is_all_but_resources_and_the_length_of_the_search(make_config):
@@ -283,7 +298,7 @@ def test_the_digest_ignores_the_order_of_keys_the_resources_and_the_rounds(make_
         source="search.yaml",
     )
     assert digest(turned) == digest(plain)
-    elsewhere = {"address": "auto", "relax_actors": 3, "generators": 2, "task_seconds": 5}
+    elsewhere = {"address": "auto", "relax_actors": 3, "generate_actors": 2, "task_seconds": 5}
     assert digest(make_config(policy={"samples": 2, "batch": 4}, resources=elsewhere)) == digest(plain)
     assert digest(make_config(policy={"samples": 2, "batch": 4, "rounds": 99})) == digest(plain)
     assert len(digest(plain)) == 8
@@ -344,9 +359,9 @@ def test_hosts_are_looked_for_beside_the_configuration(tmp_path):
     config = with_host(tmp_path, 4.0)
     assert config.frameworks.files == (str(tmp_path / "host.cif"),)
     campaign = Campaign(config, lambda cell: 16.0)
-    (task,) = campaign.plan(0, campaign.known())[:1]
-    assert {plan.origin["cell_formula"] for plan in task.plans} == {"LiS2Ti"}
-    assert {plan.origin["parent"] for plan in task.plans} == {None}
+    (task,) = plan_round(campaign, 0, campaign.history())[:1]
+    assert {one.origin.cell_formula for one in task.candidates} == {"LiS2Ti"}
+    assert {one.origin.parent for one in task.candidates} == {None}
 
 
 def test_what_a_host_holds_decides_results_and_not_where_it_lies(tmp_path):

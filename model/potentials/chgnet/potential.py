@@ -9,6 +9,7 @@ import contextlib
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from model.potentials.interface import BatchEvaluation, Evaluation, evaluate_cry
 from model.symmetry.action import Action
 from model.symmetry.projector import Projector
 
+WEIGHTS = {"chgnet-0.3.0": "0.3.0", "chgnet-r2scan": "r2scan"}  # as the package names them
 MAX_BONDS = 3_000_000  # of one crystal, as expected from its density
 # Peak memory in float32 per directed bond or ordered angle, measured by benchmarks/evaluate.py.
 BYTES, LEAN_BYTES = 14_000, 3_000
@@ -36,7 +38,7 @@ class CHGNetPotential:
     """CHGNet with the trained weights that the ``chgnet`` package carries.
 
     Args:
-        model: "0.3.0" (GGA and GGA+U, MP2020 corrections) or "r2scan".
+        name: of the catalogue: "chgnet-0.3.0" (GGA and GGA+U, MP2020 corrections) or "chgnet-r2scan".
         device: "cpu" or "cuda".
         dtype: float32 as trained, or float64. Geometry is float64 in either.
         memory_mb: what one piece of a batch may take; more crystals are computed in turn. On a CPU small pieces stay
@@ -45,24 +47,24 @@ class CHGNetPotential:
             much, it has a ``problem``. Where a GPU has less memory than that, the batch and the budget are halved.
     """
 
-    name = "CHGNet"
-
     def __init__(
         self,
-        model: str = "0.3.0",
+        name: str = "chgnet-0.3.0",
         *,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         memory_mb: float = 200.0,
     ) -> None:
+        if name not in WEIGHTS:
+            raise ValueError(f"CHGNet has the weights {', '.join(WEIGHTS)}, not {name!r}")
         if dtype not in (torch.float32, torch.float64):
             raise ValueError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
         if memory_mb <= 0:
             raise ValueError(f"memory_mb must be positive, got {memory_mb}")
-        self.version = model
+        self.name, self.version = name, version("chgnet")
         self.device = torch.device(device)
         self.bytes = memory_mb * 2**20 * (4 / dtype.itemsize)
-        self.network = CHGNetNetwork(_load(model), device=device, dtype=dtype)
+        self.network = CHGNetNetwork(_load(WEIGHTS[name]), device=device, dtype=dtype)
         self.sphere = 4 / 3 * np.pi * self.network.atom_cutoff**3  # Å³
 
     def evaluate(self, crystals: Sequence[Crystal]) -> list[Evaluation]:

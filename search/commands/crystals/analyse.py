@@ -33,9 +33,7 @@ def analyse(
     against: Annotated[
         list[Path] | None, typer.Option(help="Known phases to compare with: crystal files, or Parquet of structures")
     ] = None,
-    barriers: Annotated[
-        bool, typer.Option("--barriers", help="Compute migration barriers with CHGNet; takes minutes")
-    ] = False,
+    barriers: Annotated[bool, typer.Option("--barriers", help="Compute migration barriers; takes minutes")] = False,
     single: Annotated[
         bool, typer.Option("--single", help="Barriers of a lone guest instead of a vacancy among guests")
     ] = False,
@@ -170,11 +168,11 @@ def _ways(
 ) -> None:
     import pandas as pd
 
-    from model.potentials.chgnet.potential import CHGNetPotential
+    from model.potentials.catalog import DEFAULT, load_potential
     from search.storage.cif import write_cif
     from search.studies.analyse import draw_barriers, ways_through
 
-    potential = CHGNetPotential() if barriers else None
+    potential = load_potential(DEFAULT) if barriers else None
     table = Table(title=f"{guest} migration paths", title_justify="left")
     columns = ("crystal", "hop", "length Å", "times", "gate Å", *(["barrier eV"] if barriers else []), "percolates in")
     for name in columns:

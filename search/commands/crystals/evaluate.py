@@ -12,6 +12,7 @@ import typer
 from rich.progress import Progress
 from rich.table import Column, Table
 
+from model.potentials.catalog import DEFAULT
 from search.commands.common import (
     FRAMES,
     INCOMPLETE,
@@ -41,7 +42,7 @@ def evaluate(
         Path | None, typer.Option(help="File for the results: .csv, or .extxyz with forces and stress")
     ] = None,
     overwrite: OverwriteOption = False,
-    potential: PotentialOption = "chgnet-0.3.0",
+    potential: PotentialOption = DEFAULT,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = 1,
 ) -> None:

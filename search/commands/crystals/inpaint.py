@@ -189,10 +189,11 @@ def _what_is_ordered(disordered: Disordered) -> str:
 
 def _relaxer(fix_host: bool) -> Relaxer:
     from model.crystals.screening import ScreenSettings
+    from model.potentials.catalog import DEFAULT
     from model.relaxation.relax import RelaxSettings
     from model.stages import Relaxer
 
-    return Relaxer("chgnet-0.3.0", RelaxSettings(cell="fixed" if fix_host else "full"), ScreenSettings())
+    return Relaxer(DEFAULT, RelaxSettings(cell="fixed" if fix_host else "full"), ScreenSettings())
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import typer
 from rich.progress import Progress
 from rich.table import Column, Table
 
+from model.potentials.catalog import DEFAULT
 from search.commands.common import (
     FRAMES,
     INCOMPLETE,
@@ -47,7 +48,7 @@ def relax(
     files: CrystalFiles,
     out: Annotated[Path, typer.Option(help="Folder for CIFs and summary.csv, or one .extxyz file")] = Path("relaxed"),
     overwrite: OverwriteOption = False,
-    potential: PotentialOption = "chgnet-0.3.0",
+    potential: PotentialOption = DEFAULT,
     optimizer: Annotated[
         Literal["fire", "lbfgs"], typer.Option(help="lbfgs is faster, fire is what the papers use")
     ] = "lbfgs",

@@ -39,7 +39,7 @@ def reconstruct(
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Attempts per crystal")] = 4,
     seed: SeedOption = 0,
-    rank: Annotated[bool, typer.Option(help="Rank the attempts by CHGNet, as they are and with guests relaxed")] = True,
+    rank: Annotated[bool, typer.Option(help="Rank the attempts by energy, as they are and with guests relaxed")] = True,
     residual: Annotated[bool, typer.Option(help="Also rank them by the score model's residual")] = False,
     stability: Annotated[bool, typer.Option(help="Relax all atoms of each first attempt: F_max and ΔE")] = False,
     train: Annotated[
@@ -55,7 +55,7 @@ def reconstruct(
 
     With --json, every case is stored as soon as it is done; rerun the same command to resume.
     """
-    from model.potentials.chgnet.potential import CHGNetPotential
+    from model.potentials.catalog import DEFAULT, load_potential
     from model.stages import CrystalMaker
     from search.benchmark.log import RecordLog
     from search.benchmark.methods import make_method
@@ -80,7 +80,7 @@ def reconstruct(
         "score_model": maker.version,
     }
     log = RecordLog(json_file and json_file.with_suffix(".jsonl"), header)
-    potential = CHGNetPotential() if rank or stability else None
+    potential = load_potential(DEFAULT) if rank or stability else None
     todo = [
         (name, case)
         for case in cases[part - 1 :: parts]

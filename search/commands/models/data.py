@@ -22,7 +22,7 @@ def data(
     seed: Annotated[int, typer.Option(min=0, help="Decides the splits")] = 0,
 ) -> None:
     """Make training data from crystals; print what was dropped and why."""
-    from model.potentials.chgnet.potential import CHGNetPotential
+    from model.potentials.catalog import DEFAULT, load_potential
     from model.thermodynamics.reference import packaged_reference
     from search.studies.training_data import Filters, filtered, judged, read_source, reasons, table, write
 
@@ -36,9 +36,9 @@ def data(
     entries = list(filtered(read_source(source), filters))
     unknown = sum(1 for entry in entries if not entry.problem and entry.e_above_hull is None)
     if unknown:
-        console.print(f"{source} gives no energy above hull for {unknown} crystals: CHGNet evaluates them.")
-    potential = CHGNetPotential() if unknown else None
-    entries = list(judged(entries, potential, packaged_reference(), filters))
+        console.print(f"{source} gives no energy above hull for {unknown} crystals: {DEFAULT} evaluates them.")
+    potential = load_potential(DEFAULT) if unknown else None
+    entries = list(judged(entries, potential, packaged_reference(DEFAULT), filters))
     frame = table(entries, val=val, test=test, seed=seed)
     if frame.empty:
         raise ValueError(f"nothing is left of {source}: {reasons(entries)}")

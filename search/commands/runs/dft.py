@@ -129,7 +129,7 @@ def _table(rows: Sequence[dict[str, Any]]) -> Table:
         "E eV/atom",
         "correction",
         "E_d DFT meV/atom",
-        "E_d CHGNet",
+        "E_d potential",
         "gap",
         "volume change %",
         "same structure",
@@ -159,6 +159,7 @@ def _scaled(value: float | None, scale: float) -> str:
 
 def _explanations(run: RunPath, calculations: Sequence[Calculation], reference: Reference | None) -> list[str]:
     """Why some calculations have no E_d, and how far to trust the others."""
+    from model.potentials.catalog import CATALOG
     from search.dft.results import own_reference, stored_calculations, why_not
 
     everything = stored_calculations(run)
@@ -172,9 +173,11 @@ def _explanations(run: RunPath, calculations: Sequence[Calculation], reference: 
             "Calculate the competing phases with the same set too (`hostguide dft write PHASES.cif`), "
             "or name a hull of DFT energies with --reference."
         )
-    if reference is not None and reference.potential.startswith("CHGNet"):
+    if reference is not None and reference.potential in CATALOG:
+        error = 1e3 * CATALOG[reference.potential].error
         lines.append(
-            "The packaged hull holds CHGNet energies: E_d and gap carry CHGNet's own error of about 30 meV/atom. "
+            f"The hull holds energies of {reference.potential}: E_d and gap carry its own error of about "
+            f"{error:.0f} meV/atom. "
             "Give a hull of DFT energies with --reference before you trust a difference of that size."
         )
     return lines

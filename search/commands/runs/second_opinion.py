@@ -1,4 +1,4 @@
-"""`hostguide second-opinion`: the best crystals of a run, judged again with CHGNet's r2SCAN model."""
+"""`hostguide second-opinion`: the best crystals of a run, judged again with another potential."""
 
 from __future__ import annotations
 
@@ -9,20 +9,24 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from search.commands.common import RunArgument, console, use_threads
+from search.commands.common import RunArgument, console, in_catalogue, use_threads
 from search.storage.paths import run_path
 
 
 def second_opinion(
     run: RunArgument,
     top: Annotated[int, typer.Option(min=1, help="How many crystals to judge again")] = 20,
+    potential: Annotated[
+        str | None,
+        typer.Option(help="The other potential; one with a packaged reference if omitted", callback=in_catalogue),
+    ] = None,
     structures: Annotated[
         Path | None,
         typer.Option(help="Parquet of structures to compute competing phases from; the packaged table if omitted"),
     ] = None,
     tolerance: Annotated[float, typer.Option(help="Difference in eV/atom beyond which the potentials disagree")] = 0.03,
 ) -> None:
-    """Judge the best crystals of a run again, with CHGNet's r2SCAN model."""
+    """Judge the best crystals of a run again, with another potential."""
     from search.studies.second_opinion import FILE, take_second_opinion
 
     use_threads()
@@ -31,14 +35,14 @@ def second_opinion(
     if structures is not None and not structures.is_file():
         raise ValueError(f"{structures} does not exist")
     place = run_path(run)
-    rows = take_second_opinion(place, top=top, structures=structures, tolerance=tolerance)
+    rows = take_second_opinion(place, top=top, potential=potential, structures=structures, tolerance=tolerance)
     console.print(_table(rows))
     disagree = sum(row["disagrees"] for row in rows)
     console.print(f"{disagree} of {len(rows)} differ by more than {1e3 * tolerance:.0f} meV/atom.")
     if rows[0]["missing"]:
         console.print(
-            f"No r2SCAN energy is known for {', '.join(rows[0]['missing'])}: left out of both hulls, so E_d may be too "
-            "low. Both columns use the same phases and can be compared.",
+            f"{rows[0]['potential']} has no energy of {', '.join(rows[0]['missing'])}: left out of both hulls, so E_d "
+            "may be too low. Both columns use the same phases and can be compared.",
             soft_wrap=True,
         )
     console.print(f"Stored in {place / FILE}", soft_wrap=True)
@@ -46,8 +50,9 @@ def second_opinion(
 
 def _table(rows: Sequence[dict[str, Any]]) -> Table:
     table = Table(title="Decomposition energies, meV/atom", title_justify="left")
-    for name in ("formula", "space group", "CHGNet 0.3.0", "CHGNet r2SCAN", "difference", "", "candidate"):
-        table.add_column(name, justify="right" if name[:3] in ("CHG", "dif") else "left")
+    energies = (rows[0]["potential_first"], rows[0]["potential"], "difference")
+    for name in ("formula", "space group", *energies, "", "candidate"):
+        table.add_column(name, justify="right" if name in energies else "left")
     for row in rows:
         table.add_row(
             row["formula"],

@@ -2,6 +2,7 @@ import gzip
 import json
 import pickle
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,9 +12,9 @@ from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
 from pymatgen.core import Composition, Lattice, Structure
 from pymatgen.core.entries import ComputedEntry, ComputedStructureEntry
 
+from model.files import DATA
+from model.potentials.catalog import CATALOG, DEFAULT
 from model.thermodynamics.reference import (
-    PACKAGED,
-    PACKAGED_RELAXED,
     Reference,
     build_reference_table,
     frame_of_entries,
@@ -34,7 +35,7 @@ ENTRIES = [
 ]
 
 
-MP = {"name": "Materials Project phases", "potential": "CHGNet 0.3.0", "version": "2025.02.12", "source": "CC BY 4.0"}
+MP = {"name": "Materials Project phases", "potential": DEFAULT, "version": "2025.02.12", "source": "CC BY 4.0"}
 
 
 def as_json(entries):
@@ -43,12 +44,27 @@ def as_json(entries):
 
 def test_the_packaged_table_says_what_it_is():
     reference = packaged_reference()
-    assert reference.potential == "CHGNet 0.3.0"
+    assert reference.potential == DEFAULT
     assert reference.version == "2025.02.12"
     assert len(reference.elements) == 89
-    assert PACKAGED.stat().st_size < 4e6
+    assert CATALOG[DEFAULT].reference.stat().st_size < 4e6
     assert reference.phases["energy_per_atom"].dtype == np.float64
     assert not reference.phases["formula"].duplicated().any()
+
+
+@pytest.mark.parametrize("name", [name for name, row in CATALOG.items() if row.reference is not None])
+def test_a_packaged_table_is_of_the_potential_that_names_it(name):
+    reference = packaged_reference(name)
+    assert reference.potential == name
+    assert len(reference) > 1000 and reference.elements
+
+
+def test_a_potential_without_a_table_says_so(monkeypatch):
+    monkeypatch.setitem(CATALOG, "bare", replace(CATALOG[DEFAULT], name="bare", reference=None))
+    with pytest.raises(ValueError, match=r"no reference table of bare .*, only of chgnet-0\.3\.0.*reference\.kind"):
+        packaged_reference("bare")
+    with pytest.raises(ValueError, match=r"unknown potential 'mace'; choose from chgnet-0\.3\.0, chgnet-r2scan"):
+        packaged_reference("mace")
 
 
 def test_the_packaged_lithium_silicides():
@@ -99,7 +115,7 @@ def test_the_shipped_table_can_be_made_again(tmp_path):
         WHOLE_ENERGIES,
         tmp_path / "table.parquet",
         structures_parquet=WHOLE_PHASES,
-        relaxed_parquet=[PACKAGED_RELAXED],
+        relaxed_parquet=[DATA / "relaxed-chgnet-0.3.0.parquet"],
         **MP,
     )
     pd.testing.assert_frame_equal(load_table(out).phases, packaged_reference().phases)
@@ -217,7 +233,7 @@ def test_a_file_without_entries_is_refused(tmp_path):
 
 
 def test_a_missing_element_is_named():
-    with pytest.raises(ValueError, match="no elemental phase of Po"):
+    with pytest.raises(ValueError, match=r"of chgnet-0\.3\.0 has no elemental phase of Po"):
         packaged_reference().require(["Li", "Po"])
 
 

@@ -291,7 +291,8 @@ def test_candidates_are_judged_by_the_runs_own_phases_as_these_come_in(run, calc
     ("name", "potential", "words"),
     [
         ("Fe2O3", "MP2020-corrected PBE", ""),
-        ("Fe2O3", "CHGNet 0.3.0", ""),
+        ("Fe2O3", "chgnet-0.3.0", ""),
+        ("Fe2O3", "chgnet-r2scan", "GGA+U cannot be compared with chgnet-r2scan"),
         ("Fe2O3", "r2SCAN", "GGA+U cannot be compared with r2SCAN"),
         ("LiH", "MP2020-corrected PBE", "R2SCAN cannot be compared with MP2020-corrected PBE"),
         ("LiH", "r2SCAN", "the reference has no phase of the element H, Li"),
@@ -336,9 +337,9 @@ def test_to_vasp_and_back(run, tmp_path):
     assert frame.loc[0, "e_d"] == pytest.approx(-7.97593524 + 5.0)
 
 
-def test_the_chgnet_hull_comes_with_a_warning(run, calculated):
+def test_a_potentials_hull_comes_with_a_warning(run, calculated):
     text = invoke("read", calculated("Li"), "--run", run, "--reference", "packaged")
-    assert "carry CHGNet's own error" in text
+    assert "energies of chgnet-0.3.0: E_d and gap carry its own error of about 29 meV/atom" in text
 
 
 def test_missing_competing_phases_are_explained(run, calculated):

@@ -90,12 +90,13 @@ def test_the_furthest_way_leaves_out_drift_and_whole_cells(lisi):
 
 
 def test_other_verdicts_stand_beside_the_searchs_own(small_run):
-    assert ">by r2SCAN<" not in build_report(small_run)
+    assert ">by chgnet-r2scan<" not in build_report(small_run)
     opinion = {"candidate": "second", "formula": "LiSi", "e_d_run": 0.05, "e_d_first": 0.05, "e_d": 0.111}
+    opinion |= {"potential_first": "chgnet-0.3.0", "potential": "chgnet-r2scan"}
     opinion |= {"difference": 0.061, "disagrees": True}
     pq.write_table(pa.Table.from_pylist([opinion], schema=second_opinion.SCHEMA), small_run / second_opinion.FILE)
     page = build_report(small_run)
-    assert ">by r2SCAN<" in page and ">by DFT<" not in page
+    assert ">by chgnet-r2scan<" in page and ">by DFT<" not in page
     assert re.search(r"\+111\.0\s+<small class=\"note\">disagrees by \+61</small>", page)
 
 

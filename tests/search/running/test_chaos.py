@@ -15,16 +15,20 @@ from collections import Counter
 import pandas as pd
 import pytest
 
+from model.stages import Rejected
+from search.planning.campaign import Campaign
 from search.planning.planner import Planner
 from search.planning.prepare import load_reference
-from search.running.driver import Driver
-from search.running.journal import Attempts, Journal
-from search.running.pipeline import search_here
+from search.running.driver import Driver, Job
+from search.running.journal import Attempt, Attempts, Journal
+from search.running.pipeline import Provenance, guests_to_remove, search_here, task_rows
 from search.running.rounds import Question
 from search.running.statistics import summary_lines
-from search.storage.results import TIMINGS, ResultStore, load_results
-from tests.support.simulated import Stages, pools_of
+from search.storage.results import ResultStore, load_results
+from tests.support.configs import per_round
+from tests.support.simulated import Stages, planned, pools_of
 
+TIMES = ["seconds_generate", "seconds_relax", "seconds_analyse"]
 POLICY = {"rounds": 4, "candidates_per_round": 9, "new_share": 0.666667, "samples": 2, "batch": 3}
 
 
@@ -57,8 +61,8 @@ def undisturbed(config, reference, tmp_path_factory):
 
 
 @pytest.fixture
-def crew(config, reference):
-    """A function that makes a crew, with a planner that knows nothing yet."""
+def pools(config, reference):
+    """A function that makes a pools, with a planner that knows nothing yet."""
 
     def made(*counts, **options):
         return pools_of(Planner(config, reference), *counts, **options)
@@ -67,11 +71,11 @@ def crew(config, reference):
 
 
 @pytest.fixture
-def search(config, reference, tmp_path, crew):
-    """A function that starts or resumes the search with a crew and returns its driver."""
+def search(config, reference, tmp_path, pools):
+    """A function that starts or resumes the search with a pools and returns its driver."""
 
     def started(some=None, *, stop=None, run=tmp_path):
-        driver = Driver(config, run, reference, some or crew())
+        driver = Driver(config, run, reference, some or pools())
         try:
             driver.outcome = driver.run(stop or threading.Event())
         finally:
@@ -82,7 +86,7 @@ def search(config, reference, tmp_path, crew):
 
 
 def comparable(frame):
-    return frame.drop(columns=list(TIMINGS)).sort_values("candidate", ignore_index=True)
+    return frame.drop(columns=TIMES).sort_values("candidate", ignore_index=True)
 
 
 def assert_whole(run, expected):
@@ -101,7 +105,7 @@ def now_and_then(seed, share):
 
     def fault(job):
         cause = rng.choice(["error", "crashed", "oom", "hung", "node"])
-        who = job.number if isinstance(job, Question) else (job.task.identity, job.candidate)
+        who = job.number if isinstance(job, Question) else (job.task.identity, job.alone)
         name = (who, cause)
         if rng.random() > share or spent[name] >= (4 if cause == "node" else 1):
             return None
@@ -111,42 +115,42 @@ def now_and_then(seed, share):
     return fault
 
 
-def test_the_driver_gives_the_rows_of_the_pipeline(search, crew, undisturbed, tmp_path):
+def test_the_driver_gives_the_rows_of_the_pipeline(search, pools, undisturbed, tmp_path):
     driver = search()
     assert driver.outcome.finished
     assert_whole(tmp_path, undisturbed)
-    assert {"generated", "inpainted"} == set(undisturbed["role"])
+    assert {"new", "from_host"} == set(undisturbed["role"])
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_failures_now_and_then_change_no_row(search, crew, undisturbed, tmp_path, seed):
+def test_failures_now_and_then_change_no_row(search, pools, undisturbed, tmp_path, seed):
     rng = random.Random(seed)
-    driver = search(crew((2, 5, 2), fault=now_and_then(seed, 0.3), seconds=lambda *_: rng.lognormvariate(0, 1)))
-    assert sum(driver.tally.retries.values()) > 5
-    assert driver.tally.splits == 0 and not driver.tally.failed
+    driver = search(pools((2, 5, 2), fault=now_and_then(seed, 0.3), seconds=lambda *_: rng.lognormvariate(0, 1)))
+    assert sum(driver.statistics.retries.values()) > 5
+    assert driver.statistics.splits == 0 and not driver.statistics.failed
     assert_whole(tmp_path, undisturbed)
     assert not json.loads((tmp_path / "attempts.json").read_text())
 
 
-def test_a_planner_that_is_lost_is_told_everything_again(search, crew, undisturbed, tmp_path, config, reference):
+def test_a_planner_that_is_lost_is_told_everything_again(search, pools, undisturbed, tmp_path, config, reference):
     lost = []
 
     def fault(job):
         if not isinstance(job, Question) or job.number in lost or job.number == 1:
             return None
         lost.append(job.number)
-        some.pools["candidate"].stage = Planner(config, reference)
+        some.pools["plan"].stage = Planner(config, reference)
         return "crashed"
 
-    some = crew(fault=fault)
+    some = pools(fault=fault)
     driver = search(some)
     assert lost == [0, 2, 3]
-    assert driver.tally.retries == {"candidate crashed": 3}
+    assert driver.statistics.retries == {"plan crashed": 3}
     assert_whole(tmp_path, undisturbed)
 
 
-def test_a_planner_that_fails_again_and_again_ends_the_search_with_the_reason(search, crew, tmp_path):
-    some = crew(fault=lambda job: "error" if isinstance(job, Question) and job.number == 2 else None)
+def test_a_planner_that_fails_again_and_again_ends_the_search_with_the_reason(search, pools, tmp_path):
+    some = pools(fault=lambda job: "error" if isinstance(job, Question) and job.number == 2 else None)
     with pytest.raises(RuntimeError, match="round 2 cannot be planned: made to fail: error"):
         search(some)
     assert not load_results(tmp_path, structures=False).empty
@@ -155,7 +159,7 @@ def test_a_planner_that_fails_again_and_again_ends_the_search_with_the_reason(se
 
 def test_a_planner_notices_that_it_was_not_told_all(config, reference):
     with pytest.raises(ValueError, match="knows 0 rounds, 3 were given to one before it"):
-        Planner(config, reference).candidate(4, 3, [], [])
+        Planner(config, reference).plan(4, 3, [], [])
 
 
 def poison_of(undisturbed):
@@ -163,6 +167,25 @@ def poison_of(undisturbed):
     row = undisturbed[(undisturbed["round"] == 0) & (undisturbed["status"] == "relaxed")].iloc[1]
     neighbours = undisturbed[(undisturbed["task"] == row.task) & (undisturbed["candidate"] != row.candidate)]
     return row, neighbours
+
+
+def test_a_candidate_that_goes_on_alone_leaves_the_row_that_it_leaves_in_its_batch(make_config):
+    """In a batch of several generators each has its own evaluations and score model, and may repeat another."""
+    config = make_config(generators=["random", "diffusion"], policy={**per_round(5, 1), "batch": 5})
+    (task,) = planned(Campaign(config, lambda cell: 16.0), 0)
+    stages, provenance = Stages(), Provenance("none", "none")
+    made = stages.maker.generate(task.templates, task.generators, task.settings)
+    assert {one.evaluations for one in made} == {0, 39}
+    relaxed = stages.relaxer.relax([one.crystal for one in made], None, task.relaxation, task.guests)
+    relaxed[3] = Rejected("duplicate", 2)
+    whole = Job(task=task, made=made, relaxed=relaxed)
+    analysed = stages.analyser.analyse(relaxed, guests_to_remove(task, relaxed), {}, 0.0)
+    rows = task_rows(task, made, relaxed, analysed, provenance)
+    assert rows[3].duplicate_of == rows[1].candidate
+    for number, row in enumerate(rows):
+        alone = whole.only(number, Attempt())
+        own = task_rows(alone.task, alone.made, alone.relaxed, analysed[number : number + 1], provenance)
+        assert own == [row]
 
 
 def deadly(seed, cause, seen=None):
@@ -183,10 +206,10 @@ def deadly(seed, cause, seen=None):
 
 
 @pytest.mark.parametrize("cause", ["oom", "hung"])
-def test_a_crystal_that_kills_its_relaxer_takes_no_other_with_it(search, crew, undisturbed, tmp_path, cause):
+def test_a_crystal_that_kills_its_relaxer_takes_no_other_with_it(search, pools, undisturbed, tmp_path, cause):
     row, neighbours = poison_of(undisturbed)
     seen = Counter()
-    driver = search(crew(fault=deadly(row.seed, cause, seen)))
+    driver = search(pools(fault=deadly(row.seed, cause, seen)))
     assert driver.outcome.finished
     assert seen == {3: 2, 1: 2}  # twice with its neighbours, twice alone
     found = comparable(load_results(tmp_path, structures=False)).set_index("candidate")
@@ -198,12 +221,12 @@ def test_a_crystal_that_kills_its_relaxer_takes_no_other_with_it(search, crew, u
         found.loc[neighbours["candidate"]], neighbours.set_index("candidate"), check_dtype=False
     )
     said = "\n".join(summary_lines(driver.outcome.summary))
-    assert f"2 relax {cause}" in said and "crystal by crystal: 1 tasks" in said and f"failed: 1 {cause}" in said
+    assert f"2 relax {cause}" in said and "split into single crystals: 1 task" in said and f"failed: 1 {cause}" in said
     failures = [event for event in events(tmp_path) if event["event"] == "failed"]
     assert [event.get("candidate") for event in failures] == [None, None, row.candidate, row.candidate]
 
 
-def test_a_poisonous_crystal_is_remembered_when_the_driver_dies_too(search, crew, undisturbed, tmp_path):
+def test_a_poisonous_crystal_is_remembered_when_the_driver_dies_too(search, pools, undisturbed, tmp_path):
     row, _ = poison_of(undisturbed)
     attempts, seen, deaths, before = tmp_path / "attempts.json", Counter(), [], 0
 
@@ -218,7 +241,7 @@ def test_a_poisonous_crystal_is_remembered_when_the_driver_dies_too(search, crew
     while len(deaths) < 10:
         before = remembered()
         try:
-            driver = search(EagerCrew(crew(fault=deadly(row.seed, "crashed", seen)), die_after_a_failure))
+            driver = search(EagerPools(pools(fault=deadly(row.seed, "crashed", seen)), die_after_a_failure))
             break
         except Killed:
             deaths.append(remembered())
@@ -228,21 +251,21 @@ def test_a_poisonous_crystal_is_remembered_when_the_driver_dies_too(search, crew
     assert list(frame.loc[frame["status"] == "failed", "candidate"]) == [row.candidate]
 
 
-class EagerCrew:
-    """A crew that does something more at the start of each wait."""
+class EagerPools:
+    """Actor pools that do something more at the start of each wait."""
 
-    def __init__(self, crew, more):
-        self._crew, self._more = crew, more
+    def __init__(self, pools, more):
+        self._pools, self._more = pools, more
 
     def wait(self, seconds):
         self._more(seconds)
-        return self._crew.wait(seconds)
+        return self._pools.wait(seconds)
 
     def __getattr__(self, name):
-        return getattr(self._crew, name)
+        return getattr(self._pools, name)
 
 
-def test_killed_twenty_times_it_ends_as_if_undisturbed(search, crew, undisturbed, tmp_path, monkeypatch):
+def test_killed_twenty_times_it_ends_as_if_undisturbed(search, pools, undisturbed, tmp_path, monkeypatch):
     """The process ends between any two of its writes, or within one of them."""
     moments, replace = random.Random(5), os.replace
     left = 0
@@ -259,7 +282,7 @@ def test_killed_twenty_times_it_ends_as_if_undisturbed(search, crew, undisturbed
     for _ in range(200):
         left = moments.choice([1, 1, 2, 3])
         try:
-            search(crew((1, 3, 1), fault=fault))
+            search(pools((1, 3, 1), fault=fault))
             break
         except Killed:
             kills += 1
@@ -282,21 +305,21 @@ def test_killed_twenty_times_it_ends_as_if_undisturbed(search, crew, undisturbed
     ],
 )
 def test_rounds_that_are_stored_whole_are_not_planned_again(
-    search, crew, undisturbed, tmp_path, monkeypatch, lost, planned, told_at_once
+    search, pools, undisturbed, tmp_path, monkeypatch, lost, planned, told_at_once
 ):
     search()
     for path in (tmp_path / "candidates").glob(f"{lost}.parquet"):
         path.unlink()
     left = len(load_results(tmp_path, structures=False))
     monkeypatch.setattr("search.running.rounds.TOLD_AT_ONCE", told_at_once)
-    some, asked = crew(), []
-    candidate = some.pools["candidate"].stage.candidate
+    some, asked = pools(), []
+    candidate = some.pools["plan"].stage.plan
 
     def noted(number, told, rounds, pending):
         asked.append((number, told, len(rounds), pending is not None))
         return candidate(number, told, rounds, pending)
 
-    monkeypatch.setattr(some.pools["candidate"].stage, "candidate", noted)
+    monkeypatch.setattr(some.pools["plan"].stage, "plan", noted)
     driver = search(some)
     assert [number for number, _, _, candidates in asked if candidates] == planned
     ends = [told + rounds for _, told, rounds, _ in asked]
@@ -306,7 +329,7 @@ def test_rounds_that_are_stored_whole_are_not_planned_again(
 
 
 @pytest.mark.parametrize("left", [0, 10, 3000])
-def test_a_part_that_was_cut_short_is_set_aside_and_its_task_done_again(search, crew, undisturbed, tmp_path, left):
+def test_a_part_that_was_cut_short_is_set_aside_and_its_task_done_again(search, pools, undisturbed, tmp_path, left):
     search()
     path = sorted((tmp_path / "candidates").glob("*.parquet"))[2]
     path.write_bytes(path.read_bytes()[:left])
@@ -319,11 +342,11 @@ def test_a_part_that_was_cut_short_is_set_aside_and_its_task_done_again(search, 
     assert driver.outcome.summary["resumed"] == len(undisturbed) - 3
 
 
-def test_the_first_signal_brings_home_what_is_nearly_done(search, crew, tmp_path):
+def test_the_first_signal_brings_home_what_is_nearly_done(search, pools, tmp_path):
     stop = threading.Event()
-    some = crew((1, 4, 1), seconds=lambda first, *_: 0.5)
+    some = pools((1, 4, 1), seconds=lambda first, *_: 0.5)
     judge = some.pools["analyse"]
-    driver = search(EagerCrew(some, lambda _: len(judge.calls) and stop.set()), stop=stop)
+    driver = search(EagerPools(some, lambda _: len(judge.calls) and stop.set()), stop=stop)
     assert not driver.outcome.finished
     assert driver.outcome.candidates >= 3  # at the signal nothing was stored yet
     assert not judge.calls

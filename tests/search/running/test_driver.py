@@ -20,15 +20,16 @@ from model.thermodynamics.reference import packaged_reference
 from search.config import SearchConfig
 from search.planning.prepare import load_reference
 from search.running.pipeline import load_stages, search_here
-from search.storage.results import TIMINGS, ResultStore, load_results, unpack_or_raise
+from search.storage.results import ResultStore, load_results
+from search.storage.rows import unpack_or_raise
 
+TIMES = ["seconds_generate", "seconds_relax", "seconds_analyse"]
 CONFIG = {
     "name": "tiny",
     "seed": 3,
     "compositions": {"cells": [{"Li": 2, "Si": 1}, {"Li": 3, "Si": 1}, {"Li": 3, "Si": 2}]},
     "frameworks": {"guests": ["Li"]},
-    "sampling": {"diffusion": {"kind": "heun", "steps": 4}},
-    "inpainting": {"kind": "heun", "steps": 4},
+    "sampling": {name: {"kind": "heun", "steps": 4} for name in ("diffusion", "inpainting")},
     "relaxation": {"max_steps": 12},
     "policy": {"rounds": 4, "candidates_per_round": 8, "samples": 2, "batch": 2},
     "resources": {"relax_actors": 1},
@@ -66,7 +67,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
 
 def comparable(frame: pd.DataFrame) -> pd.DataFrame:
     """Everything but wall times, in a fixed order."""
-    return frame.drop(columns=list(TIMINGS)).sort_values("candidate", ignore_index=True)
+    return frame.drop(columns=TIMES).sort_values("candidate", ignore_index=True)
 
 
 def assert_same_results(folder: Path, expected: pd.DataFrame) -> None:
@@ -137,22 +138,22 @@ def test_stored_e_d_agrees_with_pymatgens_phase_diagram(undisturbed):
     ]
     diagram = PhaseDiagram(entries)
     for row in undisturbed[undisturbed["e_d"].notna()].to_dict("records"):
-        composition = Composition(row.formula)
-        entry = PDEntry(composition, row.energy * composition.num_atoms)
-        assert row.e_d == pytest.approx(diagram.get_decomp_and_e_above_hull(entry, allow_negative=True)[1], abs=1e-6)
-        assert sum(row.products.values()) == pytest.approx(1)
+        composition = Composition(row["formula"])
+        entry = PDEntry(composition, row["energy"] * composition.num_atoms)
+        assert row["e_d"] == pytest.approx(diagram.get_decomp_and_e_above_hull(entry, allow_negative=True)[1], abs=1e-6)
+        assert sum(row["products"].values()) == pytest.approx(1)
 
 
 def test_every_candidate_knows_where_it_comes_from(undisturbed):
-    inpainted = undisturbed[undisturbed["role"] == "inpainted"]
-    assert len(inpainted)
+    filled = undisturbed[undisturbed["role"] == "from_host"]
+    assert len(filled)
     frameworks = {
-        record.framework: row for row in undisturbed.to_dict("records") for record in _list(row.frameworks)
+        record["framework"]: row for row in undisturbed.to_dict("records") for record in _list(row["frameworks"])
     }
-    for row in inpainted.to_dict("records"):
-        parent = frameworks[row.framework]
-        assert parent.candidate == row.parent
-        cell, guests = Composition(row.cell_formula), Composition(dict.fromkeys(row.guests, 1))
+    for row in filled.to_dict("records"):
+        parent = frameworks[row["framework"]]
+        assert parent["candidate"] == row["parent"]
+        cell, guests = Composition(row["cell_formula"]), Composition(dict.fromkeys(row["guests"], 1))
         assert cell["Si"] > 0 and list(guests) == [Element("Li")]  # the host is silicon
 
 

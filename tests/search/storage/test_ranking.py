@@ -92,6 +92,7 @@ def test_a_formula_or_a_stage_can_be_asked_for(frame):
 
 def test_the_table_shows_what_matters_and_nothing_where_nothing_is(frame):
     text = rendered(results_table(rank(frame, top=9, distinct=False)))
+    assert "Lowest decomposition energies (chgnet-0.3.0)" in text
     lines = [line for line in text.splitlines() if "LiSi" in line or "LiCoO2" in line]
     assert len(lines) == 5
     assert "-50.0" in lines[0]

@@ -7,19 +7,31 @@ from typer.testing import CliRunner
 
 from model.crystals.crystal import Crystal
 from model.crystals.lattice import cell_vectors
-from model.potentials.chgnet.potential import CHGNetPotential
+from model.potentials.catalog import load_potential
 from model.thermodynamics.reference import packaged_reference, score_reference
 from model.thermodynamics.stability import Stability
 from search.cli import app
+from search.storage.paths import run_path
 from search.storage.ranking import rank
-from search.storage.results import ResultStore, load_results, unpack_or_raise
-from search.studies.second_opinion import FILE, load_second_opinion, missing_phases, packaged_r2scan, second_opinions
+from search.storage.results import ResultStore, load_results
+from search.storage.rows import unpack_or_raise
+from search.studies.second_opinion import (
+    FILE,
+    load_second_opinion,
+    missing_phases,
+    second_opinions,
+    take_second_opinion,
+)
 from tests.support.data import PHASES
+
+
+def packaged_r2scan():
+    return packaged_reference("chgnet-r2scan")
 
 
 @pytest.fixture(scope="module")
 def potential():
-    return CHGNetPotential("r2scan")
+    return load_potential("chgnet-r2scan")
 
 
 @pytest.fixture
@@ -40,7 +52,7 @@ def run(tmp_path, cobaltate):
     ],
 )
 def test_the_packaged_table_covers_what_it_says(system, missing):
-    assert missing_phases(packaged_r2scan(), system.split("-")) == missing
+    assert missing_phases(packaged_reference(), packaged_r2scan(), system.split("-")) == missing
 
 
 def test_an_answer_is_e_d_by_the_other_potential(run, potential):
@@ -68,7 +80,7 @@ def test_disagreement_is_a_matter_of_tolerance(run, potential):
 
 def test_energies_of_another_functional_are_refused(run, potential):
     best = rank(load_results(run, structures=False), top=1)
-    with pytest.raises(ValueError, match=r"CHGNet 0\.3\.0 cannot judge energies of CHGNet r2scan"):
+    with pytest.raises(ValueError, match=r"chgnet-0\.3\.0 cannot judge energies of chgnet-r2scan"):
         second_opinions(best, packaged_reference(), potential)
 
 
@@ -92,19 +104,30 @@ def test_a_reference_without_an_element_is_refused(run, potential):
         second_opinions(best, replace(whole, phases=whole.phases[whole.phases["formula"] != "Co"]), potential)
 
 
-def test_a_run_of_another_potential_is_refused(run, potential):
-    best = rank(load_results(run, structures=False), top=1).assign(potential="chgnet-r2scan")
-    with pytest.raises(ValueError, match=r"needs candidates of chgnet-0\.3\.0, these are of chgnet-r2scan"):
+def test_an_opinion_on_ones_own_candidates_is_refused(run, potential):
+    best = rank(load_results(run, structures=False), top=2).assign(potential="chgnet-r2scan")
+    with pytest.raises(ValueError, match="chgnet-r2scan cannot give a second opinion on its own"):
         second_opinions(best, packaged_r2scan(), potential)
+    with pytest.raises(ValueError, match=r"one potential, these are of chgnet-0\.3\.0, chgnet-r2scan"):
+        second_opinions(best.assign(potential=["chgnet-r2scan", "chgnet-0.3.0"]), packaged_r2scan(), potential)
+
+
+def test_an_r2scan_run_is_judged_by_the_other_potential(tmp_path, cobaltate):
+    rows = [replace(row, potential="chgnet-r2scan") for row in cobaltate["rows"]]
+    ResultStore(tmp_path).append("00000-gen-000-test", rows)
+    (row,) = take_second_opinion(run_path(tmp_path), top=1)
+    assert (row["potential_first"], row["potential"]) == ("chgnet-r2scan", "chgnet-0.3.0")
+    hull = Stability(packaged_reference(), {"Li", "Co", "O"})
+    assert row["e_d"] == pytest.approx(row["energy"] - hull.hull_energy("LiCoO2"))
 
 
 def test_the_command_stores_what_it_prints(run):
     result = CliRunner().invoke(app, ["second-opinion", str(run), "--top", "1"])
     assert result.exit_code == 0
-    assert "LiCoO2" in result.output
+    assert "LiCoO2" in result.output and "chgnet-0.3.0" in result.output and "chgnet-r2scan" in result.output
     frame = load_second_opinion(run)
     assert len(frame) == 1
-    assert frame.loc[0, "reference"] == "Materials Project phases, CHGNet r2scan (CHGNet r2scan)"
+    assert frame.loc[0, "reference"] == "Materials Project phases (chgnet-r2scan)"
     assert (run / FILE).is_file()
 
 

@@ -1,0 +1,104 @@
+"""The catalogue of potentials: one entry for each, and nothing else in the program names one.
+
+A potential has one spelling, its name here: in configurations, in the columns of results, on the command line, and in
+reference tables that it computed. Nothing heavy is imported until a potential is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from model.files import DATA
+
+if TYPE_CHECKING:
+    from model.potentials.interface import Potential
+
+DEFAULT = "chgnet-0.3.0"
+MP2020_PBE = "MP2020-corrected PBE"  # GGA and GGA+U of the Materials Project, with the corrections of MP2020
+R2SCAN = "r2SCAN"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PotentialEntry:
+    """What the program knows of a potential without loading it.
+
+    Attributes:
+        name: the one spelling.
+        construct: makes the potential from its name and a device; imports what that needs.
+        level: level of theory that it reproduces, corrections included. Energies of one level may be compared. A
+            potential that reproduces none has its own name here, and compares with itself only.
+        corrections: what was added to the energies that it was trained on, and so must not be added again.
+        error: eV/atom, mean absolute error against ``level``, as its authors give it for their test set.
+        package: distribution whose version is stored with a run.
+        reference: table of competing phases that comes with hostguide; None if there is none.
+    """
+
+    name: str
+    construct: Callable[[str, str], Potential]
+    level: str
+    corrections: str
+    error: float
+    package: str
+    reference: Path | None = None
+
+
+def _chgnet(name: str, device: str) -> Potential:
+    from model.potentials.chgnet.potential import CHGNetPotential
+
+    return CHGNetPotential(name, device=device)
+
+
+_ENTRIES = (
+    PotentialEntry(
+        name="chgnet-0.3.0",
+        construct=_chgnet,
+        level=MP2020_PBE,
+        corrections="MP2020",
+        error=0.029,
+        package="chgnet",
+        reference=DATA / "reference-chgnet-0.3.0.parquet",
+    ),
+    PotentialEntry(
+        name="chgnet-r2scan",
+        construct=_chgnet,
+        level=R2SCAN,
+        corrections="none",
+        error=0.017,
+        package="chgnet",
+        reference=DATA / "reference-chgnet-r2scan.parquet",
+    ),
+)
+CATALOG: dict[str, PotentialEntry] = {entry.name: entry for entry in _ENTRIES}
+
+
+def find_entry(name: str) -> PotentialEntry:
+    """The entry of a potential; raises ValueError with the names that there are if it has none."""
+    if name not in CATALOG:
+        raise ValueError(f"unknown potential {name!r}; choose from {', '.join(CATALOG)}")
+    return CATALOG[name]
+
+
+def load_potential(name: str, *, device: str = "cpu") -> Potential:
+    """Load a potential of the catalogue.
+
+    Args:
+        name: for example ``chgnet-0.3.0``.
+        device: "cpu" or "cuda".
+
+    Raises:
+        ValueError: there is no such potential.
+    """
+    return find_entry(name).construct(name, device)
+
+
+def comparable_with(name: str) -> tuple[str, ...]:
+    """Whose energies may be compared with those of a potential, or of a level of theory.
+
+    Returns:
+        the potentials of the same level, in the catalogue's order, and the level itself.
+    """
+    level = CATALOG[name].level if name in CATALOG else name
+    return (*(entry.name for entry in CATALOG.values() if entry.level == level and entry.name != level), level)

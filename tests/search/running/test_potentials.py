@@ -1,0 +1,165 @@
+"""A search with each potential of the catalogue, and with one that is new in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from ase.build import bulk
+from ase.calculators.lj import LennardJones
+
+from model.crystals.crystal import Crystal
+from model.potentials.ase import ASEPotential
+from model.potentials.catalog import CATALOG, PotentialEntry, load_potential
+from model.potentials.interface import Potential
+from model.thermodynamics.reference import build_reference_table
+from search.config import SearchConfig, check_config
+from search.planning.prepare import describe_reference, load_reference, manifest
+from search.running.pipeline import load_stages, search_here
+from search.storage.ranking import rank
+from search.storage.results import ResultStore, load_results
+from search.storage.rows import unpack_or_raise
+
+TINY = {
+    "name": "tiny",
+    "seed": 3,
+    "compositions": {"cells": [{"Li": 2, "Si": 1}, {"Li": 3, "Si": 1}]},
+    "generators": ["random", "mutation"],
+    "relaxation": {"max_steps": 60},
+    "policy": {"rounds": 2, "candidates_per_round": 6, "new_share": 0.7, "batch": 2},
+}
+
+
+def searched(config: SearchConfig, folder: Path) -> pd.DataFrame:
+    reference, store = load_reference(config), ResultStore(folder)
+    for _ in search_here(config, reference, store, load_stages(config, reference)):
+        pass
+    return load_results(folder, structures=False)
+
+
+def assert_told_by(frame: pd.DataFrame, config: SearchConfig) -> None:
+    """Every energy is the potential's, every E_d is against its own reference, and the columns say so."""
+    name, reference = config.models.potential, load_reference(config)
+    assert set(frame["potential"]) == {reference.potential} == {name}
+    assert set(frame["reference"]) == {describe_reference(reference)}
+    relaxed = frame[frame["e_d"].notna()]
+    assert len(relaxed) >= 3
+    again = load_potential(name).evaluate([unpack_or_raise(value) for value in relaxed["final"]])
+    np.testing.assert_allclose([one.energy for one in again], relaxed["energy"], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_a_potential_searches_with_its_packaged_reference(name, tmp_path) -> None:
+    config = check_config(TINY | {"models": {"potential": name}}, source="test")
+    assert_told_by(searched(config, tmp_path), config)
+
+
+def test_the_r2scan_table_says_what_it_lacks() -> None:
+    """It covers fewer elements than that of chgnet-0.3.0."""
+    content = TINY | {"compositions": {"system": "Li-Au", "max_atoms": 4}}
+    load_reference(check_config(content, source="test"))
+    config = check_config(content | {"models": {"potential": "chgnet-r2scan"}}, source="test")
+    with pytest.raises(ValueError, match=r"of chgnet-r2scan has no elemental phase of Au: use a reference that"):
+        load_reference(config)
+
+
+def test_energies_of_another_level_are_refused(tmp_path) -> None:
+    """The 0.3.0 table with the r2SCAN potential."""
+    reference = {"kind": "table", "path": str(CATALOG["chgnet-0.3.0"].reference)}
+    config = check_config(TINY | {"models": {"potential": "chgnet-r2scan"}, "reference": reference}, source="test")
+    with pytest.raises(
+        ValueError,
+        match=r"'chgnet-0\.3\.0' cannot be compared with chgnet-r2scan; use .* with chgnet-r2scan or r2SCAN$",
+    ):
+        load_reference(config)
+
+
+# --- a new potential is one entry -----------------------------------------------------------------------------------
+
+NEW = "lennard-jones"
+
+
+def lennard_jones(name: str, device: str) -> Potential:
+    """On a CPU only, as any ASE calculator."""
+    assert device == "cpu"
+    return ASEPotential(LennardJones(sigma=2.4, epsilon=0.3, rc=6.0, ro=4.5, smooth=True), name=name)
+
+
+@pytest.fixture
+def new_entry(tmp_path, monkeypatch) -> PotentialEntry:
+    """The entry, and a table of two phases by the same potential."""
+    phases = {"Li": Crystal.from_ase(bulk("Li", "fcc", a=3.8)), "Si": Crystal.from_ase(bulk("Si", "fcc", a=3.8))}
+    energies = [one.energy for one in lennard_jones(NEW, "cpu").evaluate(list(phases.values()))]
+    table = pd.DataFrame(
+        {
+            "material_id": list(phases),
+            "formula": list(phases),
+            "energy_per_atom": energies,
+            "e_above_hull": 0.0,
+            "n_atoms": 1,
+            "cell": [[2.7, 2.7, 2.7, 60, 60, 60]] * 2,
+        }
+    )
+    table.to_parquet(tmp_path / "phases.parquet")
+    about = {"name": "two phases", "potential": NEW, "version": "1", "source": "this test"}
+    path = build_reference_table(
+        tmp_path / "phases.parquet",
+        tmp_path / "reference.parquet",
+        structures_parquet=tmp_path / "phases.parquet",
+        **about,
+    )
+    entry = PotentialEntry(
+        name=NEW,
+        construct=lennard_jones,
+        level=NEW,
+        corrections="none",
+        error=0.0,
+        package="ase",
+        reference=path,
+    )
+    monkeypatch.setitem(CATALOG, NEW, entry)
+    return entry
+
+
+def test_a_new_potential_is_one_entry(new_entry, tmp_path) -> None:
+    config = check_config(TINY | {"models": {"potential": NEW}}, source="test")
+    frame = searched(config, tmp_path / "run")
+    assert_told_by(frame, config)
+    assert set(frame["reference"]) == {"two phases (lennard-jones, 1)"}
+    assert manifest(config, load_reference(config))["packages"]["ase"]
+    phases = load_reference(config).phases["energy_per_atom"]
+    assert phases.nunique() == 1  # Li and Si are the same to it, so its hull is flat
+    best = rank(frame, top=1).iloc[0]
+    assert best["e_d"] == pytest.approx(best["energy"] - phases.iloc[0])
+
+
+@pytest.mark.usefixtures("new_entry")
+def test_the_commands_know_a_new_potential(call, tmp_path) -> None:
+    bulk("Li", "fcc", a=3.8).write(tmp_path / "Li.cif")
+    code, out, _ = call("evaluate", tmp_path / "Li.cif", "--potential", NEW)
+    assert code == 0 and "Li" in out
+    code, out, _ = call("relax", tmp_path / "Li.cif", "--potential", NEW, "--out", tmp_path / "relaxed")
+    assert code == 0 and f"{NEW}, lbfgs" in out
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY | {"models": {"potential": NEW}}))
+    code, out, _ = call("validate", tmp_path / "tiny.yaml")
+    assert code == 0 and "reference: two phases (lennard-jones, 1)" in out
+
+
+@pytest.mark.usefixtures("new_entry")
+def test_it_compares_with_itself_only() -> None:
+    reference = {"kind": "table", "path": str(CATALOG["chgnet-0.3.0"].reference)}
+    config = check_config(TINY | {"models": {"potential": NEW}, "reference": reference}, source="test")
+    with pytest.raises(ValueError, match=r"'chgnet-0\.3\.0' cannot be compared .* computed with lennard-jones$"):
+        load_reference(config)
+
+
+@pytest.mark.parametrize("command", ["relax", "evaluate", "reference relax"])
+def test_an_unknown_name_is_refused_before_anything_is_read(command, call, tmp_path) -> None:
+    options = ["--structures", tmp_path / "none"] if command == "reference relax" else [tmp_path / "none.cif"]
+    code, _, err = call(*command.split(), *options, "--out", tmp_path / "out", "--potential", "mace")
+    assert code == 2
+    assert "unknown potential 'mace'; choose from chgnet-0.3.0, chgnet-r2scan" in err
+    assert not (tmp_path / "out").exists()
