@@ -70,7 +70,7 @@ class Pool:
 
     Args:
         cls: a plain class with a method ``ready``; it is wrapped here.
-        count: number of actors, see `staff`.
+        count: number of actors, see `scale`.
         options: Ray resources of one actor, for example ``{"num_cpus": 1}``.
         arguments: keyword arguments of the class.
         seconds: deadline of one call; a call that takes longer is given up and its actor replaced.

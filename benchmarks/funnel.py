@@ -34,8 +34,8 @@ from model.crystals.batch import Batch
 from model.crystals.crystal import Crystal
 from model.potentials.chgnet.potential import CHGNetPotential
 from model.potentials.interface import BatchEvaluation
-from model.relaxation.relax import FALL_AHEAD, RelaxSettings, relax
-from model.relaxation.state import LOOK_BACK
+from model.relaxation.relax import EXTRAPOLATION_FACTOR, RelaxSettings, relax
+from model.relaxation.state import HISTORY_STEPS
 
 GENERATED = Path(__file__).with_name("generated.extxyz")
 FULL = RelaxSettings(optimizer="lbfgs")
@@ -73,12 +73,12 @@ def in_full(rows: list[Row]) -> Outcome:
     return sum(row["atoms"] * len(row["full"]) for row in rows), min(row["full"][-1] for row in rows)
 
 
-def without_hopeless(margin: float) -> Callable[[list[Row]], Outcome]:
+def stopping_early(margin: float) -> Callable[[list[Row]], Outcome]:
     def way(rows: list[Row]) -> Outcome:
         """The composition's lowest energy is known, as it is late in a search."""
         lowest, cost, reached = in_full(rows)[1], 0, []
         for row in rows:
-            stop = hopeless_at(np.array(row["full"]), lowest + margin)
+            stop = stopped_at(np.array(row["full"]), lowest + margin)
             cost += row["atoms"] * stop
             reached.append(row["full"][stop - 1])
         return cost, min(reached)
@@ -86,11 +86,11 @@ def without_hopeless(margin: float) -> Callable[[list[Row]], Outcome]:
     return way
 
 
-def hopeless_at(energies: np.ndarray, limit: float) -> int:
+def stopped_at(energies: np.ndarray, limit: float) -> int:
     """Number of evaluations up to the end, as `model.relaxation.relax` decides it."""
-    fall = np.maximum(energies[:-LOOK_BACK] - energies[LOOK_BACK:], 0)
-    late = np.flatnonzero(energies[LOOK_BACK:-1] - FALL_AHEAD * fall[:-1] > limit)
-    return int(late[0]) + LOOK_BACK + 1 if len(late) else len(energies)
+    fall = np.maximum(energies[:-HISTORY_STEPS] - energies[HISTORY_STEPS:], 0)
+    late = np.flatnonzero(energies[HISTORY_STEPS:-1] - EXTRAPOLATION_FACTOR * fall[:-1] > limit)
+    return int(late[0]) + HISTORY_STEPS + 1 if len(late) else len(energies)
 
 
 def lowest_after(stage: str, share: float) -> Callable[[list[Row]], Outcome]:
@@ -106,9 +106,9 @@ def lowest_after(stage: str, share: float) -> Callable[[list[Row]], Outcome]:
 
 
 WAYS: dict[str, Callable[[list[Row]], Outcome]] = {
-    "hopeless 0.1": without_hopeless(0.1),
-    "hopeless 0.05": without_hopeless(0.05),
-    "hopeless 0.02": without_hopeless(0.02),
+    "energy_ceiling 0.1": stopping_early(0.1),
+    "energy_ceiling 0.05": stopping_early(0.05),
+    "energy_ceiling 0.02": stopping_early(0.02),
     "share 0.67 after single points": lowest_after("single", 0.67),
     "share 0.5 after single points": lowest_after("single", 0.5),
     "share 0.34 after single points": lowest_after("single", 0.34),

@@ -34,7 +34,7 @@ from model.crystals.screening import ScreenSettings
 from model.diffusion.sampler import Template
 from model.generation.initial_placements import at_random, in_voids
 from model.relaxation.relax import RelaxSettings
-from model.stages import Generator, Rejected, Relaxer, usable
+from model.stages import Generator, Rejected, Relaxer, may_be_ranked
 from search.storage.crystal_files import read_host
 from search.studies.inpaint import Filled, Region, fill, make_templates, refine
 
@@ -86,7 +86,7 @@ class Ways:
 
     def _relaxed(self, crystals: list[Crystal]) -> list[tuple[float, Crystal]]:
         outcomes = self.relaxer.relax(crystals, [REGION.holds(self.stacked.fractional)] * len(crystals))
-        kept = [one for one in outcomes if not isinstance(one, Rejected) and usable(one)]
+        kept = [one for one in outcomes if not isinstance(one, Rejected) and may_be_ranked(one)]
         return sorted(((one.energy_final, one.final) for one in kept), key=lambda pair: pair[0])
 
 

@@ -52,14 +52,14 @@ def new_cell(name: str) -> Maker:
         rng = np.random.default_rng(seed)
         lattice = sample_lattice(BRAVAIS[seed % len(BRAVAIS)], volume, rng)
         crystal = Crystal(lattice, np.zeros((cell.n_atoms, 3)), cell.numbers)
-        return Template(crystal, np.ones(cell.n_atoms, dtype=bool), seed)
+        return Template(crystal=crystal, guest=np.ones(cell.n_atoms, dtype=bool), seed=seed)
 
     return make
 
 
 def filled(host: Crystal, guest: str, count: int) -> Maker:
     whole = host.join(Crystal(host.lattice, np.zeros((count, 3)), [Element(guest).Z] * count))
-    return lambda seed: Template(whole, np.arange(len(whole)) >= len(host), seed)
+    return lambda seed: Template(crystal=whole, guest=np.arange(len(whole)) >= len(host), seed=seed)
 
 
 def families(data: Path) -> Iterator[tuple[str, Maker]]:

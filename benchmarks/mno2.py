@@ -46,7 +46,7 @@ from model.crystals.matching import DistinctCrystals
 from model.crystals.screening import ScreenSettings
 from model.crystals.voids import void_sites
 from model.relaxation.relax import Relaxation, RelaxSettings
-from model.stages import Generator, Rejected, Relaxer, usable
+from model.stages import Generator, Rejected, Relaxer, may_be_ranked
 from model.symmetry.space_group import space_group
 from search.storage.crystal_files import read_host
 from search.studies.inpaint import fill, make_templates
@@ -108,7 +108,7 @@ class Case:
 
     def _relax_guests(self, crystals: list[Crystal]) -> list[Relaxation]:
         outcomes = self.fixed.relax(crystals, [self.is_guest] * len(crystals))
-        return [one for one in outcomes if not isinstance(one, Rejected) and usable(one)]
+        return [one for one in outcomes if not isinstance(one, Rejected) and may_be_ranked(one)]
 
     def _void_arrangements(self) -> list[Crystal]:
         """Guests in the widest voids, as far from each other as a greedy choice brings them; random first sites."""
@@ -139,7 +139,7 @@ class Case:
         distinct = DistinctCrystals()
         best = [one for one in fixed if distinct.add(one.final) is None]
         outcomes = self.full.relax([one.final for one in best[:3]])
-        full = [one for one in outcomes if not isinstance(one, Rejected) and usable(one)]
+        full = [one for one in outcomes if not isinstance(one, Rejected) and may_be_ranked(one)]
         result = {"arrangements": len(best), "fixed": self._describe(fixed[0])}
         if full:
             result["full"] = self._describe(min(full, key=lambda one: one.energy_final))

@@ -40,7 +40,7 @@ from chgnet.model import CHGNet, StructOptimizer
 
 from model.crystals.crystal import Crystal
 from model.potentials.chgnet.potential import CHGNetPotential
-from model.relaxation.relax import RelaxSettings, relax, usable
+from model.relaxation.relax import RelaxSettings, may_be_ranked, relax
 
 GENERATED = Path(__file__).with_name("generated.extxyz")
 TOGETHER = 12
@@ -62,7 +62,7 @@ def in_turn(frames: list[Atoms]) -> list[Atoms]:
 def by_us(crystals: list[Crystal], potential: CHGNetPotential, settings: RelaxSettings) -> list[dict[str, Any]]:
     return [
         {
-            "energy": result.energy_final if usable(result) else None,
+            "energy": result.energy_final if may_be_ranked(result) else None,
             "steps": result.steps,
             "converged": result.converged,
             "reason": result.reason,

@@ -41,7 +41,7 @@ def templates(formulas: Sequence[CellFormula], volume: float, count: int) -> lis
         formula, bravais = formulas[index % len(formulas)], BRAVAIS[index % len(BRAVAIS)]
         lattice = sample_lattice(bravais, volume * formula.n_atoms, np.random.default_rng([0, index]))
         crystal = Crystal(lattice, np.zeros((formula.n_atoms, 3)), formula.numbers)
-        made.append(Template(crystal, np.ones(formula.n_atoms, dtype=bool), index))
+        made.append(Template(crystal=crystal, guest=np.ones(formula.n_atoms, dtype=bool), seed=index))
     return made
 
 
@@ -76,7 +76,9 @@ def main() -> None:
     empty = templates([CellFormula.parse(f) for f in arguments.formulas], arguments.volume, arguments.count)
     generator, potential = Generator(arguments.weights, device="cpu"), CHGNetPotential()
     found: dict[str, dict[str, Any]] = {}
-    table = Table("generator_settings", "too close", "cell", "ΔE, eV/atom", "matched", "rms", "largest", "volume, Å³/atom")
+    table = Table(
+        "generator_settings", "too close", "cell", "ΔE, eV/atom", "matched", "rms", "largest", "volume, Å³/atom"
+    )
     for name in arguments.samplers:
         settings = parse_sampler(name)
         batches = [empty[start : start + BATCH] for start in range(0, len(empty), BATCH)]

@@ -1,7 +1,75 @@
-"""Where the files lie that the package ships."""
+"""Where the package's data lie, files that are written whole or not at all, and locks between processes."""
 
 from __future__ import annotations
 
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 DATA = Path(__file__).parent / "data"
+TEMPORARY = "_tmp-"  # how the names of unfinished files begin
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A temporary file beside ``path`` to write to; it takes the place of ``path`` when the block ends.
+
+    After a crash or power failure ``path`` is what it was before, or complete. If the block raises, nothing is left; a
+    killed process may leave a file whose name starts with `TEMPORARY`.
+
+    Raises:
+        OSError: the disk is full or fails.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     with written_whole(Path(folder, "notes.txt")) as temporary:
+        ...         _ = temporary.write_text("complete")
+        ...     [(path.name, path.read_text()) for path in Path(folder).iterdir()]
+        [('notes.txt', 'complete')]
+    """
+    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+    try:
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    """Return once the disk has what was written to a file, or the names in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def held_alone(path: Path, refusal: Callable[[str], str]) -> Iterator[None]:
+    """Hold a lock file while the block runs. The lock ends with the process, however that ends; the file stays.
+
+    Args:
+        path: the lock file; made if it is not there.
+        refusal: makes the message of the error from the name of the process that holds the lock.
+
+    Raises:
+        ValueError: another process holds the lock.
+    """
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise ValueError(refusal(path.read_text(encoding="utf-8") or "another process")) from error
+    try:
+        path.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        yield
+    finally:
+        lock.release()

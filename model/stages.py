@@ -22,7 +22,7 @@ from model.generation.wyckoff_placement import HostGroup, host_groups
 from model.generators.registry import GENERATORS
 from model.potentials.catalog import load_potential
 from model.relaxation.candidate_funnel import funnel
-from model.relaxation.relax import Relaxation, RelaxSettings, usable
+from model.relaxation.relax import Relaxation, RelaxSettings, may_be_ranked
 from model.settings import Settings
 from model.symmetry.space_group import SpaceGroup, space_group
 from model.thermodynamics.reference import Reference
@@ -146,7 +146,7 @@ class Relaxer:
         potential: its name in the catalogue.
         relaxation: settings where a call brings none.
         screening: what is not worth relaxing.
-        hull: reduced formula -> eV/atom, from where ``hopeless`` of the settings counts; see `relax`.
+        hull: reduced formula -> eV/atom, from where ``energy_ceiling`` of the settings counts; see `relax`.
     """
 
     def __init__(
@@ -187,7 +187,7 @@ class Relaxer:
         relaxed = funnel(
             accepted, self.potential, settings or self.relaxation, free=masks, guests=placed, known=self.hull
         )
-        work = [outcome.orbits * (outcome.steps + 1) for outcome in relaxed]
+        work = [outcome.n_independent_atoms * (outcome.steps + 1) for outcome in relaxed]
         second = (time.monotonic() - began) / max(1, sum(work))
         shared = iter([replace(outcome, seconds=second * n) for outcome, n in zip(relaxed, work, strict=True)])
         return [next(shared) if verdict is None else verdict for verdict in verdicts]
@@ -249,7 +249,7 @@ class Analyser:
         chosen = self._guests(relaxed) if any(names is not None for names in guests_to_remove) else []
         hull = self.stability.extended(found_phases or {})
         for index, (outcome, names) in enumerate(zip(relaxed, guests_to_remove, strict=True)):
-            if isinstance(outcome, Rejected) or not usable(outcome):
+            if isinstance(outcome, Rejected) or not may_be_ranked(outcome):
                 analyses.append(None)
                 continue
             places.append(index)
@@ -282,6 +282,6 @@ class Analyser:
         """The elements to remove: those asked for, or the one whose environments vary most in this batch."""
         if self.guests is not None:
             return list(self.guests)
-        finals = [outcome.final for outcome in relaxed if isinstance(outcome, Relaxation) and usable(outcome)]
+        finals = [outcome.final for outcome in relaxed if isinstance(outcome, Relaxation) and may_be_ranked(outcome)]
         mixed = [crystal for crystal in finals if len(set(crystal.symbols)) > 1]
         return choose_guest(mixed) if mixed else []

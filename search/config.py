@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -337,13 +338,13 @@ class SearchConfig(Settings):
             )
         return self
 
-    def result_defining(self) -> dict[str, Any]:
-        """Everything that decides results: all but resources and the length of the search.
+    def result_defining(self) -> str:
+        """Everything that decides results, as JSON: all but resources and the length of the search.
 
         Of hosts in files it is not their place that counts but what they hold, see `search.planning.campaign.digest`.
         """
         exclude: Any = {"resources": True, "policy": {"rounds", "stop"}, "frameworks": {"files"}}
-        return self.model_dump(mode="json", exclude=exclude)
+        return json.dumps(self.model_dump(mode="json", exclude=exclude), sort_keys=True)
 
     @property
     def candidates(self) -> int:

@@ -64,9 +64,18 @@ def relaxation() -> Callable[..., Relaxation]:
     """A function that says of a crystal what a relaxation says, without one."""
 
     def relaxed(crystal: Crystal, *, energy: float, reason: str = "converged") -> Relaxation:
-        forces = np.zeros((len(crystal), 3))
         return Relaxation(
-            crystal, crystal, energy + 0.1, energy, forces, 1.0, 0.05, 0.1, 7, reason == "converged", reason
+            initial=crystal,
+            final=crystal,
+            energy_initial=energy + 0.1,
+            energy_final=energy,
+            forces_final=np.zeros((len(crystal), 3)),
+            max_force_initial=1.0,
+            max_force=0.05,
+            pressure=0.1,
+            steps=7,
+            converged=reason == "converged",
+            reason=reason,
         )
 
     return relaxed

@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -91,19 +92,18 @@ def test_the_installed_program_starts_fast_and_from_anywhere(tmp_path):
 
 
 def test_a_new_command_is_one_file(tmp_path, monkeypatch):
-    """A file in a folder of commands, here one more of `search.commands`, becomes a command with arguments and help."""
-    (tmp_path / "count_atoms.py").write_text(
-        'def count_atoms(formula: str) -> None:\n    """Count atoms."""\n    print(formula, "counted")\n'
-    )
+    """The example of CONTRIBUTING.md, in one more folder of `search.commands`, becomes a command with help."""
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+    (tmp_path / "density.py").write_text(example)
     monkeypatch.setattr(commands_package, "__path__", [*commands_package.__path__, str(tmp_path)])
-    monkeypatch.delitem(sys.modules, "search.commands.count_atoms", raising=False)
     extended = typer.Typer()
     add_commands(extended, commands_package)
-    monkeypatch.delitem(sys.modules, "search.commands.count_atoms")
-    assert "Count atoms" in CliRunner().invoke(extended, ["--help"]).output
-    assert CliRunner().invoke(extended, ["count-atoms", "LiCl"]).output == "LiCl counted\n"
+    monkeypatch.delitem(sys.modules, "search.commands.density")
     before, after = (set(typer.main.get_command(one).commands) for one in (app, extended))
-    assert after == before | {"count-atoms"}
+    assert after == before | {"density"}
+    assert "Print the density of a crystal" in CliRunner().invoke(extended, ["density", "--help"]).output
+    Structure(Lattice.cubic(3.0), ["Fe"], [[0, 0, 0]]).to(tmp_path / "iron.cif")
+    assert CliRunner().invoke(extended, ["density", str(tmp_path / "iron.cif")]).output == "3.43\n"
 
 
 # --- errors -------------------------------------------------------------------------------------------------------

@@ -279,5 +279,5 @@ def test_the_site_builds_without_a_warning_and_asks_nobody(tmp_path):
     assert {path.stem for path in pages} >= {path.stem for path in FILES if path.parent.name == "docs"}
     for path in pages:
         assert not re.search(r'<(?:script|link|img)[^>]+(?:src|href)="https?:', path.read_text(encoding="utf-8")), path
-    for page, module in (("api-model", "model.relaxation.relax"), ("api-search", "search.storage.paths.results")):
+    for page, module in (("api-model", "model.relaxation.relax"), ("api-search", "search.storage.results")):
         assert f'id="module-{module}"' in (tmp_path / f"{page}.html").read_text(encoding="utf-8")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from model.diffusion.network import NetworkConfig, ScoreNetwork
 from model.diffusion.paper_network import PaperNetwork, PaperNetworkConfig
-from model.files import DATA
+from model.files import DATA, written_whole
 
 PACKAGED = ("small", "base")  # score models that come with hostguide
 
@@ -44,10 +43,9 @@ def build_network(config: NetworkConfig | PaperNetworkConfig) -> ScoreNetwork | 
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """Write atomically: a killed process leaves the old file or the new one, never half a file."""
-    temporary = path.with_name(f"_tmp-{os.getpid()}-{path.name}")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
-    os.replace(temporary, path)
+    """Write a .safetensors file, whole or not at all."""
+    with written_whole(path) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
 
 
 def yaml_text(content: dict[str, Any]) -> str:
@@ -56,10 +54,9 @@ def yaml_text(content: dict[str, Any]) -> str:
 
 
 def save_yaml(content: dict[str, Any], path: Path) -> None:
-    """Write atomically."""
-    temporary = path.with_name(f"_tmp-{os.getpid()}-{path.name}")
-    temporary.write_text(yaml_text(content), encoding="utf-8")
-    os.replace(temporary, path)
+    """Write a YAML file, whole or not at all."""
+    with written_whole(path) as temporary:
+        temporary.write_text(yaml_text(content), encoding="utf-8")
 
 
 def save_network(state: dict[str, Tensor], card: dict[str, Any], path: Path) -> None:

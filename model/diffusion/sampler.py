@@ -1,7 +1,7 @@
 """Samplers: plain functions from templates and noise levels to crystals.
 
-A template is a crystal some of whose atoms (the guests) have no known place yet. Unconditional generation is the case
-in which every atom is a guest. A denoiser is any function ``(batch, sigma, guest) -> displacement`` with
+A template is a crystal in which the positions of some atoms (the guests) are to be found. In unconditional generation
+every atom is a guest. A denoiser is any function ``(batch, sigma, guest) -> displacement`` with
 
     batch: noised positions, N atoms in B crystals;
     sigma: (B,) noise level in Å of the atoms in ``guest``;
@@ -46,23 +46,28 @@ class PredictorCorrectorSettings(Settings):
 
     kind: Literal["predictor-corrector"] = "predictor-corrector"
     steps: int = Field(200, ge=2)  # T, noise levels
-    correctors: int = Field(5, ge=0)  # M, Langevin steps a level
+    correctors: int = Field(5, ge=0)  # M, Langevin steps per level
     snr: float = Field(0.4, gt=0)  # δ, signal-to-noise ratio of a Langevin step
     norm: Literal["expected", "measured"] = "expected"  # ‖g‖ in the size of a Langevin step, see `_step_size`
-    resamples: int = Field(3, ge=1)  # r, times each stretch of noise levels is gone through (inpainting only)
+    resamples: int = Field(3, ge=1)  # r, passes through each stretch of noise levels (inpainting only)
     jump: int = Field(10, ge=1)  # j, length of a stretch in levels (inpainting only)
     sigma_min: float = Field(0.001, gt=0)  # Å
     sigma_max: float = Field(10.0, gt=0)  # Å
 
     _ordered = model_validator(mode="after")(_sigmas_ordered)
 
+    def evaluations(self, *, inpainting: bool) -> int:
+        """Calls of the score model for one batch; resampling is for inpainting only."""
+        moves = jump_schedule(self.steps, jump=self.jump, resamples=self.resamples if inpainting else 1)
+        return sum(1 + (self.correctors if low > 0 else 0) for high, low in moves if low < high)
+
 
 class PublishedSettings(Settings):
-    """The same sampler as the authors' public code has it, for comparison only; see `published`."""
+    """The same sampler as in the authors' public code, see `published`; for `hostguide benchmark reconstruct` only."""
 
     kind: Literal["published"] = "published"
     steps: int = Field(200, ge=2)  # T, noise levels
-    correctors: int = Field(5, ge=0)  # M, Langevin steps a level
+    correctors: int = Field(5, ge=0)  # M, Langevin steps per level
     snr: float = Field(0.4, gt=0)  # δ, signal-to-noise ratio of a Langevin step
     resamples: int = Field(3, ge=1)  # r, as above
     jump: int = Field(10, ge=1)  # j, as above
@@ -70,6 +75,11 @@ class PublishedSettings(Settings):
     sigma_max: float = Field(10.0, gt=0)  # Å
 
     _ordered = model_validator(mode="after")(_sigmas_ordered)
+
+    def evaluations(self, *, inpainting: bool) -> int:
+        """Calls of the score model for one batch; resampling is for inpainting only."""
+        moves = jump_schedule(self.steps, jump=self.jump, resamples=self.resamples if inpainting else 1)
+        return sum(1 + (self.correctors if low > 0 else 0) for high, low in moves if low < high)
 
 
 class HeunSettings(Settings):
@@ -85,12 +95,16 @@ class HeunSettings(Settings):
 
     _ordered = model_validator(mode="after")(_sigmas_ordered)
 
+    def evaluations(self, *, inpainting: bool) -> int:
+        """Calls of the score model for one batch: two per step, one for the last."""
+        return 2 * self.steps - 1
+
 
 class AncestralSettings(Settings):
-    """Few-step ancestral sampler at low temperature; hosts stay exactly where they are. One evaluation a step.
+    """Few-step ancestral sampler at low temperature; hosts stay exactly where they are. One evaluation per step.
 
-    A temperature T of one samples the learnt distribution. Below one the score is divided by it: fewer rare
-    arrangements, more of the likely ones. A Gaussian comes out with T/(2 − T) of its variance.
+    The score is divided by the temperature T. With T = 1 this samples the learnt distribution; a lower T gives fewer
+    rare arrangements and more of the likely ones. A Gaussian is sampled with T/(2 − T) of its variance.
     """
 
     kind: Literal["ancestral"] = "ancestral"
@@ -102,21 +116,28 @@ class AncestralSettings(Settings):
 
     _ordered = model_validator(mode="after")(_sigmas_ordered)
 
+    def evaluations(self, *, inpainting: bool) -> int:
+        """Calls of the score model for one batch."""
+        return self.steps
+
 
 SamplerSettings = PredictorCorrectorSettings | PublishedSettings | HeunSettings | AncestralSettings
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Template:
     """A crystal to be made.
 
     Attributes:
-        crystal: cell and atoms; the guests' positions carry no meaning unless they are where to start.
+        crystal: cell and atoms; the guests' positions mean nothing unless ``start_here``.
         guest: (n,) bool, atoms to be placed.
-        seed: decides every random number spent on this crystal.
-        start_here: the guests start from their positions in ``crystal``; else from anywhere in the cell.
-        projector: keeps a space group that hosts and guests have where they start, see `wyckoff_placement`.
-        bravais: type of the cell if `model.crystals.lattice.sample_lattice` made it.
+        seed: of all random numbers for this crystal.
+        start_here: the guests start from their positions in ``crystal``; otherwise anywhere in the cell.
+        projector: keeps the space group that hosts and guests have at the start, see `wyckoff_placement`.
+        bravais: Bravais type of the cell if `model.crystals.lattice.sample_lattice` made it.
+
+    Raises:
+        ValueError: a projector without ``start_here``.
     """
 
     crystal: Crystal
@@ -129,22 +150,23 @@ class Template:
     def __post_init__(self) -> None:
         if self.projector is not None and not self.start_here:
             raise ValueError(
-                "a template with a projector needs places with its symmetry: see model/generation/wyckoff_placement.py"
+                "a template with a projector needs start_here and positions with its symmetry: make it with "
+                "model.generation.wyckoff_placement.place_guests"
             )
 
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Crystals in the order of their templates, and how often the denoiser was called for them."""
+    """Crystals in the order of their templates, and the number of calls of the denoiser for all of them."""
 
     crystals: list[Crystal]
     evaluations: int
 
 
 class Noise:
-    """Standard normal numbers of which each crystal has its own stream, whatever shares its batch.
+    """Random numbers; each crystal has its own stream, so that they do not depend on the rest of the batch.
 
-    They are symmetric where a crystal is.
+    Normal ones are projected to be symmetric where a template has a projector.
     """
 
     def __init__(self, templates: Sequence[Template], batch: Batch) -> None:
@@ -176,7 +198,7 @@ class Noise:
 
 
 class Counter:
-    """A denoiser that counts its calls, and whose answers are symmetric where a crystal is."""
+    """A denoiser that counts its calls, and whose answers are symmetric where a template has a projector."""
 
     def __init__(self, denoiser: Denoiser, noise: Noise) -> None:
         self.denoiser, self.noise, self.calls = denoiser, noise, 0
@@ -195,7 +217,26 @@ def sample(
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Samples:
-    """Fill the templates with the sampler that ``settings`` describes."""
+    """Place the guests of all templates with the sampler that ``settings`` describes, in one batch.
+
+    Args:
+        denoiser: a score network, or any function of its kind.
+        templates: of any sizes, with host atoms or without.
+        settings: of one of the samplers.
+        device, dtype: of the batch; the denoiser must be on the same device.
+
+    Returns:
+        crystals with the cells and hosts of their templates to the last bit. A crystal depends on its own seed, not on
+        the others in the batch, up to rounding.
+
+    Example:
+        >>> from model.diffusion.checkpoint import load_network, weights_file
+        >>> cell = Crystal(np.eye(3) * 4.0, np.zeros((2, 3)), [11, 17])
+        >>> template = Template(crystal=cell, guest=np.array([False, True]), seed=0)
+        >>> samples = sample(load_network(weights_file("small")), [template], AncestralSettings(steps=4))
+        >>> samples.crystals[0].symbols, samples.evaluations
+        (['Na', 'Cl'], 4)
+    """
     function = _SAMPLERS[settings.kind]
     batch = Batch.from_crystals([template.crystal for template in templates], device=device, dtype=dtype)
     guest = torch.from_numpy(np.concatenate([template.guest for template in templates])).to(device)
@@ -210,7 +251,7 @@ def sample(
 
 
 def _exact(made: Crystal, template: Template) -> Crystal:
-    """Give the cell, the hosts and the symmetry back in double precision, as they were."""
+    """The crystal with the template's cell, hosts and symmetry in double precision."""
     fractional = made.fractional
     if template.projector is not None:
         way = torch.from_numpy((fractional - template.crystal.fractional) @ template.crystal.lattice)
@@ -221,7 +262,7 @@ def _exact(made: Crystal, template: Template) -> Crystal:
 
 
 def _scattered(batch: Batch, where: Tensor, noise: Noise) -> Batch:
-    """Atoms anywhere in the cell; the papers' normally distributed fractional coordinates are uniform once wrapped."""
+    """Atoms anywhere in the cell, uniformly, as the papers' normal fractional coordinates are once wrapped."""
     anywhere = torch.einsum("ni,nij->nj", noise.uniform(), batch.lattice[batch.owner])
     return batch.replace(positions=torch.where(where[:, None], anywhere, batch.positions))
 
@@ -234,7 +275,7 @@ def _move(batch: Batch, step: Tensor, where: Tensor) -> Batch:
 
 
 def heun(denoiser: Denoiser, batch: Batch, guest: Tensor, settings: HeunSettings, noise: Noise) -> Batch:
-    """Integrate ``dx/dsigma = -displacement/sigma`` from sigma_max to zero, guests only, hosts clean throughout."""
+    """Integrate ``dx/dsigma = -displacement/sigma`` from sigma_max to zero for guests; hosts are clean throughout."""
     levels = [*power_levels(settings.sigma_min, settings.sigma_max, settings.steps, rho=settings.rho), 0.0]
     low, high = settings.churn_between
     for sigma, lower in pairwise(levels):
@@ -251,13 +292,13 @@ def heun(denoiser: Denoiser, batch: Batch, guest: Tensor, settings: HeunSettings
 
 
 def ancestral(denoiser: Denoiser, batch: Batch, guest: Tensor, settings: AncestralSettings, noise: Noise) -> Batch:
-    """Walk down the levels as `predictor_corrector` does, guests only, with the score divided by the temperature.
+    """Step down the levels as `predictor_corrector` does, guests only, with the score divided by the temperature.
 
     With temperature one this samples the learnt distribution of the guests given their host.
     """
     levels = [*power_levels(settings.sigma_min, settings.sigma_max, settings.steps, rho=settings.rho), 0.0]
     for high, low in pairwise(levels):
-        batch = _predict(denoiser, batch, high, low, guest, noise, temperature=settings.temperature)
+        batch = _predict(denoiser, batch, guest, noise, high=high, low=low, temperature=settings.temperature)
     return batch
 
 
@@ -291,11 +332,11 @@ def predictor_corrector(
 
 
 def published(denoiser: Denoiser, batch: Batch, guest: Tensor, settings: PublishedSettings, noise: Noise) -> Batch:
-    """`predictor_corrector` with two habits of the authors' code (github.com/zhongpc/chggen).
+    """`predictor_corrector` with two peculiarities of the authors' code (github.com/zhongpc/chggen).
 
-    Going back up a level adds the variance ``σ²_t − σ²_{t−1}`` where its root belongs, so that below 1 Å almost nothing
-    is noised again. The corrector's ‖g‖ is that of each atom alone, so that an atom that sits well takes a huge step;
-    here it is bounded by sigma_max², which keeps the numbers finite.
+    Going back up a level adds noise of the variance ``σ²_t − σ²_{t−1}`` instead of its root, so that below 1 Å almost
+    nothing is noised again. The corrector's ‖g‖ is that of each atom alone, so that an atom near its place takes a huge
+    step; here it is bounded by sigma_max², which keeps the numbers finite.
     """
 
     def renoised(low: float, high: float) -> float:
@@ -317,7 +358,7 @@ def _resampled(
     renoised: Callable[[float, float], float],
     step_size: Callable[[Tensor, Batch, float], Tensor],
 ) -> Batch:
-    """The loop of both: ``renoised`` gives the noise in Å of a level up, ``step_size`` ε (N,) of a Langevin step."""
+    """The loop of both: ``renoised`` is the noise (Å) added on the way up, ``step_size`` ε (N,) of a Langevin step."""
     levels = [0.0, *exponential_levels(settings.sigma_min, settings.sigma_max, settings.steps)]
     resamples = 1 if bool(guest.all()) else settings.resamples
     everything = torch.ones_like(guest)
@@ -327,7 +368,7 @@ def _resampled(
         if stop > start:
             batch = _move(batch, renoised(levels[start], levels[stop]) * noise.normal(), everything)
             continue
-        batch = _predict(denoiser, batch, levels[start], levels[stop], everything, noise)
+        batch = _predict(denoiser, batch, everything, noise, high=levels[start], low=levels[stop])
         for _ in range(settings.correctors if levels[stop] > 0 else 0):
             score = denoiser(batch, _level(batch, levels[stop]), everything) / levels[stop] ** 2
             size = step_size(score, batch, levels[stop])[:, None]
@@ -338,9 +379,12 @@ def _resampled(
 
 
 def jump_schedule(steps: int, *, jump: int, resamples: int) -> Iterator[tuple[int, int]]:
-    """Moves between noise levels, ``steps`` (noisiest) to 0 (clean), as listing 1 of the ICML paper walks them.
+    """Moves between noise levels, from ``steps`` (noisiest) to 0 (clean), as in listing 1 of the ICML paper.
 
-    Every ``jump`` levels the walk goes ``jump`` levels back up and down again, ``resamples`` − 1 times.
+    Every ``jump`` levels it goes ``jump`` levels back up and down again, ``resamples`` − 1 times.
+
+    >>> list(jump_schedule(2, jump=1, resamples=2))
+    [(2, 1), (1, 2), (2, 1), (1, 0)]
     """
     left = dict.fromkeys(range(1, steps - jump + 1, jump), resamples - 1)
     level = steps
@@ -355,7 +399,7 @@ def jump_schedule(steps: int, *, jump: int, resamples: int) -> Iterator[tuple[in
 
 
 def _predict(
-    denoiser: Denoiser, batch: Batch, high: float, low: float, where: Tensor, noise: Noise, temperature: float = 1.0
+    denoiser: Denoiser, batch: Batch, where: Tensor, noise: Noise, *, high: float, low: float, temperature: float = 1.0
 ) -> Batch:
     """Ancestral step of the atoms in ``where`` from sigma ``high`` to ``low`` (CHGGen, eq. 4)."""
     displacement = denoiser(batch, _level(batch, high), where) / temperature
@@ -369,8 +413,8 @@ def _step_size(score: Tensor, batch: Batch, sigma: float, settings: PredictorCor
 
     ‖g‖ is either its expectation √3/σ, so that ε = 2δ²σ², or, to the letter of the paper, the root mean square of
     the score over the crystal's atoms. The latter makes ε depend on the position, which Langevin dynamics does not
-    allow: few atoms that happen to sit well take a huge step, and samples come out too wide. There ε stops growing
-    at sigma_max².
+    allow: a crystal whose few atoms happen to be near their places takes a huge step, and samples spread too widely.
+    There ε is bounded by sigma_max².
     """
     if settings.norm == "expected":
         return _level(batch, 2 * (settings.snr * sigma) ** 2)

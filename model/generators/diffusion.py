@@ -23,7 +23,7 @@ class RandomLattice(Generator):
         bravais, n_atoms = start.bravais(), start.cell.n_atoms
         lattice = sample_lattice(bravais, start.volume, np.random.default_rng(seed), start.ranges)
         crystal = Crystal(lattice, np.zeros((n_atoms, 3)), start.cell.numbers)
-        template = Template(crystal, np.ones(n_atoms, dtype=bool), seed, bravais=bravais)
+        template = Template(crystal=crystal, guest=np.ones(n_atoms, dtype=bool), seed=seed, bravais=bravais)
         return Proposal(template=template, bravais=bravais)
 
 
@@ -35,6 +35,10 @@ class Diffusion(RandomLattice):
     settings = AnySampler
     default = AncestralSettings(temperature=0.7)  # warmer than hosts are filled: more kinds of crystals
     is_tunable = True
+
+    def evaluations(self, settings: SamplerSettings) -> int:
+        """As its sampler says."""
+        return settings.evaluations(inpainting=False)
 
     def make(self, templates: Sequence[Template], settings: SamplerSettings, tools: Tools) -> Samples:
         """Sample with the score model."""

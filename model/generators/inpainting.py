@@ -17,6 +17,10 @@ class Inpainting(HostFiller):
     default = AncestralSettings()
     is_tunable = True
 
+    def evaluations(self, settings: SamplerSettings) -> int:
+        """As its sampler says."""
+        return settings.evaluations(inpainting=True)
+
     def make(self, templates: Sequence[Template], settings: SamplerSettings, tools: Tools) -> Samples:
         """Sample the guests with the score model."""
         return tools.sample(templates, settings)

@@ -162,6 +162,10 @@ class Generator(ABC):
         """
         return ()
 
+    def evaluations(self, settings: Any) -> int:
+        """Calls of the score model for one batch."""
+        return 0
+
     @abstractmethod
     def propose(self, start: Any, seed: int, *, option: Any = None, again: bool = False) -> Proposal:
         """A candidate from a start.
@@ -193,7 +197,7 @@ class HostFiller(Generator):
         """The host, with its guests behind it at places without meaning."""
         crystal = with_guests(start.host, start.guests)
         guest = np.arange(len(crystal)) >= len(start.host)
-        return Proposal(template=Template(crystal, guest, seed), bravais=start.bravais)
+        return Proposal(template=Template(crystal=crystal, guest=guest, seed=seed), bravais=start.bravais)
 
 
 class AlreadyMade(Generator):

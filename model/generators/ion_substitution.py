@@ -29,5 +29,5 @@ class IonSubstitution(AlreadyMade):
         """The structure type in the volume wanted; its atoms are moved a little once it had its turn."""
         assert option is not None
         crystal = option.crystal(start.volume, np.random.default_rng(seed) if again else None)
-        template = Template(crystal, np.zeros(len(crystal), dtype=bool), seed)
+        template = Template(crystal=crystal, guest=np.zeros(len(crystal), dtype=bool), seed=seed)
         return Proposal(template=template, prototype=option.prototype.name)

@@ -32,5 +32,5 @@ class Mutation(AlreadyMade):
         """The changed crystal; its volume changes as that of known phases does."""
         assert option is not None
         crystal = option.replace(lattice=option.lattice * np.cbrt(start.growth))
-        template = Template(crystal, np.zeros(len(crystal), dtype=bool), seed)
+        template = Template(crystal=crystal, guest=np.zeros(len(crystal), dtype=bool), seed=seed)
         return Proposal(template=template, bravais=start.bravais)

@@ -21,6 +21,10 @@ class Subgroup(HostFiller):
         """Hosts with a subgroup that has some symmetry."""
         return has_symmetric_subgroups(space_group)
 
+    def evaluations(self, settings: SubgroupSettings) -> int:
+        """As its sampler says."""
+        return settings.sampler.evaluations(inpainting=True)
+
     def make(self, templates: Sequence[Template], settings: SubgroupSettings, tools: Tools) -> Samples:
         """Put the guests on orbits of a subgroup and sample from there."""
         placed = [on_orbits(template, tools.groups(template)[1:], settings.descend) for template in templates]

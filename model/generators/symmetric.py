@@ -21,6 +21,10 @@ class Symmetric(HostFiller):
         """Any host with symmetry."""
         return space_group > 1
 
+    def evaluations(self, settings: SymmetricSettings) -> int:
+        """As its sampler says."""
+        return settings.sampler.evaluations(inpainting=True)
+
     def make(self, templates: Sequence[Template], settings: SymmetricSettings, tools: Tools) -> Samples:
         """Put the guests on orbits and sample from there."""
         placed = [on_orbits(template, tools.groups(template)) for template in templates]

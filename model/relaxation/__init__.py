@@ -1,5 +1,6 @@
 """Relaxing many crystals at once.
 
-`relax` is the loop and its settings, `state` the crystals in it, `optimizers` FIRE and L-BFGS.
-`candidate_funnel` relaxes guests first where that is cheaper.
+`relax` is the loop and its settings, `state` the crystals in it, `coordinates` the generalised coordinates and forces
+of atoms and cell, `optimizers` FIRE and L-BFGS. `candidate_funnel` relaxes fewer candidates in full, chosen by cheaper
+steps.
 """

@@ -1,4 +1,4 @@
-"""Fewer full relaxations: single points, then the guests alone, then in full what is lowest by then."""
+"""Fewer full relaxations: single points or guests alone for all candidates, then full ones for the lowest of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from model.crystals.crystal import Crystal
 from model.potentials.interface import Potential
-from model.relaxation.relax import Relaxation, RelaxSettings, relax, usable
+from model.relaxation.relax import Relaxation, RelaxSettings, may_be_ranked, relax
 
 
 def funnel(
@@ -24,13 +24,12 @@ def funnel(
     known: Mapping[str, float] | None = None,
     batch_size: int = 32,
 ) -> list[Relaxation]:
-    """Relax the ``settings.share`` lowest crystals of every composition in full, one at least.
+    """Relax the ``settings.share`` lowest crystals of every composition in full, at least one.
 
-    Crystals with and without named guests are not compared with each other.
-
-    What is lowest is decided by the energy after ``settings.guest_steps`` steps in which only the guests move and the
-    cell is fixed; where all atoms are guests, or none are named, by the energy of the crystal as it is. The full
-    relaxation goes on from there. The others end as ``not_promising``, with the structure and energy that they have.
+    Crystals are ranked by their energy after ``settings.guest_steps`` steps in which only the guests move and the cell
+    is fixed; where all atoms are guests, or none are named, by their energy as they are. These two kinds are ranked
+    separately. The full relaxation continues from there. The others end as ``not_promising``, with the structure and
+    energy that they have by then.
 
     Args:
         crystals: of any size.
@@ -44,8 +43,8 @@ def funnel(
     free, guests = free or [None] * len(crystals), guests or [None] * len(crystals)
     if settings.share == 1:
         return relax(crystals, potential, settings, free=free, known=known, batch_size=batch_size)
-    results = _cheaply(crystals, potential, settings, free, guests, batch_size)
-    chosen = _lowest(results, [_some(mask) for mask in guests], settings.share)
+    results = _ranking_steps(crystals, potential, settings, free=free, guests=guests, batch_size=batch_size)
+    chosen = _lowest(results, [_are_part(mask) for mask in guests], settings.share)
     full = relax(
         [results[i].final for i in chosen],
         potential,
@@ -55,29 +54,30 @@ def funnel(
         batch_size=batch_size,
     )
     for index, result in zip(chosen, full, strict=True):
-        results[index] = _one(results[index], result)
+        results[index] = _combined(results[index], result)
     return results
 
 
-def _cheaply(
+def _ranking_steps(
     crystals: Sequence[Crystal],
     potential: Potential,
     settings: RelaxSettings,
+    *,
     free: Sequence[np.ndarray | None],
     guests: Sequence[np.ndarray | None],
     batch_size: int,
 ) -> list[Relaxation]:
-    """Every crystal after its single point, or after the steps of its guests alone."""
-    update = {"cell": "fixed", "hopeless": None, "keep_symmetry": False}
+    """Every crystal after the steps of its guests alone, or after a single point."""
+    update = {"cell": "fixed", "energy_ceiling": None, "keep_symmetry": False}
     results: dict[int, Relaxation] = {}
-    alone = {i for i, mask in enumerate(guests) if _some(mask)}
+    alone = {i for i, mask in enumerate(guests) if _are_part(mask)}
     for moving, steps in ((alone, settings.guest_steps), (set(range(len(crystals))) - alone, 0)):
         indices = sorted(moving)
         masks = [_both(guests[i], free[i]) if steps else free[i] for i in indices]
         some = settings.model_copy(update={**update, "max_steps": steps})
         found = relax([crystals[i] for i in indices], potential, some, free=masks, batch_size=batch_size)
         for index, result in zip(indices, found, strict=True):
-            promising = replace(result, converged=False, reason="not_promising") if usable(result) else result
+            promising = replace(result, converged=False, reason="not_promising") if may_be_ranked(result) else result
             results[index] = promising
     return [results[i] for i in range(len(crystals))]
 
@@ -86,16 +86,16 @@ def _both(guests: np.ndarray | None, free: np.ndarray | None) -> np.ndarray | No
     return guests if free is None or guests is None else guests & free
 
 
-def _some(guests: np.ndarray | None) -> bool:
-    """Whether guests are named, and something else is there."""
+def _are_part(guests: np.ndarray | None) -> bool:
+    """Whether guests are named, and other atoms are there too."""
     return guests is not None and bool(guests.any()) and not guests.all()
 
 
 def _lowest(results: Sequence[Relaxation], alone: Sequence[bool], share: float) -> list[int]:
-    """Indices of the lowest share of every composition, among those that have an energy and went the same way."""
+    """Indices of the lowest share of every composition, crystals whose guests moved alone ranked separately."""
     groups: dict[tuple[str, bool], list[int]] = defaultdict(list)
     for index, result in enumerate(results):
-        if usable(result):
+        if may_be_ranked(result):
             groups[result.initial.formula, alone[index]].append(index)
     kept = [
         sorted(group, key=lambda i: results[i].energy_final)[: math.ceil(share * len(group))]
@@ -104,8 +104,8 @@ def _lowest(results: Sequence[Relaxation], alone: Sequence[bool], share: float) 
     return sorted(index for group in kept for index in group)
 
 
-def _one(cheap: Relaxation, full: Relaxation) -> Relaxation:
-    """The two parts of one crystal's way as one relaxation."""
+def _combined(cheap: Relaxation, full: Relaxation) -> Relaxation:
+    """The two relaxations of one crystal as one."""
     return replace(
         full,
         initial=cheap.initial,

@@ -1,8 +1,9 @@
-"""Optimizers of many crystals at once; see `model.relaxation.relax` for the coordinates.
+"""Optimizers of many crystals at once; see `model.relaxation.coordinates` for the coordinates.
 
-Each is a frozen state with two verbs: ``fresh`` makes the state before the first step, ``step`` turns forces into
+Each is a frozen state with two methods: ``fresh`` makes the state before the first step, ``step`` turns forces into
 displacements and the next state. Fields named ``row_...`` have one entry per row (atoms and cell rows), the others one
-per crystal, so that crystals can leave and enter. Energies are in eV per crystal, forces in eV/Å.
+per crystal, so that crystals can be removed and added (`model.relaxation.state`). Energies are in eV per crystal,
+forces in eV/Å. They are our own because those of ASE move one system at a time.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def longest_row(rows: Tensor, owner: Tensor, crystals: int) -> Tensor:
     return rows.new_zeros(crystals).scatter_reduce_(0, owner, rows.norm(dim=-1), "amax")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Fire:
     """FIRE as in ``ase.optimize.fire`` (E. Bitzek et al., Phys. Rev. Lett. 97, 170201 (2006)), one state per crystal.
 
@@ -45,8 +46,13 @@ class Fire:
     def fresh(cls, rows: int, crystals: int, device: torch.device) -> Fire:
         """The state before the first step."""
         ones = torch.ones(crystals, dtype=torch.float64, device=device)
-        velocity = torch.zeros(rows, 3, dtype=torch.float64, device=device)
-        return cls(velocity, 0.1 * ones, 0.1 * ones, torch.zeros_like(ones), torch.zeros_like(ones, dtype=torch.bool))
+        return cls(
+            row_velocity=torch.zeros(rows, 3, dtype=torch.float64, device=device),
+            timestep=0.1 * ones,
+            mixing=0.1 * ones,
+            downhill=torch.zeros_like(ones),
+            started=torch.zeros_like(ones, dtype=torch.bool),
+        )
 
     def step(self, forces: Tensor, energy: Tensor, owner: Tensor, is_atom: Tensor) -> tuple[Tensor, Fire]:
         """Displacement of every row (R, 3), and the next state; ``forces`` in eV/Å."""
@@ -69,7 +75,13 @@ class Fire:
         move = timestep[owner, None] * velocity
         length = sum_rows(move * move, owner, crystals).sqrt()
         move = move * (0.2 / length.clamp_min(0.2))[owner, None]
-        return move, Fire(velocity, timestep, mixing, downhill, torch.ones_like(self.started))
+        return move, Fire(
+            row_velocity=velocity,
+            timestep=timestep,
+            mixing=mixing,
+            downhill=downhill,
+            started=torch.ones_like(self.started),
+        )
 
 
 MEMORY = 16  # pairs of moves and force changes that L-BFGS remembers
@@ -78,7 +90,7 @@ START_CURVATURE = 40.0  # eV/Å², before anything is known
 CELL_SCALE = 2.0  # Å, see Lbfgs
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Lbfgs:
     """Limited-memory BFGS (Nocedal & Wright, alg. 7.4) with a trust radius, one state per crystal.
 
@@ -111,7 +123,15 @@ class Lbfgs:
 
         history, row = zeros(rows, MEMORY, 3), zeros(rows, 3)
         radius = torch.full_like(zeros(crystals), LONGEST_MOVE)
-        return cls(history, history, row, row, zeros(crystals, MEMORY), radius, torch.full_like(radius, torch.inf))
+        return cls(
+            row_moves=history,
+            row_changes=history,
+            row_forces=row,
+            row_last=row,
+            weights=zeros(crystals, MEMORY),
+            radius=radius,
+            energy=torch.full_like(radius, torch.inf),
+        )
 
     def step(self, forces: Tensor, energy: Tensor, owner: Tensor, is_atom: Tensor) -> tuple[Tensor, Lbfgs]:
         """Displacement of every row (R, 3), and the next state; ``forces`` in eV/Å, ``energy`` in eV."""
@@ -128,10 +148,18 @@ class Lbfgs:
         weights = torch.where(uphill[:, None], torch.zeros_like(weights), weights)
         move = torch.where(uphill[owner, None], forces / START_CURVATURE, move)
         move = move * (radius / torch.maximum(longest_row(move, owner, crystals), radius))[owner, None]
-        return move * scale, Lbfgs(moves, changes, forces, move, weights, radius, energy)
+        return move * scale, Lbfgs(
+            row_moves=moves,
+            row_changes=changes,
+            row_forces=forces,
+            row_last=move,
+            weights=weights,
+            radius=radius,
+            energy=energy,
+        )
 
     def _remember(self, forces: Tensor, owner: Tensor, crystals: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The history with the last step in front; a step along negative curvature gets no weight."""
+        """The history with the last step in front; a step along negative curvature has weight zero."""
         change = self.row_forces - forces
         product = sum_rows(self.row_last * change, owner, crystals)
         floor = 1e-3 * sum_rows(self.row_last * self.row_last, owner, crystals)

@@ -1,16 +1,16 @@
 """Relax many crystals at once: ASE's FIRE with its Fréchet cell filter, and a limited-memory BFGS.
 
-Coordinates are ASE's ``FrechetCellFilter`` (one crystal of n atoms has n + 3 rows): the atoms' positions in the
-undeformed cell (Å), and n times the logarithm of the deformation gradient F, with ``lattice = lattice₀ Fᵀ``. The
-generalised forces (eV/Å) are the negative gradient in these coordinates, so the last three rows are about
-``volume/n`` times the stress. A relaxation has converged when the longest of all n + 3 rows is shorter than ``fmax``,
-as in ASE and in ``chgnet.StructOptimizer``. L-BFGS goes on while the energy still falls by more than `SETTLED` in
-`LOOK_BACK` steps: it would stay where forces are small on the way down a soft mode, where FIRE's inertia carries on.
+The coordinates and the forces in them are those of `model.relaxation.coordinates`: one crystal of n atoms has n + 3
+rows. A relaxation has converged when the longest of these rows of forces is shorter than ``fmax``, as in ASE and in
+``chgnet.StructOptimizer``. L-BFGS continues while the energy still falls by more than `SETTLED` in `HISTORY_STEPS`
+steps: it would stop where forces are small on the way down a soft mode, where FIRE's inertia carries on.
 
-What may not change (the volume, the shape, the cell, atoms, the space group) is projected out of these forces, so that
-the optimizers never see it.
+What may not change (the volume, the shape, the cell, atoms, the space group) is projected out of the forces, so that
+the optimizers never see it. All crystals of a batch step together, each with its own state; when one finishes, the next
+takes its place.
 
-All crystals of a batch step together, each with its own state; those that finish leave and others take their place.
+The optimizers and the neighbour list are our own, because they must work on ragged batches and on one atom per orbit of
+a space group, which no library offers together.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ from model.crystals.batch import Batch
 from model.crystals.crystal import Crystal
 from model.crystals.neighbors import broken_cells, undirected_bonds
 from model.potentials.interface import BatchEvaluation, Potential
+from model.relaxation.coordinates import Cell, cell_volume, generalised_forces, project_
 from model.relaxation.optimizers import OPTIMIZERS, longest_row
-from model.relaxation.state import LOOK_BACK, Running, join, keep
+from model.relaxation.state import HISTORY_STEPS, Running, join, keep
 from model.settings import Settings
 from model.symmetry.projector import Projector, symmetric_start
 
@@ -40,7 +41,7 @@ REASONS = (
     "converged",
     "step_limit",
     "wall_time",
-    "hopeless",
+    "early_stopped",
     "not_promising",
     "volume_runaway",
     "energy_runaway",
@@ -49,10 +50,9 @@ REASONS = (
     "no_atoms",
     "not_started",
 )
-FALL_AHEAD = 3.0  # times its fall in the last LOOK_BACK steps that an energy may still fall
-SETTLED = 2e-3  # eV/atom in the last LOOK_BACK steps of L-BFGS; a larger fall is no end yet
-FARTHEST = 1e6  # Å or cells; beyond it double precision places no atom
-Cell = Literal["full", "hydrostatic", "fixed_volume", "fixed"]
+EXTRAPOLATION_FACTOR = 3.0  # an energy is expected to fall by this times its fall in the last HISTORY_STEPS steps
+SETTLED = 2e-3  # eV/atom; L-BFGS has not converged while the energy falls by more in HISTORY_STEPS steps
+FARTHEST = 1e6  # Å or cells; farther out double precision cannot place an atom
 
 
 class RelaxSettings(Settings):
@@ -61,36 +61,36 @@ class RelaxSettings(Settings):
     optimizer: Literal["fire", "lbfgs"] = "fire"  # ASE's FIRE, as the papers use it, or the faster L-BFGS
     fmax: float = Field(0.1, gt=0)  # eV/Å, longest row of forces and scaled stress at convergence
     max_steps: int = Field(500, ge=0)  # as ASE counts them
-    cell: Cell = "full"  # all of the lattice relaxes, its size only, its shape only, or nothing of it
+    cell: Cell = "full"  # what of the lattice relaxes: all, only its size, only its shape, or nothing
     pressure: float = Field(0.0, allow_inf_nan=False)  # GPa, external
-    keep_symmetry: bool = False  # hold every crystal on the space group that it has at the start, for less work
+    keep_symmetry: bool = False  # keep the space group that every crystal has at the start; costs less
     symprec: float = Field(0.01, gt=0)  # Å, tolerance of that space group
-    max_seconds: float = Field(600.0, ge=0)  # wall time of a crystal in its batch, whatever the others need
+    max_seconds: float = Field(600.0, ge=0)  # wall time of one crystal in its batch
     max_volume_change: float = Field(3.0, gt=1)  # factor by which the volume may grow or shrink
-    max_energy_rise: float = Field(5.0, gt=0)  # eV/atom from the start, beyond which the potential is not believed
+    max_energy_rise: float = Field(5.0, gt=0)  # eV/atom from the start, beyond which the potential is not trusted
     max_energy_fall: float = Field(100.0, gt=0)  # the same, downwards
-    min_distance: float = Field(0.5, ge=0)  # Å, closer atoms are fused and end a relaxation
-    hopeless: float | None = Field(None, gt=0)  # eV/atom above the lowest of its composition; see `relax`
+    min_distance: float = Field(0.5, ge=0)  # Å; closer atoms count as fused and end the relaxation
+    energy_ceiling: float | None = Field(None, gt=0)  # eV/atom above the lowest of its composition; see `relax`
     share: float = Field(1.0, gt=0, le=1)  # of the crystals of a composition, relaxed in full; for `candidate_funnel`
     guest_steps: int = Field(20, ge=0)  # of the guests alone, before that choice; for `candidate_funnel`
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Relaxation:
     """One relaxed crystal. Where the potential failed (reasons nan, fused_atoms), ``final`` may be ``initial`` again.
 
     Attributes:
         initial, final: before and after; with ``keep_symmetry`` the initial crystal has been moved onto its group.
         energy_initial, energy_final: eV/atom of exactly these two crystals.
-        forces_final: (n, 3) eV/Å at ``final``, atoms that were held fixed included.
+        forces_final: (n, 3) eV/Å at ``final``, including those on atoms that were held fixed.
         max_force_initial, max_force: eV/Å, longest row of forces and scaled stress; fixed atoms do not count.
-        pressure: GPa at ``final``, positive where the crystal wants to grow.
+        pressure: GPa at ``final``, positive where the crystal tends to expand.
         steps: optimizer steps taken.
         converged: whether ``max_force`` fell below fmax with no atoms fused and, with L-BFGS, the energy settled.
         reason: one of `REASONS`.
-        detail: what the potential said where it failed.
+        detail: the potential's message where it failed.
         seconds: wall time in the batch.
-        orbits: atoms that a step had to compute; with ``keep_symmetry`` one of each orbit.
+        n_independent_atoms: atoms computed in each step; with ``keep_symmetry`` one per orbit.
     """
 
     initial: Crystal
@@ -106,12 +106,12 @@ class Relaxation:
     reason: str
     detail: str = ""
     seconds: float = 0.0
-    orbits: int = 0
+    n_independent_atoms: int = 0
 
 
-def usable(outcome: Relaxation) -> bool:
-    """Whether the final structure and its energy mean something, converged or not."""
-    return outcome.reason in ("converged", "step_limit", "wall_time", "hopeless", "not_promising")
+def may_be_ranked(outcome: Relaxation) -> bool:
+    """Whether the final structure and its energy can be compared with others, converged or not."""
+    return outcome.reason in ("converged", "step_limit", "wall_time", "early_stopped", "not_promising")
 
 
 def relax(
@@ -125,11 +125,11 @@ def relax(
     known: Mapping[str, float] | None = None,
     report: Callable[[int, Relaxation], None] = lambda index, result: None,
 ) -> list[Relaxation]:
-    """Relax crystals in the order given; a crystal that fails has a reason instead of raising.
+    """Relax crystals in the order given; a crystal that fails gets a reason, and nothing is raised.
 
-    With ``settings.hopeless`` a crystal ends early when its energy, less three times what it fell in the last five
-    steps, still lies that much above the lowest energy of its composition: that of ``known``, or of a crystal of this
-    call that has converged.
+    With ``settings.energy_ceiling`` a crystal is stopped early when its energy, minus three times its fall in the last
+    five steps, still lies that much above the lowest energy of its composition: that of ``known``, or of a crystal of
+    this call that has converged.
 
     Args:
         crystals: of any size.
@@ -138,17 +138,39 @@ def relax(
         free: per crystal a boolean (n,) of the atoms that may move, or None for all. Fixed atoms keep their
             fractional coordinates.
         batch_size: crystals that step together.
-        max_seconds: wall time for all of them; then those that run end with ``wall_time``, and those that wait with
+        max_seconds: wall time of the call; after it, running crystals end with ``wall_time`` and waiting ones with
             ``not_started``.
-        known: reduced formula -> eV/atom, the lowest energy so far; only read with ``settings.hopeless``.
+        known: reduced formula -> eV/atom, the lowest energy so far; only read with ``settings.energy_ceiling``.
         report: called with the index and the result of each crystal as soon as it is done.
+
+    Returns:
+        one result per crystal, in the order given.
+
+    Raises:
+        ValueError: ``batch_size`` is not positive, or a mask in ``free`` does not fit its crystal.
+
+    Example:
+        >>> from ase.build import bulk
+        >>> from ase.calculators.emt import EMT
+        >>> from model.potentials.ase import ASEPotential
+        >>> copper = Crystal.from_ase(bulk("Cu", a=3.8))
+        >>> (result,) = relax([copper], ASEPotential(EMT()), RelaxSettings(fmax=0.01))
+        >>> result.reason, round(float(np.linalg.norm(result.final.lattice[0])) * 2**0.5, 2)
+        ('converged', 3.59)
     """
     settings = settings or RelaxSettings()
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     masks = [_free_mask(crystal, mask) for crystal, mask in zip(crystals, free or [None] * len(crystals), strict=True)]
-    job = _Job(list(crystals), masks, potential, settings, time.perf_counter() + max_seconds, report)
-    job.lowest.update(known or {})
+    job = _Job(
+        crystals=list(crystals),
+        masks=masks,
+        potential=potential,
+        settings=settings,
+        deadline=time.perf_counter() + max_seconds,
+        report=report,
+        lowest=dict(known or {}),
+    )
     waiting = iter(range(len(crystals)))
     running: Running | None = None
     while True:
@@ -162,26 +184,26 @@ def relax(
         running = _advance(running, job)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class _Job:
-    """What a call of `relax` was given, and what has come of it; lists and dictionaries are by index of the crystal."""
+    """Arguments and results of one call of `relax`; lists and dictionaries are by index of the crystal."""
 
     crystals: list[Crystal]
     masks: list[np.ndarray]
     potential: Potential
     settings: RelaxSettings
     deadline: float
-    tell: Callable[[int, Relaxation], None]
+    report: Callable[[int, Relaxation], None]
+    lowest: dict[str, float]  # by reduced formula, eV/atom
     projectors: dict[int, Projector] = field(default_factory=dict)
     results: dict[int, Relaxation] = field(default_factory=dict)
-    lowest: dict[str, float] = field(default_factory=dict)  # by reduced formula, eV/atom
 
     def finish(self, index: int, result: Relaxation) -> None:
         if result.converged:
             formula = result.initial.formula
             self.lowest[formula] = min(result.energy_final, self.lowest.get(formula, math.inf))
         self.results[index] = result
-        self.tell(index, result)
+        self.report(index, result)
 
 
 def _free_mask(crystal: Crystal, mask: np.ndarray | None) -> np.ndarray:
@@ -194,30 +216,41 @@ def _free_mask(crystal: Crystal, mask: np.ndarray | None) -> np.ndarray:
 
 
 def _next_filled(waiting: Iterator[int], room: int, job: _Job) -> list[int]:
-    """The next crystals that can start; the others get their result at once."""
+    """Indices of the next crystals that can start; those that cannot get their result at once."""
     filled: list[int] = []
     while len(filled) < room and (i := next(waiting, None)) is not None:
         if not len(job.crystals[i]):
-            job.finish(i, _stillborn(job.crystals[i], "no_atoms"))
-        elif not _within(job.crystals[i], FARTHEST):
+            job.finish(i, _rejected_at_start(job.crystals[i], "no_atoms"))
+        elif not _is_finite(job.crystals[i], FARTHEST):
             detail = f"a coordinate or cell vector is not finite, or beyond {FARTHEST:g}"
-            job.finish(i, _stillborn(job.crystals[i], "nan", detail))
+            job.finish(i, _rejected_at_start(job.crystals[i], "nan", detail))
         elif time.perf_counter() > job.deadline:
-            job.finish(i, _stillborn(job.crystals[i], "not_started"))
+            job.finish(i, _rejected_at_start(job.crystals[i], "not_started"))
         else:
             filled.append(i)
     return filled
 
 
-def _within(crystal: Crystal, limit: float) -> bool:
+def _is_finite(crystal: Crystal, limit: float) -> bool:
     """Whether all coordinates and cell vectors are numbers within the limit."""
     return all(bool((np.abs(values) < limit).all()) for values in (crystal.lattice, crystal.fractional))
 
 
-def _stillborn(crystal: Crystal, reason: str, detail: str = "") -> Relaxation:
-    nan = float("nan")
-    forces = np.full((len(crystal), 3), nan)
-    return Relaxation(crystal, crystal, nan, nan, forces, nan, nan, nan, 0, False, reason, detail)
+def _rejected_at_start(crystal: Crystal, reason: str, detail: str = "") -> Relaxation:
+    return Relaxation(
+        initial=crystal,
+        final=crystal,
+        energy_initial=math.nan,
+        energy_final=math.nan,
+        forces_final=np.full((len(crystal), 3), math.nan),
+        max_force_initial=math.nan,
+        max_force=math.nan,
+        pressure=math.nan,
+        steps=0,
+        converged=False,
+        reason=reason,
+        detail=detail,
+    )
 
 
 def _enter(indices: list[int], job: _Job) -> Running:
@@ -248,11 +281,21 @@ def _enter(indices: list[int], job: _Job) -> Running:
         origin=torch.from_numpy(np.stack([crystal.lattice for crystal in chosen])).to(device),
         energy_initial=nan,
         force_initial=nan,
-        energies=nan[:, None].expand(-1, LOOK_BACK),
+        energies=nan[:, None].expand(-1, HISTORY_STEPS),
         steps=torch.zeros(len(chosen), dtype=torch.int64, device=device),
         entered=torch.full_like(nan, time.perf_counter()),
         optimizer=OPTIMIZERS[settings.optimizer](len(rows), len(chosen), device),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Evaluated:
+    """The running crystals at one step, what the potential says of them, and (B,) their longest row of forces, eV/Å."""
+
+    running: Running
+    batch: Batch
+    evaluation: BatchEvaluation
+    force: Tensor
 
 
 def _advance(running: Running, job: _Job) -> Running:
@@ -262,10 +305,12 @@ def _advance(running: Running, job: _Job) -> Running:
     batch = running.batch(deformation)
     projectors = [job.projectors.get(index) for index in running.index.tolist()]
     evaluation = job.potential.compute(batch, projectors)
-    forces = generalised_forces(running, batch, evaluation, deformation, settings)
+    forces = generalised_forces(
+        running, batch, evaluation, deformation, cell=settings.cell, pressure=settings.pressure * GPa
+    )
     for place, projector in enumerate(projectors):
         if projector is not None:
-            _project_(forces, running.owner == place, running.row_is_atom, projector)
+            project_(forces, running.owner == place, running.row_is_atom, projector)
     force = longest_row(forces, running.owner, len(batch))
     fresh = running.steps == 0
     running = replace(
@@ -273,13 +318,14 @@ def _advance(running: Running, job: _Job) -> Running:
         energy_initial=torch.where(fresh, evaluation.energy, running.energy_initial),
         force_initial=torch.where(fresh, force, running.force_initial),
     )
-    reasons = _reasons(running, batch, evaluation, force, job)
-    for i, reason in enumerate(reasons):
+    now = _Evaluated(running, batch, evaluation, force)
+    reasons = _reasons(now, job)
+    for place, reason in enumerate(reasons):
         if reason:
-            _report(i, reason, running, batch, evaluation, force, job)
+            job.finish(int(running.index[place]), _result(place, reason, now, job))
     stay = torch.tensor([not reason for reason in reasons], device=batch.counts.device)
     rows = stay[running.owner]
-    enthalpy = (evaluation.energy * batch.counts + settings.pressure * GPa * _volume(batch.lattice))[stay]
+    enthalpy = (evaluation.energy * batch.counts + settings.pressure * GPa * cell_volume(batch.lattice))[stay]
     forces = forces[rows]
     if not stay.all():
         running = keep(running, stay, rows)
@@ -295,45 +341,28 @@ def _advance(running: Running, job: _Job) -> Running:
     )
 
 
-def generalised_forces(
-    running: Running, batch: Batch, evaluation: BatchEvaluation, deformation: Tensor, settings: RelaxSettings
-) -> Tensor:
-    """(R, 3) eV/Å: forces in the undeformed cell, then the force on n log F, as ``ase.filters.FrechetCellFilter``."""
-    rows = torch.zeros_like(running.row_position)
-    rows[running.row_is_atom] = torch.einsum("ni,nij->nj", evaluation.forces, deformation[batch.owner])
-    if settings.cell != "fixed":
-        pressure = settings.pressure * GPa * torch.eye(3, dtype=rows.dtype, device=rows.device)
-        virial = -_volume(batch.lattice)[:, None, None] * (evaluation.stress + pressure)
-        if settings.cell == "hydrostatic":
-            virial = _isotropic(virial)
-        logarithm = running.row_position[~running.row_is_atom].view(-1, 3, 3) / batch.counts[:, None, None]
-        force = _frechet(logarithm.mT, virial @ torch.linalg.inv_ex(deformation.mT).inverse)
-        if settings.cell == "fixed_volume":
-            force = force - _isotropic(force)
-        rows[~running.row_is_atom] = (force / batch.counts[:, None, None]).view(-1, 3)
-    return rows * running.row_moves[:, None]
-
-
-def _isotropic(tensors: Tensor) -> Tensor:
-    """(B, 3, 3) a third of each trace times the identity."""
-    third = tensors.diagonal(dim1=-2, dim2=-1).mean(-1)
-    return third[:, None, None] * torch.eye(3, dtype=tensors.dtype, device=tensors.device)
-
-
-def _project_(forces: Tensor, mine: Tensor, is_atom: Tensor, projector: Projector) -> None:
-    """Put one crystal's rows of ``forces`` (R, 3) onto those that keep its space group."""
-    forces[mine & is_atom] = projector.atoms(forces[mine & is_atom])
-    forces[mine & ~is_atom] = projector.cell(forces[mine & ~is_atom])
-
-
-def _frechet(matrix: Tensor, direction: Tensor) -> Tensor:
-    """Derivative of exp at ``matrix`` along ``direction`` (Higham, Functions of Matrices, eq. 3.16)."""
-    block = torch.cat([torch.cat([matrix, direction], -1), torch.cat([torch.zeros_like(matrix), matrix], -1)], -2)
-    return torch.linalg.matrix_exp(block)[..., :3, 3:]
+def _reasons(now: _Evaluated, job: _Job) -> list[str]:
+    """Per crystal, why it is done, or an empty string."""
+    running, batch, settings, clock = now.running, now.batch, job.settings, time.perf_counter()
+    failed = torch.tensor([bool(problem) for problem in now.evaluation.problems], device=now.force.device)
+    growth = cell_volume(batch.lattice) / cell_volume(running.origin)
+    rise = now.evaluation.energy - running.energy_initial
+    tests = {
+        "fused_atoms": fused_atoms(batch, settings.min_distance),
+        "nan": failed | ~torch.isfinite(now.force),
+        "volume_runaway": (growth > settings.max_volume_change) | (growth < 1 / settings.max_volume_change),
+        "energy_runaway": (rise > settings.max_energy_rise) | (rise < -settings.max_energy_fall),
+        "converged": (now.force < settings.fmax) & _settled(now, settings),
+        "step_limit": running.steps >= settings.max_steps,
+        "early_stopped": _above_ceiling(now, job),
+        "wall_time": (clock - running.entered > settings.max_seconds) | (clock > job.deadline),
+    }
+    columns = zip(*(test.tolist() for test in tests.values()), strict=True)
+    return [next((name for name, hit in zip(tests, row, strict=True) if hit), "") for row in columns]
 
 
 def fused_atoms(batch: Batch, distance: float) -> Tensor:
-    """(B,) whether two atoms are closer than ``distance`` Å; a crystal that has no neighbour list is not."""
+    """(B,) whether two atoms are closer than ``distance`` Å; false where a broken cell allows no neighbour list."""
     sound = ~torch.stack(list(broken_cells(batch, distance).values())).any(0)
     fused = torch.zeros_like(sound)
     if sound.any():
@@ -343,96 +372,57 @@ def fused_atoms(batch: Batch, distance: float) -> Tensor:
     return fused
 
 
-def _volume(lattice: Tensor) -> Tensor:
-    return torch.linalg.det(lattice).abs()
-
-
-def _reasons(running: Running, batch: Batch, evaluation: BatchEvaluation, force: Tensor, job: _Job) -> list[str]:
-    """Per crystal, why it is done, or an empty string."""
-    settings, now = job.settings, time.perf_counter()
-    failed = torch.tensor([bool(problem) for problem in evaluation.problems], device=force.device)
-    growth = _volume(batch.lattice) / _volume(running.origin)
-    rise = evaluation.energy - running.energy_initial
-    tests = {
-        "fused_atoms": fused_atoms(batch, settings.min_distance),
-        "nan": failed | ~torch.isfinite(force),
-        "volume_runaway": (growth > settings.max_volume_change) | (growth < 1 / settings.max_volume_change),
-        "energy_runaway": (rise > settings.max_energy_rise) | (rise < -settings.max_energy_fall),
-        "converged": (force < settings.fmax) & _settled(running, evaluation.energy, settings),
-        "step_limit": running.steps >= settings.max_steps,
-        "hopeless": _hopeless(running, evaluation.energy, job),
-        "wall_time": (now - running.entered > settings.max_seconds) | (now > job.deadline),
-    }
-    columns = zip(*(test.tolist() for test in tests.values()), strict=True)
-    return [next((name for name, hit in zip(tests, row, strict=True) if hit), "") for row in columns]
-
-
-def _settled(running: Running, energy: Tensor, settings: RelaxSettings) -> Tensor:
-    """(B,) whether small forces are the end; so they are, too, in the first steps and with FIRE."""
+def _settled(now: _Evaluated, settings: RelaxSettings) -> Tensor:
+    """(B,) whether small forces mean convergence: always with FIRE and in the first steps, see `SETTLED`."""
+    energy = now.evaluation.energy
     if settings.optimizer == "fire":
         return torch.ones_like(energy, dtype=torch.bool)
-    return ~(running.energies[:, -1] - energy > SETTLED)
+    return ~(now.running.energies[:, -1] - energy > SETTLED)
 
 
-def _hopeless(running: Running, energy: Tensor, job: _Job) -> Tensor:
-    """(B,) whether a crystal will hardly come near the lowest of its composition."""
-    if job.settings.hopeless is None:
+def _above_ceiling(now: _Evaluated, job: _Job) -> Tensor:
+    """(B,) whether a crystal is not expected to come near the lowest energy of its composition."""
+    energy = now.evaluation.energy
+    if job.settings.energy_ceiling is None:
         return torch.zeros_like(energy, dtype=torch.bool)
-    lowest = [job.lowest.get(job.crystals[i].formula, math.inf) for i in running.index.tolist()]
-    expected = energy - FALL_AHEAD * (running.energies[:, -1] - energy).clamp_min(0)
-    return expected > torch.tensor(lowest, dtype=energy.dtype, device=energy.device) + job.settings.hopeless
+    lowest = [job.lowest.get(job.crystals[i].formula, math.inf) for i in now.running.index.tolist()]
+    expected = energy - EXTRAPOLATION_FACTOR * (now.running.energies[:, -1] - energy).clamp_min(0)
+    return expected > torch.tensor(lowest, dtype=energy.dtype, device=energy.device) + job.settings.energy_ceiling
 
 
-def _report(
-    i: int, reason: str, running: Running, batch: Batch, evaluation: BatchEvaluation, force: Tensor, job: _Job
-) -> None:
-    """Write the result of crystal i of the batch."""
-    index = int(running.index[i])
-    initial = job.crystals[index]
-    seconds = time.perf_counter() - float(running.entered[i])
-    before, force_before = float(running.energy_initial[i]), float(running.force_initial[i])
-    steps = int(running.steps[i])
-    atoms = batch.owner == i
-    forces = evaluation.forces[atoms].cpu().numpy()
-    projector = job.projectors.get(index)
-    orbits = projector.orbits if projector else len(initial)
-    if reason == "nan" or evaluation.problems[i]:
-        forces = np.full_like(forces, np.nan)
-        failed = Relaxation(
-            initial,
-            initial,
-            before,
-            before,
-            forces,
-            force_before,
-            force_before,
-            float("nan"),
-            steps,
-            False,
-            reason,
-            evaluation.problems[i],
-            seconds,
-            orbits,
-        )
-        job.finish(index, failed)
-        return
-    lattice, positions = batch.lattice[i].cpu().numpy(), batch.positions[atoms].cpu().numpy()
-    final = initial if steps == 0 else initial.replace(lattice=lattice, fractional=positions @ np.linalg.inv(lattice))
-    pressure = -float(evaluation.stress[i].diagonal().mean()) / GPa
-    done = Relaxation(
-        initial,
-        final,
-        before,
-        float(evaluation.energy[i]),
-        forces,
-        force_before,
-        float(force[i]),
-        pressure,
-        steps,
-        reason == "converged",
-        reason,
-        "",
-        seconds,
-        orbits,
+def _result(place: int, reason: str, now: _Evaluated, job: _Job) -> Relaxation:
+    """The result of one crystal of the batch; where the potential failed, with its initial structure and energy."""
+    running, batch, evaluation = now.running, now.batch, now.evaluation
+    index, steps = int(running.index[place]), int(running.steps[place])
+    initial, projector = job.crystals[index], job.projectors.get(index)
+    energy, force = float(running.energy_initial[place]), float(running.force_initial[place])
+    failed = Relaxation(
+        initial=initial,
+        final=initial,
+        energy_initial=energy,
+        energy_final=energy,
+        forces_final=np.full((len(initial), 3), math.nan),
+        max_force_initial=force,
+        max_force=force,
+        pressure=math.nan,
+        steps=steps,
+        converged=False,
+        reason=reason,
+        detail=evaluation.problems[place],
+        seconds=time.perf_counter() - float(running.entered[place]),
+        n_independent_atoms=projector.orbits if projector else len(initial),
     )
-    job.finish(index, done)
+    if reason == "nan" or failed.detail:
+        return failed
+    atoms = batch.owner == place
+    lattice, positions = batch.lattice[place].cpu().numpy(), batch.positions[atoms].cpu().numpy()
+    final = initial if steps == 0 else initial.replace(lattice=lattice, fractional=positions @ np.linalg.inv(lattice))
+    return replace(
+        failed,
+        final=final,
+        energy_final=float(evaluation.energy[place]),
+        forces_final=evaluation.forces[atoms].cpu().numpy(),
+        max_force=float(now.force[place]),
+        pressure=-float(evaluation.stress[place].diagonal().mean()) / GPa,
+        converged=reason == "converged",
+    )

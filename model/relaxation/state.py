@@ -1,4 +1,4 @@
-"""The crystals that relax together, as tensors: crystals leave and enter without the others noticing."""
+"""The crystals that relax together, as tensors; removing or adding crystals leaves the others unchanged."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from torch import Tensor
 from model.crystals.batch import Batch
 from model.relaxation.optimizers import Fire, Lbfgs
 
-LOOK_BACK = 5  # steps whose energies are remembered
+HISTORY_STEPS = 5  # steps whose energies are kept
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Running:
     """The crystals that step together. Rows of one crystal are contiguous: its n atoms, then three of its cell.
 
     Attributes:
-        row_position: per row, (R, 3) generalised coordinates.
+        row_position: per row, (R, 3) generalised coordinates, see `model.relaxation.coordinates`.
         row_is_atom, row_moves: per row, (R,) bool.
         row_number: per row, (R,) atomic number, 0 for the cell.
-        index: per crystal, (B,) its place among the crystals given.
+        index: per crystal, (B,) its index among the crystals given to `model.relaxation.relax.relax`.
         counts: per crystal, (B,) atoms.
         origin: per crystal, (B, 3, 3) initial lattice, Å.
         energy_initial, force_initial: per crystal, (B,) eV/atom and eV/Å, NaN before the first evaluation.
-        energies: per crystal, (B, LOOK_BACK) eV/atom before the last steps, newest first, NaN before the first.
+        energies: per crystal, (B, HISTORY_STEPS) eV/atom before the last steps, newest first, NaN before the first.
         steps: per crystal, (B,) steps taken.
         entered: per crystal, (B,) time.perf_counter() of its start.
         optimizer: state of the optimizer.

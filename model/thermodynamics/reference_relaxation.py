@@ -6,13 +6,10 @@ this writes, `model.thermodynamics.reference.build_reference_table` puts in the 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +19,7 @@ from pydantic import Field
 from model.crystals.composition import parse_system
 from model.crystals.crystal import Crystal
 from model.crystals.parquet import read_columns, read_crystals
+from model.files import held_alone, written_whole
 from model.potentials.interface import Potential
 from model.relaxation.relax import Relaxation, RelaxSettings, relax
 from model.settings import Settings
@@ -98,7 +96,8 @@ def relax_phases(
     folder.mkdir(parents=True, exist_ok=True)
     _same_settings(folder, potential, settings)
     mine = phases[[_share(name, share[1]) == share[0] - 1 for name in phases["material_id"]]]
-    with _alone(folder / f"lock-{share[0]}-of-{share[1]}"):
+    lock = folder / f"lock-{share[0]}-of-{share[1]}"
+    with held_alone(lock, lambda holder: f"{holder} works on this share ({lock}); give each --share 1/2, 2/2, …"):
         waiting = mine[~mine["material_id"].isin(set(_stored(folder)["material_id"]))]
         done = len(mine) - len(waiting)
         report(done, len(mine))
@@ -166,13 +165,8 @@ def _stored(folder: Path) -> pd.DataFrame:
 
 
 def _write(frame: pd.DataFrame, path: Path) -> None:
-    """Write a whole file or none."""
-    temporary = path.with_name(f"_tmp-{os.getpid()}-{path.name}")
-    with temporary.open("wb") as file:
-        frame.to_parquet(file, index=False, compression="zstd")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    with written_whole(path) as temporary:
+        frame.to_parquet(temporary, index=False, compression="zstd")
 
 
 def _same_settings(folder: Path, potential: Potential, settings: PhaseSettings) -> None:
@@ -187,13 +181,3 @@ def _same_settings(folder: Path, potential: Potential, settings: PhaseSettings) 
             f"{folder} was begun with other settings, {json.dumps(then)}: use those of now, {json.dumps(now)}, "
             "in a folder of their own"
         )
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(f"another process works on this share ({path}); give each --share 1/2, 2/2, …") from error
-        yield

@@ -49,7 +49,7 @@ class Case:
 
     def templates(self, seeds: Sequence[int]) -> list[Template]:
         """One template per seed."""
-        return [Template(self.crystal, self.mask, int(seed)) for seed in seeds]
+        return [Template(crystal=self.crystal, guest=self.mask, seed=int(seed)) for seed in seeds]
 
     def seeds(self, count: int, seed: int) -> list[int]:
         """Seeds of its attempts, whatever other cases there are."""
@@ -209,7 +209,7 @@ def match(made: Crystal, case: Case) -> float | None:
 
 def _residuals(denoiser: Denoiser, made: Sequence[Crystal], case: Case) -> dict[str, list[float]]:
     guests = [crystal.numbers == Element(case.guest).Z for crystal in made]
-    templates = [Template(crystal, guest, 0) for crystal, guest in zip(made, guests, strict=True)]
+    templates = [Template(crystal=crystal, guest=guest, seed=0) for crystal, guest in zip(made, guests, strict=True)]
     return {"residual": [float(value) for value in denoising_residuals(denoiser, templates)]}
 
 

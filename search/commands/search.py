@@ -40,14 +40,14 @@ def search(
         outcome = run_search(settings, folder, load_reference(settings), report=report)
     for line in summary_lines(outcome.summary):
         console.print(line, soft_wrap=True)
-    if not outcome.finished:
+    if not outcome.summary.finished:
         console.print(
-            f"Stopped; {outcome.candidates} candidates are stored. "
+            f"Stopped; {outcome.summary.candidates} candidates are stored. "
             f"Resume with: hostguide search {config} --run {shlex.quote(str(folder))}",
             soft_wrap=True,
         )
         raise typer.Exit(INTERRUPTED)
     if outcome.reason:
         console.print(f"Stopped early: {outcome.reason}.")
-    console.print(f"Finished: {outcome.candidates} candidates in {outcome.seconds / 60:.1f} minutes.")
+    console.print(f"Finished: {outcome.summary.candidates} candidates in {outcome.summary.seconds / 60:.1f} minutes.")
     show_best(folder, top=15, cif=folder / "best" if isinstance(folder, Path) else None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from search.commands.common import ConfigArgument, console, use_threads
 if TYPE_CHECKING:
     from model.crystals.composition import CellFormula
     from model.crystals.crystal import Crystal
-    from model.diffusion.sampler import SamplerSettings, Template
+    from model.diffusion.sampler import Template
     from model.thermodynamics.reference import Reference
     from search.config import SearchConfig
     from search.planning.tasks import Task
@@ -32,7 +32,6 @@ def validate(config: ConfigArgument) -> None:
 
 def describe(config: SearchConfig) -> Iterator[str]:
     """Lines for a person: compositions, cells, numbers, reference, estimated time. Raises what a search would raise."""
-    from model.generators.interface import Role
     from model.generators.registry import GENERATORS
     from model.potentials.catalog import find_entry
     from search.planning.prepare import load_reference, volume_estimate
@@ -55,11 +54,10 @@ def describe(config: SearchConfig) -> Iterator[str]:
     yield f"potential: {potential.name}, energies of {potential.level} (corrections: {potential.corrections})"
     yield from _describe_reference(config, reference)
     yield f"{_rounds(config)}: at most {config.candidates} candidates"
-    for name, row in GENERATORS.items():
-        if row.is_tunable and name in config.generators:
-            sampler: Any = config.sampling[name]
-            calls = evaluations(sampler, inpainting=row.role == Role.FROM_HOST)
-            yield f"{name}: {sampler.kind}, {calls} network evaluations per batch"
+    for name in config.generators:
+        calls = GENERATORS[name].evaluations(config.sampling.get(name))
+        if calls:
+            yield f"{name}: {calls} evaluations of the score model per batch"
     minutes = _estimate(config, reference) / 60
     yield f"estimated time on one core: {minutes:.0f} minutes (measured just now; relaxations vary)"
     limits = [f"{name} {value:g}" for name, value in config.policy.stop if value is not None]
@@ -106,20 +104,9 @@ def _by_formula(cells: Sequence[CellFormula]) -> dict[str, list[CellFormula]]:
     return groups
 
 
-def evaluations(settings: SamplerSettings, *, inpainting: bool) -> int:
-    """Network evaluations that a sampler spends on one batch."""
-    from model.diffusion.sampler import AncestralSettings, HeunSettings, jump_schedule
-
-    if isinstance(settings, AncestralSettings):
-        return settings.steps
-    if isinstance(settings, HeunSettings):
-        return 2 * settings.steps - 1
-    moves = jump_schedule(settings.steps, jump=settings.jump, resamples=settings.resamples if inpainting else 1)
-    return sum(1 + (settings.correctors if low > 0 else 0) for high, low in moves if low < high)
-
-
 def _estimate(config: SearchConfig, reference: Reference) -> float:
     """Seconds on one core, from one evaluation of each network on a batch of the first round."""
+    from model.generators.registry import GENERATORS
     from search.planning.campaign import Campaign
     from search.planning.prepare import volume_estimate
     from search.planning.round_plan import plan_round
@@ -131,8 +118,8 @@ def _estimate(config: SearchConfig, reference: Reference) -> float:
     policy = config.policy
     new = policy.rounds * policy.new_per_round / policy.batch
     filled = config.candidates_from_host / policy.batch
-    diffusion, inpainting = (cast("SamplerSettings", config.sampling[name]) for name in ("diffusion", "inpainting"))
-    sampling = new * evaluations(diffusion, inpainting=False) + filled * evaluations(inpainting, inpainting=True)
+    calls = {name: GENERATORS[name].evaluations(config.sampling[name]) for name in ("diffusion", "inpainting")}
+    sampling = new * calls["diffusion"] + filled * calls["inpainting"]
     return sampling * network + (new + filled) * min(TYPICAL_STEPS, config.relaxation.max_steps) * potential
 
 

@@ -149,7 +149,7 @@ def read_trials(config: SearchConfig, rows: Iterable[HistoryRow]) -> Tuner:
 def digest(config: SearchConfig) -> str:
     """8 hexadecimal digits of everything in the configuration that decides results, hosts in files included."""
     deciding = [config.result_defining(), *sorted(hosts(config))]
-    return hashlib.blake2b(json.dumps(deciding, sort_keys=True).encode(), digest_size=4).hexdigest()
+    return hashlib.blake2b(json.dumps(deciding).encode(), digest_size=4).hexdigest()
 
 
 def hosts(config: SearchConfig) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -84,23 +84,47 @@ def run_stability(run: RunPath) -> Stability:
     return Stability(reference, config.compositions.elements)
 
 
-def manifest(config: SearchConfig, reference: Reference) -> dict[str, Any]:
-    """What decides the results of a run; a resumed run must have the same."""
-    return {
-        "search": config.name,
-        "digest": digest(config),
-        "hosts": hosts(config),
-        "reference": describe_reference(reference),
-        "potential": config.models.potential,
-        "score_model": weights_version(weights_file(config.models.weights)),
-        "packages": {name: version(name) for name in (*PACKAGES, find_entry(config.models.potential).package)},
-    }
+@dataclass(frozen=True, kw_only=True)
+class RunMetadata:
+    """What decides the results of a run, as in ``run.json``.
+
+    Attributes:
+        search: its name.
+        digest: of the configuration and the hosts.
+        hosts: names of the hosts from files, which tell what they hold.
+        reference: name, potential and version.
+        potential: name.
+        score_model: name and content hash of its weights.
+        packages: versions.
+    """
+
+    search: str
+    digest: str
+    hosts: list[str]
+    reference: str
+    potential: str
+    score_model: str
+    packages: dict[str, str]
+
+    @classmethod
+    def of(cls, config: SearchConfig, reference: Reference) -> RunMetadata:
+        """That of a search with the packages that are installed."""
+        packages = (*PACKAGES, find_entry(config.models.potential).package)
+        return cls(
+            search=config.name,
+            digest=digest(config),
+            hosts=hosts(config),
+            reference=describe_reference(reference),
+            potential=config.models.potential,
+            score_model=weights_version(weights_file(config.models.weights)),
+            packages={name: version(name) for name in packages},
+        )
 
 
 def write_run_metadata(run: RunPath, config: SearchConfig, reference: Reference) -> None:
     """Store the configuration and the version record of a search with its results."""
     write_whole(run / "config.yaml", yaml_text(config.model_dump(mode="json")).encode())
-    write_json(run / "run.json", manifest(config, reference))
+    write_json(run / "run.json", asdict(RunMetadata.of(config, reference)))
 
 
 def same_search(run: RunPath, config: SearchConfig, reference: Reference) -> None:
@@ -112,10 +136,10 @@ def same_search(run: RunPath, config: SearchConfig, reference: Reference) -> Non
     stored = run / "config.yaml"
     if not stored.exists():
         return
-    before = load_config(stored).result_defining()
-    changed = _differences(before, config.result_defining())
+    before, after = (json.loads(one.result_defining()) for one in (load_config(stored), config))
+    changed = _differences(before, after)
     if (run / "run.json").exists():
-        old, new = json.loads((run / "run.json").read_text()), manifest(config, reference)
+        old, new = json.loads((run / "run.json").read_text()), asdict(RunMetadata.of(config, reference))
         changed += _differences(
             {key: old.get(key) for key in COMPATIBILITY_KEYS}, {key: new[key] for key in COMPATIBILITY_KEYS}
         )

@@ -250,9 +250,9 @@ class _Round:
             if part in GENERATORS and ranges and any(draft.generator == part for draft in drafts):
                 settings[part] = self.tuner.next(part, self._tuning_seed(part, identity))
         relaxation: Any = self.tuner.next(RELAXATION, self._tuning_seed(RELAXATION, identity))
-        if self.policy.feedback and self.policy.early_stop_factor and relaxation.hopeless is None:
+        if self.policy.feedback and self.policy.early_stop_factor and relaxation.energy_ceiling is None:
             ceiling = self.policy.early_stop_factor * self.reward_threshold
-            relaxation = relaxation.model_copy(update={"hopeless": ceiling})
+            relaxation = relaxation.model_copy(update={"energy_ceiling": ceiling})
         return Task(
             identity=identity,
             round=self.number,

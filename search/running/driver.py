@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
@@ -37,7 +37,7 @@ from search.running.journal import Attempt, Attempts, Journal
 from search.running.pipeline import Provenance, failed_rows, guests_to_remove, task_rows
 from search.running.progress import Progress, Shown
 from search.running.rounds import Question, Rounds
-from search.running.statistics import RunStatistics
+from search.running.statistics import RunStatistics, RunSummary
 from search.running.steps import NEXT, Step
 from search.running.writer import Writer
 from search.storage.lock import locked
@@ -94,13 +94,10 @@ class Job:
 
 @dataclass(frozen=True)
 class SearchOutcome:
-    """How a search ended."""
+    """How a search ended: what was done, and why it ended before all rounds were, if it did."""
 
-    finished: bool
-    candidates: int
-    seconds: float
-    reason: str | None  # why it ended before all rounds were done
-    summary: dict[str, Any]
+    summary: RunSummary
+    reason: str | None
 
 
 def run_search(
@@ -185,19 +182,12 @@ class Driver:
             self._note(str(error))
             self._end()
             raise
-        summary = self._end()
-        return SearchOutcome(self.rounds.finished, self.progress.done, summary["seconds"], self.rounds.enough, summary)
+        return SearchOutcome(self._end(), self.rounds.enough)
 
     def close(self) -> None:
         """End what runs beside the loop."""
         self.writer.close()
         self.journal.close()
-
-    def summary(self) -> dict[str, Any]:
-        """What this start has done; docs/results.md explains it."""
-        progress = self.progress
-        ended = {"finished": self.rounds.finished, "candidates": progress.done, "resumed": progress.resumed}
-        return ended | self.statistics.summary() | {"notes": progress.notes}
 
     # --- planning -----------------------------------------------------------------------------------------------------
 
@@ -302,12 +292,12 @@ class Driver:
         while not self.rounds.finished and time.monotonic() < deadline and (queue or pool.started > pool.idle):
             self._turn([Step.ANALYSE], 0.1)
 
-    def _end(self) -> dict[str, Any]:
+    def _end(self) -> RunSummary:
         self.writer.finish()
         self.progress.message = "finished" if self.rounds.finished else "stopped"
-        summary = self.summary()
-        self.journal.note("ended", **summary)
-        write_json(self.folder / "summary.json", summary)
+        summary = self.statistics.summary(self.progress, finished=self.rounds.finished)
+        self.journal.note("ended", **asdict(summary))
+        write_json(self.folder / "summary.json", asdict(summary))
         self.report(self.progress)
         return summary
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from model.generators.interface import Role
 from model.relaxation.relax import Relaxation
-from model.stages import Analyser, Analysis, CrystalMaker, Made, Rejected, Relaxer, usable
+from model.stages import Analyser, Analysis, CrystalMaker, Made, Rejected, Relaxer, may_be_ranked
 from model.thermodynamics.reference import Reference
 from search.config import SearchConfig
 from search.planning.campaign import Campaign
@@ -103,7 +103,7 @@ def guests_to_remove(task: Task, relaxed: Sequence[Relaxation | Rejected]) -> li
         return [None] * len(relaxed)
     wanted: list[Sequence[str] | None] = []
     for candidate, outcome in zip(task.candidates, relaxed, strict=True):
-        if isinstance(outcome, Relaxation) and outcome.reason == "hopeless":
+        if isinstance(outcome, Relaxation) and outcome.reason == "early_stopped":
             wanted.append(None)
         elif candidate.role == Role.NEW:
             wanted.append(())
@@ -181,7 +181,7 @@ def _rejected(task: Task, candidate: Candidate, outcome: Rejected) -> dict[str, 
 
 def _relaxed(outcome: Relaxation) -> dict[str, Any]:
     relaxed = Status.RELAXED if outcome.converged else Status.UNCONVERGED
-    status = relaxed if usable(outcome) else Status.FAILED
+    status = relaxed if may_be_ranked(outcome) else Status.FAILED
     return {
         "status": status,
         "reason": "" if status == Status.RELAXED else outcome.reason,
@@ -194,7 +194,7 @@ def _relaxed(outcome: Relaxation) -> dict[str, Any]:
         "max_force": outcome.max_force,
         "pressure": outcome.pressure,
         "steps": outcome.steps,
-        "n_independent_atoms": outcome.orbits,
+        "n_independent_atoms": outcome.n_independent_atoms,
         "converged": outcome.converged,
         "seconds_relax": outcome.seconds,
     }

@@ -5,13 +5,73 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from actors.pool import Done, Failed, Pool
 from search.running.actor_pools import ActorPools
-from search.running.progress import Shown, clock
+from search.running.progress import Progress, Shown, clock
 from search.running.steps import Step
 from search.storage.rows import Status
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepSummary:
+    """The actors of one step.
+
+    Attributes:
+        device: GPU or CPU.
+        most: actors at the same time.
+        lost: actors that ended unasked.
+        calls: that came back.
+        busy_seconds: of all actors together, at work.
+        present_seconds: of all actors together, since they started.
+        utilisation: busy over present.
+    """
+
+    device: str
+    most: int
+    lost: int
+    calls: int
+    busy_seconds: float
+    present_seconds: float
+    utilisation: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreSummary:
+    """What was stored: tasks, and seconds from a task's last answer until it is stored."""
+
+    tasks: int
+    seconds_per_task: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSummary:
+    """What one start of a search has done, as in ``summary.json``; docs/results.md explains it.
+
+    Attributes:
+        finished: whether all rounds are stored.
+        candidates: stored.
+        resumed: those of them that an earlier start had stored.
+        seconds: wall time.
+        actors: by step.
+        store: what was stored.
+        retries: step and cause -> how often.
+        split: tasks that were split into single crystals.
+        failed: reason -> candidates.
+        notes: for the user, in the order in which they came up.
+    """
+
+    finished: bool
+    candidates: int
+    resumed: int
+    seconds: float
+    actors: Mapping[Step, StepSummary]
+    store: StoreSummary
+    retries: Mapping[str, int]
+    split: int
+    failed: Mapping[str, int]
+    notes: Sequence[str]
 
 
 class RunStatistics:
@@ -40,49 +100,53 @@ class RunStatistics:
         """Count the actors that are there."""
         self.most = {step: max(self.most[step], pool.started) for step, pool in self.actors.pools.items()}
 
-    def summary(self) -> dict[str, Any]:
-        """All of it, for ``summary.json`` and `summary_lines`."""
-        return {
-            "seconds": time.monotonic() - self.began,
-            "actors": {step: self._actors(step, pool) for step, pool in self.actors.pools.items()},
-            "store": {"tasks": self.tasks, "seconds_per_task": self.store_seconds / self.tasks if self.tasks else 0.0},
-            "retries": dict(self.retries),
-            "split": self.splits,
-            "failed": dict(self.failed),
-        }
+    def summary(self, progress: Progress, *, finished: bool) -> RunSummary:
+        """All of it."""
+        return RunSummary(
+            finished=finished,
+            candidates=progress.done,
+            resumed=progress.resumed,
+            seconds=time.monotonic() - self.began,
+            actors={step: self._step(step, pool) for step, pool in self.actors.pools.items()},
+            store=StoreSummary(
+                tasks=self.tasks, seconds_per_task=self.store_seconds / self.tasks if self.tasks else 0.0
+            ),
+            retries=dict(self.retries),
+            split=self.splits,
+            failed=dict(self.failed),
+            notes=progress.notes,
+        )
 
-    def _actors(self, step: Step, pool: Pool) -> dict[str, Any]:
-        return {
-            "device": self.actors.devices[step],
-            "most": self.most[step],
-            "lost": pool.lost,
-            "calls": self.calls[step],
-            "busy_seconds": pool.busy,
-            "present_seconds": pool.present,
-            "utilisation": pool.busy / pool.present if pool.present else 0.0,
-        }
+    def _step(self, step: Step, pool: Pool) -> StepSummary:
+        return StepSummary(
+            device=self.actors.devices[step],
+            most=self.most[step],
+            lost=pool.lost,
+            calls=self.calls[step],
+            busy_seconds=pool.busy,
+            present_seconds=pool.present,
+            utilisation=pool.busy / pool.present if pool.present else 0.0,
+        )
 
 
-def summary_lines(summary: Mapping[str, Any]) -> list[str]:
+def summary_lines(summary: RunSummary) -> list[str]:
     """A summary for the terminal."""
-    lines = [_actor_line(step, actors) for step, actors in summary["actors"].items()]
-    store = summary["store"]
-    lines.append(f"store: {store['tasks']} tasks, {1000 * store['seconds_per_task']:.0f} ms each")
-    if summary["retries"]:
-        lines.append(f"retries: {_words(summary['retries'])}")
-    if summary["split"]:
-        tasks = "1 task" if summary["split"] == 1 else f"{summary['split']} tasks"
-        lines.append(f"split into single crystals: {tasks}")
-    if summary["failed"]:
-        lines.append(f"failed: {_words(summary['failed'])}")
+    lines = [_step_line(step, actors) for step, actors in summary.actors.items()]
+    lines.append(f"store: {summary.store.tasks} tasks, {1000 * summary.store.seconds_per_task:.0f} ms each")
+    if summary.retries:
+        lines.append(f"retries: {_words(summary.retries)}")
+    if summary.split:
+        lines.append(f"split into single crystals: {summary.split} task{'' if summary.split == 1 else 's'}")
+    if summary.failed:
+        lines.append(f"failed: {_words(summary.failed)}")
     return lines
 
 
-def _actor_line(step: str, actors: Mapping[str, Any]) -> str:
-    count = "1 actor" if actors["most"] == 1 else f"{actors['most']} actors"
-    lost = f", {actors['lost']} lost" if actors["lost"] else ""
-    share = f"{100 * actors['utilisation']:.0f} % of the time of {count} on {actors['device']}"
-    return f"{step}: {actors['calls']} calls, {clock(actors['busy_seconds'])} of work, {share}{lost}"
+def _step_line(step: Step, actors: StepSummary) -> str:
+    count = f"{actors.most} actor{'' if actors.most == 1 else 's'}"
+    lost = f", {actors.lost} lost" if actors.lost else ""
+    share = f"{100 * actors.utilisation:.0f} % utilisation of {count} on {actors.device}"
+    return f"{step}: {actors.calls} calls, busy for {clock(actors.busy_seconds)}, {share}{lost}"
 
 
 def _words(counts: Mapping[str, int]) -> str:

@@ -1,14 +1,14 @@
-"""One driver a run: a file lock in a folder, a lease in an object store.
+"""One driver per run: a file lock in a folder, a lease in an object store.
 
-A store has no locks. There a driver keeps an object of its own under ``_drivers`` and writes it again every
-`BEAT_SECONDS`. It writes first and looks for those of others second: of two that start at once at least one sees the
-other, as every store here lists what was written before. An object that nobody has renewed for `LEASE_SECONDS` is of a
-driver that was killed. A driver that could not renew its own for so long stores nothing more unless it still finds it.
+A store has no locks, and no library offers them for S3 and Google alike. There a driver keeps an object of its own
+under ``_drivers`` and rewrites it every `BEAT_SECONDS`. It writes its own before it looks for those of others, so that
+of two drivers that start at once at least one sees the other (these stores list everything that was written before).
+An object that has not been rewritten for `LEASE_SECONDS` belongs to a driver that was killed. A driver that could not
+rewrite its own for that long stores nothing more, unless it finds it still there.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -19,6 +19,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from model.files import held_alone
 from search.storage.paths import RunPath, StorePath
 
 LEASE_SECONDS = 60.0
@@ -31,7 +32,7 @@ def locked(run: RunPath) -> Iterator[Callable[[], None]]:
     """Hold a run, as its only driver.
 
     Yields:
-        a function to call before anything is stored; it raises RuntimeError when the run was lost to another driver.
+        a function to call before anything is stored; it raises RuntimeError if another driver has taken over the run.
 
     Raises:
         ValueError: another process holds the run.
@@ -40,14 +41,10 @@ def locked(run: RunPath) -> Iterator[Callable[[], None]]:
         with _leased(run) as check:
             yield check
         return
-    with (run / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ValueError(
-                f"another process is running a search in {run}; wait for it or choose another folder"
-            ) from error
-        yield lambda: None  # the lock goes with the process, however it ends
+    with held_alone(
+        run / "lock", lambda holder: f"{holder} is running a search in {run}; wait for it or choose another folder"
+    ):
+        yield lambda: None  # a file lock cannot be lost
 
 
 @contextmanager
@@ -79,22 +76,22 @@ class _Lease:
         self.thread.start()
 
     def end(self) -> None:
-        """Take the object away, so that the next driver need not wait."""
+        """Delete the object, so that the next driver need not wait."""
         self.done.set()
         self.thread.join()
         try:
             self.mine.unlink(missing_ok=True)
         except OSError as error:
-            logging.warning("%s: the next search there waits for up to %.0f s (%s)", self.run, LEASE_SECONDS, error)
+            logging.warning("%s: the next search there must wait up to %.0f s (%s)", self.run, LEASE_SECONDS, error)
 
     def wait_for_others(self) -> None:
-        """Return once no other driver has the run; raises ValueError when one is alive."""
+        """Return once no other driver holds the run; raises ValueError when one is alive."""
         seen: dict[str, tuple[float, float]] = {}  # name -> when it was written, and when we saw that
         while others := self._others():
             for name, written in others.items():
                 if name not in seen:
                     logging.warning(
-                        "%s: %s was running a search here; looking for up to %.0f s whether it still is",
+                        "%s: %s was running a search here; waiting up to %.0f s to see whether it still is",
                         self.run,
                         self._who(name),
                         LEASE_SECONDS,
@@ -114,7 +111,7 @@ class _Lease:
             self._renew()
         if self.lost:
             raise RuntimeError(
-                f"another search has taken over {self.run}, because no sign of life of this one reached the store for "
+                f"another search has taken over {self.run}, because the store heard nothing from this one for "
                 f"{LEASE_SECONDS:.0f} s; what this one stored is kept"
             )
 
@@ -123,7 +120,7 @@ class _Lease:
             try:
                 self._renew()
             except OSError as error:  # `check` tries again before anything is stored
-                logging.warning("%s: no sign of life could be written (%s)", self.run, error)
+                logging.warning("%s: the lease could not be renewed (%s)", self.run, error)
 
     def _renew(self) -> None:
         self.lost = not self.mine.exists()
@@ -136,7 +133,7 @@ class _Lease:
         self.renewed = at
 
     def _others(self) -> dict[str, float]:
-        """When each of the other drivers' objects was written; those that were left long ago are taken away."""
+        """When each of the other drivers' objects was written; abandoned ones are deleted."""
         written = self.folder.changed()
         self.lost = self.mine.name not in written
         self.check()
@@ -147,7 +144,7 @@ class _Lease:
         return written
 
     def _who(self, name: str) -> str:
-        """For messages, so that an object that cannot be read now, or is gone, does not matter."""
+        """The driver's process and machine, for messages; the object may be unreadable or gone by now."""
         try:
             about = json.loads((self.folder / name).read_bytes())
         except OSError:

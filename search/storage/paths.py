@@ -20,6 +20,8 @@ from urllib.request import url2pathname
 import pyarrow as pa
 from pyarrow import fs
 
+from model.files import written_whole
+
 SCHEMES = ("s3", "gs")
 JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for what `ray job submit` starts
 # What the stores say, and what helps.
@@ -175,7 +177,7 @@ def _filesystem(address: str) -> fs.FileSystem:
 
 
 def write_whole(path: RunPath, content: bytes) -> None:
-    """Write a file so that it is there as a whole and lasts, or, if the process dies, is as it was.
+    """Write a file or object whole or not at all: if the process dies, it is as it was, or complete and on the disk.
 
     Raises:
         OSError: the disk is full or fails, or the store refuses.
@@ -183,16 +185,10 @@ def write_whole(path: RunPath, content: bytes) -> None:
     if isinstance(path, StorePath):
         path.write_bytes(content)
         return
-    temporary = path.with_name(f"_tmp-{os.getpid()}-{path.name}")
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
+        with written_whole(path) as temporary:
+            temporary.write_bytes(content)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise unwritten(path, error) from error
 
 
@@ -208,14 +204,6 @@ def unwritten(path: Path, error: OSError) -> OSError:
     """What a full or failing disk means for a run."""
     what = f"{path} cannot be written. What was stored is as it was; make room, then start the same command again"
     return OSError(error.errno, f"{os.strerror(error.errno or 0)}: {what}")
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def require_lasting(run: RunPath) -> None:

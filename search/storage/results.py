@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from model.files import TEMPORARY
 from search.storage.paths import RunPath, rename, run_path, write_whole
 from search.storage.rows import SCHEMA_VERSION, HistoryRow, Row, names, rows_of, table_of, unpack
 
@@ -56,7 +57,7 @@ class ResultStore:
 
     def tidy(self) -> None:
         """Remove what killed processes left unfinished; only for the process that holds the run's lock."""
-        for path in self.folder.glob("_tmp-*"):
+        for path in self.folder.glob(f"{TEMPORARY}*"):
             path.unlink()
 
     def set_aside(self, task: str) -> str:

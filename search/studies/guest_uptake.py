@@ -111,7 +111,9 @@ def empty_host(host: Crystal, filled: pd.DataFrame, stability: Stability) -> dic
         ValueError: it does not relax.
     """
     like = filled.iloc[0]
-    settings = RelaxSettings.model_validate_json(like["relaxation_settings"]).model_copy(update={"hopeless": None})
+    settings = RelaxSettings.model_validate_json(like["relaxation_settings"]).model_copy(
+        update={"energy_ceiling": None}
+    )
     (outcome,) = relax([host], load_potential(str(like["potential"])), settings)
     if not outcome.converged:
         raise ValueError(f"the empty host {host.formula} does not relax: {outcome.reason}")

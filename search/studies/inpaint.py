@@ -15,7 +15,7 @@ from model.diffusion.sampler import AncestralSettings, SamplerSettings, Template
 from model.generation.disorder import Disordered, order
 from model.generators.inpainting import Inpainting
 from model.relaxation.relax import Relaxation
-from model.stages import CrystalMaker, Rejected, Relaxer, usable
+from model.stages import CrystalMaker, Rejected, Relaxer, may_be_ranked
 from model.symmetry.space_group import space_group
 
 SHORTLIST = 8  # arrangements whose energy is computed, for each that is relaxed
@@ -100,8 +100,10 @@ def make_templates(
     _check_room(host.select(~taken), crystal.numbers[guest])
     seeds = [int(one) for one in np.random.default_rng(seed).integers(2**62, size=samples)]
     if region is None:
-        return [Template(crystal, guest, one) for one in seeds]
-    return [Template(region.scattered(crystal, guest, one), guest, one, start_here=True) for one in seeds]
+        return [Template(crystal=crystal, guest=guest, seed=one) for one in seeds]
+    return [
+        Template(crystal=region.scattered(crystal, guest, one), guest=guest, seed=one, start_here=True) for one in seeds
+    ]
 
 
 def _check_room(host: Crystal, guests: np.ndarray) -> None:
@@ -190,7 +192,7 @@ def refine(
     for index in range(samples):
         parent = parents[index % len(parents)]
         again = _neighbouring(parent, rng)
-        attempts.append((Template(parent.crystal, again, int(rng.integers(2**62))), parent.guest))
+        attempts.append((Template(crystal=parent.crystal, guest=again, seed=int(rng.integers(2**62))), parent.guest))
     new, dropped = _fill(attempts, maker, relaxer, sampler, free_guests_only, batch, report)
     every = sorted([*found, *new], key=_energy)
     kept = _distinct(every)
@@ -289,7 +291,7 @@ def _collect(
     dropped: list[str],
 ) -> None:
     for (_, guest), outcome in zip(placed, outcomes, strict=True):
-        if isinstance(outcome, Rejected) or not usable(outcome):
+        if isinstance(outcome, Rejected) or not may_be_ranked(outcome):
             dropped.append(outcome.reason)
         else:
             group = space_group(outcome.final)

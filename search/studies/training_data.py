@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,6 +18,7 @@ from model.crystals.crystal import Crystal
 from model.crystals.parquet import read_columns
 from model.crystals.screening import screen
 from model.diffusion.dataset import GUESTS
+from model.files import written_whole
 from model.potentials.interface import Potential
 from model.thermodynamics.reference import Reference
 from model.thermodynamics.stability import Stability
@@ -224,9 +224,8 @@ def write(frame: pd.DataFrame, entries: Iterable[Entry], out: Path) -> Path:
     """Write the data, and beside them a CSV of everything dropped and why, whose path is returned."""
     dropped = out.with_suffix(".dropped.csv")
     out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f"_tmp-{os.getpid()}-{out.name}")
-    frame.to_parquet(temporary)
-    os.replace(temporary, out)
+    with written_whole(out) as temporary:
+        frame.to_parquet(temporary)
     rows = [(entry.name, entry.problem) for entry in entries if entry.problem]
     pd.DataFrame(rows, columns=["material_id", "reason"]).to_csv(dropped, index=False)
     return dropped

@@ -1,5 +1,6 @@
 import copy
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from pymatgen.core import Lattice, Structure
 
 from search.config import SearchConfig, check_config, load_config
 from search.planning.campaign import Campaign, digest
-from search.planning.prepare import load_reference, manifest, same_search
+from search.planning.prepare import RunMetadata, load_reference, same_search
 from search.planning.round_plan import plan_round
 from search.storage.results import write_json
 
@@ -275,7 +276,7 @@ def test_every_given_value_arrives():
 
 
 def test_physics_is_all_but_resources_and_the_length_of_the_search(make_config):
-    physics = make_config().result_defining()
+    physics = json.loads(make_config().result_defining())
     assert "resources" not in physics
     assert "rounds" not in physics["policy"]
     expected = set(SearchConfig.model_fields) - {"resources"}
@@ -327,7 +328,7 @@ def test_a_folder_goes_on_with_the_same_search_only(make_config, tmp_path):
     reference = load_reference(config)
     same_search(tmp_path, config, reference)  # nothing there yet
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
-    write_json(tmp_path / "run.json", manifest(config, reference))
+    write_json(tmp_path / "run.json", asdict(RunMetadata.of(config, reference)))
     same_search(tmp_path, make_config(policy={"rounds": 99}, resources={"relax_actors": 1}), reference)
     with pytest.raises(ValueError, match=r"seed: was 0, is 1.*--run") as caught:
         same_search(tmp_path, make_config(seed=1), reference)

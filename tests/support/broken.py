@@ -14,7 +14,7 @@ from numpy.random import Generator
 
 from model.crystals.crystal import Crystal
 from model.potentials.interface import Potential
-from model.relaxation.relax import REASONS, Relaxation, RelaxSettings, relax, usable
+from model.relaxation.relax import REASONS, Relaxation, RelaxSettings, may_be_ranked, relax
 
 SETTINGS = RelaxSettings(optimizer="lbfgs", max_steps=30, max_seconds=60)
 TOGETHER = 50
@@ -117,7 +117,7 @@ def contradiction(result: Relaxation, settings: RelaxSettings) -> str:
     if result.converged and not result.max_force < settings.fmax:
         return f"converged with {result.max_force} eV/Å"
     sound = np.isfinite(result.energy_final) and np.isfinite(result.final.cartesian).all()
-    return f"{result.reason}, but energy or structure are not finite" if usable(result) and not sound else ""
+    return f"{result.reason}, but energy or structure are not finite" if may_be_ranked(result) and not sound else ""
 
 
 def new_record() -> dict[str, Any]:

@@ -95,4 +95,4 @@ if __name__ == "__main__":
         config, run_path(sys.argv[2]), load_reference(config), actors=(ChaosMaker, ChaosRelaxer, ChaosAnalyser)
     )
     print("\n".join(summary_lines(outcome.summary)))
-    sys.exit(0 if outcome.finished else 130)
+    sys.exit(0 if outcome.summary.finished else 130)

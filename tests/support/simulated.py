@@ -94,10 +94,19 @@ class StubRelaxer:
             return Rejected("too_close")
         reason = "step_limit" if rng.random() < 0.1 else "converged"
         final = crystal.replace(lattice=crystal.lattice * rng.uniform(0.94, 1.0))
-        energy, forces = float(rng.normal(-3.0, 0.1)), np.zeros((len(crystal), 3))
-        steps = int(rng.integers(10, 200))
+        energy = float(rng.normal(-3.0, 0.1))
         return Relaxation(
-            crystal, final, energy + 0.2, energy, forces, 1.0, 0.05, 0.1, steps, reason == "converged", reason
+            initial=crystal,
+            final=final,
+            energy_initial=energy + 0.2,
+            energy_final=energy,
+            forces_final=np.zeros((len(crystal), 3)),
+            max_force_initial=1.0,
+            max_force=0.05,
+            pressure=0.1,
+            steps=int(rng.integers(10, 200)),
+            converged=reason == "converged",
+            reason=reason,
         )
 
 

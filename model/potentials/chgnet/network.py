@@ -3,11 +3,11 @@
 The numbers are those of ``chgnet.model.CHGNet`` (B. Deng et al., Nat. Mach. Intell. 5, 1031 (2023)); the work is less:
 
 * A first linear layer on concatenated features is split into one product per kind of feature, taken before atoms and
-  bonds are gathered: ``W [a_i, b_ij, a_j] = W₁ a_i + W₂ b_ij + W₃ a_j``.
+  bonds are gathered: ``W [a_i, b_ij, a_j] = W₁ a_i + W₂ b_ij + W₃ a_j`` (`model.potentials.chgnet.messages`).
 * Bond features begin as a linear map of 31 radial functions, so all layers read them by one merged matrix.
 * Geometry and radial functions are float64 in any precision: it costs nothing and makes float32 forces ten times
   more exact than the package's.
-* Numbers below 1e-38 count as zero: gates close down to exp(-1000), and a processor is slow with such numbers.
+* Numbers below 1e-38 count as zero: gates fall to exp(-1000), and processors are slow with such numbers.
 * Energy is differentiated with respect to the bond vectors only; forces and virial follow by sums (`bond_gradient`).
 
 An undirected bond u goes from ``center[u]`` to ``neighbor[u]``; directed bond ``U + u`` is its reverse. Likewise the
@@ -28,25 +28,26 @@ from torch.autograd.function import once_differentiable
 
 from model.crystals.batch import Batch
 from model.crystals.neighbors import Bonds
-from model.potentials.chgnet.messages import WIDTH, Gate, Pairs, messages
+from model.potentials.chgnet.messages import WIDTH, GatedMLP, Pairs, messages
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Graph:
-    """U bonds, P angles and N nodes of a batch; the S bonds of the bond graph (shorter than its cutoff) come first.
+    """U bonds, P angles and N nodes of a batch; the S bonds that form angles (shorter than their cutoff) come first.
 
-    A node is an atom, or in a `model.potentials.chgnet.orbit_graph` one atom of an orbit.
+    A node is an atom, or in a `model.potentials.chgnet.orbit_graph` one atom per orbit.
 
     Attributes:
-        vector: (V, 3) float64, Å, from center to the neighbour's image: of the U bonds, then of what only spans angles.
+        vector: (V, 3) float64, Å, from center to the neighbour's image: the U bonds, then those used for angles only.
         center, neighbor: (V,) atoms.
-        short: S, number of bonds that take part in angles.
-        bonds: the two nodes of every bond in both directions.
-        angles: per unordered angle its two bonds < S in both orders; ``apex`` (P,) the node that they share.
-        spans: the rows of ``vector`` that span the angle, (2P,) as ``angles``.
+        short: S, number of bonds that form angles.
+        bonds: the two nodes of every bond in both directions, (2U,).
+        angles: the two bonds (< S) of every unordered angle in both orders, (2P,).
+        spans: (2P,) as ``angles``, the rows of ``vector`` that form the angle.
+        apex: per unordered angle, (P,) the node that its bonds share.
         sign: per unordered angle, (P,) -1 where one of the bonds points towards the apex, else +1.
         numbers: per node, (N,) atomic number.
-        copies: per node, (N,) float64 atoms that it stands for, or None for one each.
+        copies: per node, (N,) float64 number of atoms that it stands for, or None for one each.
         crystals: number of crystals.
         lean: compute with little memory, in a third more time.
     """
@@ -78,19 +79,19 @@ def build_graph(bonds: Bonds, batch: Batch, cutoff: float, *, lean: bool = False
     wrap = max(short, 1)
     angles = torch.cat([a % wrap, b % wrap])
     return Graph(
-        vector,
-        center,
-        neighbor,
-        short,
-        Pairs(torch.cat([center, neighbor])),
-        Pairs(angles),
-        angles,
-        directed[a],
-        sign,
-        batch.numbers,
-        None,
-        len(batch),
-        lean,
+        vector=vector,
+        center=center,
+        neighbor=neighbor,
+        short=short,
+        bonds=Pairs(torch.cat([center, neighbor])),
+        angles=Pairs(angles),
+        spans=angles,
+        apex=directed[a],
+        sign=sign,
+        numbers=batch.numbers,
+        copies=None,
+        crystals=len(batch),
+        lean=lean,
     )
 
 
@@ -161,28 +162,28 @@ class RadialBasis:
         return wave * factor[:, None], slope
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class AtomLayer:
-    """Atom convolution: first linear layer split by feature (64, 128 each), gate, output matrix."""
+    """Atom convolution: first linear layer split by feature (64, 128 each), rest of the gated MLP, output matrix."""
 
     from_center: Tensor
     bias: Tensor
     from_bond: Tensor
     from_neighbor: Tensor
-    gate: Gate
+    mlp: GatedMLP
     output: Tensor
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class AngleLayer:
-    """Bond convolution or angle update: first linear layer split by feature, gate, output matrix (bonds only)."""
+    """Bond convolution or angle update, as `AtomLayer`; only a bond convolution has an output matrix."""
 
     from_first: Tensor
     from_second: Tensor
     from_angle: Tensor
     from_atom: Tensor
     bias: Tensor
-    gate: Gate
+    mlp: GatedMLP
     output: Tensor | None
 
 
@@ -231,7 +232,7 @@ class CHGNetNetwork:
     def forward(self, vector: Tensor, graph: Graph) -> tuple[Tensor, Tensor]:
         """Site energies (N,) float64 in eV, reference energies included, and magnetic moments (N,) in μB."""
         length = vector.norm(dim=-1)
-        basis = self.radial(length[: len(graph.bonds.here) // 2]).to(self.dtype)  # (U, 31)
+        basis = self.radial(length[: len(graph.bonds.target) // 2]).to(self.dtype)  # (U, 31)
         short_basis = basis[: graph.short]
         parts = (basis @ self.radial_map).split([WIDTH] + [2 * WIDTH] * len(self.atom_layers), dim=-1)
         weight, bond_terms = parts[0], parts[1:]
@@ -241,14 +242,14 @@ class CHGNetNetwork:
         start = short_basis @ self.bond_embedding  # (S, 64)
         bonds = start
         short_weight = self.radial_short(length[: graph.short]).to(self.dtype) @ self.weight_short
-        first, second = graph.angles.here.chunk(2)
+        first, second = graph.angles.target.chunk(2)
         half = (len(first), WIDTH)
         pair_weight = short_weight.index_select(0, first) * short_weight.index_select(0, second)  # (P, 64)
         angles = self._angle_features(vector, length, graph)  # (P, 64), from the first update on (2P, 64)
         magmoms = atoms[:, 0]
         for i, (layer, following) in enumerate(zip(self.bond_layers, self.atom_layers[1:], strict=True)):
             assert layer.output is not None
-            total = _angle_messages(atoms, bonds, angles, graph, layer, weight=pair_weight, size=graph.short)
+            total = _angle_messages(atoms, bonds, angles, graph, layer, pair_weight=pair_weight, size=graph.short)
             bonds = bonds + total @ layer.output
             if i < len(self.angle_layers):
                 update = _angle_messages(atoms, bonds, angles, graph, self.angle_layers[i])
@@ -262,7 +263,7 @@ class CHGNetNetwork:
         return energy.double() + self.reference.index_select(0, graph.numbers - 1), magmoms
 
     def _angle_features(self, vector: Tensor, length: Tensor, graph: Graph) -> Tensor:
-        used = graph.short if graph.spans is graph.angles.here else len(length)
+        used = graph.short if graph.spans is graph.angles.target else len(length)
         unit = vector[:used] / length[:used, None]
         first, second = graph.spans.chunk(2)
         cosine = graph.sign * (unit.index_select(0, first) * unit.index_select(0, second)).sum(-1)
@@ -275,27 +276,31 @@ class CHGNetNetwork:
 
 def _atom_convolution(atoms: Tensor, bond_term: Tensor, weight: Tensor, graph: Graph, layer: AtomLayer) -> Tensor:
     """New atom features (N, 64); ``bond_term`` (U, 128) is the bonds' part of the first linear layer."""
-    left, right = torch.addmm(layer.bias, atoms, layer.from_center), atoms @ layer.from_neighbor
-    total = messages(left, right, bond_term, graph.bonds, layer.gate, weight=weight, size=len(atoms), lean=graph.lean)
+    center, neighbor = torch.addmm(layer.bias, atoms, layer.from_center), atoms @ layer.from_neighbor
+    total = messages(
+        center, neighbor, bond_term, graph.bonds, layer.mlp, pair_weight=weight, size=len(atoms), lean=graph.lean
+    )
     return atoms + total @ layer.output
 
 
 def _angle_messages(
     atoms: Tensor, bonds: Tensor, angles: Tensor, graph: Graph, layer: AngleLayer, **sums: Any
 ) -> Tensor:
-    """(2P, 64) what every ordered angle says, or (S, 64) what every bond hears; ``sums`` as in `messages`."""
-    left, right = bonds @ layer.from_first, bonds @ layer.from_second
+    """(2P, 64) the message of every ordered angle, or (S, 64) their sum at every bond; ``sums`` as in `messages`."""
+    first, second = bonds @ layer.from_first, bonds @ layer.from_second
     shared = torch.addmm(layer.bias, atoms, layer.from_atom).index_select(0, graph.apex)
     sums["lean"] = graph.lean
     if len(angles) == 2 * len(shared):
-        return messages(left, right, shared, graph.angles, layer.gate, own=angles, matrix=layer.from_angle, **sums)
-    shared = shared.addmm(angles, layer.from_angle)  # at first both directions see the same angle
-    return messages(left, right, shared, graph.angles, layer.gate, **sums)
+        return messages(
+            first, second, shared, graph.angles, layer.mlp, features=angles, matrix=layer.from_angle, **sums
+        )
+    shared = shared.addmm(angles, layer.from_angle)  # before the first update, angles are the same in both directions
+    return messages(first, second, shared, graph.angles, layer.mlp, **sums)
 
 
 @contextmanager
 def _tiny_is_zero() -> Iterator[None]:
-    """Denormal numbers are zero on this thread, where the processor can do that."""
+    """Treat denormal numbers as zero on this thread, if the processor can."""
     already = float(torch.tensor(1e-39) * 1.0) == 0.0
     torch.set_flush_denormal(True)
     try:
@@ -325,11 +330,11 @@ def _check_shape(model: Any) -> None:
         raise ValueError(f"this CHGNet has another shape than 0.3.0 and r2SCAN: {wrong}, expected {expected}")
 
 
-def _gate(block: Any) -> Gate:
+def _gated_mlp(block: Any) -> GatedMLP:
     norms = (block.bn1, block.bn2)
     last = [mlp.layers[-1] for mlp in (block.mlp_core, block.mlp_gate)]
     deep = len(block.mlp_core.layers) > 2
-    return Gate(
+    return GatedMLP(
         matrix=torch.stack([layer.weight.T for layer in last]) if deep else None,
         bias=torch.stack([layer.bias for layer in last]) if deep else None,
         scale=torch.stack([norm.weight for norm in norms]),
@@ -347,10 +352,25 @@ def _first_layer(block: Any) -> tuple[list[Tensor], Tensor]:
 
 def _atom_layer(layer: Any) -> AtomLayer:
     (center, bond, neighbor), bias = _first_layer(layer.twoBody_atom)
-    return AtomLayer(center, bias, bond, neighbor, _gate(layer.twoBody_atom), layer.mlp_out.layers[-1].weight.T)
+    return AtomLayer(
+        from_center=center,
+        bias=bias,
+        from_bond=bond,
+        from_neighbor=neighbor,
+        mlp=_gated_mlp(layer.twoBody_atom),
+        output=layer.mlp_out.layers[-1].weight.T,
+    )
 
 
 def _angle_layer(layer: Any) -> AngleLayer:
     (first, second, angle, atom), bias = _first_layer(layer.twoBody_bond)
     output = layer.mlp_out.layers[-1].weight.T if hasattr(layer, "mlp_out") else None
-    return AngleLayer(first, second, angle, atom, bias, _gate(layer.twoBody_bond), output)
+    return AngleLayer(
+        from_first=first,
+        from_second=second,
+        from_angle=angle,
+        from_atom=atom,
+        bias=bias,
+        mlp=_gated_mlp(layer.twoBody_bond),
+        output=output,
+    )

@@ -20,7 +20,7 @@ from model.crystals.batch import Batch
 from model.crystals.crystal import Crystal
 from model.crystals.neighbors import Bonds, broken_cells, undirected_bonds
 from model.potentials.chgnet.network import CHGNetNetwork, Graph, angle_counts, build_graph
-from model.potentials.chgnet.orbit_graph import quotient
+from model.potentials.chgnet.orbit_graph import orbit_graph
 from model.potentials.interface import BatchEvaluation, Evaluation, evaluate_crystals, mark_not_finite_
 from model.symmetry.action import Action
 from model.symmetry.projector import Projector
@@ -28,9 +28,9 @@ from model.symmetry.projector import Projector
 WEIGHTS = {"chgnet-0.3.0": "0.3.0", "chgnet-r2scan": "r2scan"}  # as the package names them
 MAX_BONDS = 3_000_000  # of one crystal, as expected from its density
 # Peak memory in float32 per directed bond or ordered angle, measured by benchmarks/evaluate.py.
-BYTES, LEAN_BYTES = 14_000, 3_000
-LISTED = 100  # bytes for an angle and an operation while orbits are sought
-LARGEST = 5  # times the budget, for one crystal alone
+BYTES_PER_BOND, LEAN_BYTES_PER_BOND = 14_000, 3_000
+BYTES_PER_OPERATION = 100  # bytes for an angle and an operation while orbits are sought
+MAX_OVER_BUDGET = 5  # times the budget, for one crystal alone
 SECOND_PASS = 24  # atoms that a pass of its own for symmetric crystals must save, measured on one core
 
 
@@ -112,14 +112,14 @@ class CHGNetPotential:
         angles = (bonds * (self.network.bond_cutoff / self.network.atom_cutoff) ** 3) ** 2 / 2
         kept = torch.tensor([len(a.carriers) / len(a.first) for a in actions], device=self.device)  # operations an apex
         orbits = torch.tensor([group.orbits for group in groups], device=self.device)
-        cost = (orbits * (2 * bonds * BYTES + angles * kept * LISTED)).tolist()
+        cost = (orbits * (2 * bonds * BYTES_PER_BOND + angles * kept * BYTES_PER_OPERATION)).tolist()
         found = []
         for start, stop in _runs(cost, self.bytes):
             part, some = batch.part(start, stop, first_atom), groups[start:stop]
             evaluation = None
             if cost[start] < self.bytes:
                 with contextlib.suppress(torch.OutOfMemoryError):
-                    graph, node = quotient(part, Action.joined(actions[start:stop]), self.network)
+                    graph, node = orbit_graph(part, Action.joined(actions[start:stop]), self.network)
                     evaluation = self._compute(graph, part, node)
             found += self._fitting(part) if evaluation is None else [_averaged(evaluation, part, some)]
         return found
@@ -155,18 +155,18 @@ class CHGNetPotential:
         angles = angle_counts(bonds, len(batch.numbers), self.network.bond_cutoff)
         pairs = batch.sum_of_atoms(angles.double()) + first_bond.diff() * 2
         first_atom = [0, *torch.cumsum(batch.counts, 0).tolist()]
-        edges, most = first_bond.tolist(), LARGEST * self.bytes
-        for start, stop in _runs((pairs * BYTES).tolist(), self.bytes):
+        edges, most = first_bond.tolist(), MAX_OVER_BUDGET * self.bytes
+        for start, stop in _runs((pairs * BYTES_PER_BOND).tolist(), self.bytes):
             part, need = batch.part(start, stop, first_atom), float(pairs[start:stop].sum())
-            if not lean and need * LEAN_BYTES > most:
+            if not lean and need * LEAN_BYTES_PER_BOND > most:
                 yield part, None
                 continue
             piece: Bonds = bonds.part(edges[start], edges[stop], first_atom[start])
-            yield part, build_graph(piece, part, self.network.bond_cutoff, lean=lean or need * BYTES > most)
+            yield part, build_graph(piece, part, self.network.bond_cutoff, lean=lean or need * BYTES_PER_BOND > most)
 
     def _compute(self, graph: Graph | None, batch: Batch, node: Tensor | slice = slice(None)) -> BatchEvaluation:
         if graph is None:
-            problem = f"{len(batch.numbers)} atoms need more than {LARGEST} times memory_mb; raise it"
+            problem = f"{len(batch.numbers)} atoms need more than {MAX_OVER_BUDGET} times memory_mb; raise it"
             return BatchEvaluation.unknown(batch, [problem], magmoms=True)
         site_energy, magmoms, gradient = self.network.bond_gradient(graph)
         energy = batch.sum_of_atoms(site_energy[node]) / batch.counts

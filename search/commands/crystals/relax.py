@@ -162,7 +162,7 @@ class _Results:
         import ase.io
         from pymatgen.io.cif import CifWriter
 
-        from model.relaxation.relax import usable
+        from model.relaxation.relax import may_be_ranked
 
         name = self.crystals[index].name
         self.rows.append(_row(name, result))
@@ -174,18 +174,18 @@ class _Results:
             if len(self.rows) == 1:
                 table.writeheader()
             table.writerow(self.rows[-1])
-        if usable(result):
+        if may_be_ranked(result):
             CifWriter(result.final.to_pymatgen()).write_file(self.out / f"{name}.cif")  # no symmetry imposed
 
 
 def _frame(name: str, result: Relaxation) -> ase.Atoms:
     from ase.calculators.singlepoint import SinglePointCalculator
 
-    from model.relaxation.relax import usable
+    from model.relaxation.relax import may_be_ranked
 
     atoms = result.final.to_ase()
     atoms.info = {"name": name, "outcome": result.reason, "steps": result.steps}
-    if usable(result):
+    if may_be_ranked(result):
         energy = result.energy_final * len(atoms)
         atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=result.forces_final)
     return atoms
@@ -193,10 +193,10 @@ def _frame(name: str, result: Relaxation) -> ase.Atoms:
 
 def _row(name: str, result: Relaxation) -> dict[str, Any]:
     """One line of `SUMMARY`."""
-    from model.relaxation.relax import usable
+    from model.relaxation.relax import may_be_ranked
     from model.symmetry.space_group import space_group
 
-    known = usable(result)
+    known = may_be_ranked(result)
     group = space_group(result.final) if known else None
     return {
         "name": name,

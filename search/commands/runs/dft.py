@@ -53,8 +53,8 @@ def write(
     if not has_potcars():
         console.print(
             "There is no POTCAR: set PMG_VASP_PSP_DIR to the folder of your licensed VASP pseudopotentials and run "
-            "this again (https://pymatgen.org/installation.html#potcar-setup), or concatenate "
-            "those that POTCAR.spec names.",
+            "this again (https://pymatgen.org/installation.html#potcar-setup), or concatenate the POTCARs that "
+            "POTCAR.spec names.",
             soft_wrap=True,
         )
 

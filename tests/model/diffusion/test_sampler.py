@@ -63,7 +63,7 @@ def exact_displacement(batch: Batch, sigma: Tensor, guest: Tensor) -> Tensor:
 
 def templates(guest: tuple[bool, bool]) -> list[Template]:
     crystal = Crystal(EDGE * np.eye(3), np.full((2, 3), HOST_AT / EDGE), [14, 3])
-    return [Template(crystal, np.array(guest), seed) for seed in range(COUNT)]
+    return [Template(crystal=crystal, guest=np.array(guest), seed=seed) for seed in range(COUNT)]
 
 
 def around(values: np.ndarray, centre: float) -> np.ndarray:
@@ -99,7 +99,7 @@ def test_guests_start_where_they_are_if_told(settings):
     """Without a score a guest stays within the noise's reach of its start: at most a few times the first level."""
     start = Crystal(100 * np.eye(3), [[0.1, 0.1, 0.1], [0.6, 0.6, 0.6]], [14, 3])
     guest = np.array([False, True])
-    templates = [Template(start, guest, seed, start_here=seed % 2 == 0) for seed in range(20)]
+    templates = [Template(crystal=start, guest=guest, seed=seed, start_here=seed % 2 == 0) for seed in range(20)]
     made = sample(lambda batch, sigma, guest: torch.zeros_like(batch.positions), templates, settings).crystals
     moved = np.array([np.abs((crystal.fractional[1] - 0.6 + 0.5) % 1 - 0.5).max() for crystal in made])
     assert (moved[::2] < 0.25).all()
@@ -204,7 +204,7 @@ def test_ideal_denoiser_recovers_rock_salt_around_its_host():
         difference = (target.positions - batch.positions) / 5.64
         return 5.64 * (difference - difference.round())
 
-    made = sample(denoiser, [Template(salt, salt.numbers == 11, 1)], HEUN).crystals[0]
+    made = sample(denoiser, [Template(crystal=salt, guest=salt.numbers == 11, seed=1)], HEUN).crystals[0]
     assert space_group(made).number == 225
     assert made.formula == "NaCl"
 

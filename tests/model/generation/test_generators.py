@@ -57,7 +57,7 @@ def templates(method, host, seeds):
         counts = (1, 2)
         filled = [host.join(Crystal(host.lattice, np.zeros((n, 3)), [3] * n)) for n in counts]
         return [
-            Template(crystal, np.arange(len(crystal)) >= len(host), seed)
+            Template(crystal=crystal, guest=np.arange(len(crystal)) >= len(host), seed=seed)
             for crystal, seed in zip(filled, seeds, strict=True)
         ]
     made = []
@@ -68,7 +68,9 @@ def templates(method, host, seeds):
             crystal = exchanges(cell)[0].crystal(16.0 * cell.n_atoms)
         elif method == "mutation":
             crystal = changes(exchanges(cell)[0].crystal(16.0 * cell.n_atoms), CellFormula.parse(f"{cell}Li"))[0]
-        made.append(Template(crystal, np.full(len(crystal), method not in FILLED), seed, bravais=bravais))
+        made.append(
+            Template(crystal=crystal, guest=np.full(len(crystal), method not in FILLED), seed=seed, bravais=bravais)
+        )
     return made
 
 
@@ -106,7 +108,10 @@ def test_a_seed_decides_a_crystal_whatever_shares_its_batch(generate, host, meth
 
 
 def test_guests_on_orbits_keep_a_group_of_their_host(generate, host):
-    given = [Template(host.join(Crystal(host.lattice, np.zeros((1, 3)), [3])), np.arange(4) >= 3, s) for s in range(4)]
+    given = [
+        Template(crystal=host.join(Crystal(host.lattice, np.zeros((1, 3)), [3])), guest=np.arange(4) >= 3, seed=s)
+        for s in range(4)
+    ]
     made = crystals(generate("symmetric", given))
     assert {space_group(crystal, 1e-3).symbol for crystal in made} == {"R-3m"}
     lower = crystals(generate("subgroup", given, SubgroupSettings(descend=0.9, sampler=FEW)))
@@ -115,7 +120,7 @@ def test_guests_on_orbits_keep_a_group_of_their_host(generate, host):
 
 def test_a_host_without_symmetry_is_filled_without(generate, host):
     bare = host.replace(fractional=host.fractional + np.random.default_rng(0).normal(0, 0.05, (3, 3)))
-    given = [Template(bare.join(Crystal(host.lattice, np.zeros((1, 3)), [3])), np.arange(4) >= 3, 0)]
+    given = [Template(crystal=bare.join(Crystal(host.lattice, np.zeros((1, 3)), [3])), guest=np.arange(4) >= 3, seed=0)]
     (plain,) = generate("inpainting", given)
     for name in ("symmetric", "subgroup"):
         (made,) = generate(name, given)

@@ -10,10 +10,10 @@ from model.generation.initial_placements import at_random, in_voids
 @pytest.mark.parametrize("start", [at_random, in_voids])
 def test_guests_start_in_the_part_that_is_allowed_without_overlap(licoo2, start):
     big = Crystal.from_pymatgen(licoo2.to_pymatgen() * [2, 2, 2])
-    template = Template(big, big.numbers == 3, 0)
+    template = Template(crystal=big, guest=big.numbers == 3, seed=0)
     placed = start(template, where=lambda places: places[:, 2] % 1 < 0.5)
     assert placed.start_here
     assert (placed.crystal.fractional[template.guest][:, 2] % 1 < 0.5).all()
     assert np.array_equal(placed.crystal.fractional[~template.guest], big.fractional[~template.guest])
-    few = Template(big.select(np.arange(len(big)) != 0), np.arange(len(big) - 1) == 0, 0)
+    few = Template(crystal=big.select(np.arange(len(big)) != 0), guest=np.arange(len(big) - 1) == 0, seed=0)
     assert not too_close(start(few).crystal)

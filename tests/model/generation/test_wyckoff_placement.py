@@ -31,7 +31,7 @@ PAPER = PredictorCorrectorSettings(steps=6, correctors=1, resamples=2, jump=2, s
 def template(host: Crystal, guests: list[int], seed: int = 0) -> Template:
     """A template whose guests stand before the host, so that the order of atoms is not the projector's own."""
     empty = Crystal(host.lattice, np.zeros((len(guests), 3)), guests)
-    return Template(empty.join(host), np.arange(len(guests) + len(host)) < len(guests), seed)
+    return Template(crystal=empty.join(host), guest=np.arange(len(guests) + len(host)) < len(guests), seed=seed)
 
 
 def restless(batch: Batch, sigma: Tensor, guest: Tensor) -> Tensor:
@@ -213,8 +213,8 @@ def test_a_template_of_another_host_is_refused(licoo2):
     group = host_groups(Crystal.from_pymatgen(TIS2))[0]
     with pytest.raises(ValueError, match="the group belongs to the host TiS2, but the template is"):
         place_guests(template(licoo2, [3]), group)
-    with pytest.raises(ValueError, match="a template with a projector needs places"):
-        Template(licoo2, licoo2.numbers == 3, 0, projector=group.projector([]))
+    with pytest.raises(ValueError, match="a template with a projector needs start_here"):
+        Template(crystal=licoo2, guest=licoo2.numbers == 3, seed=0, projector=group.projector([]))
 
 
 def test_guests_come_back_to_a_group_that_was_passed_over_rather_than_lose_all_symmetry():

@@ -14,7 +14,7 @@ from pymatgen.core import Lattice, Structure
 from model.crystals.batch import Batch
 from model.crystals.crystal import Crystal
 from model.crystals.parquet import read_crystals
-from model.potentials.chgnet.orbit_graph import quotient
+from model.potentials.chgnet.orbit_graph import orbit_graph
 from model.potentials.chgnet.potential import CHGNetPotential
 from model.relaxation.relax import RelaxSettings, relax
 from model.symmetry.action import CELLS, Action
@@ -145,11 +145,11 @@ def test_atoms_may_lie_in_other_cells(exact) -> None:
 def test_the_work_is_that_of_the_orbits(exact) -> None:
     crystal, projector = held(CRYSTALS["centred cell"])
     assert projector.action is not None and len(projector.turns) == 192
-    graph, node = quotient(Batch.from_crystals([crystal], dtype=torch.float64), projector.action, exact.network)
+    graph, node = orbit_graph(Batch.from_crystals([crystal], dtype=torch.float64), projector.action, exact.network)
     assert graph.copies is not None and graph.copies.tolist() == [4, 4] and node.bincount().tolist() == [4, 4]
     # shells below 6 Å: 2.8 (Na-Cl), 3.96 (two kinds), 4.85 (Na-Cl), 5.6 (two kinds); the shortest spans angles of
     # 90 and 180 degrees at either ion
-    assert len(graph.bonds.here) == 2 * 6 and graph.short == 1 and len(graph.apex) == 4
+    assert len(graph.bonds.target) == 2 * 6 and graph.short == 1 and len(graph.apex) == 4
 
 
 def test_without_memory_it_goes_the_plain_way(exact, monkeypatch) -> None:
@@ -160,13 +160,13 @@ def test_without_memory_it_goes_the_plain_way(exact, monkeypatch) -> None:
     def full(*_):
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr("model.potentials.chgnet.potential.quotient", full)
+    monkeypatch.setattr("model.potentials.chgnet.potential.orbit_graph", full)
     assert_equal(exact, [crystal], [projector])
 
     def never(*_):
         raise AssertionError("a crowd of angles was listed for every operation")
 
-    monkeypatch.setattr("model.potentials.chgnet.potential.quotient", never)
+    monkeypatch.setattr("model.potentials.chgnet.potential.orbit_graph", never)
     crowded, projector = held(Crystal.from_ase(bulk("Cu", a=1.4)))
     assert_equal(CHGNetPotential(dtype=torch.float64, memory_mb=150.0), [crowded], [projector])
 

@@ -11,7 +11,7 @@ from ase.calculators.emt import EMT
 from model.crystals.crystal import Crystal
 from model.potentials.ase import ASEPotential
 from model.relaxation.candidate_funnel import funnel
-from model.relaxation.relax import RelaxSettings, relax, usable
+from model.relaxation.relax import RelaxSettings, may_be_ranked, relax
 
 torch.set_num_threads(1)
 
@@ -47,7 +47,7 @@ def test_the_lowest_of_every_composition_are_relaxed_in_full(emt) -> None:
             assert (result.steps, result.converged) == (full.steps, True)
             assert result.energy_final == pytest.approx(full.energy_final, abs=1e-9)
         else:
-            assert usable(result) and not result.converged and result.final is crystal
+            assert may_be_ranked(result) and not result.converged and result.final is crystal
             assert result.energy_final == pytest.approx(single.energy)
 
 
@@ -72,31 +72,31 @@ def test_without_a_share_it_is_a_relaxation(emt) -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["fire", "lbfgs"])
-def test_a_hopeless_crystal_ends_early_and_the_others_do_not(optimizer, emt) -> None:
-    settings = RelaxSettings(optimizer=optimizer, fmax=1e-3, hopeless=0.05)
+def test_a_crystal_above_the_ceiling_is_stopped_early_and_the_others_are_not(optimizer, emt) -> None:
+    settings = RelaxSettings(optimizer=optimizer, fmax=1e-3, energy_ceiling=0.05)
     whole = relax(CRYSTALS, emt, settings)
     assert all(result.reason == "converged" for result in whole)  # copper's minima are one and the same
     lowest = whole[1].energy_final
     copper, aluminium = CRYSTALS[3], CRYSTALS[2]
-    for known, reason in ((lowest - 1.0, "hopeless"), (lowest - 0.04, "converged")):
+    for known, reason in ((lowest - 1.0, "early_stopped"), (lowest - 0.04, "converged")):
         first, other = relax([copper, aluminium], emt, settings, known={"Cu": known})
         assert (first.reason, other.reason) == (reason, "converged")
-        assert usable(first) and first.energy_final < first.energy_initial
+        assert may_be_ranked(first) and first.energy_final < first.energy_initial
     assert 5 <= relax([copper], emt, settings, known={"Cu": lowest - 1.0})[0].steps < whole[3].steps
-    off = settings.model_copy(update={"hopeless": None})
+    off = settings.model_copy(update={"energy_ceiling": None})
     assert relax([copper], emt, off, known={"Cu": lowest - 1.0})[0].converged
 
 
 def test_what_has_converged_in_the_same_call_counts(emt) -> None:
     """Body-centred copper is kept by symmetry in a minimum above the face-centred one."""
     body = Crystal.from_ase(bulk("Cu", "bcc", a=3.1, cubic=True))
-    settings = RelaxSettings(fmax=1e-4, hopeless=5e-3)
+    settings = RelaxSettings(fmax=1e-4, energy_ceiling=5e-3)
     alone, (_, second) = relax([body], emt, settings), relax([CRYSTALS[1], body], emt, settings, batch_size=1)
     assert alone[0].reason == "converged"
-    assert second.reason == "hopeless" and second.steps < alone[0].steps
+    assert second.reason == "early_stopped" and second.steps < alone[0].steps
 
 
-@pytest.mark.parametrize("change", [{"share": 0.0}, {"share": 1.5}, {"hopeless": 0.0}, {"guest_steps": -1}])
+@pytest.mark.parametrize("change", [{"share": 0.0}, {"share": 1.5}, {"energy_ceiling": 0.0}, {"guest_steps": -1}])
 def test_wrong_settings_are_refused(change) -> None:
     with pytest.raises(ValueError, match="Input should be"):
         RelaxSettings(**change)

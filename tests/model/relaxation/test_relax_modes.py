@@ -18,7 +18,7 @@ from pymatgen.core import Lattice, Structure
 from model.crystals.crystal import Crystal
 from model.potentials.ase import ASEPotential
 from model.potentials.chgnet.potential import CHGNetPotential
-from model.relaxation.relax import RelaxSettings, relax, usable
+from model.relaxation.relax import RelaxSettings, may_be_ranked, relax
 from model.symmetry.projector import symmetric_start
 from model.symmetry.space_group import space_group
 from tests.support.crystals import rattled
@@ -183,7 +183,7 @@ def test_the_time_of_a_run_ends_it_with_reasons(emt) -> None:
     done: list[int] = []
     results = relax(METALS, emt, batch_size=1, max_seconds=0.0, report=lambda index, result: done.append(index))
     assert [result.reason for result in results] == ["not_started"] * 3 and done == [0, 1, 2]
-    assert not any(usable(result) for result in results)
+    assert not any(may_be_ranked(result) for result in results)
 
     first = iter([True])
 
@@ -197,4 +197,4 @@ def test_the_time_of_a_run_ends_it_with_reasons(emt) -> None:
 
     results = relax(METALS, ASEPotential(Slow()), batch_size=2, max_seconds=0.2)
     assert [result.reason for result in results] == ["wall_time", "wall_time", "not_started"]
-    assert usable(results[0]) and np.isfinite(results[0].energy_final)
+    assert may_be_ranked(results[0]) and np.isfinite(results[0].energy_final)

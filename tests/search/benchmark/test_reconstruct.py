@@ -9,8 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from rich.console import Console
-from search.commands.benchmark import run_benchmark
 
 from model.crystals.crystal import Crystal
 from model.crystals.screening import too_close
@@ -22,6 +20,7 @@ from search.benchmark.reconstruct import Attempt, Case, Record, load_cases, matc
 from search.benchmark.residuals import denoising_residuals, guests_relaxed
 from search.benchmark.summary import figures, summarise
 from search.benchmark.training_hosts import Prototypes
+from search.commands.models.benchmark import reconstruct as reconstruct_command
 
 SALT = Crystal(
     5.64 * np.eye(3),
@@ -113,7 +112,7 @@ def test_residual_is_zero_for_the_crystal_that_a_perfect_denoiser_knows():
         step = (target.repeat(len(batch), 1) - batch.positions) / 5.64
         return 5.64 * (step - step.round())
 
-    templates = [Template(crystal, CASE.mask, 0) for crystal in (SALT, moved(SALT, 7, 0.4))]
+    templates = [Template(crystal=crystal, guest=CASE.mask, seed=0) for crystal in (SALT, moved(SALT, 7, 0.4))]
     right, wrong = denoising_residuals(denoiser, templates, sigmas=(0.1, 0.2))
     assert right == pytest.approx(0.0, abs=1e-6)
     # one of four guests is answered with 0.4 Å too much: mean over sigma of 0.16 / 4 / 3 sigma²
@@ -121,7 +120,7 @@ def test_residual_is_zero_for_the_crystal_that_a_perfect_denoiser_knows():
 
 
 def test_starts_overlap_with_nothing_and_depend_on_the_seed_only():
-    templates = [Template(FLUORITE, FLUORITE.numbers == 20, seed) for seed in (1, 2)]
+    templates = [Template(crystal=FLUORITE, guest=FLUORITE.numbers == 20, seed=seed) for seed in (1, 2)]
     for place in (at_random, in_voids):
         made = [place(template) for template in templates]
         assert not too_close(made[0].crystal) and made[0].start_here
@@ -130,7 +129,7 @@ def test_starts_overlap_with_nothing_and_depend_on_the_seed_only():
 
 
 def test_the_void_of_a_crowded_host_is_its_empty_site():
-    template = Template(FLUORITE, np.arange(12) == 0, 3)
+    template = Template(crystal=FLUORITE, guest=np.arange(12) == 0, seed=3)
     placed, spread = (
         np.array([in_voids(replace(template, seed=seed), spread=width).crystal.fractional[0] for seed in range(60)])
         for width in (0, 0.1)
@@ -210,21 +209,11 @@ def test_methods_are_named_and_bad_ones_explained():
             make_method(name, None, None)
 
 
-def run(path: Path, out: Path | None, weights: Path, **changes) -> dict:
-    options = {
-        "split": "test",
-        "guest": None,
-        "limit": None,
-        "methods": ["ancestral:steps=2", "mixed+heun:steps=1", "random"],
-        "samples": 2,
-        "seed": 0,
-        "rank": False,
-        "residual": True,
-        "stability": False,
-        "train": None,
-        "shard": "1/1",
-    }
-    return run_benchmark(Console(quiet=True), path, **{**options, **changes}, weights=weights, json_file=out)
+def run(path: Path, out: Path, weights: Path, **changes) -> dict:
+    methods = ["ancestral:steps=2", "mixed+heun:steps=1", "random"]
+    options = {"method": methods, "samples": 2, "rank": False, "residual": True, **changes}
+    reconstruct_command(path, weights=str(weights), json_file=out, **options)
+    return json.loads(out.read_text())
 
 
 def test_the_benchmark_goes_on_where_it_stopped_and_shares_add_up(tmp_path, tiny_weights):
@@ -253,8 +242,8 @@ def test_the_benchmark_goes_on_where_it_stopped_and_shares_add_up(tmp_path, tiny
     assert shared["summary"]["raw_match"] == whole["summary"]["raw_match"]
     with pytest.raises(ValueError, match=r"holds a benchmark with samples 2 \(now 3\)"):
         run(path, tmp_path / "shares.json", tiny_weights, samples=3)
-    with pytest.raises(ValueError, match="--shard is k/n"):
-        run(path, None, tiny_weights, shard="3/2")
+    with pytest.raises(ValueError, match=r"--shard must be k/n with k from 1 to n, for example 1/4; got '3/2'"):
+        run(path, tmp_path / "none.json", tiny_weights, shard="3/2")
 
 
 def sorted_records(path: Path) -> list[dict]:

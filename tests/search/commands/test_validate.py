@@ -3,16 +3,20 @@
 import pytest
 
 from search.commands.validate import describe
+from tests.support.configs import per_round
 
 
 @pytest.mark.parametrize(
-    ("sections", "expected"),
+    ("policy", "expected"),
     [
-        ({}, "2 rounds of up to 11 new and inpainted crystals together: at most 17 candidates"),
-        ({"feedback": False}, "2 rounds of 6 new and up to 5 inpainted crystals: at most 17 candidates"),
-        ({"inpainted": 0}, "2 rounds of 6 new crystals: at most 12 candidates"),
+        (per_round(6, 5), "2 rounds of up to 11 candidates: at most 17 candidates"),
+        (
+            per_round(6, 5) | {"feedback": False},
+            "2 rounds of 6 new crystals and up to 5 made from hosts and crystals: at most 17 candidates",
+        ),
+        (per_round(6, 0), "2 rounds of 6 new crystals: at most 12 candidates"),
     ],
 )
-def test_rounds_are_told_as_the_policy_shares_them_out(make_config, sections, expected):
-    policy = {"rounds": 2, "candidates_per_round": 11, "new_share": 0.545455, "rounds_ahead": 0, "batch": 6, **sections}
+def test_rounds_are_told_as_the_policy_shares_them_out(make_config, policy, expected):
+    policy = {"rounds": 2, "rounds_ahead": 0, "batch": 6, **policy}
     assert expected in list(describe(make_config(policy=policy)))

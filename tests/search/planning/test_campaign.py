@@ -564,24 +564,24 @@ def test_without_feedback_any_crystal_may_be_changed(make_config):
 
 def test_relaxations_are_given_up_a_few_bars_above_the_hull_where_energies_decide(make_config):
     campaign = campaign_of(make_config(policy={"early_stop_factor": 3.0}))
-    assert {task.relaxation.hopeless for task in planned(campaign, 0, [])} == {3 * 0.05}
+    assert {task.relaxation.energy_ceiling for task in planned(campaign, 0, [])} == {3 * 0.05}
     hard = pretended(planned(campaign, 0, []), e_d=0.2)  # the bar is where the best crystals are
-    assert all(task.relaxation.hopeless == pytest.approx(3 * 0.2) for task in planned(campaign, 1, hard))
+    assert all(task.relaxation.energy_ceiling == pytest.approx(3 * 0.2) for task in planned(campaign, 1, hard))
     for config in (
         make_config(policy={"early_stop_factor": None}),
         make_config(policy={"feedback": False}),
     ):
-        assert {task.relaxation.hopeless for task in planned(campaign_of(config), 0, [])} == {None}
-    own = make_config(relaxation={"hopeless": 0.3})
-    assert {task.relaxation.hopeless for task in planned(campaign_of(own), 0, [])} == {0.3}
+        assert {task.relaxation.energy_ceiling for task in planned(campaign_of(config), 0, [])} == {None}
+    own = make_config(relaxation={"energy_ceiling": 0.3})
+    assert {task.relaxation.energy_ceiling for task in planned(campaign_of(own), 0, [])} == {0.3}
 
 
 def test_what_was_given_up_gives_no_frameworks(make_config, relaxation, cobaltate):
     (task, *_) = planned(campaign_of(make_config()), 0, [])
     crystal = cobaltate["rows"][0].initial.crystal
-    relaxed, hopeless = (relaxation(crystal, energy=-3.0, reason=reason) for reason in ("converged", "hopeless"))
+    relaxed, stopped = (relaxation(crystal, energy=-3.0, reason=reason) for reason in ("converged", "early_stopped"))
     task = replace(task, candidates=task.candidates[:3])
-    assert guests_to_remove(task, [relaxed, hopeless, Rejected("too_close")]) == [(), None, ()]
+    assert guests_to_remove(task, [relaxed, stopped, Rejected("too_close")]) == [(), None, ()]
 
 
 @pytest.mark.parametrize(

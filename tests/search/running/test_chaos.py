@@ -117,7 +117,7 @@ def now_and_then(seed, share):
 
 def test_the_driver_gives_the_rows_of_the_pipeline(search, pools, undisturbed, tmp_path):
     driver = search()
-    assert driver.outcome.finished
+    assert driver.outcome.summary.finished
     assert_whole(tmp_path, undisturbed)
     assert {"new", "from_host"} == set(undisturbed["role"])
 
@@ -210,7 +210,7 @@ def test_a_crystal_that_kills_its_relaxer_takes_no_other_with_it(search, pools, 
     row, neighbours = poison_of(undisturbed)
     seen = Counter()
     driver = search(pools(fault=deadly(row.seed, cause, seen)))
-    assert driver.outcome.finished
+    assert driver.outcome.summary.finished
     assert seen == {3: 2, 1: 2}  # twice with its neighbours, twice alone
     found = comparable(load_results(tmp_path, structures=False)).set_index("candidate")
     lost = found.loc[row.candidate]
@@ -245,7 +245,8 @@ def test_a_poisonous_crystal_is_remembered_when_the_driver_dies_too(search, pool
             break
         except Killed:
             deaths.append(remembered())
-    assert driver.outcome.finished and deaths == [1, 2, 3, 4, 0]  # the fifth when the task was stored and forgotten
+    assert driver.outcome.summary.finished
+    assert deaths == [1, 2, 3, 4, 0]  # the fifth when the task was stored and forgotten
     assert max(seen.values()) <= 4  # one more each time than was counted: it was under way when the driver died
     frame = load_results(tmp_path, structures=False)
     assert list(frame.loc[frame["status"] == "failed", "candidate"]) == [row.candidate]
@@ -324,7 +325,7 @@ def test_rounds_that_are_stored_whole_are_not_planned_again(
     assert [number for number, _, _, candidates in asked if candidates] == planned
     ends = [told + rounds for _, told, rounds, _ in asked]
     assert [told for _, told, _, _ in asked] == [0, *ends[:-1]]  # every round is told of once
-    assert driver.outcome.summary["resumed"] == left
+    assert driver.outcome.summary.resumed == left
     assert_whole(tmp_path, undisturbed)
 
 
@@ -339,7 +340,7 @@ def test_a_part_that_was_cut_short_is_set_aside_and_its_task_done_again(search, 
     assert aside.stat().st_size == left
     (note,) = [note for note in driver.progress.notes if "damaged" in note]
     assert path.name in note and aside.name in note
-    assert driver.outcome.summary["resumed"] == len(undisturbed) - 3
+    assert driver.outcome.summary.resumed == len(undisturbed) - 3
 
 
 def test_the_first_signal_brings_home_what_is_nearly_done(search, pools, tmp_path):
@@ -347,8 +348,8 @@ def test_the_first_signal_brings_home_what_is_nearly_done(search, pools, tmp_pat
     some = pools((1, 4, 1), seconds=lambda first, *_: 0.5)
     judge = some.pools["analyse"]
     driver = search(EagerPools(some, lambda _: len(judge.calls) and stop.set()), stop=stop)
-    assert not driver.outcome.finished
-    assert driver.outcome.candidates >= 3  # at the signal nothing was stored yet
+    assert not driver.outcome.summary.finished
+    assert driver.outcome.summary.candidates >= 3  # at the signal nothing was stored yet
     assert not judge.calls
     assert json.loads((tmp_path / "summary.json").read_text())["finished"] is False
     assert events(tmp_path)[-1]["event"] == "ended"

@@ -17,7 +17,7 @@ from model.potentials.catalog import CATALOG, PotentialEntry, load_potential
 from model.potentials.interface import Potential
 from model.thermodynamics.reference import build_reference_table
 from search.config import SearchConfig, check_config
-from search.planning.prepare import describe_reference, load_reference, manifest
+from search.planning.prepare import RunMetadata, describe_reference, load_reference
 from search.running.pipeline import load_stages, search_here
 from search.storage.ranking import rank
 from search.storage.results import ResultStore, load_results
@@ -129,7 +129,7 @@ def test_a_new_potential_is_one_entry(new_entry, tmp_path) -> None:
     frame = searched(config, tmp_path / "run")
     assert_told_by(frame, config)
     assert set(frame["reference"]) == {"two phases (lennard-jones, 1)"}
-    assert manifest(config, load_reference(config))["packages"]["ase"]
+    assert RunMetadata.of(config, load_reference(config)).packages["ase"]
     phases = load_reference(config).phases["energy_per_atom"]
     assert phases.nunique() == 1  # Li and Si are the same to it, so its hull is flat
     best = rank(frame, top=1).iloc[0]

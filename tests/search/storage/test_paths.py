@@ -21,8 +21,9 @@ from search.planning.planner import Planner
 from search.planning.prepare import load_reference, same_search, write_run_metadata
 from search.running.driver import Driver
 from search.running.pipeline import search_here
+from search.storage import lock
 from search.storage.lock import locked
-from search.storage.paths import StorePath, beside, lock, require_lasting, run_path, write_whole
+from search.storage.paths import StorePath, beside, require_lasting, run_path, write_whole
 from search.storage.results import TIMINGS, ResultStore, load_results, pack
 from search.studies.second_opinion import load_second_opinion
 from tests.support.data import ROOT

@@ -125,7 +125,9 @@ def test_barriers_are_drawn_over_the_way_of_the_guest(lisi, tmp_path, monkeypatc
 def test_a_file_is_analysed(crystal_file, tmp_path):
     text = analysed(crystal_file, "--guest", "Li", "--out", tmp_path / "out", "--against", crystal_file)
     assert "2D with hops of 2.82 Å" in text
-    assert "Voids of CoO2" in text
+    assert "Voids of CoO2 with radius > 1.5 Å" in text
+    assert "Li migration paths" in text
+    assert "┃ gate Å ┃ percolates in ┃" in text and "│ 1.55 │ 1D with hops of 2.82 Å; 2D" in text
     hops = pd.read_csv(tmp_path / "out" / "hops.csv")
     assert hops["length"].tolist() == pytest.approx([2.816], abs=1e-3)
     coordination = pd.read_csv(tmp_path / "out" / "coordination.csv")

@@ -227,7 +227,7 @@ def test_a_round_takes_out_neighbouring_guests_of_the_best(slab, relaxation):
     """The best arrangements are the start; what stays in place is all but one guest and its neighbours."""
     lithium = slab.numbers == 3
     start = Pretender(relaxation, [-1.0])
-    (first,), _ = fill([Template(slab, lithium, 0)], start, start)
+    (first,), _ = fill([Template(crystal=slab, guest=lithium, seed=0)], start, start)
     both, taken = Pretender(relaxation, [-2.0] * 12), []
     both.generate = lambda templates, sampler: taken.extend(templates) or Pretender.generate(both, templates, sampler)
     filled, dropped = refine([first], both, both, samples=12, seed=0, free_guests_only=True)
