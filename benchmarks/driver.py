@@ -37,7 +37,7 @@ from search.config import SearchConfig, check_config
 from search.planning.planner import Planner
 from search.planning.prepare import load_reference
 from search.running.driver import Driver
-from tests.support.simulated import Clock, SimulatedPools, SimulatedPool, Stages
+from tests.support.simulated import Clock, SimulatedPool, SimulatedPools, Stages
 
 
 def main() -> None:

@@ -117,6 +117,12 @@ def test_names_are_imported_from_their_modules(path):
     assert not {alias.name.split(".")[0] for node in plain for alias in node.names} & set(PACKAGES)
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("*.py")), ids=name_of)
+def test_tests_import_no_benchmark(path):
+    """What both need lies in tests/support."""
+    assert "benchmarks" not in roots(path)
+
+
 def code_words(path):
     """Names and texts in the code of a file; comments and docstrings left out."""
     tree = ast.parse(path.read_text(encoding="utf-8"))

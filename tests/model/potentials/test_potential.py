@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,10 +16,10 @@ from model.potentials.chgnet.network import CHGNetNetwork
 from model.potentials.chgnet.potential import CHGNetPotential
 from model.potentials.interface import Evaluation
 from tests.support.crystals import rattled
+from tests.support.data import PHASES, WHOLE_PHASES, needs_whole
 
 torch.set_num_threads(1)
 GPA = 160.21766208  # eV/Å³ per GPa in the stock package
-STORED = Path(__file__).parents[4] / "shared" / "data" / "mp_structures.parquet"
 # The package turns its volumes into scalars in a way that torch warns about.
 pytestmark = pytest.mark.filterwarnings("ignore:Converting a tensor with requires_grad=True:UserWarning")
 
@@ -142,12 +140,21 @@ def test_equals_the_package_to_rounding_in_float64(exact, stock) -> None:
         np.testing.assert_allclose(result.stress * GPA, reference["s"], atol=1e-5)
 
 
+def test_equals_the_package_and_the_stored_energies_of_known_phases(chgnet, stock) -> None:
+    rows = pd.read_parquet(PHASES).query("n_atoms <= 24").sort_values("n_atoms")
+    crystals = read_crystals(rows)
+    assert len(crystals) > 50
+    results = chgnet.evaluate(crystals)
+    np.testing.assert_allclose([result.energy for result in results], rows.energy_per_atom, atol=2e-5)
+    assert_same_as_stock(results[:30], crystals[:30], stock)  # the package takes its time
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(not STORED.exists(), reason=f"{STORED} is not there")
+@needs_whole
 @pytest.mark.parametrize("name", ["chgnet-0.3.0", "chgnet-r2scan"])
 def test_equals_the_package_on_two_hundred_stored_crystals(name, load_stock) -> None:
     """All in ragged batches, with lone atoms, molecules and cells without an angle among them, in both precisions."""
-    rows = pd.read_parquet(STORED).query("n_atoms <= 40").sample(200, random_state=0)
+    rows = pd.read_parquet(WHOLE_PHASES).query("n_atoms <= 40").sample(200, random_state=0)
     crystals = [*read_crystals(rows), *BONDED]
     results = CHGNetPotential(name).evaluate(crystals)
     if name == "chgnet-0.3.0":

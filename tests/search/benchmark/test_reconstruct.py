@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from model.crystals.crystal import Crystal
 from model.crystals.screening import too_close
 from model.diffusion.sampler import AncestralSettings, HeunSettings, Template
 from model.generation.initial_placements import at_random, in_voids
-from search.benchmark.log import record_of
+from search.benchmark.log import RecordLog
 from search.benchmark.methods import make_method, parse_sampler
 from search.benchmark.reconstruct import Attempt, Case, Record, load_cases, match, reconstruct
 from search.benchmark.residuals import denoising_residuals, guests_relaxed
@@ -257,6 +257,8 @@ def sorted_records(path: Path) -> list[dict]:
     return sorted(records, key=lambda one: (one["method"], one["case"]))
 
 
-def test_records_survive_the_file():
-    record = reconstruct(CASE, "half", half_right, samples=2)
-    assert record_of(json.loads(json.dumps(asdict(record)))) == record
+def test_records_survive_the_file(tmp_path):
+    record, header = reconstruct(CASE, "half", half_right, samples=2), {"samples": 2}
+    assert len(record.attempts) == 2
+    RecordLog(tmp_path / "log.jsonl", header).add(record)
+    assert RecordLog(tmp_path / "log.jsonl", header).chosen("half", [CASE]) == [record]

@@ -26,10 +26,10 @@ def layered(licoo2):
     return records
 
 
-def cubic(identity, edge, guests=None):
+def cubic(identity, edge):
     host = Crystal(np.eye(3) * edge, [[0, 0, 0]], [14])
     group = SpaceGroup(221, "Pm-3m", 0.1, 10.0)
-    return StoredFramework.of(identity, Framework(host, guests or {"Li": 1}, group, 0.0, 0.0, 1))
+    return StoredFramework.of(identity, Framework(host, {"Li": 1}, group, 0.0, 0.0, 1))
 
 
 def row(candidate, e_d, *found):

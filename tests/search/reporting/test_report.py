@@ -5,6 +5,7 @@ import re
 import shutil
 import threading
 import urllib.request
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,7 @@ from model.thermodynamics.stability import Stability
 from search.config import check_config
 from search.planning.prepare import load_reference
 from search.reporting import figures
-from search.reporting.report import _lineage, build_report, serve
+from search.reporting.report import build_report, serve
 from search.storage.results import ResultStore, load_results
 from search.studies import second_opinion
 
@@ -50,9 +51,13 @@ def test_crystals_of_the_page_are_those_of_the_run(small_run, lisi):
     ("parent", "framework", "expected"),
     [(None, None, "generated"), ("a-01", None, "change of a-01"), ("a-01", "a-01-f0", "host P6/mmm of a-01")],
 )
-def test_the_lineage_says_what_a_crystal_was_made_from(parent, framework, expected):
+def test_the_table_says_what_a_crystal_was_made_from(small_run, parent, framework, expected):
+    store = ResultStore(small_run)
+    (row,) = [row for row in store.rows(["task"]) if row.candidate == "first"]
     group = None if framework is None else "P6/mmm"
-    assert _lineage({"parent": parent, "framework": framework, "framework_space_group": group}) == expected
+    store.append("task", [replace(row, parent=parent, framework=framework, framework_space_group=group)])
+    (cells,) = re.findall(r'<tr [^>]*data-candidate="first">(.*?)</tr>', build_report(small_run), re.DOTALL)
+    assert cells.endswith(f"<td>{expected}</td>")
 
 
 def test_hull_points_lie_e_d_above_the_hull(small_run):
