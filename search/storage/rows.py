@@ -152,30 +152,26 @@ class PendingRow:
     cell_formula: str = column(
         pa.string(),
         CANDIDATE,
-        "atoms of the cell: for a new crystal the cell that was asked for, for one from a host those of the "
-        "framework's primitive cell and of the guests",
+        "atoms of the cell: for a new crystal, the cell that was requested; for one from a host, host and guests in "
+        "the framework's (primitive) cell",
         required=True,
     )
     bravais_lattice: str | None = column(
         pa.string(),
         ORIGIN,
-        "type of lattice that it, or its parent, was generated in, by Pearson symbol: `cF`, `hP`, ...",
+        "Pearson symbol of the Bravais lattice in which it, or its parent, was generated, for example `cF`",
     )
     parent: str | None = column(
-        pa.string(), ORIGIN, "candidate whose framework was filled, or that was changed (`mutation`)"
+        pa.string(), ORIGIN, "candidate whose framework was filled, or that was modified (`mutation`)"
     )
     framework: str | None = column(pa.string(), ORIGIN, "name of that framework")
-    samples: int | None = column(pa.int32(), ORIGIN, "from a host only: candidates of this pick of the framework")
+    samples: int | None = column(pa.int32(), ORIGIN, "number of candidates when this framework was chosen")
     generator_settings: str = column(pa.string(), CANDIDATE, "settings of the generator as JSON", required=True)
     relaxation_settings: str = column(pa.string(), CANDIDATE, "settings of the relaxation as JSON", required=True)
 
     @classmethod
     def from_record(cls: type[Some], record: Mapping[str, Any]) -> Some:
-        """From a row of a table as Arrow gives it.
-
-        Raises:
-            TypeError: a column is unknown or missing.
-        """
+        """From a row of a table as Arrow gives it, with all columns; see `rows_of`."""
         return cls(**record)
 
     @property
@@ -194,16 +190,16 @@ class HistoryRow(PendingRow):
     status: Status = column(
         pa.string(), CANDIDATE, "`relaxed`, `unconverged`, `rejected` or `failed`, see below", required=True
     )
-    reason: str = column(pa.string(), CANDIDATE, "why it is not `relaxed`; else empty", required=True)
+    reason: str = column(pa.string(), CANDIDATE, "why it is not `relaxed`; otherwise empty", required=True)
     evaluations: int | None = column(
-        pa.int32(), CANDIDATE, "evaluations of the score model, shared by the crystals of its batch"
+        pa.int32(), CANDIDATE, "of the score model, for all crystals of the task made with the same settings"
     )
     final: StoredCrystal | None = column(ARROW_CRYSTAL, RELAXATION, "crystal as relaxed", unit="Å")
     energy: float | None = column(pa.float64(), RELAXATION, "of `final`", unit="eV/atom")
     volume_per_atom: float | None = column(pa.float64(), RELAXATION, "of `final`", unit="Å³")
     steps: int | None = column(pa.int32(), RELAXATION, "of the optimizer")
     n_independent_atoms: int | None = column(
-        pa.int32(), RELAXATION, "atoms that a step had to compute: one of each orbit where symmetry was kept, else all"
+        pa.int32(), RELAXATION, "atoms computed in each step: one per orbit if symmetry was kept, otherwise all"
     )
     space_group: str | None = column(pa.string(), ANALYSIS, "symbol, of `final`")
     duplicate_of: str | None = column(
@@ -215,26 +211,25 @@ class HistoryRow(PendingRow):
     frameworks: Sequence[StoredFramework] | None = column(
         pa.list_(ARROW_FRAMEWORK),
         ANALYSIS,
-        "list of symmetric hosts found in it, see below; looked for in new crystals and in filled frameworks whose "
-        "volume moved, as long as they might still be filled: not above the E_d of the `policy.max_parents` best",
+        "list of symmetric hosts found in it, see below. They are looked for in new crystals, and in filled frameworks "
+        "whose volume changed, but only if they might still be filled: not above the E_d of the `policy.max_parents` "
+        "best ones, and not at all in searches that fill none",
     )
-    seconds_generate: float | None = column(pa.float64(), TIME, "wall time of the batch over its crystals", unit="s")
+    seconds_generate: float | None = column(
+        pa.float64(), TIME, "wall time of the batch divided by its number of crystals", unit="s"
+    )
     seconds_relax: float | None = column(
-        pa.float64(), TIME, "its share, by atoms and steps, of the wall time that its batch took to relax", unit="s"
+        pa.float64(), TIME, "share of the wall time of the batch's relaxation, by atoms and steps", unit="s"
     )
     seconds_analyse: float | None = column(pa.float64(), TIME, "symmetry, frameworks and E_d", unit="s")
 
     @classmethod
     def from_record(cls: type[Some], record: Mapping[str, Any]) -> Some:
-        """From a row of a table as Arrow gives it.
-
-        Raises:
-            TypeError: a column is unknown or missing.
-        """
+        """From a row of a table as Arrow gives it, with all columns; see `rows_of`."""
         crystals = {name: _crystal(record[name]) for name in ("initial", "final") if name in record}
         frameworks = record["frameworks"]
         found = None if frameworks is None else [StoredFramework.from_record(one) for one in frameworks]
-        return cls(**{**record, **crystals, "frameworks": found})
+        return cls(**{**record, **crystals, "status": Status(record["status"]), "frameworks": found})
 
     @property
     def record(self) -> dict[str, Any]:
@@ -254,8 +249,8 @@ class HistoryRow(PendingRow):
 class Row(HistoryRow):
     """Everything that is stored of a candidate."""
 
-    detail: str | None = column(pa.string(), CANDIDATE, "the error's own words, if there was one")
-    seed: int = column(pa.int64(), CANDIDATE, "decides every random number spent on this crystal", required=True)
+    detail: str | None = column(pa.string(), CANDIDATE, "the original error message, if there was an error")
+    seed: int = column(pa.int64(), CANDIDATE, "determines every random number used for this crystal", required=True)
     prototype: str | None = column(
         pa.string(),
         ORIGIN,
@@ -264,33 +259,35 @@ class Row(HistoryRow):
     framework_space_group: str | None = column(pa.string(), ORIGIN, "of the empty host")
     framework_symprec: float | None = column(pa.float64(), ORIGIN, "tolerance at which that group was found", unit="Å")
     framework_displacement: float | None = column(
-        pa.float64(), ORIGIN, "the furthest an atom of the host was moved onto the symmetry", unit="Å"
+        pa.float64(), ORIGIN, "largest displacement of a host atom during symmetrisation", unit="Å"
     )
     guests: Sequence[str] | None = column(
-        pa.list_(pa.string()), ORIGIN, "elements that were taken out (new crystals) or put in (from a host)"
+        pa.list_(pa.string()), ORIGIN, "elements that were removed (new crystals) or inserted (from a host)"
     )
     initial: StoredCrystal | None = column(ARROW_CRYSTAL, RELAXATION, "crystal as generated", unit="Å")
     energy_initial: float | None = column(pa.float64(), RELAXATION, "of `initial`", unit="eV/atom")
     max_force_initial: float | None = column(
-        pa.float64(), RELAXATION, "of `initial`, longest of the forces and of the scaled stress", unit="eV/Å"
+        pa.float64(), RELAXATION, "of `initial`: largest of the forces and of the scaled stress", unit="eV/Å"
     )
     max_force: float | None = column(pa.float64(), RELAXATION, "the same of `final`", unit="eV/Å")
     pressure: float | None = column(
-        pa.float64(), RELAXATION, "of `final`; positive: the crystal wants to grow", unit="GPa"
+        pa.float64(), RELAXATION, "of `final`; positive: the crystal tends to expand", unit="GPa"
     )
     converged: bool | None = column(pa.bool_(), RELAXATION, "whether `max_force` fell below `fmax`")
     potential: str = column(pa.string(), RELAXATION, "what computed the energies", required=True)
     score_model: str | None = column(
-        pa.string(), CANDIDATE, "name and content hash of the score model's weights; empty where it took no part"
+        pa.string(), CANDIDATE, "name and content hash of the score model's weights; empty if it was not used"
     )
     space_group_number: int | None = column(pa.int16(), ANALYSIS, "1 to 230")
-    symprec: float | None = column(pa.float64(), ANALYSIS, "at which it was found; 0.1, the papers'", unit="Å")
-    angle_tolerance: float | None = column(pa.float64(), ANALYSIS, "likewise; 10, the papers'", unit="degrees")
+    symprec: float | None = column(
+        pa.float64(), ANALYSIS, "tolerance at which the group was found; 0.1, as in the papers", unit="Å"
+    )
+    angle_tolerance: float | None = column(pa.float64(), ANALYSIS, "likewise; 10, as in the papers", unit="degrees")
     e_d_with_found: float | None = column(
         pa.float64(),
         ANALYSIS,
-        "the same against a hull that also holds what the search itself had found below the reference hull when the "
-        "task was planned. `e_d` never changes its meaning during a search; this one does",
+        "the same against a hull that also contains whatever the search itself had found below the reference hull "
+        "when the task was planned. The meaning of `e_d` never changes during a search; that of this column does",
         unit="eV/atom",
     )
     products: Mapping[str, float] | None = column(
@@ -318,7 +315,16 @@ def table_of(rows: Sequence[PendingRow], kind: type[PendingRow]) -> pa.Table:
 
 
 def rows_of(table: pa.Table, kind: type[Some]) -> list[Some]:
-    """The rows of a table whose columns are those of a kind."""
+    """The rows of a table.
+
+    Raises:
+        TypeError: its columns are not those of the kind.
+    """
+    wrong = sorted({*table.column_names} ^ {*names(kind)})
+    if wrong:
+        raise TypeError(
+            f"unknown or missing columns: {', '.join(wrong)}; a {kind.__name__} has {', '.join(names(kind))}"
+        )
     return [kind.from_record(record) for record in table.to_pylist(maps_as_pydicts="strict")]
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import boto3
@@ -24,8 +25,10 @@ from search.running.pipeline import search_here
 from search.storage import lock
 from search.storage.lock import locked
 from search.storage.paths import StorePath, beside, require_lasting, run_path, write_whole
-from search.storage.results import TIMINGS, ResultStore, load_results, pack
+from search.storage.results import ResultStore, load_results
+from search.storage.rows import StoredCrystal
 from search.studies.second_opinion import load_second_opinion
+from tests.support.configs import per_round
 from tests.support.data import ROOT
 from tests.support.simulated import Stages, pools_of
 
@@ -183,7 +186,7 @@ def test_results_are_those_of_a_folder(place, tmp_path, cobaltate):
     kept = {run: load_results(run, structures=False) for run in (place, tmp_path)}
     assert kept[place].map(repr).equals(kept[tmp_path].map(repr))
     rows = ResultStore(run_path(place)).rows(["b"])
-    assert [row["candidate"] for row in rows] == [row["candidate"] for row in cobaltate["rows"][:3]]
+    assert [row.candidate for row in rows] == [row.candidate for row in cobaltate["rows"][:3]]
 
 
 # --- a driver that dies -------------------------------------------------------------------------------------------
@@ -200,7 +203,7 @@ def tiny(make_config):
         compositions={"cells": [{"Li": 2, "Si": 1}, {"Li": 3, "Si": 1}]},
         lattices={"volume_per_atom": 16.0},
         frameworks={"guests": ["Li"]},
-        policy={"rounds": 3, "candidates_per_round": 9, "new_share": 0.666667, "samples": 2, "batch": 3},
+        policy={"rounds": 3, **per_round(6, 3), "samples": 2, "batch": 3},
     )
 
 
@@ -213,7 +216,8 @@ def undisturbed(tiny, tmp_path):
 
 
 def rows_of(run):
-    return load_results(run, structures=False).drop(columns=list(TIMINGS)).map(repr).sort_values("candidate")
+    timings = ["seconds_generate", "seconds_relax", "seconds_analyse"]
+    return load_results(run, structures=False).drop(columns=timings).map(repr).sort_values("candidate")
 
 
 def test_killed_at_any_write_the_search_ends_as_if_undisturbed(place, tiny, undisturbed, monkeypatch):
@@ -350,9 +354,10 @@ def test_of_drivers_that_start_at_once_one_at_most_goes_on(place, often):
 def stored(place, cobaltate, lisi, make_config, monkeypatch, tmp_path):
     """A run with one crystal of Li-Si; what commands write beside it goes to an empty folder."""
     monkeypatch.chdir(tmp_path)
-    run, columns = run_path(place), {"formula": "LiSi", "n_atoms": 2, "frameworks": [], "products": {"LiSi": 1.0}}
-    crystals = {"initial": pack(lisi), "final": pack(lisi)}
-    row = {**cobaltate["rows"][0], **columns, **crystals, "candidate": "a", "e_d": -0.02}
+    run, crystal = run_path(place), StoredCrystal.of(lisi)
+    columns = {"candidate": "a", "formula": "LiSi", "n_atoms": 2, "e_d": -0.02}
+    analysis = {"frameworks": [], "products": {"LiSi": 1.0}}
+    row = replace(cobaltate["rows"][0], **columns, **analysis, initial=crystal, final=crystal)
     ResultStore(run).append("task", [row])
     write_whole(run / "config.yaml", yaml.safe_dump(make_config().model_dump(mode="json")).encode())
     return run

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,40 +12,41 @@ from model.thermodynamics.stability import Stability
 from search.reporting.tables import reference_table, results_table
 from search.storage.cif import write_cifs
 from search.storage.ranking import rank
-from search.storage.results import ResultStore, load_results, pack, unpack_or_raise
+from search.storage.results import ResultStore, load_results
+from search.storage.rows import Status, StoredCrystal, unpack_or_raise
 from tests.support.crystals import rattled
 
 
 def candidate(cobaltate, name, crystal, *, e_d, **columns):
-    return {
-        **cobaltate["rows"][0],
-        "candidate": name,
-        "formula": crystal.formula,
-        "n_atoms": len(crystal),
-        "final": pack(crystal),
-        "e_d": e_d,
-        "space_group": "R-3m",
-        "space_group_number": 166,
-        "duplicate_of": None,
-        "frameworks": [],
-        **columns,
-    }
+    row = replace(
+        cobaltate["rows"][0],
+        candidate=name,
+        formula=crystal.formula,
+        n_atoms=len(crystal),
+        final=StoredCrystal.of(crystal),
+        e_d=e_d,
+        space_group="R-3m",
+        space_group_number=166,
+        duplicate_of=None,
+        frameworks=[],
+    )
+    return replace(row, **columns)
 
 
 @pytest.fixture
 def frame(tmp_path, cobaltate, licoo2, lisi):
     """Five relaxed candidates, two of them the same crystal, and three that did not make it."""
-    inpainted = {"role": "from_host", "framework": "f", "framework_space_group": "R-3m", "parent": "best"}
+    filled = {"role": "from_host", "framework": "f", "framework_space_group": "R-3m", "parent": "best"}
     strange = {"space_group": None, "space_group_number": None, "products": {"Li": 0.5, "Si": 0.5}}
     rows = [
-        candidate(cobaltate, "again", rattled(licoo2, width=0.02, seed=1), e_d=0.02, **inpainted),
+        candidate(cobaltate, "again", rattled(licoo2, width=0.02, seed=1), e_d=0.02, **filled),
         candidate(cobaltate, "best", licoo2, e_d=0.01),
         candidate(cobaltate, "silicide", lisi, e_d=-0.05, **strange),
         candidate(cobaltate, "wide", lisi.replace(lattice=lisi.lattice * 1.2), e_d=0.3, **strange),
         candidate(cobaltate, "odd", licoo2, e_d=0.03, space_group="P6_3/mmc", space_group_number=194),
-        candidate(cobaltate, "unconverged", licoo2, e_d=-9.0, status="unconverged"),
-        candidate(cobaltate, "rejected", licoo2, e_d=None, status="rejected", final=None),
-        candidate(cobaltate, "failed", licoo2, e_d=None, status="failed", final=None),
+        candidate(cobaltate, "unconverged", licoo2, e_d=-9.0, status=Status.UNCONVERGED),
+        candidate(cobaltate, "rejected", licoo2, e_d=None, status=Status.REJECTED, final=None),
+        candidate(cobaltate, "failed", licoo2, e_d=None, status=Status.FAILED, final=None),
     ]
     ResultStore(tmp_path).append("task", rows)
     return load_results(tmp_path)
@@ -82,7 +85,7 @@ def test_crystals_without_a_space_group_repeat_each_other_all_the_same(frame):
     assert names(rank(twice, top=9)) == ["silicide"]
 
 
-def test_a_formula_or_a_stage_can_be_asked_for(frame):
+def test_a_formula_or_a_role_can_be_asked_for(frame):
     assert names(rank(frame, top=9, formula="LiSi")) == ["silicide", "wide"]
     assert names(rank(frame, top=9, role="from_host")) == ["again"]
     assert names(rank(frame, top=9, formula="LiCoO2", role="new")) == ["best", "odd"]
@@ -98,7 +101,7 @@ def test_the_table_shows_what_matters_and_nothing_where_nothing_is(frame):
     assert "-50.0" in lines[0]
     assert "0.50 Li + 0.50 Si" in lines[0]
     assert "R-3m" in lines[1]
-    assert "inpainted" in lines[2]
+    assert "from_host" in lines[2]
     assert "nan" not in text.lower()
     assert "None" not in text
 

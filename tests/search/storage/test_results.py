@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -8,20 +9,23 @@ import pytest
 from pymatgen.core import Structure
 
 from model.crystals.crystal import Crystal
-from search.running.pipeline import failed_rows
-from search.storage.results import (
-    CRYSTAL,
-    SCHEMA,
+from search.running.pipeline import Provenance, failed_rows
+from search.storage.results import DamagedPart, ResultStore, load_results, write_json
+from search.storage.rows import (
+    ARROW_CRYSTAL,
     SCHEMA_VERSION,
-    TIMINGS,
-    DamagedPart,
-    ResultStore,
-    load_results,
-    pack,
+    Row,
+    Status,
+    StoredCrystal,
+    names,
+    schema,
+    table_of,
     unpack,
     unpack_or_raise,
-    write_json,
 )
+
+TIMINGS = ("seconds_generate", "seconds_relax", "seconds_analyse")
+PROVENANCE = Provenance("chgnet-0.3.0", "packaged")
 
 
 @pytest.fixture
@@ -30,22 +34,23 @@ def run(tmp_path, cobaltate):
     store = ResultStore(tmp_path)
     store.append("00000-gen-000-test", cobaltate["rows"])
     failed = [
-        {**row, "candidate": f"z{i}"}
-        for i, row in enumerate(failed_rows(cobaltate["task"], "oom", "killed", judged_by={}))
+        replace(row, candidate=f"z{i}")
+        for i, row in enumerate(failed_rows(cobaltate["task"], "oom", "killed", PROVENANCE))
     ]
     store.append("00001-gen-000-test", failed)
     return tmp_path
 
 
 def equal(one, other):
-    """Equality to the bit; NaN equals NaN."""
+    """Equality to the bit; NaN equals NaN, and a member of a `StrEnum` its text."""
     if isinstance(one, dict):
         return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
     if isinstance(one, list):
         return len(one) == len(other) and all(equal(a, b) for a, b in zip(one, other, strict=True))
     if isinstance(one, float) and np.isnan(one):
         return isinstance(other, float) and np.isnan(other)
-    return type(one) is type(other) and one == other
+    same_type = type(one) is type(other) or (isinstance(one, str) and isinstance(other, str))
+    return same_type and one == other
 
 
 # --- the store ----------------------------------------------------------------------------------------------------
@@ -57,42 +62,44 @@ def test_rows_come_back_as_they_were(tmp_path, cobaltate):
     back = store.rows(["task"])
     assert len(back) == len(cobaltate["rows"]) == 6
     for row, original in zip(back, cobaltate["rows"], strict=True):
-        assert row.keys() == original.keys() == set(SCHEMA.names)
-        different = [name for name in row if not equal(row[name], original[name])]
+        assert type(row) is type(original) is Row
+        assert list(row.record) == list(original.record) == names(Row) == schema(Row).names
+        different = [name for name in row.record if not equal(row.record[name], original.record[name])]
         assert not different
+        assert type(row.status) is Status
 
 
 def test_the_example_has_rows_of_every_kind(cobaltate):
     rows = cobaltate["rows"]
-    assert [row["status"] for row in rows] == ["relaxed", "relaxed", "unconverged", "rejected", "rejected", "failed"]
-    assert [row["reason"] for row in rows] == ["", "", "step_limit", "too_close", "duplicate", "nan"]
-    assert rows[4]["duplicate_of"] == rows[1]["duplicate_of"] == rows[0]["candidate"]
-    assert rows[0]["frameworks"]
-    assert [row["e_d"] is None for row in rows] == [False, False, False, True, True, True]
+    assert [row.status for row in rows] == ["relaxed", "relaxed", "unconverged", "rejected", "rejected", "failed"]
+    assert [row.reason for row in rows] == ["", "", "step_limit", "too_close", "duplicate", "nan"]
+    assert rows[4].duplicate_of == rows[1].duplicate_of == rows[0].candidate
+    assert rows[0].frameworks
+    assert [row.e_d is None for row in rows] == [False, False, False, True, True, True]
 
 
 def test_structures_come_back_to_the_bit(tmp_path, cobaltate):
     store = ResultStore(tmp_path)
     store.append("task", cobaltate["rows"])
     for row, original in zip(store.rows(["task"]), cobaltate["rows"], strict=True):
-        assert unpack_or_raise(row["initial"]).identity == unpack_or_raise(original["initial"]).identity
-        if original["final"] is not None:
-            assert unpack_or_raise(row["final"]).identity == unpack_or_raise(original["final"]).identity
-        hosts = [[unpack_or_raise(f["host"]).identity for f in r["frameworks"] or ()] for r in (row, original)]
+        assert row.initial.crystal.identity == original.initial.crystal.identity
+        if original.final is not None:
+            assert row.final.crystal.identity == original.final.crystal.identity
+        hosts = [[found.host.crystal.identity for found in one.frameworks or ()] for one in (row, original)]
         assert hosts[0] == hosts[1]
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_pack_and_unpack_are_inverse(seed):
+def test_a_stored_crystal_is_the_crystal(seed):
     rng = np.random.default_rng(seed)
     n = int(rng.integers(1, 20))
     crystal = Crystal(rng.normal(size=(3, 3)) * 1e3, rng.normal(size=(n, 3)) / 3, rng.integers(1, 119, n))
-    assert unpack(pack(crystal)).identity == crystal.identity
-    table = pa.Table.from_pylist([{"c": pack(crystal)}, {"c": None}], schema=pa.schema([("c", CRYSTAL)]))
+    stored = StoredCrystal.of(crystal)
+    assert stored.crystal.identity == unpack(stored.record).identity == crystal.identity
+    table = pa.Table.from_pylist([{"c": stored.record}, {"c": None}], schema=pa.schema([("c", ARROW_CRYSTAL)]))
     first, second = table["c"].to_pylist()
     assert unpack(first).identity == crystal.identity
     assert unpack(second) is None
-    assert pack(None) is None
 
 
 def test_tasks_are_those_that_are_stored(tmp_path, cobaltate):
@@ -108,8 +115,8 @@ def test_tasks_are_those_that_are_stored(tmp_path, cobaltate):
 def test_rows_come_in_the_order_of_the_names(tmp_path, cobaltate):
     store = ResultStore(tmp_path)
     for task in "ab":
-        store.append(task, [{**row, "task": task} for row in cobaltate["rows"][:2]])
-    assert [row["task"] for row in store.rows(["b", "a"])] == ["b", "b", "a", "a"]
+        store.append(task, [replace(row, task=task) for row in cobaltate["rows"][:2]])
+    assert [row.task for row in store.rows(["b", "a"])] == ["b", "b", "a", "a"]
 
 
 def test_a_task_stored_twice_is_there_once(tmp_path, cobaltate):
@@ -170,7 +177,7 @@ def test_a_part_that_is_not_there_is_no_damaged_part(run):
 @pytest.mark.parametrize("metadata", [{"schema_version": "0"}, {}])
 def test_another_schema_version_is_refused(tmp_path, cobaltate, metadata):
     folder = ResultStore(tmp_path).folder
-    table = pa.Table.from_pylist(cobaltate["rows"], schema=SCHEMA).replace_schema_metadata(metadata)
+    table = table_of(cobaltate["rows"], Row).replace_schema_metadata(metadata)
     pq.write_table(table, folder / "old.parquet")
     found = metadata.get("schema_version", "none")
     with pytest.raises(
@@ -181,7 +188,7 @@ def test_another_schema_version_is_refused(tmp_path, cobaltate, metadata):
 
 def test_a_part_carries_the_schema_and_its_version(run):
     stored = pq.read_schema(run / "candidates" / "00000-gen-000-test.parquet")
-    assert stored.equals(SCHEMA)
+    assert stored.equals(schema(Row))
     assert stored.metadata[b"schema_version"] == SCHEMA_VERSION.encode()
 
 
@@ -234,11 +241,11 @@ def test_structures_are_pymatgens_or_none(run):
 
 def test_structures_can_be_left_out(run):
     frame = load_results(run, structures=False)
-    assert list(frame.columns) == SCHEMA.names
+    assert list(frame.columns) == names(Row)
 
 
 def test_a_run_without_any_structure_can_be_read(tmp_path, cobaltate):
-    ResultStore(tmp_path).append("task", failed_rows(cobaltate["task"], "hung", "no answer", judged_by={}))
+    ResultStore(tmp_path).append("task", failed_rows(cobaltate["task"], "hung", "no answer", PROVENANCE))
     frame = load_results(tmp_path)
     assert len(frame) == 6
     assert frame["structure"].tolist() == [None] * 6
@@ -258,9 +265,9 @@ def test_missing_values_are_missing_in_every_column(run):
 
 
 def test_seeds_are_exact_beside_a_part_in_which_nothing_was_measured(tmp_path, cobaltate):
-    failed = failed_rows(cobaltate["task"], "hung", "no answer", judged_by={})
+    failed = failed_rows(cobaltate["task"], "hung", "no answer", PROVENANCE)
     seeds = [2**61 + k for k in range(12)]  # one and the same as floats
-    rows = [{**row, "seed": seed} for row, seed in zip([*cobaltate["rows"], *failed], seeds, strict=True)]
+    rows = [replace(row, seed=seed) for row, seed in zip([*cobaltate["rows"], *failed], seeds, strict=True)]
     store = ResultStore(tmp_path)
     store.append("a", rows[:6])
     store.append("b", rows[6:])
