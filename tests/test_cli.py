@@ -1,6 +1,7 @@
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from typer.testing import CliRunner
 
 from search import commands as commands_package
 from search.cli import add_commands, app
-from search.storage.results import ResultStore, pack
+from search.storage.results import ResultStore
+from search.storage.rows import StoredCrystal
 
 ROOT = Path(__file__).resolve().parents[1]
 LI_SI = ROOT / "configs" / "li-si.yaml"
@@ -33,15 +35,12 @@ def run(tmp_path, cobaltate, lisi, make_config):
     folder = tmp_path / "run"
     common = {"formula": "LiSi", "n_atoms": 2, "frameworks": [], "products": {"LiSi": 1.0}, "status": "relaxed"}
     rows = []
-    for name, scale, e_d, stage in (
-        ("a", 1.0, -0.02, "generated"),
-        ("b", 1.001, -0.01, "inpainted"),
-        ("c", 1.1, 0.2, "generated"),
-    ):
-        crystal = lisi.replace(lattice=lisi.lattice * scale)
-        columns = {"candidate": name, "initial": pack(lisi), "final": pack(crystal), "e_d": e_d, "role": stage}
-        rows.append({**cobaltate["rows"][0], **common, **columns, "space_group": "Pm-3m", "space_group_number": 221})
-    rows.append({**cobaltate["rows"][5], "candidate": "d"})
+    for name, scale, e_d, role in (("a", 1.0, -0.02, "new"), ("b", 1.001, -0.01, "from_host"), ("c", 1.1, 0.2, "new")):
+        final = StoredCrystal.of(lisi.replace(lattice=lisi.lattice * scale))
+        columns = {"candidate": name, "initial": StoredCrystal.of(lisi), "final": final, "e_d": e_d, "role": role}
+        group = {"space_group": "Pm-3m", "space_group_number": 221}
+        rows.append(replace(cobaltate["rows"][0], **common, **columns, **group))
+    rows.append(replace(cobaltate["rows"][5], candidate="d"))
     ResultStore(folder).append("task", rows)
     (folder / "config.yaml").write_text(yaml.safe_dump(make_config().model_dump(mode="json")))
     return folder
@@ -151,7 +150,7 @@ def test_a_bad_training_file_is_named(call, tmp_path, text, word):
         (["inpaint", "x.cif", "--guest", "Li"], "--count"),
         (["inpaint", "x.cif", "--guest", "Li", "--count", "many"], "--count"),
         (["inpaint", "x.cif", "--guest", "Li", "--count", "1", "--samples", "0"], "--samples"),
-        (["results", "nowhere", "--stage", "relaxed"], "generated or inpainted, got 'relaxed'"),
+        (["results", "nowhere", "--role", "relaxed"], "'relaxed' is not one of 'new', 'from_host'"),
         (["results", "nowhere"], "nowhere holds no results"),
         (["plot", "nowhere"], "nowhere holds no results"),
         (["reference", "show", "Li-Xx"], "unknown element 'Xx'"),
@@ -229,7 +228,7 @@ def test_results_shows_distinct_crystals_and_writes_them(call, run):
     [
         (["--all"], ["a", "b", "c"]),
         (["--top", "1"], ["a"]),
-        (["--stage", "inpainted"], ["b"]),
+        (["--role", "from_host"], ["b"]),
         (["--formula", "LiSi", "--all", "--top", "2"], ["a", "b"]),
     ],
     ids=" ".join,

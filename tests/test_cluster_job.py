@@ -16,6 +16,7 @@ import yaml
 from ray._private.services import get_node_ip_address
 
 from search.storage.results import load_results
+from tests.support.configs import per_round
 
 pytestmark = pytest.mark.slow
 BIN = Path(sys.executable).parent
@@ -23,17 +24,9 @@ TINY = {
     "name": "tiny",
     "compositions": {"cells": [{"Li": 2, "Si": 1}, {"Li": 3, "Si": 1}]},
     "frameworks": {"guests": ["Li"]},
-    "sampling": {"diffusion": {"kind": "heun", "steps": 4}},
-    "inpainting": {"kind": "heun", "steps": 4},
+    "sampling": {"diffusion": {"kind": "heun", "steps": 4}, "inpainting": {"kind": "heun", "steps": 4}},
     "relaxation": {"max_steps": 5},
-    "policy": {
-        "rounds": 2,
-        "candidates_per_round": 6,
-        "new_share": 0.666667,
-        "samples": 2,
-        "batch": 2,
-        "rounds_ahead": 0,
-    },
+    "policy": {"rounds": 2, **per_round(4, 2), "samples": 2, "batch": 2, "rounds_ahead": 0},
 }
 
 

@@ -3,6 +3,7 @@
 import ast
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from model.diffusion.train import TrainConfig
+from model.generators.registry import GENERATORS
 from search.config import SearchConfig, check_config
 from search.dft.inputs import jobs_of_run
 from search.planning.prepare import load_reference, same_search, write_run_metadata
@@ -112,7 +114,7 @@ WORDS = {
     SearchConfig: {
         "name",
         "compositions.system",
-        "compositions.more",
+        "compositions.composition_order",
         "compositions.fractions",
         "compositions.formulas",
         "compositions.cells",
@@ -121,8 +123,9 @@ WORDS = {
         "reference.potential",
         "models.potential",
         "resources.address",
-        "tuning.generation",
-        "tuning.inpainting",
+        "generators",
+        "sampling",
+        "tuning.sampling",
         "tuning.relaxation",
     },
     TrainConfig: {"data.split", "data.guests", "network.edge", "network.hidden", "network.auxiliary", "network.node"},
@@ -133,9 +136,12 @@ def texts(group, before=""):
     """Names of the fields of a settings class, and of those in it, that may hold any text."""
     for name, field in group.model_fields.items():
         where, kinds = f"{before}{name}", list(flattened(field.annotation))
-        for kind in kinds:
+        inside = [(where, kind) for kind in kinds]
+        if where == "sampling":  # what is in it, the generators say
+            inside += [(f"{where}.{row.name}", kind) for row in GENERATORS.values() for kind in flattened(row.settings)]
+        for place, kind in inside:
             if hasattr(kind, "model_fields"):
-                yield from texts(kind, f"{where}.")
+                yield from texts(kind, f"{place}.")
         if str in kinds or Path in kinds:
             yield where
 
@@ -179,8 +185,7 @@ def test_a_search_writes_to_its_run_and_nowhere_else(tmp_path, monkeypatch, make
         compositions={"cells": [{"Li": 1, "Co": 1, "O": 2}]},
         frameworks={"guests": ["Li"], "files": [str(outside / "host.cif")]},
         models={"weights": str(weights)},
-        sampling={"diffusion": {"kind": "heun", "steps": 2}},
-        inpainting={"kind": "heun", "steps": 2},
+        sampling={"diffusion": {"kind": "heun", "steps": 2}, "inpainting": {"kind": "heun", "steps": 2}},
         relaxation={"max_steps": 1},
         policy={"rounds": 1, "candidates_per_round": 2, "samples": 1, "batch": 1},
     )
@@ -197,7 +202,7 @@ def test_a_search_writes_to_its_run_and_nowhere_else(tmp_path, monkeypatch, make
 
 @pytest.mark.parametrize("kind", [*FORMATS, "best", "dft"])
 def test_results_of_somebody_else_cannot_name_a_place(tmp_path, cobaltate, kind):
-    row = {**cobaltate["rows"][0], "candidate": "../../../evil", "space_group": "../..", "formula": "../Li"}
+    row = replace(cobaltate["rows"][0], candidate="../../../evil", space_group="../..", formula="../Li")
     ResultStore(tmp_path / "run").append("task", [row])
     frame, out = load_results(tmp_path / "run", structures=False), tmp_path / "a" / "b" / "c" / "out"
     if kind == "dft":

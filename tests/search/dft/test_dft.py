@@ -83,15 +83,15 @@ def test_inputs_are_those_of_the_materials_project(run, tmp_path, kind, static):
 @quiet
 @pytest.mark.usefixtures("no_potcars")
 def test_the_structure_is_the_candidate_on_its_space_group(run, tmp_path, cobaltate):
-    best = min((row for row in cobaltate["rows"] if row["status"] == "relaxed"), key=lambda row: row["e_d"])
+    best = min((row for row in cobaltate["rows"] if row.status == "relaxed"), key=lambda row: row.e_d)
     (job,) = jobs_of_run(run, top=1)
     write_inputs([job], tmp_path / "out", kind="mp-gga")
     made = Crystal.from_pymatgen(Poscar.from_file(tmp_path / "out" / job.name / "POSCAR").structure)
-    assert made.composition.reduced_formula == best["formula"]
-    assert space_group(made, 1e-4, -1.0).symbol == best["space_group"]
-    assert made.volume / len(made) == pytest.approx(best["volume_per_atom"], rel=1e-3)
+    assert made.composition.reduced_formula == best.formula
+    assert space_group(made, 1e-4, -1.0).symbol == best.space_group
+    assert made.volume / len(made) == pytest.approx(best.volume_per_atom, rel=1e-3)
     assert job.name == (
-        f"{best['formula']}_{best['space_group'].replace('/', '_')}_{1e3 * best['e_d']:+.0f}meV_{best['candidate']}"
+        f"{best.formula}_{best.space_group.replace('/', '_')}_{1e3 * best.e_d:+.0f}meV_{best.candidate}"
     )
 
 
@@ -127,11 +127,11 @@ def test_inputs_are_never_written_over_those_of_another_crystal(run, tmp_path):
 
 
 def test_candidates_can_be_chosen(run, cobaltate):
-    relaxed = sorted(row["e_d"] for row in cobaltate["rows"] if row["status"] == "relaxed")
+    relaxed = sorted(row.e_d for row in cobaltate["rows"] if row.status == "relaxed")
     with pytest.raises(ValueError, match="no relaxed crystal of"):
         jobs_of_run(run, top=5, e_d_below=relaxed[0])
     assert len(jobs_of_run(run, top=5, e_d_below=relaxed[0] + 1e-9)) == 1
-    unconverged = next(row["candidate"] for row in cobaltate["rows"] if row["status"] == "unconverged")
+    unconverged = next(row.candidate for row in cobaltate["rows"] if row.status == "unconverged")
     (job,) = jobs_of_run(run, top=5, candidates=[unconverged])
     assert job.about["candidate"] == unconverged
     with pytest.raises(ValueError, match="no relaxed candidate nobody"):
@@ -241,12 +241,12 @@ def iron_oxide_reference(potential="MP2020-corrected PBE"):
 
 def test_e_d_is_measured_from_the_hull_of_the_reference(run, calculated, cobaltate):
     """Fe2O3 = 2 FeO + 1/2 O2: hull energy (2·(-15) + (-5)) / 5 = -7 eV/atom."""
-    name = cobaltate["rows"][0]["candidate"]
+    name = cobaltate["rows"][0].candidate
     (row,) = take_in(run, [calculation(calculated("Fe2O3", name))], iron_oxide_reference())
     assert row["e_d"] == pytest.approx(row["energy"] + 7.0)
     assert dict(row["products"]) == pytest.approx({"FeO": 0.8, "O2": 0.2})
     assert row["reference"] == "made up (MP2020-corrected PBE, 1)"
-    assert row["e_d_potential"] == cobaltate["rows"][0]["e_d"]
+    assert row["e_d_potential"] == cobaltate["rows"][0].e_d
     assert row["gap"] == pytest.approx(row["e_d"] - row["e_d_potential"])
     assert row["same_structure"] is False  # DFT of hematite for a cobaltate: a link gone wrong shows
 
@@ -275,7 +275,7 @@ def test_reading_more_keeps_what_was_there_and_replaces_what_is_read_again(run, 
 
 def test_candidates_are_judged_by_the_runs_own_phases_as_these_come_in(run, calculated, cobaltate):
     """The silicon of a candidate has no E_d until another silicon is calculated; lithium is its own hull."""
-    name = cobaltate["rows"][0]["candidate"]
+    name = cobaltate["rows"][0].candidate
     (row,) = take_in(run, [calculation(calculated("Si", name))])
     assert "e_d" not in row
     competing = calculated("Li").parent / "other-Si"

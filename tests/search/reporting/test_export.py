@@ -1,6 +1,7 @@
 """Every export format, read back by the library that others would read it with."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,20 +15,22 @@ from pymatgen.io.res import AirssProvider
 
 from search.reporting.export import FORMATS, export
 from search.storage.ranking import rank
-from search.storage.results import ResultStore, load_results, pack
+from search.storage.results import ResultStore, load_results
+from search.storage.rows import StoredCrystal
 
 
 @pytest.fixture
 def best(tmp_path, cobaltate, licoo2, lisi):
     """Two ranked crystals, the second with no space group."""
-    row = cobaltate["rows"][0] | {"status": "relaxed", "energy": -5.25, "pressure": 0.5, "frameworks": []}
+
+    def row(name, crystal, **columns):
+        own = {"candidate": name, "formula": crystal.formula, "n_atoms": len(crystal)}
+        common = {"energy": -5.25, "pressure": 0.5, "frameworks": []}
+        return replace(cobaltate["rows"][0], **own, **common, **columns, final=StoredCrystal.of(crystal))
+
     rows = [
-        row
-        | {"candidate": "one", "formula": licoo2.formula, "n_atoms": len(licoo2), "final": pack(licoo2)}
-        | {"e_d": 0.01, "space_group": "R-3m", "space_group_number": 166},
-        row
-        | {"candidate": "two", "formula": lisi.formula, "n_atoms": len(lisi), "final": pack(lisi)}
-        | {"e_d": 0.02, "space_group": None, "space_group_number": None},
+        row("one", licoo2, e_d=0.01, space_group="R-3m", space_group_number=166),
+        row("two", lisi, e_d=0.02, space_group=None, space_group_number=None),
     ]
     ResultStore(tmp_path).append("task", rows)
     return rank(load_results(tmp_path, structures=False), top=10)

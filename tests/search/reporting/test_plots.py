@@ -28,7 +28,7 @@ def test_dots_of_a_binary_hull_are_those_of_the_report(small_run):
     (axes,) = draw_line(hull).axes
     traces = {trace.name: trace for trace in hull.data}
     np.testing.assert_allclose(axes.lines[0].get_ydata(), traces["reference hull"].y)
-    for name in ("generated", "inpainted"):
+    for name in ("new", "from_host"):
         np.testing.assert_allclose(offsets(axes)[name], np.column_stack([traces[name].x, traces[name].y]))
 
 
@@ -51,7 +51,7 @@ def test_corners_of_the_triangle_are_the_elements(small_run):
 def test_histograms_hold_all_candidates_and_bars_their_share(small_run):
     changes = draw_changes(figures.changes(frame_of(small_run)))
     for axes in changes.axes:
-        np.testing.assert_allclose(sum(bar.get_height() for bar in axes.patches), 200)  # 100 % of each stage
+        np.testing.assert_allclose(sum(bar.get_height() for bar in axes.patches), 200)  # 100 % of each role
     (axes,) = draw_symmetry(figures.symmetry(frame_of(small_run))).axes
     assert [bar.get_height() for bar in axes.patches] == [100, 0]
 

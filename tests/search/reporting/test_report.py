@@ -65,12 +65,12 @@ def test_hull_points_lie_e_d_above_the_hull(small_run):
     stability = Stability(load_reference(config), "Li-Si")
     figure = figures.hull(load_results(small_run, structures=False), stability)
     traces = {trace.name: trace for trace in figure.data}
-    known, above, generated = (traces[name] for name in ("reference hull", "known, above it", "generated"))
+    known, above, new = (traces[name] for name in ("reference hull", "known, above it", "new"))
     assert "LiSi" in above.text
     assert (np.array(above.y) > np.interp(above.x, known.x, known.y)).all()
     at = np.interp(0.5, known.x, known.y)
-    np.testing.assert_allclose(generated.y, [at + 0.02], atol=1e-9)
-    assert list(generated.customdata) == ["first"]
+    np.testing.assert_allclose(new.y, [at + 0.02], atol=1e-9)
+    assert list(new.customdata) == ["first"]
 
 
 def test_a_third_element_makes_a_triangle_and_a_fourth_none(small_run):
@@ -111,8 +111,9 @@ def test_the_server_shows_a_run_as_it_grows_and_stays_on_this_machine(small_run)
             before = answer.read()
         with ask(address) as answer:
             assert b"Convex hull" in answer.read()
-        (row,) = load_results(small_run, structures=False).query("candidate == 'third'").to_dict("records")
-        ResultStore(small_run).append("later", [{"candidate": "fourth", "status": "rejected", "reason": row["reason"]}])
+        store = ResultStore(small_run)
+        (row,) = (row for row in store.rows(["task"]) if row.candidate == "third")
+        store.append("later", [replace(row, candidate="fourth")])
         with ask(f"{address}/version") as answer:
             assert answer.read() != before
     finally:

@@ -2,6 +2,7 @@
 
 import ast
 from dataclasses import MISSING, fields, replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -137,7 +138,7 @@ def test_an_unknown_and_a_missing_field_are_refused(rows):
 
 
 def test_columns_of_smaller_rows_are_columns_of_larger_ones():
-    for small, large in zip(KINDS, KINDS[1:], strict=False):
+    for small, large in pairwise(KINDS):
         assert names(large)[: len(names(small))] == names(small) != names(large)
         assert [schema(large).field(name) for name in names(small)] == list(schema(small))
 

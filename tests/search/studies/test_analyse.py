@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,8 @@ from model.relaxation.relax import RelaxSettings
 from model.thermodynamics.reference import packaged_reference
 from search.cli import app
 from search.planning.prepare import run_stability, write_run_metadata
-from search.storage.results import ResultStore, load_results, pack
+from search.storage.results import ResultStore, load_results
+from search.storage.rows import StoredCrystal
 from search.studies.analyse import (
     coordination_table,
     draw_barriers,
@@ -38,10 +40,10 @@ def run(tmp_path, cobaltate):
 def filled_run(tmp_path, cobaltate, licoo2):
     """A run in which a host was filled twice, what came of it gave a host that was filled again; and another host."""
     row = cobaltate["rows"][0]
-    assert row["formula"] == "LiCoO2"
-    row = row | {"role": "from_host", "generator": "inpainting", "guests": ["Li"], "initial": pack(licoo2)}
+    assert row.formula == "LiCoO2"
+    row = replace(row, role="from_host", generator="inpainting", guests=["Li"], initial=StoredCrystal.of(licoo2))
     rows = [
-        row | {"candidate": name, "framework": framework, "parent": parent, "energy": energy, "e_d": energy + 6.0}
+        replace(row, candidate=name, framework=framework, parent=parent, energy=energy, e_d=energy + 6.0)
         for name, framework, parent, energy in (
             ("a", "host-1", None, -5.7),
             ("b", "host-1", None, -5.6),
@@ -49,7 +51,7 @@ def filled_run(tmp_path, cobaltate, licoo2):
             ("d", "host-2", "c2", -5.9),
         )
     ]
-    rows.append(rows[0] | {"candidate": "e", "guests": ["Co", "Li"], "energy": -9.0})  # not Li alone
+    rows.append(replace(rows[0], candidate="e", guests=["Co", "Li"], energy=-9.0))  # not Li alone
     ResultStore(tmp_path / "run").append("00000-gen-000-test", rows)
     write_run_metadata(tmp_path / "run", cobaltate["config"], packaged_reference())
     return tmp_path / "run"
@@ -176,7 +178,7 @@ def test_a_hull_that_is_not_the_run_s_own_is_refused(filled_run):
 def test_an_empty_host_that_does_not_relax_is_told(filled_run):
     rows, host = fillings_of(load_results(filled_run, structures=False), "host-1", "Li")
     assert host.formula == "CoO2"
-    rows = rows.assign(relaxation=RelaxSettings(max_steps=0).model_dump_json())
+    rows = rows.assign(relaxation_settings=RelaxSettings(max_steps=0).model_dump_json())
     with pytest.raises(ValueError, match="the empty host CoO2 does not relax: step_limit"):
         empty_host(host.replace(lattice=0.9 * host.lattice), rows, run_stability(filled_run))
 
@@ -196,10 +198,11 @@ def test_the_sweep_takes_the_best_of_each_content_and_says_if_the_host_stayed(li
 
     def row(name, initial, final, e_d, role="from_host"):
         columns = {"candidate": name, "formula": final.formula, "space_group": "P1", "status": "relaxed"}
-        return {**columns, "role": stage, "e_d": e_d, "initial": pack(initial), "final": pack(final)}
+        crystals = {"initial": StoredCrystal.of(initial).record, "final": StoredCrystal.of(final).record}
+        return {**columns, **crystals, "role": role, "e_d": e_d}
 
     rows = [
-        row("full", licoo2, licoo2, 0.0, "generated"),
+        row("full", licoo2, licoo2, 0.0, "new"),
         row("kept", half, wide, 0.02),
         row("lost", half, rattled(half, width=1.0), 0.01),
         row("worse", half, half, 0.03),

@@ -8,7 +8,7 @@ from model.crystals.crystal import Crystal
 from model.crystals.screening import ScreenSettings
 from model.diffusion.sampler import HeunSettings, Template
 from model.relaxation.relax import RelaxSettings
-from model.stages import Generated, Generator, Rejected, Relaxer
+from model.stages import CrystalMaker, Made, Rejected, Relaxer
 from search.storage.crystal_files import read_host
 from search.studies.inpaint import Region, fill, make_templates, refine
 
@@ -22,24 +22,28 @@ def host(host_file):
 
 @pytest.fixture(scope="module")
 def stations(tiny_weights):
-    """A generator that has learnt nothing and a real relaxer of few steps."""
+    """A crystal maker that has learnt nothing and a real relaxer of few steps."""
     relaxation = RelaxSettings(cell="fixed", max_steps=5)
-    return Generator(str(tiny_weights), "cpu"), Relaxer("chgnet-0.3.0", relaxation, ScreenSettings())
+    return CrystalMaker(str(tiny_weights), "cpu"), Relaxer("chgnet-0.3.0", relaxation, ScreenSettings())
 
 
 class Pretender:
-    """Stands for generator and relaxer: guests stay where the template has them, energies and failures are given."""
+    """Stands for crystal maker and relaxer: guests stay where the template has them,
+    energies and failures are given.
+    """
 
     def __init__(self, relaxation, outcomes):
         self.relaxation, self.outcomes = relaxation, list(outcomes)
         self.batches, self.masks, self.samplers = [], [], []
 
-    def generate(self, templates, sampler):
+    def generate(self, templates, generators, settings):
+        assert generators == ["inpainting"] * len(templates) and len(settings) == len(templates)
+        (sampler,) = set(settings)
         self.batches.append(len(templates))
         self.samplers.append(sampler)
-        return Generated(
-            [template.crystal for template in templates], [1] * len(templates), 0.0, ["none"] * len(templates)
-        )
+        return [
+            Made(crystal=template.crystal, evaluations=1, score_model="none", seconds=0.0) for template in templates
+        ]
 
     def relax(self, crystals, free=None):
         self.masks.append(free)
@@ -229,7 +233,8 @@ def test_a_round_takes_out_neighbouring_guests_of_the_best(slab, relaxation):
     start = Pretender(relaxation, [-1.0])
     (first,), _ = fill([Template(crystal=slab, guest=lithium, seed=0)], start, start)
     both, taken = Pretender(relaxation, [-2.0] * 12), []
-    both.generate = lambda templates, sampler: taken.extend(templates) or Pretender.generate(both, templates, sampler)
+    generate = both.generate
+    both.generate = lambda templates, *others: taken.extend(templates) or generate(templates, *others)
     filled, dropped = refine([first], both, both, samples=12, seed=0, free_guests_only=True)
     assert [one.relaxation.energy_final for one in filled] == [-2.0]  # one crystal, whatever it was relaxed from
     assert dropped == ["duplicate"] * 12
