@@ -43,7 +43,7 @@ from tests.support.simulated import Clock, SimulatedPool, SimulatedPools, Stages
 def main() -> None:
     arguments = parsed()
     if arguments.measure_ray:
-        record: dict[str, Any] = {"seconds_a_call": ray_cost(arguments.batch)}
+        record: dict[str, Any] = {"seconds_per_call": ray_cost(arguments.batch)}
     else:
         record = measured(arguments)
     record |= {"host": platform.node(), "arguments": {k: str(v) for k, v in vars(arguments).items()}}
@@ -58,7 +58,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--candidates", type=int, default=40000)
     parser.add_argument("--batch", type=int, default=8, help="crystals a task")
     parser.add_argument("--round", type=int, default=4000, help="candidates a round")
-    parser.add_argument("--lookahead", type=int, default=4, help="rounds that are planned ahead")
+    parser.add_argument("--rounds-ahead", type=int, default=4, help="rounds that are planned ahead")
     parser.add_argument("--seconds", type=float, default=8.0, help="median time of a relaxation call")
     parser.add_argument("--spread", type=float, default=0.5, help="sigma of its logarithm")
     parser.add_argument("--ray", type=float, default=0.003, help="seconds of the driver that Ray takes for a call")
@@ -76,8 +76,8 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
         before, began = memory(), time.process_time()
         driver = driver_of(config, folder, arguments)
         outcome = driver.run(threading.Event())
-        pools, tasks = driver.crew.pools, driver.tally.calls["analyse"]
-        relaxers, spent = pools["relax"], driver.crew.clock.spent
+        pools, tasks = driver.actors.pools, driver.statistics.calls["analyse"]
+        relaxers, spent = pools["relax"], driver.actors.clock.spent
         found = {
             "candidates": outcome.candidates,
             "tasks": tasks,
@@ -86,8 +86,8 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
             "relaxer_utilisation_in_between": relaxers.during(1 / 3, 2 / 3),
             "relaxer_utilisation_by_tenths": [relaxers.during(k / 10, (k + 1) / 10) for k in range(10)],
             "planner_utilisation": pools["plan"].busy / pools["plan"].present,
-            "planner_seconds_a_task": pools["plan"].busy / tasks if tasks else None,
-            "driver_seconds_a_task": spent / tasks if tasks else None,
+            "planner_seconds_per_task": pools["plan"].busy / tasks if tasks else None,
+            "driver_seconds_per_task": spent / tasks if tasks else None,
             "driver_share": spent / (relaxers.present / relaxers.limit),
             "memory_mb": memory() - before,
             "cpu_seconds_with_stubs": time.process_time() - began,
@@ -103,13 +103,11 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def settings(arguments: argparse.Namespace) -> SearchConfig:
-    half = arguments.round // 2
     policy = {
         "rounds": max(2, arguments.candidates // arguments.round),
-        "generated": half,
-        "inpainted": half,
+        "candidates_per_round": arguments.round,
         "batch": arguments.batch,
-        "rounds_ahead": arguments.lookahead,
+        "rounds_ahead": arguments.rounds_ahead,
     }
     content = {
         "name": "driver",
@@ -123,12 +121,12 @@ def settings(arguments: argparse.Namespace) -> SearchConfig:
 
 
 def driver_of(config: SearchConfig, folder: Path, arguments: argparse.Namespace) -> Driver:
-    """A driver whose relaxers are the bottleneck: generators and symmetrizers are never short."""
+    """A driver whose relaxers are the bottleneck: crystal makers and analysers are never short."""
     clock, n = Clock(time.process_time), arguments.relaxers
     stages, reference = Stages(), load_reference(config)
     pools = [
         PlannerPool(Planner(config, reference), 1, clock, None, arguments.ray),
-        SimulatedPool(stages.generator, max(1, n // 8), clock, lambda *_: 0.1 * arguments.seconds, arguments.ray),
+        SimulatedPool(stages.maker, max(1, n // 8), clock, lambda *_: 0.1 * arguments.seconds, arguments.ray),
         RelaxerPool(stages.relaxer, clock, arguments),
         SimulatedPool(stages.analyser, max(1, n // 4), clock, lambda *_: 0.2 * arguments.seconds, arguments.ray),
     ]
@@ -206,7 +204,7 @@ def ray_cost(batch: int, calls: int = 300) -> float:
         pool = Pool(Echo, count=1, options={"num_cpus": 0}, arguments={"answer": answer}, seconds=60)
         while not pool.idle:
             pool.collect(wait_any([pool], 0.5))
-            pool.staff(1)  # it says so when the actor cannot start
+            pool.scale(1)  # it says so when the actor cannot start
         began = time.process_time()
         for number in range(calls):
             pool.submit(number, "relax", crystals, None, None)

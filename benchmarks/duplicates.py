@@ -25,7 +25,8 @@ from model.crystals.matching import distance_fingerprints
 from search.config import FrameworkSettings, PolicySettings
 from search.planning.frameworks import FrameworkPool
 from search.planning.history import COMPARED, RELAXED, SearchHistory
-from search.storage.results import PLANNED, dictionaries, load_results, read_part
+from search.storage.results import ResultStore, load_results
+from search.storage.rows import HistoryRow, rows_of
 
 
 def main() -> None:
@@ -56,11 +57,13 @@ def main() -> None:
 
 def reading(run: str) -> str:
     """What the planner makes of a run, and how long it takes."""
-    rows = [row for path in Path(run, "candidates").glob("*.parquet") for row in dictionaries(read_part(path, PLANNED))]
-    known, began = SearchHistory(PolicySettings(), FrameworkPool(FrameworkSettings().volume_change)), time.process_time()
-    known.read(rows)
+    store = ResultStore(Path(run))
+    rows = [row for task in sorted(store.tasks()) for row in rows_of(store.history(task), HistoryRow)]
+    history = SearchHistory(PolicySettings(), FrameworkPool(FrameworkSettings().volume_change))
+    began = time.process_time()
+    history.read(rows)
     milliseconds = 1000 * (time.process_time() - began) / len(rows)
-    new, frameworks = known.novelty.new().sum(), len(known.pool.known)
+    new, frameworks = history.novelty.new().sum(), len(history.pool.known)
     return f"{len(rows)} candidates, {new} distinct, {frameworks} frameworks: {milliseconds:.1f} ms of CPU a candidate"
 
 

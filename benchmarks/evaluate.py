@@ -125,7 +125,7 @@ def lists(repeats: int) -> dict[str, float]:
 
 
 def symmetry(limit: int, repeats: int) -> dict[str, float]:
-    """SearchHistory structure types with 8 atoms and more, whole and by orbits, in one batch."""
+    """Known structure types with 8 atoms and more, whole and by orbits, in one batch."""
     known = [prototype.crystal for prototype in read(pd.read_parquet(PACKAGED)) if len(prototype.crystal) >= 8]
     some, device = known[:: len(known) // limit][:limit], torch.device("cpu")
     starts = [symmetric_start(c, np.ones(len(c), dtype=bool), symprec=0.01, device=device) for c in some]
@@ -137,7 +137,7 @@ def symmetry(limit: int, repeats: int) -> dict[str, float]:
     return {
         "crystals": len(some),
         "atoms": len(batch.numbers) / len(some),
-        "n_independent_atoms": sum(len(c) if p is None else p.orbits for c, p in starts) / len(some),
+        "orbits": sum(len(c) if p is None else p.orbits for c, p in starts) / len(some),
         "ms_whole": 1e3 * seconds["whole"] / len(some),
         "ms_by_orbits": 1e3 * seconds["orbits"] / len(some),
         "speedup": seconds["whole"] / seconds["orbits"],

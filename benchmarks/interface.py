@@ -34,7 +34,7 @@ from model.crystals.screening import ScreenSettings
 from model.diffusion.sampler import Template
 from model.generation.initial_placements import at_random, in_voids
 from model.relaxation.relax import RelaxSettings
-from model.stages import Generator, Rejected, Relaxer, may_be_ranked
+from model.stages import CrystalMaker, Rejected, Relaxer, may_be_ranked
 from search.storage.crystal_files import read_host
 from search.studies.inpaint import Filled, Region, fill, make_templates, refine
 
@@ -46,9 +46,9 @@ SIZES = {"O": (90, "#d33b2f"), "Li": (110, "#2fa84f")}
 class Ways:
     """The ways to fill the region; each gives energies in eV/atom, lowest first, and the best crystal."""
 
-    def __init__(self, generator: Generator, samples: int, rounds: int, seed: int) -> None:
+    def __init__(self, maker: CrystalMaker, samples: int, rounds: int, seed: int) -> None:
         self.stacked = read_host(STACKED)
-        self.generator, self.samples, self.rounds, self.seed = generator, samples, rounds, seed
+        self.maker, self.samples, self.rounds, self.seed = maker, samples, rounds, seed
         self.relaxer = Relaxer(
             "chgnet-0.3.0", RelaxSettings(cell="fixed", optimizer="lbfgs", fmax=0.05), ScreenSettings()
         )
@@ -57,14 +57,14 @@ class Ways:
         return self._relaxed([self.stacked])
 
     def inpainted(self) -> list[tuple[float, Crystal]]:
-        return _pairs(fill(self._many(), self.generator, self.relaxer, free_guests_only=True)[0])
+        return _pairs(fill(self._many(), self.maker, self.relaxer, free_guests_only=True)[0])
 
     def refined(self) -> list[tuple[float, Crystal]]:
-        filled, _ = fill(self._templates(self.samples), self.generator, self.relaxer, free_guests_only=True)
+        filled, _ = fill(self._templates(self.samples), self.maker, self.relaxer, free_guests_only=True)
         for number in range(1, self.rounds + 1):
             filled, _ = refine(
                 filled,
-                self.generator,
+                self.maker,
                 self.relaxer,
                 samples=self.samples,
                 seed=(self.seed, number),
@@ -104,10 +104,10 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
-    generator = Generator(arguments.weights)
-    folder = arguments.out / f"{generator.version}-{arguments.samples}-{arguments.rounds}-{arguments.seed}"
+    maker = CrystalMaker(arguments.weights)
+    folder = arguments.out / f"{maker.version}-{arguments.samples}-{arguments.rounds}-{arguments.seed}"
     folder.mkdir(parents=True, exist_ok=True)
-    ways = Ways(generator, arguments.samples, arguments.rounds, arguments.seed)
+    ways = Ways(maker, arguments.samples, arguments.rounds, arguments.seed)
     for name in ("as_stacked", "inpainted", "refined", "in_voids", "at_random"):
         path = folder / f"{name}.json"
         if not path.exists():

@@ -21,7 +21,7 @@ from model.diffusion.train import Trainer
 from search.commands.models.benchmark import reconstruct
 from search.studies.training import load_training
 
-CONFIGS = Path(__file__).parents[1] / "configs" / "train" / "tolerances"
+CONFIGS = Path(__file__).parents[1] / "configs" / "train" / "ladder"
 SHORT = "steps=60,correctors=1,snr=0.2,resamples=2,sigma_min=0.01,sigma_max=5"
 RUNGS = (  # name, training, method, figure
     ("the papers' way, as published", "blind", f"published:{SHORT}", "raw_match"),

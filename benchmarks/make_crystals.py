@@ -35,7 +35,7 @@ from model.crystals.lattice import BRAVAIS, sample_lattice
 from model.crystals.parquet import read_crystals
 from model.crystals.screening import screen
 from model.diffusion.sampler import HeunSettings, Template
-from model.stages import Generator
+from model.stages import CrystalMaker
 from model.thermodynamics.reference import packaged_reference, volume_per_atom
 
 CELLS = ("Li8Si2", "Li10Si4", "Li13Si4", "Zn2P2S6", "Zn3P2S8", "Zn4P4S12")
@@ -79,14 +79,12 @@ def families(data: Path) -> Iterator[tuple[str, Maker]]:
         yield f"{guest} in {identity}", filled(crystal.select(~out), guest, int(out.sum()))
 
 
-def worth_relaxing(
-    make: Maker, generator: Generator, count: int, first_seed: int
-) -> Iterator[tuple[Crystal, Template]]:
+def worth_relaxing(make: Maker, maker: CrystalMaker, count: int, first_seed: int) -> Iterator[tuple[Crystal, Template]]:
     """The first so many crystals that a search would relax."""
     found = 0
     for start in range(first_seed, first_seed + 20 * count, 4):
         templates = [make(seed) for seed in range(start, start + 4)]
-        for crystal, template in zip(generator.generate(templates, HeunSettings()).crystals, templates, strict=True):
+        for crystal, template in zip(maker.sample(templates, HeunSettings()).crystals, templates, strict=True):
             if found < count and screen(crystal) is None:
                 found += 1
                 yield crystal, template
@@ -112,12 +110,12 @@ def main() -> None:
         parser.error(f"--seed must be from 0 to 499, got {args.seed}")
     torch.set_num_threads(1)
 
-    generator = Generator()
+    maker = CrystalMaker()
     made: list[Atoms] = []
     every = list(families(args.data))
     for place, (family, make) in enumerate(every):
         count = args.count // len(every) + (place < args.count % len(every))
-        some = [to_atoms(*pair, family) for pair in worth_relaxing(make, generator, count, 1000 * place + args.seed)]
+        some = [to_atoms(*pair, family) for pair in worth_relaxing(make, maker, count, 1000 * place + args.seed)]
         print(f"{family}: {len(some)} crystals of {len(some[0]) if some else 0} atoms", flush=True)
         made += some
         ase.io.write(args.out, made, columns=["symbols", "positions", "placed"])

@@ -46,7 +46,7 @@ from model.crystals.matching import DistinctCrystals
 from model.crystals.screening import ScreenSettings
 from model.crystals.voids import void_sites
 from model.relaxation.relax import Relaxation, RelaxSettings
-from model.stages import Generator, Rejected, Relaxer, may_be_ranked
+from model.stages import CrystalMaker, Rejected, Relaxer, may_be_ranked
 from model.symmetry.space_group import space_group
 from search.storage.crystal_files import read_host
 from search.studies.inpaint import fill, make_templates
@@ -85,9 +85,9 @@ class Case:
         )
         self.full = Relaxer("chgnet-0.3.0", RelaxSettings(optimizer="lbfgs", fmax=0.05), ScreenSettings())
 
-    def run(self, generator: Generator) -> dict[str, Any]:
+    def run(self, maker: CrystalMaker) -> dict[str, Any]:
         began = time.monotonic()
-        filled, dropped = fill(self.templates, generator, self.fixed, free_guests_only=True)
+        filled, dropped = fill(self.templates, maker, self.fixed, free_guests_only=True)
         ways = {"inpainted": self._finish([one.relaxation for one in filled])}
         seconds = time.monotonic() - began
         ways["voids"] = self._finish(self._relax_guests(self._void_arrangements()))
@@ -233,14 +233,14 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
-    generator = Generator(arguments.weights)
-    folder = arguments.out / f"{generator.version}-{arguments.samples}-{arguments.seed}"
+    maker = CrystalMaker(arguments.weights)
+    folder = arguments.out / f"{maker.version}-{arguments.samples}-{arguments.seed}"
     folder.mkdir(parents=True, exist_ok=True)
     for case in arguments.cases:
         if (folder / f"{case}.json").exists():
             continue
         began = time.monotonic()
-        result = Case(*case.split("-"), arguments.samples, arguments.seed).run(generator)
+        result = Case(*case.split("-"), arguments.samples, arguments.seed).run(maker)
         unfinished = folder / "unfinished"
         unfinished.write_text(json.dumps(result))
         unfinished.replace(folder / f"{case}.json")

@@ -32,7 +32,7 @@ from model.crystals.periodic_images import lengths
 from model.crystals.screening import ScreenSettings
 from model.potentials.chgnet.potential import CHGNetPotential
 from model.relaxation.relax import RelaxSettings
-from model.stages import Generator, Relaxer
+from model.stages import CrystalMaker, Relaxer
 from search.storage.cif import write_cif
 from search.storage.crystal_files import read_host
 from search.studies.analyse import Ways, way_of, ways_through
@@ -44,7 +44,7 @@ COLOURS = {"La": "#8fb8de", "Cl": "#7bc47f", "Li": "#c04fd0"}
 VACANCY = np.array([2 / 3, 1 / 3, 1 / 4])  # of La5Cl18
 
 
-def best(host: Crystal, count: int, samples: int, seed: int, stations: tuple[Generator, Relaxer]) -> Crystal:
+def best(host: Crystal, count: int, samples: int, seed: int, stations: tuple[CrystalMaker, Relaxer]) -> Crystal:
     """The arrangement of lowest energy of so many Li."""
     filled, dropped = fill(
         make_templates(host, {"Li": count}, samples=samples, seed=seed), *stations, free_guests_only=True
@@ -77,7 +77,7 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     arguments.out.mkdir(parents=True, exist_ok=True)
     relaxer = Relaxer("chgnet-0.3.0", RelaxSettings(cell="fixed", optimizer="lbfgs", fmax=0.05), ScreenSettings())
-    stations = Generator(arguments.weights), relaxer
+    stations = CrystalMaker(arguments.weights), relaxer
     found = {}
     for name, count in CASES:
         crystal = best(read_host(HOSTS / f"{name}.cif"), count, arguments.samples, arguments.seed, stations)

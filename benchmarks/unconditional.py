@@ -28,7 +28,7 @@ from model.crystals.screening import screen
 from model.diffusion.sampler import Template
 from model.potentials.chgnet.potential import CHGNetPotential
 from model.relaxation.relax import RelaxSettings, relax
-from model.stages import Generator
+from model.stages import CrystalMaker
 from search.benchmark.methods import parse_sampler
 
 BATCH = 20
@@ -74,15 +74,13 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     empty = templates([CellFormula.parse(f) for f in arguments.formulas], arguments.volume, arguments.count)
-    generator, potential = Generator(arguments.weights, device="cpu"), CHGNetPotential()
+    maker, potential = CrystalMaker(arguments.weights, device="cpu"), CHGNetPotential()
     found: dict[str, dict[str, Any]] = {}
-    table = Table(
-        "generator_settings", "too close", "cell", "ΔE, eV/atom", "matched", "rms", "largest", "volume, Å³/atom"
-    )
+    table = Table("sampler", "too close", "cell", "ΔE, eV/atom", "matched", "rms", "largest", "volume, Å³/atom")
     for name in arguments.samplers:
         settings = parse_sampler(name)
         batches = [empty[start : start + BATCH] for start in range(0, len(empty), BATCH)]
-        crystals = [crystal for batch in batches for crystal in generator.generate(batch, settings).crystals]
+        crystals = [crystal for batch in batches for crystal in maker.sample(batch, settings).crystals]
         good = [crystal for crystal in crystals if screen(crystal) is None]
         found[name] = {"violations": 1 - len(good) / len(crystals)}
         for cell in ("fixed", "free"):
@@ -93,7 +91,7 @@ def main() -> None:
     Console().print(table)
     if arguments.json:
         keys = ("formulas", "volume", "count")
-        about = {key: getattr(arguments, key) for key in keys} | {"score_model": generator.version}
+        about = {key: getattr(arguments, key) for key in keys} | {"score_model": maker.version}
         arguments.json.write_text(json.dumps({"summary": found, **about}, indent=2) + "\n")
 
 

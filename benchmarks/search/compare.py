@@ -9,7 +9,8 @@ the same CPU seconds (of everything: planning, sampling, relaxation, symmetry). 
 What is done with them differs:
 
     random       random sensible crystals with symmetry and minimum distances, relaxed (AIRSS)
-    exchange     ion exchange from known prototypes
+    ion_substitution
+                 elements of known prototypes replaced
     diffusion    unconditional diffusion
     papers       unconditional diffusion, frameworks, three inpaintings each, no feedback (CHGGen), with its sampler:
                  200 levels, 5 correctors, r 3, j 10
@@ -45,12 +46,15 @@ from model.crystals.composition import parse_system
 from model.crystals.crystal import Crystal
 from model.crystals.matching import DistinctCrystals
 from model.crystals.parquet import read_crystals
+from model.generators.interface import Start
+from model.generators.registry import GENERATORS, starting_from
 from model.stages import Analyser
 from model.thermodynamics.reference import Reference
-from search.config import METHODS, NEW_METHODS, SUBGROUP, SYMMETRIC, SearchConfig, check_config
+from search.config import SearchConfig, check_config
 from search.planning.prepare import load_reference
 from search.running.pipeline import Stages, load_stages, search_here
-from search.storage.results import TIMINGS, ResultStore, unpack_or_raise, write_json
+from search.storage.results import ResultStore, write_json
+from search.storage.rows import Row, Status
 
 WINDOW = 0.05  # eV/atom
 LOW_SYMMETRY = {"Li-Si": (1, 2, 6)}  # groups that the paper does not count as symmetric; P1 and P-1 elsewhere
@@ -60,9 +64,9 @@ CONTENDERS: dict[str, tuple[tuple[str, ...], bool]] = {
     "diffusion": (("diffusion",), False),
     "papers": (("diffusion", "inpainting"), False),
     "stages": (("diffusion", "inpainting"), False),
-    "off": (METHODS, False),
-    "on": (tuple(method for method in METHODS if method not in (SYMMETRIC, SUBGROUP)), True),
-    "full": (METHODS, True),
+    "off": (tuple(GENERATORS), False),
+    "on": (tuple(name for name in GENERATORS if name not in ("symmetric", "subgroup")), True),
+    "full": (tuple(GENERATORS), True),
 }
 PIPELINE = ("papers", "stages")
 SINGLE = ("random", "ion_substitution", "diffusion")
@@ -129,29 +133,29 @@ def _arguments() -> argparse.Namespace:
 
 def configuration(name: str, seed: int, arguments: argparse.Namespace) -> SearchConfig:
     """The search of one contender."""
-    methods, feedback = CONTENDERS[name]
+    generators, feedback = CONTENDERS[name]
     compositions: dict[str, Any] = {"max_atoms": arguments.max_atoms}
     compositions |= {"formulas": arguments.formulas} if arguments.formulas else {"system": arguments.system}
-    hosts = not set(methods) <= set(NEW_METHODS)
+    builds = not set(generators) <= set(starting_from(Start.NOTHING))
     content = {
         "name": name,
         "seed": seed,
         "compositions": compositions,
-        "generators": methods,
+        "generators": generators,
         "lattices": {"volume_per_atom": arguments.volume},
         "relaxation": {"optimizer": "lbfgs", "fmax": 0.05, "max_steps": 200, "keep_symmetry": True},
         "frameworks": {"guests": arguments.guests or None, **({"guest_count_range": 0} if name in PIPELINE else {})},
         "policy": {
             "rounds": 10**6,
-            "generated": 16 if hosts else 32,
-            "inpainted": 16 if hosts else 0,
+            "candidates_per_round": 32,
+            "new_share": 0.5 if builds else 1.0,
             "rounds_ahead": 0,
             "batch": 8 if name == "papers" else 32,  # its sampler is slow: so more is done in time
             "feedback": feedback,
         },
     }
     if name == "papers":
-        content |= {part: {"kind": "predictor-corrector"} for part in ("generation", "inpainting")}
+        content["sampling"] = {part: {"kind": "predictor-corrector"} for part in ("diffusion", "inpainting")}
     return check_config(content, source=name)
 
 
@@ -163,10 +167,10 @@ class Run:
         self.store = ResultStore(folder)
         self.clock = folder / "seconds.json"
         self.seconds: dict[str, float] = json.loads(self.clock.read_text()) if self.clock.exists() else {}
-        self.rows: list[dict[str, Any]] = []
+        self.rows: list[Row] = []
         self.ends: list[float] = []  # CPU seconds when each row's task was done
         self._stored = self.store.tasks()
-        self._tasks: Iterator[list[dict[str, Any]]] | None = None
+        self._tasks: Iterator[list[Row]] | None = None
 
     def search(self, budget: float, goal: float = -np.inf) -> None:
         """Search, or go on, until the CPU seconds are spent or a crystal has at most the E_d ``goal`` (eV/atom)."""
@@ -177,10 +181,10 @@ class Run:
         while spent < budget and self.reached(goal) is None:
             began = time.process_time()
             rows = next(self._tasks)
-            taken, task = time.process_time() - began, rows[0]["task"]
+            taken, task = time.process_time() - began, rows[0].task
             if task not in self.seconds:
                 if task in self._stored:  # the run was cut off before the seconds were
-                    taken = sum(row[name] or 0.0 for row in rows for name in TIMINGS)
+                    taken = sum(row.seconds for row in rows)
                 self.seconds[task] = taken
                 write_json(self.clock, self.seconds)
             spent += self.seconds[task]
@@ -190,9 +194,9 @@ class Run:
     def reached(self, e_d: float) -> float | None:
         """CPU seconds until there was a crystal of at most this E_d (eV/atom)."""
         found = zip(self.ends, self.rows, strict=True)
-        return next((end for end, row in found if row["status"] == "relaxed" and row["e_d"] <= e_d), None)
+        return next((end for end, row in found if row.status == Status.RELAXED and row.e_d <= e_d), None)
 
-    def within(self, budget: float) -> list[tuple[float, dict[str, Any]]]:
+    def within(self, budget: float) -> list[tuple[float, Row]]:
         """CPU seconds and row of every candidate that was ready in time."""
         return [(end, row) for end, row in zip(self.ends, self.rows, strict=True) if end <= budget]
 
@@ -204,9 +208,8 @@ def _stages(config: SearchConfig, reference: Reference) -> Stages:
     """The stages; networks are read once for all contenders."""
     stages = load_stages(config, reference) if not _LOADED else _LOADED["first"]
     _LOADED.setdefault("first", stages)
-    own = Analyser(
-        reference, config.compositions.elements, config.frameworks.guests, config.frameworks.ladder, config.screening
-    )
+    elements, frameworks = config.compositions.elements, config.frameworks
+    own = Analyser(reference, elements, frameworks.guests, frameworks.tolerances, config.screening)
     return stages._replace(analyser=own)
 
 
@@ -222,9 +225,9 @@ def known_phases(path: Path, system: str, max_atoms: int) -> dict[str, Crystal]:
     return dict(zip(frame["material_id"].astype(str), read_crystals(frame), strict=True))
 
 
-def assess(found: Sequence[tuple[float, dict[str, Any]]], phases: dict[str, Crystal], system: str) -> dict[str, Any]:
+def assess(found: Sequence[tuple[float, Row]], phases: dict[str, Crystal], system: str) -> dict[str, Any]:
     """Figures of one run."""
-    relaxed = [(at, row) for at, row in found if row["status"] == "relaxed"]
+    relaxed = [(at, row) for at, row in found if row.status == Status.RELAXED]
     best = list(_improvements(relaxed))
     distinct = list(_new_below(relaxed))
     return {
@@ -237,62 +240,60 @@ def assess(found: Sequence[tuple[float, dict[str, Any]]], phases: dict[str, Crys
         "distinct": len(distinct),
         "distinct_curve": [(at, number) for number, at in enumerate(distinct, start=1)],
         "best_by_formula": _best_by_formula(relaxed),
-        "median_e_d": float(np.median([row["e_d"] for _, row in relaxed])) if relaxed else None,
+        "median_e_d": float(np.median([row.e_d for _, row in relaxed])) if relaxed else None,
         "symmetric": _symmetric(relaxed, LOW_SYMMETRY.get(system, (1, 2))),
         "generators": _shares(found),
         "rediscovered": rediscovered(relaxed, phases),
     }
 
 
-def _improvements(relaxed: Sequence[tuple[float, dict[str, Any]]]) -> Iterator[tuple[float, float]]:
+def _improvements(relaxed: Sequence[tuple[float, Row]]) -> Iterator[tuple[float, float]]:
     best = np.inf
     for at, row in relaxed:
-        if row["e_d"] < best - 1e-3:
-            best = row["e_d"]
+        if row.e_d < best - 1e-3:
+            best = row.e_d
             yield at, best
 
 
-def _new_below(relaxed: Sequence[tuple[float, dict[str, Any]]]) -> Iterator[float]:
+def _new_below(relaxed: Sequence[tuple[float, Row]]) -> Iterator[float]:
     """CPU seconds of every crystal below the window that the matcher finds new."""
     known = DistinctCrystals()
     for at, row in relaxed:
-        if row["e_d"] < WINDOW and known.add(unpack_or_raise(row["final"])) is None:
+        if row.e_d < WINDOW and known.add(row.final.crystal) is None:
             yield at
 
 
-def _best_by_formula(relaxed: Sequence[tuple[float, dict[str, Any]]]) -> dict[str, float]:
+def _best_by_formula(relaxed: Sequence[tuple[float, Row]]) -> dict[str, float]:
     best: dict[str, float] = {}
     for _, row in relaxed:
-        best[row["formula"]] = min(row["e_d"], best.get(row["formula"], np.inf))
+        best[row.formula] = min(row.e_d, best.get(row.formula, np.inf))
     return dict(sorted(best.items(), key=lambda item: item[1]))
 
 
-def _symmetric(relaxed: Sequence[tuple[float, dict[str, Any]]], low: Sequence[int]) -> dict[str, float]:
+def _symmetric(relaxed: Sequence[tuple[float, Row]], low: Sequence[int]) -> dict[str, float]:
     """Share of relaxed crystals above the low groups, by generator."""
     flags: dict[str, list[bool]] = {}
     for _, row in relaxed:
-        flags.setdefault(row["generator"], []).append((row["space_group_number"] or 1) not in low)
+        flags.setdefault(row.generator, []).append((row.space_group_number or 1) not in low)
     return {method: float(np.mean(some)) for method, some in sorted(flags.items())}
 
 
-def _shares(found: Sequence[tuple[float, dict[str, Any]]]) -> dict[str, int]:
-    counts = pd.Series([row["generator"] for _, row in found]).value_counts()
+def _shares(found: Sequence[tuple[float, Row]]) -> dict[str, int]:
+    counts = pd.Series([row.generator for _, row in found]).value_counts()
     return {str(method): int(number) for method, number in counts.items()}
 
 
-def rediscovered(
-    relaxed: Sequence[tuple[float, dict[str, Any]]], phases: dict[str, Crystal]
-) -> dict[str, dict[str, Any]]:
-    """SearchHistory phases that came up: identifier -> CPU seconds, E_d and space group of the first crystal that matches."""
+def rediscovered(relaxed: Sequence[tuple[float, Row]], phases: dict[str, Crystal]) -> dict[str, dict[str, Any]]:
+    """Known phases that came up: identifier -> CPU seconds, E_d and space group of the first crystal that matches."""
     matcher = StructureMatcher()
     found: dict[str, dict[str, Any]] = {}
     structures = {name: crystal.to_pymatgen() for name, crystal in phases.items()}
     for at, row in relaxed:
         for name, phase in structures.items():
-            if name in found or phases[name].formula != row["formula"] or row["e_d"] > 2 * WINDOW:
+            if name in found or phases[name].formula != row.formula or row.e_d > 2 * WINDOW:
                 continue
-            if matcher.fit(phase, unpack_or_raise(row["final"]).to_pymatgen()):
-                about = {"formula": row["formula"], "e_d": row["e_d"], "space_group": row["space_group"]}
+            if matcher.fit(phase, row.final.crystal.to_pymatgen()):
+                about = {"formula": row.formula, "e_d": row.e_d, "space_group": row.space_group}
                 found[name] = {"seconds": at, **about}
     return found
 

@@ -1,6 +1,6 @@
 """Try policy settings without a potential: outcomes are drawn from recorded runs, or from a made-up world.
 
-python benchmarks/search/simulate.py [RUN ...] [--set floor=0.3 --set strength=8 ...] [--repeats 20] [--work 300000]
+python benchmarks/search/simulate.py [RUN ...] [--set exploration_rate=0.3 ...] [--repeats 20] [--work 300000]
 
 With run folders every arm (generator, cell) gives one of the outcomes that some run recorded for it, drawn with
 replacement. Without, each of 30 made-up cells has 80 crystals, and each of five generators reaches them with its own
@@ -21,18 +21,19 @@ import pandas as pd
 
 from model.crystals.matching import DistinctCrystals
 from search.config import PolicySettings
-from search.planning.policy import Arm, ArmStatistics, Outcome, choose, value, work
-from search.storage.results import load_results, unpack_or_raise
+from search.planning.policy import Arm, ArmStatistics, Choice, Outcome, value, work
+from search.storage.results import load_results
+from search.storage.rows import unpack_or_raise
 
 
 @dataclass(frozen=True)
 class Result:
-    """What one candidate of an arm comes to."""
+    """What one candidate of an arm comes to: fields of `HistoryRow`, and which crystal it is."""
 
     identity: int  # of the crystal
     e_d: float | None
     steps: int | None
-    orbits: int
+    n_independent_atoms: int
     evaluations: int
     n_atoms: int
 
@@ -54,8 +55,8 @@ def recorded(runs: Sequence[str]) -> World:
             identity = distinct._seen - 1 if known_as is None else known_as
         steps = None if pd.isna(row["steps"]) else int(row["steps"])
         evaluations = 0 if pd.isna(row["evaluations"]) else int(row["evaluations"])
-        orbits = 0 if steps is None else int(row["n_independent_atoms"])
-        outcome = Result(identity, row["e_d"] if known else None, steps, orbits, evaluations, int(row["n_atoms"]))
+        independent = 0 if steps is None else int(row["n_independent_atoms"])
+        outcome = Result(identity, row["e_d"] if known else None, steps, independent, evaluations, int(row["n_atoms"]))
         world[Arm(row["generator"], row["cell_formula"])].append(outcome)
     return {arm: outcomes for arm, outcomes in world.items() if len(outcomes) >= 8}
 
@@ -96,22 +97,22 @@ def simulate(world: World, settings: PolicySettings, budget: float, seed: int) -
     rng = np.random.default_rng(seed)
     while spent < budget:
         first = {row["identity"]: row["e_d"] for row in rows if row["e_d"] is not None}
-        limit = max(settings.window, float(np.quantile(list(first.values()), settings.quantile))) if first else 0.1
-        book = ArmStatistics(settings)
+        known = list(first.values())
+        limit = max(settings.energy_window, float(np.quantile(known, settings.quantile))) if known else 0.1
+        statistics = ArmStatistics(settings)
         for row in rows:
             worth = float(value(np.array(np.nan if row["e_d"] is None else row["e_d"]), limit))
             counts = worth > 0
-            book.record(row["arm"], Outcome(1, worth, counts, counts and found[row["identity"]] == 1, row["work"]))
-        slots = settings.generated + settings.inpainted
-        for arm, _ in choose(arms, book, slots, lambda _: rng, 1):
+            once = counts and found[row["identity"]] == 1
+            statistics.record(row["arm"], Outcome(1, worth, counts, once, row["work"]))
+        for arm, _ in Choice(arms, statistics).pick(settings.candidates_per_round, lambda _: rng, 1):
             outcome = world[arm][rng.integers(len(world[arm]))]
-            row: dict[str, Any] = {"arm": arm, **vars(outcome)}
-            row["work"] = work(row, settings)
+            row: dict[str, Any] = {"arm": arm, "work": work(outcome, settings), **vars(outcome)}
             spent += row["work"]
             rows.append(row)
             if outcome.e_d is not None and spent < budget:
                 found[outcome.identity] += 1
-                if outcome.e_d < settings.window:
+                if outcome.e_d < settings.energy_window:
                     low.add(outcome.identity)
                 if outcome.e_d < best - 1e-3:
                     best, when = outcome.e_d, spent
@@ -120,10 +121,10 @@ def simulate(world: World, settings: PolicySettings, budget: float, seed: int) -
 
 def contenders(world: World, changes: Sequence[str]) -> dict[str, tuple[World, PolicySettings]]:
     """Each generator alone, equal shares, the policy, and the policy with changes."""
-    plain = PolicySettings(generated=32, inpainted=32)
+    plain = PolicySettings(candidates_per_round=64)
     even = plain.model_copy(update={"feedback": False})
-    methods = sorted({arm.method for arm in world})
-    single = {m: ({arm: o for arm, o in world.items() if arm.method == m}, even) for m in methods}
+    generators = sorted({arm.generator for arm in world})
+    single = {name: ({arm: o for arm, o in world.items() if arm.generator == name}, even) for name in generators}
     varied = {}
     for change in changes:
         updates = dict(pair.split("=") for pair in change.split(","))
@@ -135,7 +136,9 @@ def main() -> None:
     """Simulate all and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="*")
-    parser.add_argument("--set", action="append", default=[], help="settings to try, for example floor=0.3,strength=8")
+    parser.add_argument(
+        "--set", action="append", default=[], help="settings to try, for example exploration_rate=0.3,prior_weight=8"
+    )
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--work", type=float, default=500_000)
     arguments = parser.parse_args()
