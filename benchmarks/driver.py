@@ -207,7 +207,7 @@ def ray_cost(batch: int, calls: int = 300) -> float:
             pool.scale(1)  # it says so when the actor cannot start
         began = time.process_time()
         for number in range(calls):
-            pool.submit(number, "relax", crystals, None, None)
+            pool.submit(number, "relax", crystals, None, None, None)
             while not pool.idle:
                 pool.collect(wait_any([pool], 1.0))
         seconds = (time.process_time() - began) / calls

@@ -134,7 +134,7 @@ def from_system(
         found.append(formula)
     if not found:
         raise ValueError(
-            f"no composition of {system} has {min_atoms} to {max_atoms} atoms with more={chains} and "
+            f"no composition of {system} has {min_atoms} to {max_atoms} atoms with composition_order={chains} and "
             f"fractions={bounds}: raise max_atoms or loosen the constraints"
         )
     return found
@@ -195,7 +195,9 @@ def _check_constraints(
 ) -> None:
     for chain in chains:
         if len(chain) < 2 or any(len(name) > 2 for name in chain):
-            raise ValueError(f"each item of `more` lists two or more elements, such as ['Li', 'Si'], got {chain}")
+            raise ValueError(
+                f"each item of composition_order lists two or more elements, such as ['Li', 'Si'], got {chain}"
+            )
     foreign = ({name for chain in chains for name in chain} | set(bounds)) - set(elements)
     if foreign:
         raise ValueError(f"constraints name {sorted(foreign)}, which the system {'-'.join(elements)} does not hold")
