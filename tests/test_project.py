@@ -10,12 +10,14 @@ import zipfile
 from collections import Counter, defaultdict
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import typer
 
+from model.generators.registry import GENERATORS
 from search.cli import app
-from search.config import SearchConfig
+from search.config import SearchConfig, Tuning
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("model", "actors", "search")
@@ -257,20 +259,41 @@ def test_every_field_of_a_search_is_explained_and_no_other():
         for name in re.findall(r"`([\w.]+)`", cell)
     }
     assert not explained - known - set(SearchConfig.model_fields)
+    assert all(f"`sampling.{name}`" in text for name, row in GENERATORS.items() if row.settings)
 
 
 def fields(group):
-    """Names of all fields that hold a value, of a settings class and of the settings in it."""
+    """Names of all fields that hold a value, of a settings class and of the settings in it.
+
+    What may stand under ``sampling`` and ``tuning.sampling``, the generators say.
+    """
     if hasattr(group, "__dataclass_fields__"):
         yield from group.__dataclass_fields__
         return
     for name, field in group.model_fields.items():
-        kinds = getattr(field.annotation, "__args__", None) or (field.annotation,)
-        groups = [kind for kind in kinds if hasattr(kind, "model_fields") or hasattr(kind, "__dataclass_fields__")]
-        for kind in groups:
-            yield from fields(kind)
+        if (group, name) == (Tuning, "sampling"):
+            yield from (generator for generator, row in GENERATORS.items() if row.is_tunable)
+            continue
+        kinds = [row.settings for row in GENERATORS.values()] if name == "sampling" else [field.annotation]
+        groups = [one for kind in kinds for one in groups_in(kind)]
+        for one in groups:
+            yield from fields(one)
         if not groups:
             yield name
+
+
+def groups_in(kind):
+    """Settings that a type is, or is made of."""
+    if hasattr(kind, "__dataclass_fields__") or (isinstance(kind, type) and hasattr(kind, "model_fields")):
+        yield kind
+    for part in get_args(kind):
+        yield from groups_in(part)
+
+
+def test_settings_of_generators_are_fields_of_a_search():
+    found = set(fields(SearchConfig))
+    assert {"descend", "separation", "temperature", "resamples", "inpainting", "max_parents", "flatness"} <= found
+    assert not found & {"sampling", "sampler", "policy", "stop"}
 
 
 # --- the files ----------------------------------------------------------------------------------------------------

@@ -196,7 +196,7 @@ def _check_constraints(
     for chain in chains:
         if len(chain) < 2 or any(len(name) > 2 for name in chain):
             raise ValueError(
-                f"each item of composition_order lists two or more elements, such as ['Li', 'Si'], got {chain}"
+                f"each item of `composition_order` lists two or more elements, such as ['Li', 'Si'], got {chain}"
             )
     foreign = ({name for chain in chains for name in chain} | set(bounds)) - set(elements)
     if foreign:

@@ -1,6 +1,7 @@
 """What to try next. Deterministic: no clock, no Ray.
 
-`campaign` plans a round, `policy` chooses among ways to spend work, `tasks` holds what a round consists of. `history`
-is what stored candidates say, `frameworks` the hosts that compete, `tuning` asks Optuna for settings. `planner` plans
-in a process of its own. `prepare` loads what a configuration needs before it can run.
+`campaign` is what all rounds share, `round_plan` plans one, `policy` chooses among ways to spend work, `tasks` holds
+what a round consists of. `history` is what stored candidates say, `frameworks` the hosts that compete, `tuning` asks
+Optuna for settings. `planner` plans in a process of its own. `prepare` loads what a configuration needs before it can
+run.
 """
