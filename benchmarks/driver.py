@@ -79,7 +79,7 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
         pools, tasks = driver.actors.pools, driver.statistics.calls["analyse"]
         relaxers, spent = pools["relax"], driver.actors.clock.spent
         found = {
-            "candidates": outcome.candidates,
+            "candidates": outcome.summary.candidates,
             "tasks": tasks,
             "simulated_seconds": relaxers.present / relaxers.limit,
             "relaxer_utilisation": relaxers.during(0, 1),

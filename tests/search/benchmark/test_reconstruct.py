@@ -203,7 +203,7 @@ def test_methods_are_named_and_bad_ones_explained():
         ("magic", "unknown method 'magic': use random, voids, exchange"),
         ("heun:step=3", "step"),
         ("up+heun", "before \\+ stands one of voids, symmetric, mixed, not 'up'"),
-        ("ion_substitution", "needs training crystals"),
+        ("exchange", "needs training crystals"),
     ]:
         with pytest.raises(ValueError, match=message):
             make_method(name, None, None)

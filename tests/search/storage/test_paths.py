@@ -239,7 +239,7 @@ def test_killed_at_any_write_the_search_ends_as_if_undisturbed(place, tiny, undi
         left = moments.randint(1, 4)
         driver = Driver(tiny, run, reference, pools_of(Planner(tiny, reference)))
         try:
-            assert driver.run(threading.Event()).finished
+            assert driver.run(threading.Event()).summary.finished
             break
         except Killed:
             kills += 1
