@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -14,8 +14,10 @@ from model.crystals.batch import Batch
 from model.crystals.crystal import Crystal
 from model.diffusion.network import ScoreNetwork
 from model.diffusion.noise import add_noise, draw_sigma, minimum_image_displacement, wrapped_displacement
-from model.diffusion.paper_network import PaperNetwork
 from model.settings import Settings
+
+if TYPE_CHECKING:
+    from model.diffusion.paper_network import PaperNetwork
 
 
 class Objective(Settings):

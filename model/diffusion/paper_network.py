@@ -21,35 +21,19 @@ a test compares it with the product of the repeated harmonics.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from e3nn import o3
 from e3nn.math import soft_one_hot_linspace
 from e3nn.nn import FullyConnectedNet, Gate
 from torch import Tensor, nn
+from torch_geometric.utils import scatter
 
 from model.crystals.batch import Batch
 from model.crystals.neighbors import Edges, periodic_edges
-from model.settings import Settings
+from model.diffusion.paper_config import PaperNetworkConfig
 
 # Elements of the Materials Project: up to plutonium, without Po, At, Rn, Fr and Ra.
 ELEMENTS = tuple(z for z in range(1, 95) if not 84 <= z <= 88)
-
-
-class PaperNetworkConfig(Settings):
-    """Shape of the papers' network; the defaults are Table 2 of the ICML paper."""
-
-    kind: Literal["paper"] = "paper"
-    layers: int = 4  # convolutions
-    cutoff: float = 6.0  # Å
-    node: str = "32x0e"  # h_x before the first interaction
-    auxiliary: str = "32x0e"  # h_z, the same in every layer
-    hidden: str = "32x0e + 32x1e"  # h_x after each interaction
-    edge: str = "32x0e + 32x1e + 8x2e"  # spherical harmonics, repeated
-    bessel: int = 16  # radial basis functions
-    radial_hidden: int = 64  # neurons of the radial network
-    neighbours: float = 12.0  # 1/Z of eq. 10 is 1/sqrt(neighbours); 12 in the published code
 
 
 class PaperNetwork(nn.Module):
@@ -135,8 +119,6 @@ class Interaction(nn.Module):
         """Update h_x (N, irreps_in) with h_z (N, auxiliary), harmonics (E, 9) and radial basis (E, n)."""
         sent = self.before(x, z)[edges.sender]
         messages = self.product(sent, harmonics, self.edge_weights(radial))  # (E, mid)
-        from torch_geometric.utils import scatter  # more than a second to import, and needed in paper mode only
-
         summed = scatter(messages, edges.receiver, dim=0, dim_size=len(x)) / self.config.neighbours**0.5
         mask = self.itself.output_mask  # 1 where the self-interaction can be other than zero
         scale = self.scale(summed, z) * mask + (1 - mask)

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -31,8 +31,10 @@ from model.diffusion.checkpoint import AnyNetworkConfig, build_network, save_net
 from model.diffusion.dataset import CrystalTable, DataConfig, load_table
 from model.diffusion.loss import Objective, denoising_loss, training_example
 from model.diffusion.network import NetworkConfig, ScoreNetwork
-from model.diffusion.paper_network import PaperNetwork
 from model.settings import Settings
+
+if TYPE_CHECKING:
+    from model.diffusion.paper_network import PaperNetwork
 
 Example = tuple[Batch, Batch, Tensor, Tensor]  # what `training_example` returns
 
