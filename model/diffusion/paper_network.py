@@ -4,7 +4,7 @@ It follows Table 2 of the ICML paper and eqs. 9-11 of the preprint, which descri
 Where they are silent the library decides: each interaction adds a self-interaction (eq. 9) to a convolution (eq. 10)
 that stands between two further self-interactions and is scaled, channel by channel where there is something to add it
 to, by a scalar that starts at zero (SkipInit, arXiv 2002.10444); a gate follows; a last self-interaction (eq. 11) gives
-one vector an atom. With two embeddings for the 89 elements of the Materials Project this reading has exactly the
+one vector per atom. With two embeddings for the 89 elements of the Materials Project this reading has exactly the
 2,655,808 trainable parameters of Table 2:
 
     two embeddings, 89 × 32 each                                             5,696
@@ -125,7 +125,7 @@ class Interaction(nn.Module):
         return self.itself(x, z) + scale * self.after(summed, z)
 
     def edge_weights(self, radial: Tensor) -> Tensor:
-        """(E, weights of `product`): output of the radial network, summed over the copies of each harmonic.
+        """(E, weights of `product`) output of the radial network, summed over the copies of each harmonic.
 
         The square root is e3nn's normalisation of a product with that many copies.
         """
@@ -164,7 +164,7 @@ def _gate(hidden: o3.Irreps) -> Gate:
 
 
 def edge_product(irreps_in: o3.Irreps, edge: o3.Irreps, irreps_out: o3.Irreps) -> o3.TensorProduct:
-    """All products of features and harmonics that ``irreps_out`` can take up, one weight a pair of channels (uvu)."""
+    """All products of features and harmonics that ``irreps_out`` contains, one weight per pair of channels (uvu)."""
     paths = [
         (i, j, mul, out)
         for i, (mul, ir_in) in enumerate(irreps_in)
