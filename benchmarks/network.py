@@ -20,7 +20,8 @@ from torch import nn
 from model.crystals.batch import Batch
 from model.crystals.crystal import Crystal
 from model.diffusion.network import NetworkConfig, ScoreNetwork
-from model.diffusion.paper_network import PaperNetwork, PaperNetworkConfig
+from model.diffusion.paper_config import PaperNetworkConfig
+from model.diffusion.paper_network import PaperNetwork
 from tests.support.plain_network import plain
 
 SIZES = (16, 18, 20, 22, 24)  # atoms

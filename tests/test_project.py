@@ -1,14 +1,17 @@
 """The shape of the project: which part knows which, what is shipped, and whether the documents tell the truth."""
 
 import ast
+import functools
 import importlib.util
 import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from collections import Counter, defaultdict
 from graphlib import CycleError, TopologicalSorter
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import get_args
 
@@ -151,6 +154,62 @@ def test_the_direction_is_seen_where_it_is_broken(tmp_path):
     path = tmp_path / "bad.py"
     path.write_text("def f():\n    import ray\n    from search.config import load_config\n")
     assert roots(path) == {"ray", "search"}
+
+
+# --- dependencies -------------------------------------------------------------------------------------------------
+
+
+def declared():
+    """Names of the declared distributions: those of the program, and by extra."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    return names_of(project["dependencies"]), {extra: names_of(listed) for extra, listed in extras.items()}
+
+
+def names_of(requirements):
+    return {canonical(re.match(r"[\w.-]+", requirement)[0]) for requirement in requirements}
+
+
+def canonical(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@functools.cache
+def installed():
+    """Distributions by the modules that they bring."""
+    return packages_distributions()
+
+
+def undeclared(modules, allowed):
+    """Third-party modules that belong to no distribution that is declared."""
+    known = installed()
+    third_party = modules - set(sys.stdlib_module_names) - {*PACKAGES, "tests", "benchmarks", "examples"}
+    return {name for name in third_party if not {canonical(one) for one in known.get(name, [name])} & allowed}
+
+
+def roots_at_the_top(path):
+    """Packages that a file imports whenever it is imported itself."""
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    plain = [alias.name for node in body if isinstance(node, ast.Import) for alias in node.names]
+    return {name.split(".")[0] for name in [*plain, *(n.module for n in body if isinstance(n, ast.ImportFrom))]}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_what_the_program_imports_is_declared(path):
+    needed, extras = declared()
+    assert not undeclared(roots_at_the_top(path), needed)
+    assert not undeclared(roots(path), needed | extras["aws"] | extras["mp"])  # extras are imported where they are used
+
+
+@pytest.mark.parametrize("folder", ["tests", "benchmarks", "examples"])
+def test_what_tests_and_benchmarks_import_is_declared(folder):
+    needed, extras = declared()
+    found = set().union(*(roots(path) for path in (ROOT / folder).rglob("*.py")))
+    assert not undeclared(found, needed | extras["dev"])
+
+
+def test_what_is_not_declared_is_seen():
+    assert undeclared({"os", "model", "numpy", "yaml", "networkx"}, {"numpy", "pyyaml"}) == {"networkx"}
 
 
 # --- what is shipped ----------------------------------------------------------------------------------------------

@@ -1,10 +1,10 @@
-"""Weights on disk: safetensors for the numbers, YAML for everything a person wants to know about them. No pickles."""
+"""Weights on disk: safetensors for the numbers, YAML for what describes them. No pickles."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 import yaml
@@ -14,8 +14,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from model.diffusion.network import NetworkConfig, ScoreNetwork
-from model.diffusion.paper_network import PaperNetwork, PaperNetworkConfig
+from model.diffusion.paper_config import PaperNetworkConfig
 from model.files import DATA, written_whole
+
+if TYPE_CHECKING:
+    from model.diffusion.paper_network import PaperNetwork
 
 PACKAGED = ("small", "base")  # score models that come with hostguide
 
@@ -32,14 +35,22 @@ _NETWORK_CONFIG: TypeAdapter[NetworkConfig | PaperNetworkConfig] = TypeAdapter(A
 
 
 def weights_file(weights: str | Path | None = None) -> Path:
-    """The .safetensors that a name of `PACKAGED` or a path stands for; nothing stands for the small model."""
+    """The .safetensors file of a packaged model (`PACKAGED`; the small one by default) or of a path.
+
+    >>> weights_file("base").name
+    'base.safetensors'
+    """
     name = str(weights or PACKAGED[0])
     return DATA / f"{name}.safetensors" if name in PACKAGED else Path(name)
 
 
 def build_network(config: NetworkConfig | PaperNetworkConfig) -> ScoreNetwork | PaperNetwork:
-    """Return a new network, randomly initialised, of the kind that ``config`` describes."""
-    return PaperNetwork(config) if isinstance(config, PaperNetworkConfig) else ScoreNetwork(config)
+    """A new network, randomly initialised, of the kind that ``config`` describes."""
+    if isinstance(config, NetworkConfig):
+        return ScoreNetwork(config)
+    from model.diffusion.paper_network import PaperNetwork  # a second to import, for comparisons only
+
+    return PaperNetwork(config)
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
@@ -68,10 +79,15 @@ def save_network(state: dict[str, Tensor], card: dict[str, Any], path: Path) -> 
 
 
 def load_network(path: Path, *, device: str = "cpu") -> ScoreNetwork | PaperNetwork:
-    """Read weights and their card; the network comes back in evaluation mode with gradients off.
+    """Read weights and their card; the network is in evaluation mode, without gradients.
 
     Raises:
         ValueError: a file is missing, or weights and card do not fit together.
+
+    Example:
+        >>> network = load_network(weights_file("small"))
+        >>> network.config.cutoff
+        5.0
     """
     card = path.with_suffix(".yaml")
     _must_exist(path)

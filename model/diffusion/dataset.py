@@ -25,8 +25,8 @@ class DataConfig(Settings):
     split: str = "train"
     max_atoms: int = 40
     max_e_above_hull: float = 0.1  # eV/atom
-    guests: tuple[str, ...] = GUESTS  # elements taken out most often
-    guest_weight: float = 3.0  # crystals that contain one of them are drawn so many times as often
+    guests: tuple[str, ...] = GUESTS  # elements that are noised most often
+    guest_weight: float = 3.0  # crystals that contain one of them are drawn this many times as often
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,26 +47,26 @@ class CrystalTable:
         return sum(map(len, self.groups.values()))
 
     def draw(self, atoms: int, rng: np.random.Generator, *, crystals: int | None = None) -> list[Crystal]:
-        """Draw about ``atoms`` atoms' worth of crystals, all of one size, every crystal by its weight on average.
+        """Draw crystals of one size with about ``atoms`` atoms in all; on average each crystal by its weight.
 
-        With ``crystals`` so many are drawn, whatever their size.
+        With ``crystals``, this number of crystals is drawn whatever their size.
         """
         counts = {size: crystals or max(1, atoms // size) for size in self.groups}
         return self._draw(rng, counts, {size: 1 if crystals else size for size in self.groups})
 
     def draw_edges(self, edges: int, rng: np.random.Generator, *, cutoff: float) -> list[Crystal]:
-        """The same by the number of edges within ``cutoff`` Å, taken from the mean density of crystals of one size."""
+        """The same with about ``edges`` edges within ``cutoff`` Å, from the mean density of crystals of each size."""
         sphere = 4 / 3 * np.pi * cutoff**3
         counts = {size: max(1, int(edges / (sphere * density))) for size, density in self.pair_density.items()}
         return self._draw(rng, counts, {size: 1 / count for size, count in counts.items()})
 
     @cached_property
     def pair_density(self) -> dict[int, float]:
-        """Per size, the mean of n²/V in 1/Å³: so many edges has a crystal for every Å³ of the sphere of the cutoff."""
+        """Per size, the mean of n²/V in 1/Å³: edges of a crystal per Å³ of the sphere with the cutoff as radius."""
         return {n: float(np.mean([n**2 / crystal.volume for crystal in group])) for n, group in self.groups.items()}
 
     def _draw(self, rng: np.random.Generator, counts: dict[int, int], due: dict[int, float]) -> list[Crystal]:
-        """So many crystals of one size; a size comes up as its weight times ``due`` says."""
+        """``counts`` crystals of one size, which is drawn with probability proportional to its weight times ``due``."""
         sizes = list(self.groups)
         share = np.array([self.weights[size].sum() * due[size] for size in sizes])
         size = sizes[rng.choice(len(sizes), p=share / share.sum())]
@@ -76,7 +76,7 @@ class CrystalTable:
 
 
 def load_table(config: DataConfig) -> CrystalTable:
-    """Read crystals of one split; raises ValueError when none is left."""
+    """Read the crystals of one split; raises ValueError if there are none."""
     path, columns = Path(config.path), ["split", "n_atoms", "e_above_hull", "cell", "atomic_numbers", "frac_coords"]
     if not path.exists():
         raise ValueError(f"data.path: {path} does not exist; see docs/training.md for where training data come from")

@@ -1,9 +1,9 @@
-"""What the network is trained on: crystals with some atoms noised, and where those atoms belong."""
+"""Training examples, crystals in which some atoms are noised, and the loss of the displacements back."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -14,12 +14,14 @@ from model.crystals.batch import Batch
 from model.crystals.crystal import Crystal
 from model.diffusion.network import ScoreNetwork
 from model.diffusion.noise import add_noise, draw_sigma, minimum_image_displacement, wrapped_displacement
-from model.diffusion.paper_network import PaperNetwork
 from model.settings import Settings
+
+if TYPE_CHECKING:
+    from model.diffusion.paper_network import PaperNetwork
 
 
 class Objective(Settings):
-    """How crystals are noised, and what is minimised. The defaults are ours; `configs/train/paper.yaml` the papers'."""
+    """How crystals are noised, and the loss. The defaults are ours; `configs/train/paper.yaml` holds the papers'."""
 
     loss: Literal["wrapped", "published"] = "wrapped"  # see `denoising_loss`
     guest_species: float = 0.55  # share of crystals in which one of the guest elements is noised
@@ -36,7 +38,7 @@ class Objective(Settings):
 def choose_guests(
     crystal: Crystal, objective: Objective, favoured: Sequence[int], rng: np.random.Generator
 ) -> np.ndarray:
-    """(n,) bool: which atoms of the crystal are noised; at least one is."""
+    """(n,) bool, the atoms of the crystal that are noised; at least one."""
     draw = rng.random()
     numbers = crystal.numbers
     if draw < objective.guest_species + objective.any_species:
@@ -63,7 +65,7 @@ def training_example(
     favoured: Sequence[str],
     rng: np.random.Generator,
 ) -> tuple[Batch, Batch, Tensor, Tensor]:
-    """Return (clean batch, noised batch, sigma (B,), guest (N,) bool)."""
+    """A clean batch, the noised batch, sigma (B,) in Å, and guest (N,) bool."""
     guests = [Element(symbol).Z for symbol in favoured]
     guest = np.concatenate([choose_guests(crystal, objective, guests, rng) for crystal in crystals])
     sigma = draw_sigma(
@@ -91,12 +93,12 @@ def denoising_loss(
     kind: Literal["wrapped", "published"] = "wrapped",
     precision: Literal["float32", "bfloat16"] = "float32",
 ) -> Tensor:
-    """(N_guest,) squared error of each guest's predicted displacement, without unit.
+    """(N_guest,) squared error of each guest's predicted displacement, dimensionless.
 
     ``wrapped`` is ours: the target is that of the wrapped normal distribution and the error is divided by the size of
     the network's output. ``published`` is that of the CHGGen code: the target is the nearest image of the clean
     position and the loss ½ sigma² ‖error of the score‖², that is ½ ‖error / sigma‖². ``precision`` is that of the
-    network's matrix products; geometry and targets stay in full precision.
+    network's matrix products; geometry and targets are in full precision.
     """
     with torch.autocast(sigma.device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
         predicted = network(noised, sigma, guest)[guest]

@@ -51,16 +51,16 @@ class NetworkConfig(Settings):
         return o3.Irreps([(mul, (degree, (-1) ** degree)) for degree, mul in enumerate(self.multiplicities)])
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Graph:
-    """What every layer needs of the geometry.
+    """The geometry as every layer reads it.
 
     Attributes:
         receiver, sender: (E,) atoms of each edge.
-        slot: (E,) where each edge's neighbour stands in the padded table, ``receiver * P + position``.
-        neighbour: (N, P) sender of each slot; padding points at atom 0 and carries zero weight.
+        slot: (E,) index of each edge's neighbour in the padded table, ``receiver * P + position``.
+        neighbour: (N, P) sender of each slot; padding points at atom 0 and has zero weight.
         reverse: (N, P) for a slot of atom i with neighbour j the slot of atom j with neighbour i; else itself.
-            None where no gradient is wanted.
+            None if gradients are off.
         bessel: (E, n) radial basis, smooth at the cutoff.
         harmonics: (E, (L+1)²) real spherical harmonics, component normalisation.
     """
@@ -75,7 +75,7 @@ class Graph:
 
 
 def build_graph(batch: Batch, config: NetworkConfig, edges: Edges | None = None) -> Graph:
-    """Edges, radial basis and harmonics of a batch; ``edges`` may be passed when they are known already."""
+    """Edges, radial basis and harmonics of a batch; ``edges`` may be passed if they are known."""
     if edges is None:
         edges = periodic_edges(batch.positions, batch.lattice, batch.counts, cutoff=config.cutoff)
     vector = edges.vectors(batch.positions, batch.lattice, batch.owner)
@@ -84,11 +84,19 @@ def build_graph(batch: Batch, config: NetworkConfig, edges: Edges | None = None)
         list(range(config.harmonics + 1)), vector / length[:, None], normalize=False, normalization="component"
     )
     slot, neighbour, reverse = _neighbour_table(edges, len(batch.numbers))
-    return Graph(edges.receiver, edges.sender, slot, neighbour, reverse, bessel_basis(length, config), harmonics)
+    return Graph(
+        receiver=edges.receiver,
+        sender=edges.sender,
+        slot=slot,
+        neighbour=neighbour,
+        reverse=reverse,
+        bessel=bessel_basis(length, config),
+        harmonics=harmonics,
+    )
 
 
 def _neighbour_table(edges: Edges, n_atoms: int) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Give every distinct neighbour of an atom one slot: images of the same neighbour share it."""
+    """`Graph.slot`, `neighbour` and `reverse`: one slot per distinct neighbour of an atom, shared by its images."""
     receiver, sender = edges.receiver, edges.sender
     if len(edges) == 0:
         return receiver, receiver.new_zeros(n_atoms, 1), torch.arange(n_atoms, device=receiver.device)[:, None]
@@ -106,7 +114,7 @@ def _neighbour_table(edges: Edges, n_atoms: int) -> tuple[Tensor, Tensor, Tensor
 
 
 def _reversed_slots(receiver: Tensor, sender: Tensor, slot: Tensor, n_atoms: int, width: int) -> Tensor:
-    """`Graph.reverse`: distances at the cutoff may be rounded so that one of two directions is missing."""
+    """`Graph.reverse`; at the cutoff one of two directions may be missing, because distances are rounded."""
     key, wanted = receiver * n_atoms + sender, sender * n_atoms + receiver  # ascending: edges are sorted
     place = torch.searchsorted(key, wanted).clamp_max(len(key) - 1)
     reverse = torch.arange(n_atoms * width, device=slot.device)
@@ -123,7 +131,7 @@ def bessel_basis(length: Tensor, config: NetworkConfig) -> Tensor:
 
 
 def paths(degree: int, harmonics: int, highest: int) -> list[tuple[int, int]]:
-    """(edge degree, output degree) pairs that a feature of ``degree`` takes part in, natural parity kept."""
+    """(edge degree, output degree) of all products of a feature of ``degree`` that keep natural parity."""
     return [
         (edge, out)
         for out in range(highest + 1)
@@ -133,7 +141,7 @@ def paths(degree: int, harmonics: int, highest: int) -> list[tuple[int, int]]:
 
 
 def coupling(degree: int, harmonics: int, highest: int) -> Tensor:
-    """((L+1)², 2·degree+1, K): Wigner 3j symbols of all paths of ``degree``, side by side, unit variance each."""
+    """((L+1)², 2·degree+1, K): Wigner 3j symbols of all `paths` of ``degree`` side by side, each of unit variance."""
     blocks = []
     for edge, out in paths(degree, harmonics, highest):
         block = torch.zeros((harmonics + 1) ** 2, 2 * degree + 1, 2 * out + 1, dtype=torch.float64)
@@ -151,7 +159,7 @@ def _neighbours(rows: Tensor, graph: Graph) -> Tensor:
 
 
 class _Gather(torch.autograd.Function):
-    """`_pick` whose backward pass gathers as well, which is faster than adding and always in the same order."""
+    """`_pick` whose backward pass gathers too: faster than adding, and always in the same order."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, neighbour: Tensor, reverse: Tensor) -> Tensor:
@@ -161,7 +169,7 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        (reverse,) = ctx.saved_tensors  # padding and missing directions have no gradient
+        (reverse,) = ctx.saved_tensors  # padding and missing directions have none
         return _pick(gradient.flatten(0, 1), reverse).sum(dim=1), None, None
 
 
@@ -194,7 +202,7 @@ class Convolution(nn.Module):
         )
 
     def forward(self, features: Features, graph: Graph) -> Features:
-        """Return the convolved features: one (N, 2l+1, outputs[l]) tensor a degree."""
+        """The convolved features: one (N, 2l+1, outputs[l]) tensor per degree."""
         n_atoms, width = graph.neighbour.shape
         weights = self.radial(features[0][:, 0], graph)  # (E, R)
         product = weights[:, :, None] * graph.harmonics[:, None, :]  # (E, R, M)
@@ -239,7 +247,7 @@ class RadialNetwork(nn.Module):
 class Normalisation(nn.Module):
     """Layer norm of the scalars; every other degree is divided by the root mean square of its components.
 
-    It bounds what a layer can do, however many atoms noise has pushed together.
+    It bounds the output of a layer even if noise has pushed many atoms together.
     """
 
     def __init__(self, multiplicities: Sequence[int]) -> None:

@@ -1,4 +1,4 @@
-"""Noise levels, noised crystals, and what the network is asked to predict about them."""
+"""Noise levels, noised crystals, and the displacements that the network is trained to predict."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from model.crystals.batch import Batch
 
 
 def exponential_levels(low: float, high: float, steps: int) -> np.ndarray:
-    """``steps`` noise levels in Å from ``low`` to ``high``, evenly spaced in log sigma (CHGGen, eq. 3)."""
+    """``steps`` noise levels in Å from ``low`` to ``high``, evenly spaced in log sigma (CHGGen, eq. 3).
+
+    >>> exponential_levels(0.1, 10.0, 3).tolist()
+    [0.1, 1.0, 10.0]
+    """
     return np.geomspace(low, high, steps)
 
 
@@ -25,7 +29,7 @@ def wrapped_displacement(noised: Tensor, clean: Tensor, sigma: Tensor, lattice: 
     """Mean displacement from a noised position back to the periodic images of its clean one.
 
     The images are weighted by the probability that Gaussian noise started from them, so that this is
-    ``sigma² ∇ log p(noised | clean)`` of the wrapped normal distribution; images further than 4.5 sigma are left out.
+    ``sigma² ∇ log p(noised | clean)`` of the wrapped normal distribution; images farther than 4.5 sigma are omitted.
 
     Args:
         noised, clean: (N, 3) Cartesian in Å.

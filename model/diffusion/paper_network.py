@@ -4,7 +4,7 @@ It follows Table 2 of the ICML paper and eqs. 9-11 of the preprint, which descri
 Where they are silent the library decides: each interaction adds a self-interaction (eq. 9) to a convolution (eq. 10)
 that stands between two further self-interactions and is scaled, channel by channel where there is something to add it
 to, by a scalar that starts at zero (SkipInit, arXiv 2002.10444); a gate follows; a last self-interaction (eq. 11) gives
-one vector an atom. With two embeddings for the 89 elements of the Materials Project this reading has exactly the
+one vector per atom. With two embeddings for the 89 elements of the Materials Project this reading has exactly the
 2,655,808 trainable parameters of Table 2:
 
     two embeddings, 89 × 32 each                                             5,696
@@ -21,35 +21,19 @@ a test compares it with the product of the repeated harmonics.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from e3nn import o3
 from e3nn.math import soft_one_hot_linspace
 from e3nn.nn import FullyConnectedNet, Gate
 from torch import Tensor, nn
+from torch_geometric.utils import scatter
 
 from model.crystals.batch import Batch
 from model.crystals.neighbors import Edges, periodic_edges
-from model.settings import Settings
+from model.diffusion.paper_config import PaperNetworkConfig
 
 # Elements of the Materials Project: up to plutonium, without Po, At, Rn, Fr and Ra.
 ELEMENTS = tuple(z for z in range(1, 95) if not 84 <= z <= 88)
-
-
-class PaperNetworkConfig(Settings):
-    """Shape of the papers' network; the defaults are Table 2 of the ICML paper."""
-
-    kind: Literal["paper"] = "paper"
-    layers: int = 4  # convolutions
-    cutoff: float = 6.0  # Å
-    node: str = "32x0e"  # h_x before the first interaction
-    auxiliary: str = "32x0e"  # h_z, the same in every layer
-    hidden: str = "32x0e + 32x1e"  # h_x after each interaction
-    edge: str = "32x0e + 32x1e + 8x2e"  # spherical harmonics, repeated
-    bessel: int = 16  # radial basis functions
-    radial_hidden: int = 64  # neurons of the radial network
-    neighbours: float = 12.0  # 1/Z of eq. 10 is 1/sqrt(neighbours); 12 in the published code
 
 
 class PaperNetwork(nn.Module):
@@ -135,15 +119,13 @@ class Interaction(nn.Module):
         """Update h_x (N, irreps_in) with h_z (N, auxiliary), harmonics (E, 9) and radial basis (E, n)."""
         sent = self.before(x, z)[edges.sender]
         messages = self.product(sent, harmonics, self.edge_weights(radial))  # (E, mid)
-        from torch_geometric.utils import scatter  # more than a second to import, and needed in paper mode only
-
         summed = scatter(messages, edges.receiver, dim=0, dim_size=len(x)) / self.config.neighbours**0.5
         mask = self.itself.output_mask  # 1 where the self-interaction can be other than zero
         scale = self.scale(summed, z) * mask + (1 - mask)
         return self.itself(x, z) + scale * self.after(summed, z)
 
     def edge_weights(self, radial: Tensor) -> Tensor:
-        """(E, weights of `product`): output of the radial network, summed over the copies of each harmonic.
+        """(E, weights of `product`) output of the radial network, summed over the copies of each harmonic.
 
         The square root is e3nn's normalisation of a product with that many copies.
         """
@@ -182,7 +164,7 @@ def _gate(hidden: o3.Irreps) -> Gate:
 
 
 def edge_product(irreps_in: o3.Irreps, edge: o3.Irreps, irreps_out: o3.Irreps) -> o3.TensorProduct:
-    """All products of features and harmonics that ``irreps_out`` can take up, one weight a pair of channels (uvu)."""
+    """All products of features and harmonics that ``irreps_out`` contains, one weight per pair of channels (uvu)."""
     paths = [
         (i, j, mul, out)
         for i, (mul, ir_in) in enumerate(irreps_in)

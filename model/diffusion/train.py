@@ -1,8 +1,8 @@
 """Training of the score network: deterministic, resumable at any step, in one process or several.
 
 Every step draws its batch and noise from (seed, step), so that a resumed run continues exactly where it stopped.
-Several processes draw the same batch, each takes its share of the crystals, and their gradients are added: the step
-is that of one process.
+Several processes draw the same batch, each takes its share of the crystals, and their gradients are added; the result
+is the same as with one process.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -31,8 +31,10 @@ from model.diffusion.checkpoint import AnyNetworkConfig, build_network, save_net
 from model.diffusion.dataset import CrystalTable, DataConfig, load_table
 from model.diffusion.loss import Objective, denoising_loss, training_example
 from model.diffusion.network import NetworkConfig, ScoreNetwork
-from model.diffusion.paper_network import PaperNetwork
 from model.settings import Settings
+
+if TYPE_CHECKING:
+    from model.diffusion.paper_network import PaperNetwork
 
 Example = tuple[Batch, Batch, Tensor, Tensor]  # what `training_example` returns
 
@@ -50,7 +52,7 @@ class TrainConfig(Settings):
     seed: int = 0
     steps: int = 50_000
     atoms_per_batch: int = 288
-    crystals_per_batch: int | None = Field(default=None, ge=1)  # if given, takes the place of atoms_per_batch
+    crystals_per_batch: int | None = Field(default=None, ge=1)  # replaces atoms_per_batch if given
     edges_per_batch: int | None = Field(default=None, ge=1)  # the same: edges within the cutoff, by the mean density
     precision: Literal["float32", "bfloat16"] = "float32"  # of the forward pass; weights and optimizer are float32
     learning_rate: float = 3e-3  # after the warm-up
@@ -58,7 +60,7 @@ class TrainConfig(Settings):
     decay: int = Field(default=0, ge=0)  # trapezoid: steps at the end over which the rate falls to zero
     warmup: int = 500  # steps
     clip: float = 1.0  # norm of the gradient
-    average: float = 0.999  # decay of the moving average of the weights, a step
+    average: float = 0.999  # decay of the moving average of the weights, per step
     validate_every: int = 2_000
     save_every: int = 500
     validation_batches: int = 40
@@ -77,7 +79,7 @@ def learning_rate(step: int, config: TrainConfig) -> float:
 
 
 class Examples(Dataset[Example]):
-    """What is trained on at each step: a function of the seed and the step alone."""
+    """The training example of each step: a function of the seed and the step alone."""
 
     def __init__(self, config: TrainConfig, table: CrystalTable) -> None:
         self.config, self.table = config, table
@@ -104,14 +106,17 @@ def moved(example: Example, device: str) -> Example:
 
 
 class Trainer:
-    """One training run in one folder. `run` continues from whatever the folder holds.
+    """One training run in one folder; `run` continues from what the folder holds.
 
     Args:
         config: what to train.
-        folder: of the run; all processes see it, the first one writes.
+        folder: of the run; all processes read it, the first one writes.
         device: ``cpu``, ``cuda`` or ``cuda:1``.
-        rank, world: number of this process among all that train together. With more than one,
-            ``torch.distributed`` has been initialised.
+        rank, world: number of this process, and of all that train together. With more than one,
+            ``torch.distributed`` must be initialised.
+
+    Raises:
+        ValueError: the folder holds a run with another configuration, or there are no training data.
     """
 
     def __init__(
@@ -132,7 +137,7 @@ class Trainer:
     def run(
         self, report: Callable[[dict[str, Any]], None] = print, *, seconds: float = math.inf
     ) -> dict[str, Any] | None:
-        """Train to the last step, or for about ``seconds``; return the final validation record if it came so far."""
+        """Train to the last step, or for about ``seconds``; return the final validation record if it got that far."""
         started = began = time.monotonic()
         losses: list[float] = []
         for example in self._examples():
@@ -161,7 +166,7 @@ class Trainer:
         report(record)
 
     def _examples(self) -> Iterator[Example]:
-        """Those of the steps to come; for a GPU other processes prepare them in time."""
+        """Those of the remaining steps; for a GPU they are prepared in advance by other processes."""
         loaders = LOADERS if self.device.startswith("cuda") else 0
         steps = range(self.step, self.config.steps)
         return iter(DataLoader(Examples(self.config, self.table), batch_size=None, sampler=steps, num_workers=loaders))
@@ -172,21 +177,21 @@ class Trainer:
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, self.config)
-        if torch.isfinite(norm):  # a lost step shows in the log, as a training loss that is not finite
+        if torch.isfinite(norm):  # a skipped step shows in the log as a training loss that is not finite
             self.optimizer.step()
         self._update_average()
         return loss
 
     def backward(self, example: Example) -> float:
-        """Set the gradients of the mean loss over all guests of a batch, whoever computes them; return that loss."""
+        """Set the gradients of the mean loss over all guests of a batch, of all processes; return that loss."""
         if self.world == 1:
             loss = self._training_loss(example).mean()
             loss.backward()
             return float(loss.detach())
-        return self._add_up(self.backward_share(example, self.rank, self.world))
+        return self._summed(self.backward_share(example, self.rank, self.world))
 
     def backward_share(self, example: Example, rank: int, world: int) -> float:
-        """Add what every ``world``-th crystal from ``rank`` on gives to the gradients; return its part of the loss."""
+        """Add the gradients of every ``world``-th crystal from ``rank`` on; return their part of the loss."""
         clean, noised, sigma, guest = example
         keep = torch.arange(len(clean), device=sigma.device) % world == rank
         if not keep.any():
@@ -196,7 +201,7 @@ class Trainer:
         loss.backward()
         return float(loss.detach())
 
-    def _add_up(self, loss: float) -> float:
+    def _summed(self, loss: float) -> float:
         """Sum gradients and loss over the processes."""
         parameters = list(self.network.parameters())
         parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
@@ -208,7 +213,7 @@ class Trainer:
         return float(total)
 
     def _agreed(self, stop: bool) -> bool:
-        """Whether the first process says stop, in every process."""
+        """Whether the first process wants to stop, in every process."""
         if self.world == 1:
             return stop
         flag = torch.tensor([float(stop)], device=self.device)
@@ -238,7 +243,7 @@ class Trainer:
         return denoising_loss(network, *example, kind=self.config.objective.loss)
 
     def _training_loss(self, example: Example) -> Tensor:
-        """As `_loss`, in the precision that was asked for."""
+        """As `_loss`, in the precision of the configuration."""
         objective, precision = self.config.objective, self.config.precision
         return denoising_loss(self.network, *example, kind=objective.loss, precision=precision)
 
@@ -254,7 +259,7 @@ class Trainer:
         return torch.stack([self._loss(network, example), sigma[owner], share[owner]], dim=-1).cpu().numpy()
 
     def save(self) -> None:
-        """Write the averaged weights with their card, and all that resuming needs."""
+        """Write the averaged weights with their card, and the state that resuming needs."""
         tensors = {f"weights/{name}": value for name, value in self.network.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"adam/{index}/{name}": torch.as_tensor(value) for name, value in state.items()}
@@ -264,7 +269,7 @@ class Trainer:
         save_network(self.average, self.card(), self.folder / "weights.safetensors")
 
     def card(self) -> dict[str, Any]:
-        """What a person should know about the weights."""
+        """What is recorded about the weights."""
         log = read_log(self.folder)
         return {
             "network": self.config.network.model_dump(mode="json"),
@@ -309,7 +314,7 @@ class Trainer:
 
 
 def step_reached(folder: Path) -> int:
-    """Steps that a run's last save holds; 0 without one."""
+    """Steps of a run up to its last save; 0 without one."""
     file = folder / "resume.safetensors"
     return int(load_file(file)["step"]) if file.exists() else 0
 
@@ -321,16 +326,8 @@ def made_with() -> dict[str, str]:
 
 
 def _commit() -> str:
-    command = [
-        "git",
-        "-C",
-        str(Path(__file__).parent),
-        "describe",
-        "--always",
-        "--abbrev=12",
-        "--exclude=*",
-        "--dirty=+",
-    ]
+    options = ["--always", "--abbrev=12", "--exclude=*", "--dirty=+"]
+    command = ["git", "-C", str(Path(__file__).parent), "describe", *options]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
@@ -338,14 +335,14 @@ def _commit() -> str:
 
 
 def same_until(step: int, one: TrainConfig, other: TrainConfig) -> bool:
-    """Whether two configurations train alike up to ``step``: a trapezoid may be lengthened before its rate falls."""
+    """Whether two configurations are equivalent up to ``step``: a trapezoid may be extended until its rate falls."""
     if one.schedule == "trapezoid" and step <= min(c.steps - c.decay for c in (one, other)):
         other = other.model_copy(update={"steps": one.steps, "decay": one.decay})
     return one == other
 
 
 def _read_config(path: Path) -> TrainConfig:
-    """Settings of an earlier run; those that did not exist then have their defaults."""
+    """Configuration of an earlier run; settings that did not exist then have their defaults."""
     return TrainConfig.model_validate(yaml.safe_load(path.read_text()))
 
 
@@ -356,7 +353,7 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
 
 
 def _truncate_log(folder: Path, step: int) -> None:
-    """Forget records later than the checkpoint: those steps are run again."""
+    """Remove records later than the checkpoint; those steps are run again."""
     kept = [record for record in read_log(folder) if record["step"] <= step]
     (folder / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in kept))
 

@@ -17,7 +17,8 @@ from model.crystals.crystal import Crystal
 from model.crystals.neighbors import periodic_edges
 from model.diffusion.checkpoint import build_network
 from model.diffusion.network import Convolution, NetworkConfig, ScoreNetwork, bessel_basis, build_graph, preconditioning
-from model.diffusion.paper_network import ELEMENTS, PaperNetwork, PaperNetworkConfig, edge_product
+from model.diffusion.paper_config import PaperNetworkConfig
+from model.diffusion.paper_network import ELEMENTS, PaperNetwork, edge_product
 from tests.support.plain_network import PlainConvolution, plain
 
 CONFIGS = {

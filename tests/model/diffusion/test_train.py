@@ -21,7 +21,8 @@ from model.diffusion.checkpoint import PACKAGED, load_network, save_network, wei
 from model.diffusion.dataset import CrystalTable, DataConfig, load_table
 from model.diffusion.loss import Objective, choose_guests, denoising_loss, strained, training_example
 from model.diffusion.network import NetworkConfig, ScoreNetwork, build_graph
-from model.diffusion.paper_network import PaperNetwork, PaperNetworkConfig
+from model.diffusion.paper_config import PaperNetworkConfig
+from model.diffusion.paper_network import PaperNetwork
 from model.diffusion.train import (
     Examples,
     TrainConfig,
