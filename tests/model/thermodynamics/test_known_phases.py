@@ -1,9 +1,8 @@
-"""SearchHistory stable phases, fed through a search's own relaxation and hull, are judged to lie on the hull."""
+"""Known stable phases, fed through a search's own relaxation and hull, are judged to lie on the hull."""
 
 from pathlib import Path
 
 import pandas as pd
-import pytest
 
 from model.crystals.parquet import read_crystals
 from model.potentials.chgnet.potential import CHGNetPotential
@@ -13,10 +12,9 @@ from search.config import load_config
 from search.planning.prepare import load_reference
 
 ROOT = Path(__file__).parents[3]
-STRUCTURES = ROOT.parent / "shared" / "data" / "mp_structures.parquet"
+STRUCTURES = ROOT / "tests" / "data" / "reference" / "structures.parquet"
 
 
-@pytest.mark.skipif(not STRUCTURES.exists(), reason=f"needs the Materials Project structures, {STRUCTURES.name}")
 def test_stable_li_si_phases_lie_on_the_hull_within_1_mev():
     config = load_config(ROOT / "configs" / "li-si.yaml")
     stability = Stability(load_reference(config), config.compositions.elements)
