@@ -32,7 +32,7 @@ import torch
 from model.crystals.crystal import Crystal
 from model.crystals.screening import ScreenSettings
 from model.diffusion.sampler import Template
-from model.generation.initial_placements import at_random, in_voids
+from model.generation.initial_placements import uniform, voronoi_voids
 from model.relaxation.relax import RelaxSettings
 from model.stages import CrystalMaker, Rejected, Relaxer, may_be_ranked
 from search.storage.crystal_files import read_host
@@ -73,10 +73,10 @@ class Ways:
         return _pairs(filled)
 
     def in_voids(self) -> list[tuple[float, Crystal]]:
-        return self._relaxed([in_voids(template, where=REGION.holds).crystal for template in self._many()])
+        return self._relaxed([voronoi_voids(template, where=REGION.holds).crystal for template in self._many()])
 
     def at_random(self) -> list[tuple[float, Crystal]]:
-        return self._relaxed([at_random(template, where=REGION.holds).crystal for template in self._many()])
+        return self._relaxed([uniform(template, where=REGION.holds).crystal for template in self._many()])
 
     def _many(self) -> list[Template]:
         return self._templates(self.samples * (1 + self.rounds))

@@ -43,6 +43,7 @@ from scipy.spatial import Voronoi
 from model.analysis.environments import coordination_numbers
 from model.crystals.crystal import Crystal
 from model.crystals.matching import DistinctCrystals
+from model.crystals.periodic_images import rounded_lengths, rounded_steps
 from model.crystals.screening import ScreenSettings
 from model.crystals.voids import void_sites
 from model.relaxation.relax import Relaxation, RelaxSettings
@@ -115,9 +116,7 @@ class Case:
         voids = void_sites(self.host, min_radius=1.0 if self.guest == "H" else 1.5)
         radius = np.array([void.radius for void in voids])
         sites = np.array([void.fractional for void in voids])
-        delta = sites[:, None] - sites[None]
-        delta = (delta - np.round(delta)) @ self.host.lattice
-        apart = np.linalg.norm(delta, axis=-1)
+        apart = rounded_lengths(sites[:, None] - sites, self.host.lattice)
         rng = np.random.default_rng(self.seed)
         crystals = []
         for _ in range(self.samples):
@@ -162,8 +161,7 @@ class Case:
 
     def _host_moved(self, crystal: Crystal) -> float:
         """Largest displacement in Å of a host atom, in the old cell, without the common shift."""
-        shift = crystal.fractional[~self.is_guest] - self.host.fractional
-        shift -= np.round(shift)
+        shift = rounded_steps(crystal.fractional[~self.is_guest] - self.host.fractional)
         return float(np.linalg.norm((shift - shift.mean(0)) @ self.host.lattice, axis=1).max())
 
 

@@ -28,14 +28,14 @@ from ase.visualize.plot import plot_atoms
 from model.analysis.environments import coordination_numbers
 from model.analysis.migration import BarrierSettings
 from model.crystals.crystal import Crystal
-from model.crystals.periodic_images import lengths
+from model.crystals.periodic_images import shortest_lengths
 from model.crystals.screening import ScreenSettings
 from model.potentials.chgnet.potential import CHGNetPotential
 from model.relaxation.relax import RelaxSettings
 from model.stages import CrystalMaker, Relaxer
 from search.storage.cif import write_cif
 from search.storage.crystal_files import read_host
-from search.studies.analyse import Ways, way_of, ways_through
+from search.studies.analyse import Percolation, path_length, percolation
 from search.studies.inpaint import fill, make_templates
 
 HOSTS = Path(__file__).parent.parent / "examples" / "superionic"
@@ -60,9 +60,9 @@ def describe(crystal: Crystal, name: str) -> None:
     for atom in np.flatnonzero(crystal.numbers == 3):
         place = crystal.fractional[atom] % 1
         nearest = distance[atom, crystal.numbers == 17].min()
-        away = f"{lengths(crystal, place * [1, 1, 0]):.2f} Å off the axis"
+        away = f"{shortest_lengths(place * [1, 1, 0], crystal.lattice):.2f} Å off the axis"
         if name == "La5Cl18":
-            away += f", {lengths(crystal, place - VACANCY):.2f} Å from the vacancy"
+            away += f", {shortest_lengths(place - VACANCY, crystal.lattice):.2f} Å from the vacancy"
         print(f"  Li at {np.round(place, 3)}: {numbers[atom]} Cl, nearest {nearest:.2f} Å, {away}")
 
 
@@ -84,7 +84,7 @@ def main() -> None:
         describe(crystal, name)
         write_cif(crystal, arguments.out / f"{name}-Li{count}.cif")
         found[name, count] = crystal
-    channel = ways_through(
+    channel = percolation(
         found["LaCl3", 1],
         "Li",
         equal_sites=True,
@@ -92,11 +92,11 @@ def main() -> None:
         settings=BarrierSettings(min_length=6.0, vacancy=False),
     )
     print(f"LaCl3: longest hops {channel.lengths}, highest barriers in eV {channel.highest}")
-    print(f"La5Cl18: longest hops {ways_through(found['La5Cl18', 3], 'Li', equal_sites=True).lengths}")
+    print(f"La5Cl18: longest hops {percolation(found['La5Cl18', 3], 'Li', equal_sites=True).lengths}")
     draw([found["LaCl3", 1], found["La5Cl18", 3]], channel, arguments.out / "superionic.png")
 
 
-def draw(crystals: list[Crystal], channel: Ways, path: Path) -> None:
+def draw(crystals: list[Crystal], channel: Percolation, path: Path) -> None:
     """The crystals seen along the channels, and the energy along the hop."""
     figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
     for axis, crystal in zip(axes, crystals, strict=False):
@@ -105,7 +105,7 @@ def draw(crystals: list[Crystal], channel: Ways, path: Path) -> None:
         axis.set_axis_off()
         axis.set_title(f"{len(crystal)} atoms a cell: {crystal.formula}")
     for index, band in channel.barriers.items():
-        axes[2].plot(way_of(band), band.energies, marker="o", label=f"hop {index}")
+        axes[2].plot(path_length(band), band.energies, marker="o", label=f"hop {index}")
     axes[2].set(xlabel="way along the channel (Å)", ylabel="energy (eV)", title="one Li in LaCl3")
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -15,7 +15,7 @@ from model.crystals.composition import CellFormula, from_formulas, from_system, 
 from model.crystals.lattice import BRAVAIS, LatticeRanges
 from model.crystals.screening import ScreenSettings
 from model.diffusion.sampler import AncestralSettings, HeunSettings, PredictorCorrectorSettings
-from model.generation.framework import DEFAULT_LADDER
+from model.generation.framework import DEFAULT_TOLERANCES
 from model.generators.interface import Start
 from model.generators.registry import GENERATORS, starting_from
 from model.potentials.catalog import DEFAULT, find_entry
@@ -59,7 +59,7 @@ class Compositions(Settings):
                 self.system,
                 max_atoms=self.max_atoms,
                 min_atoms=self.min_atoms,
-                more=self.composition_order,
+                composition_order=self.composition_order,
                 fractions=self.fractions,
             )
         if self.formulas:
@@ -96,7 +96,7 @@ class FrameworkSettings(Settings):
     """Guests out, symmetry in."""
 
     guests: tuple[str, ...] | None = None  # chosen by the spread of local environments when left out
-    tolerances: tuple[tuple[float, float], ...] = DEFAULT_LADDER  # (symprec Å, angle degrees)
+    tolerances: tuple[tuple[float, float], ...] = DEFAULT_TOLERANCES  # (symprec Å, angle degrees)
     files: tuple[str, ...] = ()  # hosts that are there from the start: crystal files, or folders of them
     guest_count_range: int = Field(1, ge=0)  # atoms of a guest more or fewer than a framework was found with
     volume_change: float = Field(0.05, gt=0)  # relative; a filled framework that moved further is filled again

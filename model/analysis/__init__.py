@@ -1,5 +1,5 @@
-"""What a crystal is good for.
+"""Properties of crystals beyond their energy.
 
-`environments` has coordination numbers and radial distributions, `voltage` voltage curves, `migration` the paths of a
-guest and their barriers.
+`environments` has coordination numbers and radial distributions, `voltage` voltage curves, `migration` the paths of
+guests and their barriers.
 """

@@ -1,4 +1,7 @@
-"""Surroundings of atoms, room between them, and voltages: what a crystal tells without a simulation."""
+"""Local environments of atoms: radial distribution functions and coordination numbers.
+
+A test compares g(r) with pymatgen's RadialDistributionFunction, which takes one cell for all crystals.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from ase.data import atomic_numbers
 from scipy.spatial import Voronoi
 
 from model.crystals.crystal import Crystal
-from model.crystals.neighbors import periodic_edges
+from model.crystals.neighbors import pair_vectors
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +22,7 @@ class RadialDistribution:
 
     Attributes:
         centers: (k,) Å, middles of the bins.
-        density: (k,) g(r), 1 where neighbours are as frequent as in an ideal gas of the same density.
+        density: (k,) g(r); 1 where neighbours are as frequent as in an ideal gas of the same density.
         neighbours: (k,) mean number of neighbours up to the end of each bin.
     """
 
@@ -38,7 +40,7 @@ def radial_distribution(
     shell's volume.
 
     Args:
-        crystals: of any composition; those without one of the elements are left out.
+        crystals: of any composition; those without both elements are left out.
         center, neighbour: element symbols; may be the same.
         cutoff: Å, largest distance.
         width: Å, of a bin.
@@ -56,7 +58,7 @@ def radial_distribution(
     shell = 4 / 3 * np.pi * np.diff(bounds**3)
     counts, density, atoms = np.zeros(len(shell)), np.zeros(len(shell)), 0
     for crystal in chosen:
-        first, second, vector = _pairs(crystal, cutoff)
+        first, second, vector = pair_vectors(crystal, cutoff=cutoff)
         right = (crystal.numbers[first] == z_center) & (crystal.numbers[second] == z_neighbour)
         found = np.histogram(np.linalg.norm(vector[right], axis=1), bounds)[0].astype(float)
         counts += found
@@ -74,24 +76,30 @@ def coordination_numbers(
 ) -> np.ndarray:
     """Coordination number of every atom: (n,) integers.
 
-    A neighbour counts if it is at most ``distance_cutoff`` times as far as the nearest one, and if the face that it
-    shares with the atom in the Voronoi tessellation is seen under at least ``angle_cutoff`` times the solid angle of
-    the largest face. These are the two criteria of ChemEnv's simplest strategy, with its values (Waroquiers et al.,
-    Chem. Mater. 29, 8346 (2017)), which the CHGGen paper uses through LocalGeometryFinder.
+    A neighbour counts if it is at most ``distance_cutoff`` times as far as the nearest one, and if the Voronoi face
+    that it shares with the atom subtends at least ``angle_cutoff`` times the solid angle of the largest face. These are
+    the two criteria of ChemEnv's simplest strategy, with its values (Waroquiers et al., Chem. Mater. 29, 8346 (2017)),
+    which the CHGGen paper uses through LocalGeometryFinder; pymatgen's VoronoiNN has no cutoff relative to the nearest
+    neighbour.
 
     Args:
         crystal: the crystal.
-        neighbours: only these elements count, for example the anions; all when left out. The tessellation then knows
-            only them and the atom itself.
+        neighbours: elements that count, for example the anions; all when left out. The tessellation is that of these
+            atoms and the atom itself.
         distance_cutoff: relative to the nearest neighbour.
         angle_cutoff: relative to the largest solid angle.
+
+    Example:
+        >>> salt = Crystal(2.82 * (1 - np.eye(3)), [[0, 0, 0], [0.5, 0.5, 0.5]], [11, 17])
+        >>> print(coordination_numbers(salt))
+        [6 6]
     """
     wanted = {atomic_numbers[symbol] for symbol in neighbours} if neighbours else set(crystal.numbers.tolist())
     counts = np.isin(crystal.numbers, list(wanted))
     if not counts.any():
         return np.zeros(len(crystal), dtype=int)
     reach = 4.0 * np.cbrt(crystal.volume / counts.sum())
-    first, second, vector = _pairs(crystal, reach)
+    first, second, vector = pair_vectors(crystal, cutoff=reach)
     keep = counts[second]
     first, vector = first[keep], vector[keep]
     return np.array(
@@ -140,11 +148,3 @@ def coordination_statistics(
         raise ValueError(f"no crystal holds {center}")
     values, counts = np.unique(np.concatenate(parts), return_counts=True)
     return {int(value): float(count) / counts.sum() for value, count in zip(values, counts, strict=True)}
-
-
-def _pairs(crystal: Crystal, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Periodic pairs within ``cutoff`` Å, each in both directions: first atom, second atom, (m, 3) vector in Å."""
-    positions, lattice = torch.tensor(crystal.cartesian), torch.tensor(crystal.lattice)[None]
-    edges = periodic_edges(positions, lattice, torch.tensor([len(crystal)]), cutoff=cutoff)
-    vectors = edges.vectors(positions, lattice, torch.zeros(len(crystal), dtype=torch.long))
-    return edges.receiver.numpy(), edges.sender.numpy(), vectors.numpy()

@@ -1,4 +1,4 @@
-"""Ways of guests through a crystal: hops between sites, in how many dimensions they percolate, and their barriers."""
+"""Migration of guests in a crystal: hops between sites, in how many dimensions they percolate, and their barriers."""
 
 from __future__ import annotations
 
@@ -16,28 +16,29 @@ from ase.optimize import FIRE
 from pymatgen.analysis.diffusion.neb.full_path_mapper import MigrationGraph
 
 from model.crystals.crystal import Crystal
+from model.crystals.periodic_images import cells_across, rounded_lengths, shortest_lengths
 from model.potentials.interface import Potential
 from model.relaxation.relax import RelaxSettings, relax
 from model.settings import Settings
 from model.symmetry.space_group import SYMPREC
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Hop:
-    """A jump between two sites; all jumps that symmetry makes equal count as one.
+    """A jump between two sites; jumps that are equal by symmetry count as one.
 
     Attributes:
         start, end: (3,) fractional; the end may lie in another cell.
         length: Å.
         multiplicity: how many such hops there are in the cell.
-        gate: Å from the straight way to the nearest atom that is no guest, at the tightest point.
+        bottleneck_radius: Å, smallest distance of the straight line from start to end to an atom that is no guest.
     """
 
     start: np.ndarray
     end: np.ndarray
     length: float
     multiplicity: int
-    gate: float
+    bottleneck_radius: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,9 +58,9 @@ class MigrationNetwork:
     edges: list[tuple[int, int, tuple[int, int, int], int]]
 
     def dimensions(self, hops: Collection[int] | None = None) -> int:
-        """In how many dimensions, 0 to 3, guests get through the crystal with these hops; with all when left out.
+        """In how many dimensions, 0 to 3, these hops (indices) percolate; all hops when left out.
 
-        Sites are joined to trees; every other hop closes a way round. A way that ends in another cell than it began
+        Every hop outside a spanning tree of the sites closes a loop. A loop that ends in another cell than it began in
         is a translation by which guests travel, and the rank of all such translations is the answer.
         """
         graph = nx.MultiGraph()
@@ -69,11 +70,14 @@ class MigrationNetwork:
         ranks = [_rank(graph.subgraph(part)) for part in nx.connected_components(graph)]
         return max(ranks, default=0)
 
-    def bottlenecks(self, costs: Sequence[float]) -> dict[int, float]:
-        """For 1, 2 and 3 dimensions the smallest cost that the worst hop on the way must have, where there is a way.
+    def percolation_thresholds(self, costs: Sequence[float]) -> dict[int, float]:
+        """Smallest cost up to which hops must be allowed to percolate in 1, 2 and 3 dimensions, where they do.
 
         Args:
             costs: of each hop, for example its length or its barrier.
+
+        Returns:
+            dimension -> cost.
         """
         found: dict[int, float] = {}
         for cost in sorted(set(costs)):
@@ -109,7 +113,15 @@ def migration_network(crystal: Crystal, guest: str, *, max_length: float = 4.5) 
     for label in labels:
         alike = [data for *_, data in found if data["hop_label"] == label]
         start, end = np.array(alike[0]["ipos"]), np.array(alike[0]["epos"])
-        hops.append(Hop(start, end, float(alike[0]["hop"].length), len(alike), _gate(host, start, end)))
+        hops.append(
+            Hop(
+                start=start,
+                end=end,
+                length=float(alike[0]["hop"].length),
+                multiplicity=len(alike),
+                bottleneck_radius=_bottleneck_radius(host, start, end),
+            )
+        )
     return MigrationNetwork(crystal, guest, hops, edges)
 
 
@@ -119,7 +131,7 @@ def _image(image: Sequence[int]) -> tuple[int, int, int]:
 
 
 def _rank(graph: nx.MultiGraph) -> int:
-    """Rank of the translations that closed ways in one component add up to."""
+    """Rank of the translations of all loops in one connected component."""
     root = next(iter(graph))
     cell = {root: np.zeros(3, dtype=int)}
     queue = [root]
@@ -133,14 +145,11 @@ def _rank(graph: nx.MultiGraph) -> int:
     return int(np.linalg.matrix_rank(np.array(loops)))
 
 
-def _gate(host: Crystal, start: np.ndarray, end: np.ndarray) -> float:
+def _bottleneck_radius(host: Crystal, start: np.ndarray, end: np.ndarray) -> float:
     if not len(host):
         return np.inf
-    way = start + np.linspace(0, 1, 21)[:, None] * (end - start)
-    shifts = np.stack(np.meshgrid(*[range(-2, 3)] * 3, indexing="ij"), -1).reshape(-1, 1, 3)
-    delta = way[:, None] - host.fractional[None]
-    images = ((delta - np.round(delta))[None] + shifts[:, None]) @ host.lattice
-    return float(np.linalg.norm(images, axis=-1).min())
+    line = start + np.linspace(0, 1, 21)[:, None] * (end - start)
+    return float(shortest_lengths(line[:, None] - host.fractional, host.lattice, reach=2).min())
 
 
 # --- barriers -----------------------------------------------------------------------------------------------------
@@ -149,22 +158,22 @@ def _gate(host: Crystal, start: np.ndarray, end: np.ndarray) -> float:
 class BarrierSettings(Settings):
     """How the barrier of a hop is computed."""
 
-    min_length: float = 8.0  # Å, height of the supercell in every direction
+    min_length: float = 8.0  # Å, distance between opposite faces of the supercell
     images: int = 5  # between the ends
     fmax: float = 0.05  # eV/Å
     max_steps: int = 200
-    vacancy: bool = True  # all other guest sites are filled; else all are empty
+    vacancy: bool = True  # all other guest sites are filled; if False all are empty
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Barrier:
-    """What a hop costs.
+    """The barrier of a hop.
 
     Attributes:
         forward, backward: eV, from the start and from the end to the highest point.
-        energies: (images + 2,) eV along the way, 0 at the start.
-        images: crystals along the way, the moving atom last.
-        converged: whether the forces on the way fell below fmax, and the ends relaxed.
+        energies: (images + 2,) eV along the path, 0 at the start.
+        images: crystals along the path, the moving atom last.
+        converged: whether the forces along the path fell below fmax, and the ends relaxed.
     """
 
     forward: float
@@ -175,7 +184,7 @@ class Barrier:
 
 
 class PotentialCalculator(Calculator):
-    """A `Potential` for ASE."""
+    """An ASE calculator that evaluates a `Potential`."""
 
     implemented_properties = ["energy", "forces", "stress"]  # noqa: RUF012 (as ASE declares it)
 
@@ -200,14 +209,13 @@ class PotentialCalculator(Calculator):
 
 def hop_ends(network: MigrationNetwork, hop: int, settings: BarrierSettings) -> tuple[Crystal, Crystal]:
     """The crystal before and after a hop in a supercell; the moving atom is the last."""
-    crystal, way = network.crystal.wrapped(), network.hops[hop]
-    repeats = np.ceil(settings.min_length * np.linalg.norm(np.linalg.inv(crystal.lattice), axis=0)).astype(int)
+    crystal, path = network.crystal.wrapped(), network.hops[hop]
+    repeats = np.ceil(cells_across(crystal.lattice, settings.min_length)).astype(int)
     shifts = np.stack(np.meshgrid(*[range(n) for n in repeats], indexing="ij"), -1).reshape(-1, 1, 3)
     fractional = ((crystal.fractional + shifts) / repeats).reshape(-1, 3)
     big = Crystal(crystal.lattice * repeats[:, None], fractional, np.tile(crystal.numbers, len(shifts)))
-    ends = np.array([way.start, way.end]) / repeats
-    delta = big.fractional[:, None] - ends[None]
-    touched = (np.linalg.norm((delta - np.round(delta)) @ big.lattice, axis=-1) < 0.1).any(1)
+    ends = np.array([path.start, path.end]) / repeats
+    touched = (rounded_lengths(big.fractional[:, None] - ends, big.lattice) < 0.1).any(1)
     guests = big.numbers == atomic_numbers[network.guest]
     rest = big.select(~(guests & (touched | (not settings.vacancy))))
     moving = np.array([atomic_numbers[network.guest]])
@@ -220,7 +228,7 @@ def barrier(
 ) -> Barrier:
     """The barrier of a hop by a climbing-image nudged elastic band (Henkelman et al. 2000), at fixed cell.
 
-    Ends are relaxed, the way between them starts from image-dependent pair potentials. ASE does the band.
+    The ends are relaxed; the path between them starts from image-dependent pair potentials (IDPP). ASE runs the band.
 
     Args:
         network: from `migration_network`.
@@ -258,6 +266,5 @@ def barrier(
 
 
 def _check_apart(before: Crystal, after: Crystal, hop: int) -> None:
-    delta = before.fractional[-1] - after.fractional[-1]
-    if np.linalg.norm((delta - np.round(delta)) @ before.lattice) < 0.5:
+    if rounded_lengths(before.fractional[-1] - after.fractional[-1], before.lattice) < 0.5:
         raise ValueError(f"the two ends of hop {hop} relax to the same place: one of its sites is no minimum")

@@ -32,18 +32,25 @@ def voltage_curve(
     """Average voltages between the stable phases of a guest in a host (Aydinol et al., Phys. Rev. B 56, 1354 (1997)).
 
     V = -(E(x₂) - E(x₁) - (x₂ - x₁) E_guest) / (x₂ - x₁) / z, energies per formula unit of the host; entropy and volume
-    work are left out. Phases above the hull of the line from host to guest take no part, nor do those with more guests
-    than the guest's element gives of its own accord.
+    work are neglected. Phases above the hull of the line from host to guest do not count, nor do those whose last
+    guests would come at a negative voltage. Formulas and energies are enough, where pymatgen's InsertionElectrode needs
+    a structure for each phase.
 
     Args:
-        phases: (formula, eV/atom) of everything known; what is not made of host and guest is left out.
+        phases: (formula, eV/atom) of all known phases; those not made of host and guest are left out.
         guest: element.
         host: formula unit, for example ``MnO2``.
         guest_energy: eV/atom of the guest's element.
         charge: z of the guest's ion; its highest common oxidation state when left out.
 
     Returns:
-        steps by increasing guest content, voltages falling; none where fewer than two phases are known.
+        steps by increasing guest content, with falling voltages; none where fewer than two phases are known.
+
+    Example:
+        >>> phases = [("CoO2", -6.0), ("LiCoO2", -6.0)]
+        >>> for step in voltage_curve(phases, "Li", "CoO2", guest_energy=-1.9):
+        ...     print(step.start, step.end, step.phases, round(step.voltage, 2))
+        0.0 1.0 ('CoO2', 'LiCoO2') 4.1
     """
     guest_content(host, guest, host)  # refuses a host that holds the guest, whatever is known
     lowest: dict[float, tuple[float, str]] = {}
@@ -63,7 +70,7 @@ def voltage_curve(
 
 
 def guest_content(formula: str, guest: str, host: str) -> float | None:
-    """Guests a formula unit of the host in a crystal; None if it is not made of these two.
+    """Guests per formula unit of the host in a crystal; None if it is not made of these two.
 
     Raises:
         ValueError: the host holds the guest.

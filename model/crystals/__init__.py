@@ -1,6 +1,6 @@
-"""What a crystal is, and geometry that needs no energy.
+"""Crystals, and the geometry that needs no energies.
 
-`crystal` has the one crystal type, `batch` many crystals as flat tensors. `neighbors` and `periodic_images` measure
-distances across cell boundaries, `matching` tells equal crystals, `screening` refuses hopeless ones, `voids` finds
-holes. `lattice` and `composition` sample cells and enumerate formulas, `parquet` reads tables of crystals.
+`crystal` has the crystal type, `batch` many crystals as flat tensors. `neighbors` and `periodic_images` measure
+distances across cell boundaries, `matching` recognises equal crystals, `screening` rejects those not worth relaxing,
+`voids` finds voids. `lattice` samples cells, `composition` enumerates formulas, `parquet` reads tables of crystals.
 """

@@ -14,7 +14,7 @@ from torch import Tensor
 from model.crystals.crystal import Crystal, cells
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Batch:
     """B crystals with N atoms in all; atoms of one crystal are contiguous.
 
@@ -55,7 +55,7 @@ class Batch:
 
     def to(self, device: str | torch.device) -> Batch:
         """Return the batch on a device."""
-        return Batch(*(getattr(self, field.name).to(device) for field in fields(self)))
+        return Batch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
     def replace(self, **changes: Any) -> Batch:
         """Return a copy with the named fields changed."""
@@ -83,7 +83,13 @@ class Batch:
         atoms = keep[self.owner]
         counts = self.counts[keep]
         owner = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
-        return Batch(self.lattice[keep], self.positions[atoms], self.numbers[atoms], counts, owner)
+        return Batch(
+            lattice=self.lattice[keep],
+            positions=self.positions[atoms],
+            numbers=self.numbers[atoms],
+            counts=counts,
+            owner=owner,
+        )
 
     def part(self, start: int, stop: int, first_atom: Sequence[int]) -> Batch:
         """Crystals ``start`` to ``stop``; ``first_atom`` (B+1 numbers) says where the atoms of each begin."""

@@ -1,4 +1,4 @@
-"""What a cell holds: compositions of a chemical system, of listed formulas, or given exactly."""
+"""The atoms of a cell: all compositions of a chemical system, multiples of listed formulas, or exact counts."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def from_system(
     *,
     max_atoms: int,
     min_atoms: int = 1,
-    more: Iterable[Sequence[str]] = (),
+    composition_order: Iterable[Sequence[str]] = (),
     fractions: Mapping[str, tuple[float, float]] | None = None,
 ) -> list[CellFormula]:
     """Every composition of a chemical system that has all its elements and fits the atom budget.
@@ -113,15 +113,19 @@ def from_system(
         system: elements joined by hyphens, ``Li-Si``.
         max_atoms: most atoms in a cell.
         min_atoms: fewest atoms in a cell.
-        more: chains of elements of strictly falling count; ``[["Li", "Si"]]`` asks for more Li than Si.
-        fractions: lowest and highest atomic fraction of an element, ends included, ``{"Li": (0.5, 0.9)}``.
+        composition_order: chains of elements of strictly falling count; ``[["Li", "Si"]]`` asks for more Li than Si.
+        fractions: lowest and highest atomic fraction of an element, both included, ``{"Li": (0.5, 0.9)}``.
 
     Raises:
-        ValueError: an element is unknown or foreign to the system, the budget is empty, or nothing is left.
+        ValueError: an element is unknown or not in the system, the budget is empty, or no composition is left.
+
+    Example:
+        >>> [str(cell) for cell in from_system("Li-Si", max_atoms=4, composition_order=[["Li", "Si"]])]
+        ['Li2Si', 'Li3Si']
     """
     elements = parse_system(system)
     _check_budget(min_atoms, max_atoms)
-    chains = [tuple(chain) for chain in more]
+    chains = [tuple(chain) for chain in composition_order]
     bounds = dict(fractions or {})
     _check_constraints(elements, chains, bounds)
 
@@ -200,7 +204,7 @@ def _check_constraints(
             )
     foreign = ({name for chain in chains for name in chain} | set(bounds)) - set(elements)
     if foreign:
-        raise ValueError(f"constraints name {sorted(foreign)}, which the system {'-'.join(elements)} does not hold")
+        raise ValueError(f"constraints name {sorted(foreign)}, which are not in the system {'-'.join(elements)}")
     for element, (low, high) in bounds.items():
         if not 0 <= low <= high <= 1:
             raise ValueError(f"the fraction of {element} must satisfy 0 <= low <= high <= 1, got {low} and {high}")
@@ -226,5 +230,5 @@ def _parse(formula: str) -> dict[str, int]:
     for element, count in counts.items():
         _check_element(element)
         if count != round(count):
-            raise ValueError(f"the formula {formula!r} has a broken count of {element} ({count}): use whole numbers")
+            raise ValueError(f"the formula {formula!r} has the count {count} of {element}: use whole numbers")
     return {element: round(count) for element, count in counts.items()}

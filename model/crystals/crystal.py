@@ -21,12 +21,17 @@ from pymatgen.core import Composition, Structure
 
 @dataclass(frozen=True, eq=False)
 class Crystal:
-    """A periodic crystal; never changed in place, `replace` makes a new one.
+    """A periodic crystal; it is never changed in place, `replace` makes a new one.
 
     Attributes:
         lattice: (3, 3) float64, rows are cell vectors in Å.
         fractional: (n, 3) float64 fractional coordinates, not necessarily wrapped to [0, 1).
         numbers: (n,) int64 atomic numbers.
+
+    Example:
+        >>> salt = Crystal(2.82 * (1 - np.eye(3)), [[0, 0, 0], [0.5, 0.5, 0.5]], [11, 17])
+        >>> salt.formula, len(salt), round(salt.volume, 2)
+        ('NaCl', 2, 44.85)
     """
 
     lattice: np.ndarray
@@ -103,7 +108,7 @@ class Crystal:
         return digest.hexdigest()
 
     def to_bytes(self) -> bytes:
-        """The exact numbers in little memory, 25 bytes an atom and 72 for the lattice."""
+        """The exact numbers, in 25 bytes per atom and 72 for the lattice."""
         places = np.concatenate([self.lattice.ravel(), self.fractional.ravel()])
         return places.tobytes() + self.numbers.astype(np.uint8).tobytes()
 
@@ -116,7 +121,13 @@ class Crystal:
 
     @classmethod
     def from_pymatgen(cls, structure: Structure) -> Crystal:
-        """Convert an ordered pymatgen Structure; raises ValueError if a site is partially occupied."""
+        """Convert an ordered pymatgen Structure; raises ValueError if a site is partially occupied.
+
+        >>> from pymatgen.core import Lattice
+        >>> structure = Structure(Lattice.cubic(4.12), ["Cs", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+        >>> Crystal.from_pymatgen(structure).symbols
+        ['Cs', 'Cl']
+        """
         if not structure.is_ordered:
             sites = [
                 f"{s.species_string} at {np.round(s.frac_coords, 3).tolist()}" for s in structure if not s.is_ordered

@@ -32,7 +32,7 @@ class LatticeRanges(Settings):
     monoclinic: Range = (90.0, 120.0)  # β, degrees
     triclinic: Range = (60.0, 120.0)  # α, β and γ, degrees
     rhombohedral: Range = (50.0, 110.0)  # α, degrees
-    flatness: float = 0.35  # triclinic cells with V/(abc) below this are drawn again
+    min_volume_ratio: float = 0.35  # V/(abc); flatter triclinic cells are drawn again
 
     @model_validator(mode="after")
     def _check(self) -> LatticeRanges:
@@ -41,8 +41,8 @@ class LatticeRanges(Settings):
             low, high = getattr(self, name)
             if not lowest < low <= high < highest:
                 raise ValueError(f"{name} must be (low, high) inside ({lowest}, {highest}), got ({low}, {high})")
-        if not 0 < self.flatness < 1:
-            raise ValueError(f"flatness must lie between 0 and 1, got {self.flatness}")
+        if not 0 < self.min_volume_ratio < 1:
+            raise ValueError(f"min_volume_ratio must lie between 0 and 1, got {self.min_volume_ratio}")
         return self
 
 
@@ -60,8 +60,12 @@ def sample_lattice(
     Returns:
         (3, 3) rows are primitive vectors in Å, right-handed.
 
+    Example:
+        >>> sample_lattice("cF", 16.0, np.random.default_rng(0)).round(6).tolist()
+        [[0.0, 2.0, 2.0], [2.0, 0.0, 2.0], [2.0, 2.0, 0.0]]
+
     Raises:
-        ValueError: an unknown Bravais type, a volume that is not positive, or ranges that allow no cell.
+        ValueError: the Bravais type is unknown, the volume not positive, or the ranges allow no cell.
     """
     if bravais not in BRAVAIS:
         raise ValueError(f"unknown Bravais lattice {bravais!r}: choose from {', '.join(BRAVAIS)}")
@@ -73,7 +77,11 @@ def sample_lattice(
 
 
 def cell_vectors(lengths: np.ndarray, angles: np.ndarray) -> np.ndarray:
-    """(3, 3) rows from lengths a, b, c and angles α, β, γ (degrees): a along x, b in the xy plane."""
+    """(3, 3) rows from lengths a, b, c and angles α, β, γ (degrees): a along x, b in the xy plane.
+
+    Own code because `ase.geometry.cellpar_to_cell`, with the same orientation, rounds differently: the same seed would
+    no longer give the same crystals.
+    """
     cos_alpha, cos_beta, cos_gamma = np.cos(np.radians(angles))
     sin_gamma = np.sin(np.radians(angles[2]))
     cy = (cos_alpha - cos_beta * cos_gamma) / sin_gamma
@@ -106,6 +114,6 @@ def _triclinic_angles(rng: np.random.Generator, ranges: LatticeRanges) -> np.nda
         angles = rng.uniform(*ranges.triclinic, size=3)
         cosines = np.cos(np.radians(angles))
         square = 1 - np.sum(cosines**2) + 2 * np.prod(cosines)  # (V/abc)²
-        if square > ranges.flatness**2:
+        if square > ranges.min_volume_ratio**2:
             return angles
-    raise ValueError(f"no triclinic cell with angles in {ranges.triclinic} has V/(abc) above {ranges.flatness}")
+    raise ValueError(f"no triclinic cell with angles in {ranges.triclinic} has V/(abc) above {ranges.min_volume_ratio}")

@@ -20,18 +20,17 @@ AT_ONCE = 128  # crystals whose neighbours are looked for together
 class DistinctSettings(Settings):
     """When two crystals are the same: all of these conditions hold.
 
-    The first four are cheap and only there to save matches. Moving every atom by at most u changes any k-th smallest
-    neighbour distance, and so their mean, smallest and largest, by at most 2u; straining the cell by s changes it by at
-    most s times itself.
-    With the defaults no pair whose atoms differ by up to 0.2 Å and 2 % of strain is ever kept apart by them. The
-    matcher compares primitive cells; it finds those of distorted supercells up to about 0.1 Å of disorder.
+    The first four are cheap and only save calls of the matcher. Moving every atom by at most u changes each k-th
+    neighbour distance, and so their mean, smallest and largest, by at most 2u; a strain s changes it by at most a share
+    s. With the defaults, crystals that differ by up to 0.2 Å and 2 % of strain always reach the matcher. The matcher
+    compares primitive cells; it finds those of distorted supercells up to about 0.1 Å of disorder.
     """
 
     volume_tolerance: float = 0.1  # relative difference of the volumes per atom
     distance_tolerance: float = 0.5  # Å, difference of the mean k-th neighbour distances of an element, k = 1 to 8
     rms_tolerance: float = 0.5  # Å, root mean square difference of the mean, smallest and largest such distances
     energy_tolerance: float | None = None  # eV/atom; of crystals that are relaxed
-    matches: int | None = None  # put to the matcher for a crystal at most, those with the closest distances
+    matches: int | None = None  # most calls of the matcher per crystal, for the most similar distances; None: no limit
     ltol: float = 0.2  # StructureMatcher: relative tolerance of lengths
     stol: float = 0.3  # StructureMatcher: sites, in units of (volume per atom)^(1/3)
     angle_tol: float = 5.0  # StructureMatcher: degrees
@@ -39,7 +38,13 @@ class DistinctSettings(Settings):
 
 
 class DistinctCrystals:
-    """A growing set of crystals without repeats; it keeps some hundred bytes of each."""
+    """A growing set of crystals without repeats; it keeps some hundred bytes of each.
+
+    >>> seen = DistinctCrystals()
+    >>> cube = Crystal(3.6 * np.eye(3), [[0, 0, 0], [0.5, 0.5, 0.5]], [55, 17])
+    >>> seen.add(cube), seen.add(cube.replace(fractional=cube.fractional + 0.1))
+    (None, 0)
+    """
 
     def __init__(self, settings: DistinctSettings | None = None) -> None:
         self.settings = settings or DistinctSettings()
@@ -70,8 +75,8 @@ class DistinctCrystals:
             fingerprint: of `distance_fingerprints`, if it is known already.
 
         Returns:
-            The index, counted over all calls of `add` from 0, of the crystal that this one repeats (of several the
-            one with the closest neighbour distances); None if it is new.
+            None if the crystal is new; else the index, counted over all calls of `add` from 0, of the crystal that it
+            repeats (of several, the one with the most similar neighbour distances).
         """
         index, self._seen = self._seen, self._seen + 1
         if fingerprint is None:
@@ -115,7 +120,7 @@ class _Known:
         return found
 
     def primitive(self, place: int) -> Structure:
-        """The primitive cell that the matcher compares; found once, not once a comparison."""
+        """The primitive cell that the matcher compares; found once, not once per comparison."""
         crystal = Crystal.from_bytes(self.crystals[place])
         if self.reduced[place]:
             return crystal.to_pymatgen()

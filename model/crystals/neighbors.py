@@ -1,16 +1,23 @@
-"""Periodic neighbour lists of a whole batch at once, on any device, without extra packages."""
+"""Periodic neighbour lists of a whole batch at once, on any device.
+
+Own code instead of `vesin` or torch-sim's lists, because a relaxation that keeps the symmetry needs the neighbours of
+one atom per orbit only (``receivers``).
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from model.crystals.batch import Batch
+from model.crystals.crystal import Crystal
 
 CANDIDATES_AT_ONCE = 4_000_000
+MAX_IMAGES = 100_000  # periodic images of one cell within the cutoff
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,19 +50,8 @@ def in_full_precision(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, enabled=False)
 
 
-def heights(lattice: Tensor) -> Tensor:
-    """(B, 3) distances in Å between opposite faces of each cell (B, 3, 3)."""
-    return 1.0 / torch.linalg.inv(lattice).norm(dim=-2)
-
-
 def periodic_edges(
-    positions: Tensor,
-    lattice: Tensor,
-    counts: Tensor,
-    *,
-    cutoff: float,
-    receivers: Tensor | None = None,
-    max_images: int = 100_000,
+    positions: Tensor, lattice: Tensor, counts: Tensor, *, cutoff: float, receivers: Tensor | None = None
 ) -> Edges:
     """All pairs closer than ``cutoff``, images of an atom with itself included, the atom itself excluded.
 
@@ -65,17 +61,16 @@ def periodic_edges(
         counts: (B,) atoms per crystal.
         cutoff: Å.
         receivers: (K,) ascending, the atoms whose neighbours are wanted, or None for all.
-        max_images: a cell so thin that it needs more periodic images than this is refused.
 
     Raises:
-        ValueError: a cell is singular, not finite, or too thin.
+        ValueError: a cell is singular, not finite, or so thin that it needs more than `MAX_IMAGES` images.
     """
     with torch.no_grad(), in_full_precision(positions.device):
-        return _periodic_edges(positions.detach(), lattice.detach(), counts, cutoff, receivers, max_images)
+        return _periodic_edges(positions.detach(), lattice.detach(), counts, cutoff, receivers)
 
 
 def _periodic_edges(
-    positions: Tensor, lattice: Tensor, counts: Tensor, cutoff: float, receivers: Tensor | None, max_images: int
+    positions: Tensor, lattice: Tensor, counts: Tensor, cutoff: float, receivers: Tensor | None
 ) -> Edges:
     device = positions.device
     if not (torch.isfinite(lattice).all() and torch.isfinite(positions).all()):
@@ -83,47 +78,27 @@ def _periodic_edges(
     if (torch.linalg.det(lattice).abs() < 1e-6).any():
         raise ValueError("a cell has no volume")
     inverse = torch.linalg.inv(lattice)
-    # After wrapping, |fractional difference| <= 1/2, so images up to cutoff/height + 1/2 can be in reach.
-    reach = torch.floor(cutoff * inverse.norm(dim=-2) + 0.5).long()
-    images = (2 * reach + 1).prod(dim=-1)
-    if int(images.max()) > max_images:
-        raise ValueError(
-            f"a cell needs {int(images.max())} periodic images within {cutoff} Å (limit {max_images}): too thin"
-        )
-
     owner = torch.repeat_interleave(torch.arange(len(counts), device=device), counts)
     fractional = torch.einsum("ni,nij->nj", positions, inverse[owner])
     cell = torch.floor(fractional)
-    fractional = fractional - cell
+    search = _ImageSearch.of(fractional - cell, lattice, owner, reach=_reach(inverse, cutoff), cutoff=cutoff)
 
-    first = torch.cumsum(counts, 0) - counts
     chosen = torch.arange(len(positions), device=device) if receivers is None else receivers
     partners = counts[owner[chosen]]
     receiver = torch.repeat_interleave(chosen, partners)
-    start = torch.repeat_interleave(_starts(partners) - first[owner[chosen]], partners)
+    start = torch.repeat_interleave(_starts(partners) - _starts(counts)[owner[chosen]], partners)
     sender = torch.arange(len(receiver), device=device) - start
-    table, table_start = _image_table(reach)
 
-    parts = []
-    per_pair = images[owner[receiver]]
-    total = torch.cumsum(per_pair, 0)
-    for low, high in _chunks(total):
-        parts.append(
-            _within(
-                receiver[low:high],
-                sender[low:high],
-                per_pair[low:high],
-                fractional,
-                lattice,
-                owner,
-                table,
-                table_start,
-                cutoff,
-            )
-        )
+    chunks = _chunks(torch.cumsum(search.counts[owner[receiver]], 0))
+    parts = [search.within(receiver[low:high], sender[low:high]) for low, high in chunks]
     receiver, sender, image = (torch.cat(column) for column in zip(*parts, strict=True))
     shift = image + (cell[receiver] - cell[sender]).long()
     return Edges(receiver, sender, shift)
+
+
+def _reach(inverse: Tensor, cutoff: float) -> Tensor:
+    """(B, 3) images to each side within ``cutoff`` (Å) of the inverse cells: after wrapping, steps are at most 1/2."""
+    return torch.floor(cutoff * inverse.norm(dim=-2) + 0.5)  # the norm is one over the spacing of the planes
 
 
 def _starts(counts: Tensor) -> Tensor:
@@ -139,53 +114,91 @@ def _chunks(total: Tensor) -> list[tuple[int, int]]:
     return list(pairwise(cuts))
 
 
-def _image_table(reach: Tensor) -> tuple[Tensor, Tensor]:
-    """Integer image offsets of every crystal, concatenated, and where each crystal's begin."""
-    size = 2 * reach + 1
-    images = size.prod(dim=-1)
-    start = _starts(images)
-    crystal = torch.repeat_interleave(torch.arange(len(reach), device=reach.device), images)
-    index = torch.arange(len(crystal), device=reach.device) - start[crystal]
-    z = index % size[crystal, 2]
-    y = (index // size[crystal, 2]) % size[crystal, 1]
-    x = index // (size[crystal, 2] * size[crystal, 1])
-    return torch.stack([x, y, z], dim=-1) - reach[crystal], start
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _ImageSearch:
+    """Wrapped atoms, and the images of their cells that may hold neighbours, one crystal's after the other's.
+
+    Attributes:
+        fractional: (N, 3) in [0, 1).
+        lattice: (B, 3, 3).
+        owner: (N,) crystal of each atom.
+        cells: (T, 3) int64 images.
+        vectors: (T, 3) the same in Å.
+        counts, starts: (B,) how many images each crystal has, and where they begin.
+        cutoff: Å.
+    """
+
+    fractional: Tensor
+    lattice: Tensor
+    owner: Tensor
+    cells: Tensor
+    vectors: Tensor
+    counts: Tensor
+    starts: Tensor
+    cutoff: float
+
+    @classmethod
+    def of(cls, fractional: Tensor, lattice: Tensor, owner: Tensor, *, reach: Tensor, cutoff: float) -> _ImageSearch:
+        """With ``reach`` (B, 3) images to each side of every cell."""
+        size = 2 * reach.long() + 1
+        counts = size.prod(dim=-1)
+        if (most := int(counts.max())) > MAX_IMAGES:
+            raise ValueError(f"a cell needs {most} periodic images within {cutoff} Å (limit {MAX_IMAGES}): too thin")
+        starts = _starts(counts)
+        crystal = torch.repeat_interleave(torch.arange(len(reach), device=reach.device), counts)
+        index = torch.arange(len(crystal), device=reach.device) - starts[crystal]
+        z = index % size[crystal, 2]
+        y = (index // size[crystal, 2]) % size[crystal, 1]
+        x = index // (size[crystal, 2] * size[crystal, 1])
+        cells = torch.stack([x, y, z], dim=-1) - reach.long()[crystal]
+        vectors = torch.einsum("ti,tij->tj", cells.to(lattice.dtype), lattice[crystal])
+        return cls(
+            fractional=fractional,
+            lattice=lattice,
+            owner=owner,
+            cells=cells,
+            vectors=vectors,
+            counts=counts,
+            starts=starts,
+            cutoff=cutoff,
+        )
+
+    def within(self, receiver: Tensor, sender: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Those closer than the cutoff among the pairs' images: receiver, sender, image relative to wrapped atoms."""
+        crystal = self.owner[receiver]
+        difference = self.fractional[sender] - self.fractional[receiver]
+        nearest = -torch.round(difference)
+        vector = torch.einsum("pi,pij->pj", difference + nearest, self.lattice[crystal])
+
+        per_pair = self.counts[crystal]
+        pair = torch.repeat_interleave(torch.arange(len(receiver), device=receiver.device), per_pair)
+        image = torch.arange(len(pair), device=pair.device) - (_starts(per_pair) - self.starts[crystal])[pair]
+        square = (vector[pair] + self.vectors[image]).square().sum(-1)
+        keep = square < self.cutoff * self.cutoff
+        shift = self.cells[image[keep]] + nearest[pair[keep]].long()
+        receiver, sender = receiver[pair[keep]], sender[pair[keep]]
+        other = (receiver != sender) | (shift != 0).any(-1)
+        return receiver[other], sender[other], shift[other]
 
 
-def _within(
-    receiver: Tensor,
-    sender: Tensor,
-    per_pair: Tensor,
-    fractional: Tensor,
-    lattice: Tensor,
-    owner: Tensor,
-    table: Tensor,
-    table_start: Tensor,
-    cutoff: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Those closer than the cutoff among the pairs' images: receiver, sender, image relative to wrapped atoms."""
-    crystal = owner[receiver]
-    difference = fractional[sender] - fractional[receiver]
-    nearest = -torch.round(difference)
-    vector = torch.einsum("pi,pij->pj", difference + nearest, lattice[crystal])
-    cartesian_table = torch.einsum("ti,tij->tj", table.to(lattice.dtype), lattice[_table_owner(table, table_start)])
-
-    pair = torch.repeat_interleave(torch.arange(len(receiver), device=receiver.device), per_pair)
-    image = torch.arange(len(pair), device=pair.device) - (_starts(per_pair) - table_start[crystal])[pair]
-    square = (vector[pair] + cartesian_table[image]).square().sum(-1)
-    keep = square < cutoff * cutoff
-    shift = table[image[keep]] + nearest[pair[keep]].long()
-    receiver, sender = receiver[pair[keep]], sender[pair[keep]]
-    other = (receiver != sender) | (shift != 0).any(-1)
-    return receiver[other], sender[other], shift[other]
+def pair_vectors(crystal: Crystal, *, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Periodic pairs within ``cutoff`` Å, each in both directions: first atom, second atom, (m, 3) vector in Å."""
+    positions, lattice = torch.tensor(crystal.cartesian), torch.tensor(crystal.lattice)[None]
+    edges = periodic_edges(positions, lattice, torch.tensor([len(crystal)]), cutoff=cutoff)
+    vectors = edges.vectors(positions, lattice, torch.zeros(len(crystal), dtype=torch.long))
+    return edges.receiver.numpy(), edges.sender.numpy(), vectors.numpy()
 
 
-def _table_owner(table: Tensor, table_start: Tensor) -> Tensor:
-    index = torch.arange(len(table), device=table.device)
-    return torch.searchsorted(table_start, index, right=True) - 1
+def pair_distances(crystal: Crystal, *, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Periodic pairs within ``cutoff`` Å, each in both directions: first atom, second atom, distance in Å.
 
-
-MAX_IMAGES = 100_000  # periodic images of one cell within the cutoff
+    >>> salt = Crystal(5.64 / 2 * (1 - np.eye(3)), [[0, 0, 0], [0.5, 0.5, 0.5]], [11, 17])
+    >>> first, second, distance = pair_distances(salt, cutoff=3.0)
+    >>> print(len(first), distance.max().round(2))
+    12 2.82
+    """
+    first, second, vectors = pair_vectors(crystal, cutoff=cutoff)
+    return first, second, torch.from_numpy(vectors).norm(dim=-1).numpy()
 
 
 def broken_cells(batch: Batch, cutoff: float) -> dict[str, Tensor]:
@@ -194,7 +207,7 @@ def broken_cells(batch: Batch, cutoff: float) -> dict[str, Tensor]:
     volume = torch.linalg.det(batch.lattice).abs() > 1e-6
     sound = (finite & volume)[:, None, None]
     cell = torch.where(sound, batch.lattice, torch.eye(3, dtype=batch.lattice.dtype, device=batch.lattice.device))
-    images = (2 * torch.floor(cutoff / heights(cell) + 0.5) + 1).prod(-1)
+    images = (2 * _reach(torch.linalg.inv(cell), cutoff) + 1).prod(-1)
     return {"not finite": ~finite, "singular cell": ~volume, "needle cell": images > MAX_IMAGES}
 
 

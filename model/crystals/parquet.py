@@ -1,4 +1,4 @@
-"""Reading the Parquet files that people bring: what is missing is named, with where to read what belongs there."""
+"""Reading Parquet files of users: errors name what is missing, and the page that explains it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def read_columns(
 
     Args:
         path: the file.
-        columns: must be there.
-        optional: read if they are there.
+        columns: required.
+        optional: read if present.
         see: the page that explains them, for the error message.
         filters: as in `pyarrow.parquet.read_table`.
 

@@ -1,26 +1,77 @@
-"""The nearest of a vector's periodic images."""
+"""Nearest periodic images, and how far apart the lattice planes lie.
+
+A step is the difference of two fractional positions; lattices are (3, 3) rows in Å. Two ways find its shortest image:
+
+- `rounded_steps` takes every coordinate to [-1/2, 1/2]. This is the shortest image in every case where the shortest is
+  less than half of the smallest distance between lattice planes. It is the cheap way to tell that two atoms coincide.
+- `shortest_steps` and `shortest_lengths` compare that image with the 26 around it, which is exact in reduced cells.
+
+`ase.geometry.find_mic` reduces the cell in every call; here the callers know whether they need that.
+"""
 
 from __future__ import annotations
 
 import itertools
+from functools import cache
+from typing import TypeVar
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from model.crystals.crystal import Crystal
-
-NEIGHBOURS = np.array(list(itertools.product([-1, 0, 1], repeat=3)))  # cells around one, itself too
-
-
-def lengths(host: Crystal, steps: np.ndarray) -> np.ndarray:
-    """(...,) Å of the shortest steps that differ from fractional ones (..., 3) by lattice vectors."""
-    return np.linalg.norm(closest(host, steps) @ host.lattice, axis=-1)
+ArrayOrTensor = TypeVar("ArrayOrTensor", np.ndarray, Tensor)
 
 
-def closest(host: Crystal, steps: np.ndarray) -> np.ndarray:
-    """(..., 3) the shortest of the fractional steps that differ from ``steps`` (..., 3) by lattice vectors.
+def rounded_steps(steps: ArrayOrTensor) -> ArrayOrTensor:
+    """Fractional steps (..., 3) with all coordinates taken to [-1/2, 1/2] by lattice vectors."""
+    return steps - steps.round()
 
-    Right for reduced cells; in others for steps up to half their size.
+
+def rounded_lengths(steps: np.ndarray, lattice: np.ndarray) -> np.ndarray:
+    """(...,) lengths in Å of the `rounded_steps` of fractional steps (..., 3)."""
+    lengths: np.ndarray = np.linalg.norm(rounded_steps(steps) @ lattice, axis=-1)
+    return lengths
+
+
+def image_steps(steps: np.ndarray, reach: int = 1) -> np.ndarray:
+    """(..., m, 3) images of fractional steps (..., 3): the rounded one, moved by up to ``reach`` cells to each side."""
+    return rounded_steps(steps)[..., None, :] + _cells_around(reach)
+
+
+@cache
+def _cells_around(reach: int) -> np.ndarray:
+    return np.array(list(itertools.product(range(-reach, reach + 1), repeat=3)))
+
+
+def shortest_steps(steps: np.ndarray, lattice: np.ndarray) -> np.ndarray:
+    """(..., 3) the shortest of the 27 `image_steps` of fractional steps (..., 3).
+
+    >>> oblique = np.array([[4.0, 0.0, 0.0], [2.0, 2.0, 0.0], [0.0, 0.0, 4.0]])
+    >>> shortest_steps(np.array([1.75, 0.25, 0.0]), oblique).tolist()
+    [-0.25, 0.25, 0.0]
     """
-    near = (steps - np.round(steps))[..., None, :] + NEIGHBOURS
-    nearest = np.linalg.norm(near @ host.lattice, axis=-1).argmin(-1)
-    return np.take_along_axis(near, nearest[..., None, None], -2)[..., 0, :]
+    images = image_steps(steps)
+    nearest = np.linalg.norm(images @ lattice, axis=-1).argmin(-1)
+    return np.take_along_axis(images, nearest[..., None, None], -2)[..., 0, :]
+
+
+def shortest_lengths(steps: np.ndarray, lattice: np.ndarray, reach: int = 1) -> np.ndarray:
+    """(...,) lengths in Å of the shortest of the `image_steps` of fractional steps (..., 3).
+
+    >>> oblique = np.array([[4.0, 0.0, 0.0], [3.0, 2.0, 0.0], [0.0, 0.0, 4.0]])
+    >>> step = np.array([0.5, 0.5, 0.0])
+    >>> round(float(rounded_lengths(step, oblique)), 3), round(float(shortest_lengths(step, oblique)), 3)
+    (3.64, 1.118)
+    """
+    lengths: np.ndarray = np.linalg.norm(image_steps(steps, reach) @ lattice, axis=-1).min(-1)
+    return lengths
+
+
+def plane_spacings(lattice: Tensor) -> Tensor:
+    """(B, 3) distances in Å between opposite faces of each cell (B, 3, 3)."""
+    return 1.0 / torch.linalg.inv(lattice).norm(dim=-2)
+
+
+def cells_across(lattice: np.ndarray, distance: float) -> np.ndarray:
+    """(3,) ``distance`` (Å) in units of the distances between the opposite faces of one cell (3, 3)."""
+    return distance * np.linalg.norm(np.linalg.inv(lattice), axis=0)

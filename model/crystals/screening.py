@@ -1,4 +1,4 @@
-"""What is not worth relaxing, and why."""
+"""Which crystals are not worth relaxing, and why."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import torch
 from ase.data import covalent_radii
 
 from model.crystals.crystal import Crystal
-from model.crystals.neighbors import heights, periodic_edges
+from model.crystals.neighbors import pair_distances
+from model.crystals.periodic_images import plane_spacings
 from model.settings import Settings
 
 EMPTY = "empty"  # no atoms
@@ -33,7 +34,11 @@ class ScreenSettings(Settings):
 
 
 def screen(crystal: Crystal, settings: ScreenSettings | None = None) -> str | None:
-    """Return the first reason (one of `REASONS`) not to relax a crystal, or None if there is none."""
+    """Return the first reason (one of `REASONS`) not to relax a crystal, or None if there is none.
+
+    >>> screen(Crystal(3 * np.eye(3), [[0, 0, 0], [0.1, 0.1, 0.1]], [3, 14]))
+    'too_close'
+    """
     settings = settings or ScreenSettings()
     if len(crystal) == 0:
         return EMPTY
@@ -42,25 +47,10 @@ def screen(crystal: Crystal, settings: ScreenSettings | None = None) -> str | No
     return _screen_cell(crystal, settings) or _screen_distances(crystal, settings)
 
 
-def closest_distance(crystal: Crystal, *, cutoff: float = 6.0) -> float:
-    """Smallest distance in Å between two atoms or an atom and its image; infinite if above ``cutoff``."""
-    _, _, distance = pair_distances(crystal, cutoff=cutoff)
-    return float(distance.min()) if len(distance) else np.inf
-
-
 def too_close(crystal: Crystal, settings: ScreenSettings | None = None) -> bool:
-    """Whether two atoms (or an atom and its image) overlap; the only check that suits a host without its guests."""
+    """Whether two atoms (or an atom and its image) overlap; of a host without its guests, only this is checked."""
     settings = settings or ScreenSettings()
     return _overlap(crystal.numbers, *pair_distances(crystal, cutoff=settings.max_nearest), settings)
-
-
-def pair_distances(crystal: Crystal, *, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Periodic pairs within ``cutoff`` Å, each in both directions: first atom, second atom, distance in Å."""
-    positions, lattice = torch.tensor(crystal.cartesian), torch.tensor(crystal.lattice)[None]
-    counts = torch.tensor([len(crystal)])
-    edges = periodic_edges(positions, lattice, counts, cutoff=cutoff)
-    vectors = edges.vectors(positions, lattice, torch.zeros(len(crystal), dtype=torch.long))
-    return edges.receiver.numpy(), edges.sender.numpy(), vectors.norm(dim=-1).numpy()
 
 
 def _screen_cell(crystal: Crystal, settings: ScreenSettings) -> str | None:
@@ -68,7 +58,7 @@ def _screen_cell(crystal: Crystal, settings: ScreenSettings) -> str | None:
         return FLAT_CELL
     if not settings.min_volume_per_atom <= crystal.volume / len(crystal) <= settings.max_volume_per_atom:
         return VOLUME
-    smallest = float(heights(torch.tensor(crystal.lattice)[None]).min())
+    smallest = float(plane_spacings(torch.tensor(crystal.lattice)[None]).min())
     longest = np.linalg.norm(crystal.lattice, axis=1).max()
     return NEEDLE if longest > settings.max_aspect * smallest else None
 

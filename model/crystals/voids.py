@@ -1,4 +1,4 @@
-"""The voids of a host, by the Voronoi cells of its atoms."""
+"""The voids of a host, from the Voronoi cells of its atoms."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import numpy as np
 from scipy.spatial import KDTree, Voronoi
 
 from model.crystals.crystal import Crystal
-from model.crystals.periodic_images import lengths
+from model.crystals.periodic_images import cells_across, shortest_lengths
 
 
 @dataclass(frozen=True, eq=False)
 class Void:
-    """A hole of a host.
+    """A void of a host.
 
     Attributes:
-        fractional: (3,) its middle.
+        fractional: (3,) its centre.
         radius: Å to the nearest atom.
     """
 
@@ -25,14 +25,23 @@ class Void:
 
 
 def void_sites(host: Crystal, *, min_radius: float = 1.2, merge: float = 0.6) -> list[Void]:
-    """The holes of a host: corners of its atoms' Voronoi cells, the widest first.
+    """The voids of a host: corners of its atoms' Voronoi cells, the widest first.
 
-    A corner is as far as it can be from at least four atoms. Corners closer than ``merge`` count once, as the widest.
+    A corner is a point of locally largest distance from at least four atoms. pymatgen's VoronoiInterstitialGenerator
+    finds such points too; here the order does not depend on Qhull, so that the same seed gives the same crystals.
 
     Args:
         host: the crystal.
-        min_radius: Å, narrower holes are left out.
-        merge: Å.
+        min_radius: Å, narrower voids are left out.
+        merge: Å, of corners closer than this only the widest counts.
+
+    Example:
+        >>> fcc = Crystal(2 * (1 - np.eye(3)), [[0, 0, 0]], [29])
+        >>> for void in void_sites(fcc):
+        ...     print(void.fractional.round(2), round(void.radius, 2))
+        [0.5 0.5 0.5] 2.0
+        [0.25 0.25 0.25] 1.73
+        [0.75 0.75 0.75] 1.73
     """
     edges = np.abs(np.diag(np.linalg.qr(host.lattice.T)[1]))  # of a box that repeats as the lattice does
     atoms = _images(host, margin=float(np.linalg.norm(edges)) / 2)  # no point is further from an atom
@@ -41,17 +50,17 @@ def void_sites(host: Crystal, *, min_radius: float = 1.2, merge: float = 0.6) ->
     inside = ((fractional > -1e-6) & (fractional < 1 - 1e-6)).all(1)
     distance = KDTree(atoms).query(corners[inside])[0]
     sites, chosen = np.abs(fractional[inside]), np.empty(0, dtype=int)
-    order = np.lexsort((*sites.T.round(6), -distance.round(6)))  # of equally wide ones by place, whatever Qhull does
+    order = np.lexsort((*sites.T.round(6), -distance.round(6)))  # equally wide ones by position
     order = order[distance[order] >= min_radius]
     for index in order:
-        if len(chosen) == 0 or lengths(host, sites[index] - sites[chosen]).min() > merge:
+        if len(chosen) == 0 or shortest_lengths(sites[index] - sites[chosen], host.lattice).min() > merge:
             chosen = np.append(chosen, index)
     return [Void(sites[index], float(distance[index])) for index in chosen]
 
 
 def _images(crystal: Crystal, margin: float) -> np.ndarray:
     """(m, 3) Cartesian positions of all atoms in the cell and in planes up to ``margin`` Å around it."""
-    reach = margin * np.linalg.norm(np.linalg.inv(crystal.lattice), axis=0)
+    reach = cells_across(crystal.lattice, margin)
     ranges = [np.arange(-n, n + 1) for n in np.ceil(reach).astype(int)]
     shifts = np.stack(np.meshgrid(*ranges, indexing="ij"), -1).reshape(-1, 1, 3)
     fractional = (crystal.wrapped().fractional + shifts).reshape(-1, 3)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from model.crystals.batch import Batch
+from model.crystals.periodic_images import plane_spacings, rounded_steps
 
 
 def exponential_levels(low: float, high: float, steps: int) -> np.ndarray:
@@ -40,8 +41,7 @@ def wrapped_displacement(noised: Tensor, clean: Tensor, sigma: Tensor, lattice: 
     Returns:
         (N, 3) in Å.
     """
-    heights = 1 / torch.linalg.inv(lattice).norm(dim=1)  # (B, 3) distances between opposite faces
-    reach = torch.ceil(4.5 * sigma[:, None] / heights).amax(dim=0).clamp_min(2)
+    reach = torch.ceil(4.5 * sigma[:, None] / plane_spacings(lattice)).amax(dim=0).clamp_min(2)
     vectors = _to_images(noised, clean, lattice, owner, reach=reach.int().tolist())
     weights = torch.softmax(-vectors.square().sum(-1) / (2 * sigma[owner, None].square()), dim=-1)
     return (weights[:, :, None] * vectors).sum(dim=1)
@@ -58,8 +58,7 @@ def _to_images(
     noised: Tensor, clean: Tensor, lattice: Tensor, owner: Tensor, *, reach: Sequence[int] = (2, 2, 2)
 ) -> Tensor:
     """(N, K, 3) vectors in Å from each noised position to the images of its clean one, ``reach`` cells to each side."""
-    difference = torch.einsum("ni,nij->nj", clean - noised, torch.linalg.inv(lattice)[owner])
-    difference = difference - torch.round(difference)
+    difference = rounded_steps(torch.einsum("ni,nij->nj", clean - noised, torch.linalg.inv(lattice)[owner]))
     images = torch.cartesian_prod(*(torch.arange(-n, n + 1) for n in reach)).to(difference)
     return torch.einsum("nki,nij->nkj", difference[:, None] + images, lattice[owner])
 

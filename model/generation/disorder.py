@@ -1,4 +1,8 @@
-"""Crystals with partially occupied sites: their ordered arrangements, each once up to symmetry."""
+"""Ordered arrangements of crystals with partially occupied sites, each once up to symmetry.
+
+Own code because pymatgen's OrderDisorderedStructureTransformation needs oxidation states and icet enumerates
+supercells; here symmetrically distinct arrangements without overlaps are drawn in the given cell.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +19,14 @@ from scipy.optimize import milp
 
 from model.crystals.crystal import Crystal
 from model.crystals.screening import ScreenSettings, closest_allowed
-from model.symmetry.space_group import SYMPREC
+from model.symmetry.space_group import SYMPREC, nearest_alike
 
 EMPTY = 0  # atomic number of a vacancy
-ENUMERATED = 20_000  # up to so many arrangements are all looked at
-TRIES = 50  # random arrangements a wanted one, before no more are believed to exist
+ENUMERATED = 20_000  # up to so many arrangements, all are enumerated
+TRIES = 50  # random arrangements tried per wanted one
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Disordered:
     """A crystal with partially occupied sites.
 
@@ -30,9 +34,9 @@ class Disordered:
         lattice: (3, 3) Å.
         fractional: (n, 3) of all sites.
         fixed: (n,) atomic number where the site is full with one element, else 0.
-        groups: sites with the same occupancies, with what goes onto them: (indices, {atomic number: count}); what is
-            left of the indices stays empty.
-        occupancy: element -> atoms in the cell as the occupancies say it, before rounding.
+        groups: (indices, {atomic number: count}) of sites with equal occupancies, and the atoms to put there; the other
+            indices stay empty.
+        occupancy: element -> atoms in the cell by the occupancies, before rounding.
     """
 
     lattice: np.ndarray
@@ -43,7 +47,7 @@ class Disordered:
 
     @classmethod
     def from_pymatgen(cls, structure: Structure) -> Disordered:
-        """Read the occupancies; counts are rounded, of the crystal first, then of sites of equal occupancies.
+        """Read the occupancies; counts of the whole crystal are rounded first, then those of equally occupied sites.
 
         Raises:
             ValueError: every site is full.
@@ -56,7 +60,13 @@ class Disordered:
         sites = [np.array([i for i, other in enumerate(kinds) if other == kind]) for kind in partial]
         groups = list(zip(sites, _counts(partial, [len(some) for some in sites]), strict=True))
         occupancy = {str(element): float(n) for element, n in structure.composition.element_composition.items()}
-        return cls(structure.lattice.matrix, structure.frac_coords, fixed, groups, occupancy)
+        return cls(
+            lattice=structure.lattice.matrix,
+            fractional=structure.frac_coords,
+            fixed=fixed,
+            groups=groups,
+            occupancy=occupancy,
+        )
 
     @property
     def free(self) -> np.ndarray:
@@ -71,7 +81,7 @@ class Disordered:
         return {z: numbers.count(z) for z in sorted(set(numbers))}
 
     def arrangements(self) -> int:
-        """In how many ways the atoms can go onto the sites, symmetry and overlaps aside."""
+        """Number of ways to put the atoms on the sites, regardless of symmetry and overlaps."""
         total = 1
         for sites, content in self.groups:
             left = len(sites)
@@ -89,16 +99,16 @@ class Disordered:
 def order(
     disordered: Disordered, limit: int, *, seed: int, screening: ScreenSettings | None = None
 ) -> list[np.ndarray]:
-    """Arrangements (n,) of atomic numbers, 0 for empty, that differ by symmetry and have no overlapping atoms.
+    """Symmetrically distinct arrangements (n,) of atomic numbers, 0 for empty, without overlapping atoms.
 
-    Up to `ENUMERATED` arrangements all are looked at and ``limit`` of those that differ are drawn; of more, random ones
-    are made, one atom after the other on sites that are still allowed.
+    Up to `ENUMERATED` arrangements, all are enumerated and ``limit`` distinct ones drawn; of more, random ones are made
+    by placing one atom after the other on sites that are still allowed.
 
     Args:
         disordered: the crystal.
-        limit: at most so many.
-        seed: decides which.
-        screening: when two atoms overlap.
+        limit: most arrangements.
+        seed: determines which.
+        screening: below which distances atoms overlap.
     """
     if limit < 1:
         raise ValueError(f"limit must be at least 1, got {limit}")
@@ -113,7 +123,7 @@ def order(
 
 
 def _distinct(candidates: Iterable[np.ndarray], images: np.ndarray) -> Iterator[np.ndarray]:
-    """Those that no symmetry operation turns into an earlier one."""
+    """Those that no symmetry operation maps to an earlier one."""
     seen: set[bytes] = set()
     for numbers in candidates:
         if numbers.tobytes() not in seen:
@@ -137,7 +147,7 @@ class _Room:
         return bool((self.distance[np.ix_(there, there)] >= limit).all())
 
     def allowed(self, numbers: np.ndarray, sites: np.ndarray, z: int) -> np.ndarray:
-        """Those of the sites that an atom of this element can take, with the arrangement so far."""
+        """Those of the sites that an atom of this element can occupy, given the arrangement so far."""
         there = np.flatnonzero(numbers)
         limit = closest_allowed(numbers[there], np.array(z), self.settings)
         fits = (self.distance[np.ix_(sites, there)] >= limit).all(1) & (numbers[sites] == EMPTY)
@@ -162,7 +172,7 @@ def _all(disordered: Disordered) -> Iterator[np.ndarray]:
 
 
 def _random(disordered: Disordered, room: _Room, rng: np.random.Generator, tries: int) -> Iterator[np.ndarray]:
-    """Random arrangements without overlaps; atoms are placed in random order, dead ends are dropped."""
+    """Random arrangements without overlaps; atoms are placed in random order, dead ends are discarded."""
     atoms = [(sites, z) for sites, content in disordered.groups for z, n in content.items() for _ in range(n)]
     for _ in range(tries):
         numbers = disordered.fixed.astype(np.int16)
@@ -177,7 +187,7 @@ def _random(disordered: Disordered, room: _Room, rng: np.random.Generator, tries
 
 
 def _permutations(disordered: Disordered) -> np.ndarray:
-    """(operations, n) where each symmetry operation of the disordered crystal carries its sites."""
+    """(operations, n) sites that each symmetry operation of the disordered crystal maps its sites to."""
     kinds = disordered.fixed.copy()
     for index, (sites, _) in enumerate(disordered.groups):
         kinds[sites] = 200 + index
@@ -188,11 +198,7 @@ def _permutations(disordered: Disordered) -> np.ndarray:
         return identity[None]
     rows = []
     for rotation, translation in zip(operations["rotations"], operations["translations"], strict=True):
-        moved = disordered.fractional @ rotation.T + translation
-        delta = moved[:, None] - disordered.fractional[None]
-        away = np.linalg.norm((delta - np.round(delta)) @ disordered.lattice, axis=-1)
-        away[kinds[:, None] != kinds[None]] = np.inf
-        row = away.argmin(1)
+        row = nearest_alike(disordered.lattice, disordered.fractional, kinds, rotation, translation)
         if len(set(row.tolist())) == len(row):
             rows.append(row)
     return np.unique([identity, *rows], axis=0)
@@ -209,10 +215,11 @@ def _kind(species: Any) -> tuple[tuple[int, float], ...]:
 def _counts(kinds: Sequence[tuple[tuple[int, float], ...]], sites: Sequence[int]) -> list[dict[int, int]]:
     """Whole atoms of each element on so many sites of each kind.
 
-    Every number is rounded up or down so that sites and atoms come out (controlled rounding), vacancies take part. An
-    element's count in the whole crystal comes as near as it can first, then its counts on the kinds of sites.
+    Every number, also that of vacancies, is rounded up or down so that the sums of sites and atoms are right
+    (controlled rounding). The count of an element in the whole crystal is kept as close as possible first, then its
+    counts on the kinds of sites.
     """
-    full = [sum(share for _, share in kind) for kind in kinds]  # rounded shares add up to a bit more than one, perhaps
+    full = [sum(share for _, share in kind) for kind in kinds]  # can exceed one slightly because shares are rounded
     shares = [
         {z: share / max(1.0, total) for z, share in kind} | {EMPTY: max(0.0, 1.0 - total)}
         for kind, total in zip(kinds, full, strict=True)

@@ -1,40 +1,31 @@
-"""From a relaxed crystal to symmetric host frameworks: which species to take out, and the ladder of tolerances."""
+"""From a relaxed crystal to symmetric host frameworks: which species to take out, and at which tolerances."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from ase.data import atomic_numbers
 from pymatgen.core import Element
 
 from model.crystals.crystal import Crystal
-from model.crystals.screening import ScreenSettings, pair_distances, too_close
+from model.crystals.neighbors import pair_distances
+from model.crystals.screening import ScreenSettings, too_close
 from model.symmetry.space_group import Refined, SpaceGroup, refine_onto, symmetry_dataset
 
-# symprec (Å) and angle tolerance (degrees); the range is the paper's, the steps are those of its public code.
-DEFAULT_LADDER = ((0.1, 10.0), (0.2, 15.0), (0.5, 15.0), (0.8, 15.0), (1.0, 20.0), (1.5, 30.0), (2.0, 30.0))
-
-KEPT = "kept"
-NO_SYMMETRY = "no_symmetry"  # spglib found no group, or its operations do not carry the atoms onto each other
-LOW_SYMMETRY = "low_symmetry"  # P1, or another group to skip
-REPEATED = "repeated"  # a lower rung gave this space group already
-FUSED = "fused"  # symmetrising brought atoms of the host too close
-OUTCOMES = (KEPT, NO_SYMMETRY, LOW_SYMMETRY, REPEATED, FUSED)
+# symprec (Å) and angle tolerance (degrees); the range is the paper's, the steps are those of its public code
+DEFAULT_TOLERANCES = ((0.1, 10.0), (0.2, 15.0), (0.5, 15.0), (0.8, 15.0), (1.0, 20.0), (1.5, 30.0), (2.0, 30.0))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Framework:
     """A symmetric host and the guests to put into its cell.
 
     Attributes:
         host: the framework without guests.
         guests: atoms of each guest element for this cell; host and guests together have the parent's composition.
-        space_group: of the host, with the tolerances that led to it.
+        space_group: of the host, with the tolerances at which it was found.
         displacement: Å, the furthest a host atom was moved.
-        strain: largest relative change of length of the cell.
         cell_ratio: cells of this framework in the parent's cell.
     """
 
@@ -42,85 +33,55 @@ class Framework:
     guests: dict[str, int]
     space_group: SpaceGroup
     displacement: float
-    strain: float
     cell_ratio: int
-
-    @property
-    def guest_numbers(self) -> np.ndarray:
-        """(n_guests,) int64 atomic numbers of the guests."""
-        counts = sorted((atomic_numbers[element], count) for element, count in self.guests.items())
-        return np.repeat([z for z, _ in counts], [count for _, count in counts])
-
-
-@dataclass(frozen=True, eq=False)
-class Rung:
-    """What one tolerance of the ladder gave.
-
-    Attributes:
-        symprec: Å.
-        angle: degrees.
-        outcome: one of `OUTCOMES`.
-        framework: the framework if it was kept.
-    """
-
-    symprec: float
-    angle: float
-    outcome: str
-    framework: Framework | None = None
 
 
 def extract_frameworks(
     crystal: Crystal,
     guests: Collection[str],
-    ladder: Sequence[tuple[float, float]] = DEFAULT_LADDER,
+    tolerances: Sequence[tuple[float, float]] = DEFAULT_TOLERANCES,
     *,
     skip: Collection[int] = (1,),
     screening: ScreenSettings | None = None,
 ) -> list[Framework]:
-    """Every distinct symmetric framework that the ladder finds, tightest tolerance first; see `climb`."""
-    rungs = climb(crystal, guests, ladder, skip=skip, screening=screening)
-    return [rung.framework for rung in rungs if rung.framework is not None]
-
-
-def climb(
-    crystal: Crystal,
-    guests: Collection[str],
-    ladder: Sequence[tuple[float, float]] = DEFAULT_LADDER,
-    *,
-    skip: Collection[int] = (1,),
-    screening: ScreenSettings | None = None,
-) -> list[Rung]:
-    """Take the guests out and look for symmetry of the rest at every tolerance.
+    """Take the guests out and look for the symmetry of the rest at every tolerance.
 
     Args:
         crystal: a relaxed crystal.
         guests: elements to take out.
-        ladder: (symprec in Å, angle tolerance in degrees), tight to loose.
+        tolerances: (symprec in Å, angle tolerance in degrees), tight to loose.
         skip: space groups that are not worth a framework; the paper skips 1 and 2 for Zn-P-S, 1, 2 and 6 for Li-Si.
-        screening: limits below which atoms of a host count as fused.
+        screening: limits below which atoms of a symmetrised host are too close.
 
     Returns:
-        One `Rung` for each tolerance, in the ladder's order.
+        one framework for each space group that is found, the tightest tolerance first.
 
     Raises:
         ValueError: no guests are named, the crystal has none of one, or nothing but guests.
+
+    Example:
+        >>> spread = 0.05 * np.array([[0, 0, 0], [0, 0, 0], [0.1, 0, 0]])
+        >>> crystal = Crystal(4 * np.eye(3), spread + [[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0]], [55, 17, 3])
+        >>> for framework in extract_frameworks(crystal, ["Li"]):
+        ...     print(framework.space_group, framework.host.formula, framework.guests)
+        Pm-3m (221) CsCl {'Li': 1}
     """
     host, counts = split(crystal, guests)
     seen: set[int] = set(skip)
-    outcomes: dict[tuple[int, int], str] = {}  # by number of the group and of its operations in this cell
-    rungs = []
-    for symprec, angle in ladder:
-        found = symmetry_dataset(host, symprec, angle)
-        kind = (0, 0) if found is None else (found.number, len(found.rotations))
-        if kind not in outcomes:
-            rung = _try(host, counts, found, symprec, angle, seen, set(skip), screening or ScreenSettings())
-            outcomes[kind] = rung.outcome
-        else:
-            rung = Rung(symprec, angle, REPEATED if outcomes[kind] == KEPT else outcomes[kind])
-        if rung.framework is not None:
-            seen.add(rung.framework.space_group.number)
-        rungs.append(rung)
-    return rungs
+    tried: set[tuple[int, int]] = set()  # number of the group, and of its operations in this cell
+    frameworks = []
+    for symprec, angle in tolerances:
+        dataset = symmetry_dataset(host, symprec, angle)
+        kind = None if dataset is None else (dataset.number, len(dataset.rotations))
+        if kind is None or kind in tried:
+            continue
+        tried.add(kind)
+        refined = refine_onto(host, dataset, symprec, angle)
+        if refined is None or refined.space_group.number in seen or too_close(refined.crystal, screening):
+            continue
+        seen.add(refined.space_group.number)
+        frameworks.append(_framework(refined, counts))
+    return frameworks
 
 
 def split(crystal: Crystal, guests: Collection[str]) -> tuple[Crystal, dict[str, int]]:
@@ -154,8 +115,8 @@ def effective_coordination(crystal: Crystal, *, cutoff: float = 6.0) -> np.ndarr
     return total
 
 
-def guest_spread(crystals: Sequence[Crystal]) -> dict[str, float]:
-    """How broad the local environments of each element are.
+def coordination_spread(crystals: Sequence[Crystal]) -> dict[str, float]:
+    """How much the local environments of each element differ.
 
     The standard deviation of the effective coordination number over the element's atoms in all crystals. Host
     polyhedra such as PS4 keep their coordination from site to site and from crystal to crystal, mobile species do not.
@@ -172,7 +133,7 @@ def choose_guest(crystals: Crystal | Sequence[Crystal], guests: Collection[str] 
 
         (spread(e) + 0.1) / χ(e)
 
-    with `guest_spread` and Pauling's electronegativity χ: of two elements in equally broad environments the more
+    with `coordination_spread` and Pauling's electronegativity χ: of two elements in equally broad environments the more
     electropositive is the more mobile, and 0.1 lets χ decide where high symmetry leaves no spread. Many crystals of
     a system say more than one.
 
@@ -181,7 +142,7 @@ def choose_guest(crystals: Crystal | Sequence[Crystal], guests: Collection[str] 
     """
     if guests:
         return sorted(set(guests))
-    spread = guest_spread([crystals] if isinstance(crystals, Crystal) else list(crystals))
+    spread = coordination_spread([crystals] if isinstance(crystals, Crystal) else list(crystals))
     if len(spread) < 2:
         raise ValueError(f"only {', '.join(spread)} is present: a host and a guest need two elements")
     return [max(spread, key=lambda element: (spread[element] + 0.1) / _electronegativity(element))]
@@ -190,27 +151,6 @@ def choose_guest(crystals: Crystal | Sequence[Crystal], guests: Collection[str] 
 def _electronegativity(element: str) -> float:
     """Pauling's value; noble gases without one count as the most electronegative."""
     return float(Element(element).data.get("X") or 4.0)
-
-
-def _try(
-    host: Crystal,
-    counts: dict[str, int],
-    found: Any,
-    symprec: float,
-    angle: float,
-    seen: set[int],
-    skip: set[int],
-    screening: ScreenSettings,
-) -> Rung:
-    refined = None if found is None else refine_onto(host, found, symprec, angle)
-    if refined is None:
-        return Rung(symprec, angle, NO_SYMMETRY)
-    number = refined.space_group.number
-    if number in seen:
-        return Rung(symprec, angle, LOW_SYMMETRY if number in skip else REPEATED)
-    if too_close(refined.crystal, screening):
-        return Rung(symprec, angle, FUSED)
-    return Rung(symprec, angle, KEPT, _framework(refined, counts))
 
 
 def _framework(refined: Refined, counts: dict[str, int]) -> Framework:
@@ -222,6 +162,5 @@ def _framework(refined: Refined, counts: dict[str, int]) -> Framework:
         guests={element: count // ratio for element, count in counts.items()} if shared else dict(counts),
         space_group=refined.space_group,
         displacement=refined.displacement,
-        strain=refined.strain,
         cell_ratio=ratio if shared else 1,
     )

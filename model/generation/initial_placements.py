@@ -1,6 +1,6 @@
-"""Places for guests that need no network: anywhere without overlap, or in the voids of the host.
+"""Initial positions of guests without a network: at random without overlap, or in the voids of the host.
 
-They are baselines for the samplers, and places to start from: a template that comes back starts where its guests are.
+They are baselines for the samplers, and starting points: a template that is returned starts where its guests are.
 """
 
 from __future__ import annotations
@@ -11,37 +11,38 @@ from dataclasses import replace
 import numpy as np
 
 from model.crystals.crystal import Crystal
+from model.crystals.periodic_images import shortest_lengths
 from model.crystals.screening import ScreenSettings, closest_allowed
 from model.crystals.voids import void_sites
 from model.diffusion.sampler import Template
 
 Allowed = Callable[[np.ndarray], np.ndarray]
-TRIES = 200  # random places for one guest, of which the first without an overlap counts, else the roomiest
+TRIES = 200  # random places per guest; the first without an overlap is taken, else the one with most room
 
 
 def everywhere(places: np.ndarray) -> np.ndarray:
-    """(m,) true: no fractional place (m, 3) is forbidden."""
+    """(m,) true: every fractional place (m, 3) is allowed."""
     return np.ones(len(places), dtype=bool)
 
 
-def at_random(template: Template, *, where: Allowed = everywhere) -> Template:
-    """Guests one after another at random, where they overlap with nothing if there is such a place.
+def uniform(template: Template, *, where: Allowed = everywhere) -> Template:
+    """Guests one after another at uniformly random places, without overlap if there is such a place.
 
     Args:
-        template: its seed decides.
-        where: which fractional places (m, 3) guests may take; a part of the cell that random points find.
+        template: its seed determines the places.
+        where: which fractional places (m, 3) guests may take; enough of the cell for random points to find some.
     """
     rng = np.random.default_rng(template.seed)
     return _filled(template, [_tries(rng, where) for _ in range(template.guest.sum())])
 
 
-def in_voids(template: Template, *, spread: float = 0.0, where: Allowed = everywhere) -> Template:
-    """Guests in voids of the host, wide ones rather than narrow ones, and at random where there are too few.
+def voronoi_voids(template: Template, *, spread: float = 0.0, where: Allowed = everywhere) -> Template:
+    """Guests in `void_sites` of the host, preferably wide ones, and at random where there are too few.
 
     Args:
-        template: its seed decides.
-        spread: Å, standard deviation of normal noise about the voids, for a sampler whose highest level it is.
-        where: as for `at_random`.
+        template: its seed determines the places.
+        spread: Å, standard deviation of normal noise about the voids, for a sampler that starts at this noise level.
+        where: as for `uniform`.
     """
     rng = np.random.default_rng(template.seed)
     count = int(template.guest.sum())
@@ -64,7 +65,7 @@ def _tries(rng: np.random.Generator, where: Allowed) -> np.ndarray:
 
 
 def _filled(template: Template, places: list[np.ndarray]) -> Template:
-    """The template, each guest at the first of its places (m, 3) that overlaps with nothing, else at the roomiest."""
+    """The template, each guest at the first of its places (m, 3) without an overlap, else at that with most room."""
     fractional, numbers = template.crystal.fractional.copy(), template.crystal.numbers
     there = ~template.guest
     for atom, candidates in zip(np.flatnonzero(template.guest), places, strict=True):
@@ -76,11 +77,9 @@ def _filled(template: Template, places: list[np.ndarray]) -> Template:
 
 
 def _room(places: np.ndarray, number: int, others: Crystal) -> np.ndarray:
-    """(m,) Å that an atom of this element has to spare at each place before it overlaps with another."""
+    """(m,) Å by which an atom of this element at each place is further from others than the closest allowed."""
     if len(others) == 0:
         return np.full(len(places), np.inf)
     step = places[:, None] - others.fractional[None]
-    images = np.stack(np.meshgrid(*[[-1, 0, 1]] * 3, indexing="ij"), -1).reshape(-1, 3)
-    step = (step - np.round(step))[:, :, None] + images
-    distance = np.linalg.norm(step @ others.lattice, axis=-1).min(-1)
+    distance = shortest_lengths(step, others.lattice)
     return (distance - closest_allowed(np.full(len(others), number), others.numbers, ScreenSettings())).min(1)

@@ -1,63 +1,61 @@
-"""New crystals from known ones by one small change, as evolutionary searches make them.
+"""Mutations: new crystals from known ones by one small change, as in evolutionary searches.
 
 A. R. Oganov, C. W. Glass, J. Chem. Phys. 124, 244704 (2006), and D. C. Lonie, E. Zurek, Comput. Phys. Commun. 182, 372
-(2011), call such changes permutation and transmutation; atoms are put in and taken out too.
+(2011), call such changes permutation and transmutation; here atoms are added and removed, too.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 
 from model.crystals.composition import CellFormula
 from model.crystals.crystal import Crystal
-from model.crystals.periodic_images import lengths
+from model.crystals.periodic_images import shortest_lengths
 from model.crystals.voids import void_sites
-from model.settings import Settings
-from model.symmetry.space_group import symmetry_dataset
+from model.symmetry.space_group import nearest_alike, symmetry_dataset
 
 IDENTITY = np.eye(3)[None], np.zeros((1, 3))
-SAME = 0.3  # Å, voids nearer to each other's images are one
-
-
-class MutationSettings(Settings):
-    """Mutation: the smallest change that leads from a crystal to the atoms of a cell."""
-
-    kind: Literal["mutation"] = "mutation"
+SAME = 0.3  # Å, voids closer to each other's images are equal
 
 
 def steps_apart(one: CellFormula, other: CellFormula) -> int:
-    """Atoms to be renamed, put in or taken out on the way from one cell to the other."""
+    """Number of atoms to substitute, add or remove to come from one cell to the other."""
     a, b = Counter(one.as_dict), Counter(other.as_dict)
     return max((a - b).total(), (b - a).total())
 
 
-def changes(crystal: Crystal, wanted: CellFormula) -> list[Crystal]:
-    """All crystals, different by symmetry, that one change in the given cell leads to; one at least.
+def mutations(crystal: Crystal, wanted: CellFormula) -> list[Crystal]:
+    """All symmetrically distinct crystals that differ by one change, in the same cell; at least one.
 
-    One atom is renamed, taken out or put into a void; where the atoms are the wanted ones already, two unlike ones are
-    exchanged.
+    One atom is substituted, removed or put into a void; where the atoms are those wanted already, two atoms of
+    different elements are swapped.
 
     Args:
-        crystal: of two elements at least.
+        crystal: of at least two elements.
         wanted: the new atoms.
 
     Raises:
-        ValueError: it takes more than one change.
+        ValueError: more than one change is needed.
+
+    Example:
+        >>> salt = Crystal(2.82 * (1 - np.eye(3)), [[0, 0, 0], [0.5, 0.5, 0.5]], [11, 17])
+        >>> [mutant.formula for mutant in mutations(salt, CellFormula.parse("KCl"))]
+        ['KCl']
     """
     have, want = Counter(crystal.numbers.tolist()), Counter(wanted.numbers.tolist())
     many, few = list((have - want).elements()), list((want - have).elements())
     if max(len(many), len(few)) > 1:
-        raise ValueError(f"from {crystal.formula} to {wanted} it takes more than one change")
+        raise ValueError(f"{crystal.formula} to {wanted} needs more than one change")
     group = symmetry_dataset(crystal)
     rotations, translations = IDENTITY if group is None else (group.rotations, group.translations)
     if few and not many:
         voids = _different_voids(crystal, rotations, translations)
         return [crystal.join(Crystal(crystal.lattice, void[None], np.array(few))) for void in voids]
-    images = np.array([_carried(crystal, *operation) for operation in zip(rotations, translations, strict=True)])
+    sites = crystal.lattice, crystal.fractional, crystal.numbers
+    images = np.array([nearest_alike(*sites, *operation) for operation in zip(rotations, translations, strict=True)])
     if not many:
         return [_renamed(crystal, pair, crystal.numbers[pair[::-1]]) for pair in _different_pairs(crystal, images)]
     old = [atom for atom in np.unique(images.min(0)) if crystal.numbers[atom] == many[0]]
@@ -66,17 +64,8 @@ def changes(crystal: Crystal, wanted: CellFormula) -> list[Crystal]:
     return [crystal.select(np.arange(len(crystal)) != atom) for atom in old]
 
 
-def _carried(crystal: Crystal, rotation: np.ndarray, translation: np.ndarray) -> np.ndarray:
-    """(n,) atom next to which the operation carries each atom."""
-    step = (crystal.fractional @ rotation.T + translation)[:, None] - crystal.fractional
-    distance = np.linalg.norm((step - np.round(step)) @ crystal.lattice, axis=-1)
-    alike = crystal.numbers[:, None] == crystal.numbers
-    nearest: np.ndarray = np.where(alike, distance, np.inf).argmin(1)
-    return nearest
-
-
 def _different_pairs(crystal: Crystal, images: np.ndarray) -> np.ndarray:
-    """(m, 2) unlike atoms, one pair of all that ``images`` (operations, n) make alike."""
+    """(m, 2) pairs of unlike atoms, one of each set that ``images`` (operations, n) make equal."""
     first, second = np.triu_indices(len(crystal), 1)
     unlike = crystal.numbers[first] != crystal.numbers[second]
     ends = np.sort(images[:, [first[unlike], second[unlike]]], axis=1)
@@ -85,11 +74,11 @@ def _different_pairs(crystal: Crystal, images: np.ndarray) -> np.ndarray:
 
 
 def _different_voids(crystal: Crystal, rotations: np.ndarray, translations: np.ndarray) -> np.ndarray:
-    """(v, 3) voids in fractional coordinates, the widest first, one of all that are alike."""
+    """(v, 3) fractional coordinates of voids, the widest first, one of each set of equal ones."""
     places = np.empty((0, 3))
     for void in void_sites(crystal) or void_sites(crystal, min_radius=0.0)[:1]:
         orbit = rotations @ void.fractional + translations
-        if lengths(crystal, orbit[:, None] - places).min(initial=np.inf) > SAME:
+        if shortest_lengths(orbit[:, None] - places, crystal.lattice).min(initial=np.inf) > SAME:
             places = np.vstack([places, void.fractional])
     return places
 

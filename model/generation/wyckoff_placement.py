@@ -1,8 +1,8 @@
 """Guests that keep the space group of their host: which orbits they may fill, and templates for the sampler.
 
 The group is that of the host without guests, or one of its subgroups. Guests fill whole orbits, whose multiplicities
-add up to the number of guests. Which orbits is drawn at random, never taken from a known answer. The sampler then moves
-guests only in ways that the group keeps, because score and noise are averaged over its operations
+add up to the number of guests. The orbits are drawn at random, never taken from a known answer. The sampler then moves
+guests only such that the group is kept, because score and noise are averaged over its operations
 (`model.symmetry.projector.Projector`).
 """
 
@@ -18,50 +18,33 @@ import torch
 from pydantic import Field
 
 from model.crystals.crystal import Crystal
-from model.crystals.screening import ScreenSettings, closest_allowed, pair_distances
+from model.crystals.neighbors import pair_distances
+from model.crystals.periodic_images import rounded_steps
+from model.crystals.screening import ScreenSettings, closest_allowed
 from model.diffusion.sampler import AncestralSettings, SamplerSettings, Template
 from model.settings import Settings
 from model.symmetry.projector import Projector
-from model.symmetry.space_group import EXACT, carried, fractional_operations, generic_dataset, refine
-from model.symmetry.wyckoff import wyckoff_positions
+from model.symmetry.sites import WyckoffSite, wyckoff_sites
+from model.symmetry.space_group import EXACT, fractional_operations, generic_dataset, refine, site_permutation
 
-SAME = 1e-4  # fractional, points closer than this are one
+SAME = 1e-4  # fractional, points closer than this coincide
 PARSIMONY = 0.5  # a choice of k orbits is drawn with weight PARSIMONY^k
 TRIES = 20
 
 
 class SymmetricSettings(Settings):
-    """Guests in orbits of their host's space group; of the largest subgroup that has room where it has none."""
+    """Guests on orbits of their host's space group, or of its largest subgroup with room for them."""
 
     kind: Literal["symmetric"] = "symmetric"
     sampler: SamplerSettings = Field(AncestralSettings(), discriminator="kind")
 
 
 class SubgroupSettings(Settings):
-    """Guests in orbits of a subgroup of their host's space group."""
+    """Guests on orbits of a subgroup of their host's space group."""
 
     kind: Literal["subgroup"] = "subgroup"
-    descend: float = Field(0.5, ge=0, lt=1)  # chance to pass over a subgroup and try the next smaller one
+    descend: float = Field(0.5, ge=0, lt=1)  # probability to skip a subgroup and try the next smaller one
     sampler: SamplerSettings = Field(AncestralSettings(), discriminator="kind")
-
-
-@dataclass(frozen=True, eq=False)
-class Site:
-    """A Wyckoff position in the cell of a host.
-
-    Attributes:
-        multiplicity: atoms that fill one orbit, in the host's cell.
-        freedom: coordinates that may be chosen, 0 to 3. A site without any is filled once at most.
-        point: (3,) fractional coordinates of one of its points that lies on no other site.
-        span: (3, 3) projection of fractional columns onto the directions in which that point may move.
-        makers: (multiplicity,) the operation that makes each point of the orbit from the first.
-    """
-
-    multiplicity: int
-    freedom: int
-    point: np.ndarray
-    span: np.ndarray
-    makers: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +60,7 @@ class HostGroup:
     host: Crystal
     rotations: np.ndarray
     translations: np.ndarray
-    _roomy: dict[tuple[int, int], bool] = field(default_factory=dict)
+    _separated: dict[tuple[int, int], bool] = field(default_factory=dict)  # by site and atomic number
 
     def __len__(self) -> int:
         return len(self.rotations)
@@ -87,35 +70,34 @@ class HostGroup:
 
     @property
     def number(self) -> int:
-        """Of the type of space group, 1 to 230."""
+        """Number of the space-group type, 1 to 230."""
         return int(self._dataset.number)
 
     @cached_property
-    def sites(self) -> list[Site]:
-        """The Wyckoff positions, fewest atoms first."""
+    def sites(self) -> list[WyckoffSite]:
+        """The Wyckoff positions in the host's cell, fewest atoms first."""
         back = np.linalg.inv(self._dataset.transformation_matrix)
         found = [
-            self._site(back @ (position.point - self._dataset.origin_shift), back @ position.span @ np.linalg.inv(back))
-            for position in wyckoff_positions(self._dataset.hall_number)
+            self._site(
+                back @ (standard.point - self._dataset.origin_shift),
+                back @ standard.free_projection @ np.linalg.inv(back),
+            )
+            for standard in wyckoff_sites(self._dataset.hall_number)
         ]
-        return sorted(found, key=lambda site: (site.multiplicity, site.freedom))
+        return sorted(found, key=lambda site: (site.multiplicity, site.n_free))
 
-    def sites_with_room(self, number: int, count: int) -> list[Site]:
-        """Sites that take up to ``count`` atoms of an element without overlap with the host or within, somewhere."""
-        return [site for site in self.sites if site.multiplicity <= count and self._has_room(site, number)]
+    def sites_with_room(self, number: int, count: int) -> list[WyckoffSite]:
+        """Sites that up to ``count`` atoms of an element can fill without overlap with the host or each other."""
+        return [site for site in self.sites if site.multiplicity <= count and self._is_separated(site, number)]
 
-    def _has_room(self, site: Site, number: int) -> bool:
+    def _is_separated(self, site: WyckoffSite, number: int) -> bool:
+        """Whether one of `TRIES` orbits at random overlaps neither with the host nor with itself."""
         key = (id(site), number)
-        if key not in self._roomy:
-            places = np.random.default_rng(0).random((TRIES if site.freedom else 1, 3))
+        if key not in self._separated:
+            places = np.random.default_rng(0).random((TRIES if site.n_free else 1, 3))
             numbers = [number] * site.multiplicity
-            self._roomy[key] = any(self.fits(self.orbit(site, at), numbers) for at in places)
-        return self._roomy[key]
-
-    def orbit(self, site: Site, at: np.ndarray) -> np.ndarray:
-        """(multiplicity, 3) fractional: the orbit whose first point is ``at`` (3,), moved onto the site."""
-        first = site.point + site.span @ (at - site.point)
-        return self.rotations[site.makers] @ first + self.translations[site.makers]
+            self._separated[key] = any(self.fits(site.orbit(at), numbers) for at in places)
+        return self._separated[key]
 
     def fits(self, points: np.ndarray, numbers: Sequence[int]) -> bool:
         """Whether atoms at fractional ``points`` (m, 3) overlap neither with the host nor with each other."""
@@ -125,23 +107,23 @@ class HostGroup:
         allowed = closest_allowed(whole.numbers[one], whole.numbers[other], ScreenSettings())
         return not (distance < allowed)[guests].any()
 
-    def projector(self, chosen: Sequence[Site]) -> Projector:
-        """Of displacements of the host's atoms and of the orbits chosen, in this order."""
+    def projector(self, chosen: Sequence[WyckoffSite]) -> Projector:
+        """The projector for the host's atoms followed by those on the chosen orbits."""
         lattice = self.host.lattice
-        turns = np.linalg.inv(lattice) @ self.rotations.transpose(0, 2, 1) @ lattice
+        rotations = np.linalg.inv(lattice) @ self.rotations.transpose(0, 2, 1) @ lattice
         targets = [np.stack(self._host_targets())]
         for site in chosen:
             targets.append(self._targets(site) + sum(part.shape[1] for part in targets))
-        return Projector(torch.from_numpy(turns), torch.from_numpy(np.concatenate(targets, axis=1)))
+        return Projector(torch.from_numpy(rotations), torch.from_numpy(np.concatenate(targets, axis=1)))
 
     def _host_targets(self) -> list[np.ndarray]:
-        """A (n,) atom that each atom of the host is carried to, for each operation."""
+        """For each operation, (n,) the atom that it maps each atom of the host to."""
         pairs = zip(self.rotations, self.translations, strict=True)
-        return [target for pair in pairs if (target := carried(self.host, *pair)) is not None]
+        return [target for pair in pairs if (target := site_permutation(self.host, *pair)) is not None]
 
-    def _targets(self, site: Site) -> np.ndarray:
-        """(G, multiplicity) the point of an orbit that each operation carries each of its points to."""
-        orbit = self.orbit(site, site.point)
+    def _targets(self, site: WyckoffSite) -> np.ndarray:
+        """(G, multiplicity) the point of an orbit that each operation maps each of its points to."""
+        orbit = site.orbit(site.point)
         moved = np.einsum("gij,mj->gmi", self.rotations, orbit) + self.translations[:, None]
         return _same(moved[:, :, None], orbit).argmax(-1)
 
@@ -149,34 +131,45 @@ class HostGroup:
     def _dataset(self) -> Any:
         return generic_dataset(self.host.lattice, self.rotations, self.translations)
 
-    def _site(self, point: np.ndarray, span: np.ndarray) -> Site:
+    def _site(self, point: np.ndarray, free_projection: np.ndarray) -> WyckoffSite:
         images = self.rotations @ point + self.translations
         same = _same(images[:, None], images)  # (G, G) whether two operations make the same point
         at_home = images[_same(images, point)]
         point = (at_home - np.round(at_home - point)).mean(0)  # free of rounding
-        makers = np.flatnonzero(same.argmax(1) == np.arange(len(images)))
-        makers = np.roll(makers, -int(np.flatnonzero(_same(images[makers], point))[0]))
-        return Site(len(makers), round(np.trace(span)), point, span, makers)
+        cosets = np.flatnonzero(same.argmax(1) == np.arange(len(images)))  # the first operation of each
+        cosets = np.roll(cosets, -int(np.flatnonzero(_same(images[cosets], point))[0]))
+        return WyckoffSite(
+            n_free=round(np.trace(free_projection)),
+            point=point,
+            free_projection=free_projection,
+            rotations=self.rotations[cosets],
+            translations=self.translations[cosets],
+        )
 
 
 def _same(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Whether fractional coordinates (..., 3) agree but for lattice translations."""
-    step = one - other
-    return (np.abs(step - np.round(step)) < SAME).all(-1)
+    """Whether fractional coordinates (..., 3) agree up to lattice translations."""
+    return (np.abs(rounded_steps(one - other)) < SAME).all(-1)
 
 
 def host_groups(host: Crystal, *, symprec: float = EXACT) -> list[HostGroup]:
     """The space group of a host, and its subgroups that keep all of its translations, largest first.
 
-    Of subgroups that are conjugate in the host's group one is given. The last has translations only.
+    Of subgroups that are conjugate in the host's group only one is returned. The last has only translations.
 
     Args:
         host: a crystal without guests, in any cell.
-        symprec: Å, how far atoms may be off. Guests are as symmetric as the host is: move it onto its group first
-            (`model.symmetry.space_group.refine`) if that matters.
+        symprec: Å, tolerance for the symmetry of the host. For a host that is only roughly symmetric, call
+            `model.symmetry.space_group.refine` first.
 
     Raises:
         ValueError: spglib finds no group at this tolerance.
+
+    Example:
+        >>> silicon = Crystal(2.72 * (1 - np.eye(3)), [[0, 0, 0], [0.25, 0.25, 0.25]], [14, 14])
+        >>> groups = host_groups(silicon)
+        >>> print(len(groups), groups[0], groups[-1])
+        33 Fd-3m (227) P1 (1)
     """
     refined = refine(host, symprec, -1.0)
     if refined is None:
@@ -193,7 +186,7 @@ def host_groups(host: Crystal, *, symprec: float = EXACT) -> list[HostGroup]:
 
 
 def has_symmetric_subgroups(number: int) -> bool:
-    """Whether a space group has subgroups with more than translations: not where its point group has prime order."""
+    """Whether a space group has subgroups with more than translations, that is, a point group not of prime order."""
     return not (number <= 9 or 143 <= number <= 146)  # 1, -1, 2, m; 3
 
 
@@ -231,15 +224,15 @@ def _closure(members: frozenset[int], table: np.ndarray) -> frozenset[int]:
 def place_guests(template: Template, group: HostGroup) -> Template | None:
     """Put the guests of a template on orbits of the group; `model.diffusion.sampler.sample` then keeps the group.
 
-    The template's seed decides which orbits, and where on them the guests start. Orbits are drawn with weight
-    `PARSIMONY` each, those without a free coordinate once at most and only where they overlap with nothing.
+    The template's seed determines the orbits, and where on them the guests start. Each orbit has weight `PARSIMONY`;
+    those without a free coordinate are filled once at most, and only where they overlap with nothing.
 
     Args:
         template: its crystal without guests is the group's host, atom by atom.
         group: one of `host_groups`.
 
     Returns:
-        None if no orbits add up to the number of guests: try a smaller group.
+        None if no orbits add up to the numbers of guests: try a smaller group.
     """
     if not np.array_equal(template.crystal.numbers[~template.guest], group.host.numbers):
         raise ValueError(
@@ -252,8 +245,8 @@ def place_guests(template: Template, group: HostGroup) -> Template | None:
         if chosen is None:
             continue
         numbers = np.concatenate([[number] * site.multiplicity for number, site in chosen])
-        points = np.concatenate([group.orbit(site, rng.random(3)) for _, site in chosen])
-        fixed = np.concatenate([[site.freedom == 0] * site.multiplicity for _, site in chosen])
+        points = np.concatenate([site.orbit(rng.random(3)) for _, site in chosen])
+        fixed = np.concatenate([[site.n_free == 0] * site.multiplicity for _, site in chosen])
         if not fixed.any() or group.fits(points[fixed], numbers[fixed]):
             return _placed(template, group, [site for _, site in chosen], points, numbers)
     return None
@@ -263,12 +256,12 @@ def on_orbits(template: Template, groups: Sequence[HostGroup], descend: float = 
     """The template with its guests on orbits of one of the groups.
 
     Args:
-        template: its seed decides everything.
+        template: its seed determines everything.
         groups: of its host, largest first, see `host_groups`.
-        descend: chance to pass over a group, and come back to it only if no smaller one will do.
+        descend: probability to skip a group, which is then tried after all smaller ones.
 
     Returns:
-        the template as it is where no group but the translations has room for so many guests.
+        the template unchanged where no group with more than translations has room for the guests.
     """
     rng = np.random.default_rng([template.seed, 1])
     symmetric = [group for group in groups if group.number > 1]
@@ -279,13 +272,13 @@ def on_orbits(template: Template, groups: Sequence[HostGroup], descend: float = 
     return template
 
 
-def _choose(numbers: np.ndarray, group: HostGroup, rng: np.random.Generator) -> list[tuple[int, Site]] | None:
-    """(element, orbit's site) pairs that hold just the guests of these atomic numbers; None if the draw fails."""
-    chosen: list[tuple[int, Site]] = []
+def _choose(numbers: np.ndarray, group: HostGroup, rng: np.random.Generator) -> list[tuple[int, WyckoffSite]] | None:
+    """(atomic number, site) of orbits that hold exactly guests of these atomic numbers; None if the draw fails."""
+    chosen: list[tuple[int, WyckoffSite]] = []
     for number, count in zip(*np.unique(numbers, return_counts=True), strict=True):
-        taken = {id(site) for _, site in chosen if site.freedom == 0}
+        taken = {id(site) for _, site in chosen if site.n_free == 0}
         sites = [site for site in group.sites_with_room(int(number), int(count)) if id(site) not in taken]
-        times = draw_orbits([(site.multiplicity, site.freedom == 0) for site in sites], int(count), rng)
+        times = draw_orbits([(site.multiplicity, site.n_free == 0) for site in sites], int(count), rng)
         if times is None:
             return None
         chosen += [(int(number), site) for site, n in zip(sites, times, strict=True) for _ in range(n)]
@@ -293,14 +286,14 @@ def _choose(numbers: np.ndarray, group: HostGroup, rng: np.random.Generator) -> 
 
 
 def draw_orbits(sites: Sequence[tuple[int, bool]], count: int, rng: np.random.Generator) -> list[int] | None:
-    """How often each site is filled so that the multiplicities add up to ``count``; None if they cannot.
+    """How often to fill each site so that the multiplicities add up to ``count``; None if that is impossible.
 
-    Every such choice of k orbits is drawn with a probability proportional to ``PARSIMONY**k``.
+    Every such choice of k orbits has a probability proportional to ``PARSIMONY**k``.
 
     Args:
-        sites: of each its multiplicity, and whether it can be filled once only.
-        count: guests.
-        rng: decides the draw.
+        sites: multiplicity of each, and whether it can be filled only once.
+        count: number of guests.
+        rng: the only source of randomness.
     """
     weight = np.zeros((len(sites) + 1, count + 1))  # of all choices among the sites from here on
     weight[-1, 0] = 1.0
@@ -327,9 +320,9 @@ def _times(site: tuple[int, bool], left: int) -> range:
 
 
 def _placed(
-    template: Template, group: HostGroup, sites: Sequence[Site], points: np.ndarray, numbers: np.ndarray
+    template: Template, group: HostGroup, sites: Sequence[WyckoffSite], points: np.ndarray, numbers: np.ndarray
 ) -> Template:
-    """The template with its guests at these points, and the projector in the template's order of atoms."""
+    """The template with its guests at these points, and the projector in the order of the template's atoms."""
     own = np.flatnonzero(template.guest)
     guests = own[np.argsort(template.crystal.numbers[own], kind="stable")]  # as `numbers` are sorted
     order = np.concatenate([np.flatnonzero(~template.guest), guests])
@@ -340,4 +333,4 @@ def _placed(
     fractional[guests] = points
     assert np.array_equal(template.crystal.numbers[guests], numbers)
     crystal = template.crystal.replace(fractional=fractional)
-    return replace(template, crystal=crystal, start_here=True, projector=Projector(projector.turns, targets))
+    return replace(template, crystal=crystal, start_here=True, projector=Projector(projector.rotations, targets))

@@ -9,7 +9,7 @@ import numpy as np
 from model.crystals.composition import CellFormula
 from model.crystals.crystal import Crystal
 from model.diffusion.sampler import Template
-from model.generation.ion_substitution import Exchange, exchanges
+from model.generation.ion_substitution import Substitution, substitutions
 from model.generators.interface import AlreadyMade, NewCell, Proposal, Start
 
 
@@ -21,11 +21,13 @@ class IonSubstitution(AlreadyMade):
     first_guess = 0.2
     has_options = True
 
-    def options(self, cell: CellFormula, parent: Crystal | None = None) -> Sequence[Exchange]:
+    def options(self, cell: CellFormula, parent: Crystal | None = None) -> Sequence[Substitution]:
         """Structure types, with the ways to put the cell's elements on their sites."""
-        return exchanges(cell)
+        return substitutions(cell)
 
-    def propose(self, start: NewCell, seed: int, *, option: Exchange | None = None, again: bool = False) -> Proposal:
+    def propose(
+        self, start: NewCell, seed: int, *, option: Substitution | None = None, again: bool = False
+    ) -> Proposal:
         """The structure type in the volume wanted; its atoms are moved a little once it had its turn."""
         assert option is not None
         crystal = option.crystal(start.volume, np.random.default_rng(seed) if again else None)

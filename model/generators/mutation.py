@@ -9,7 +9,7 @@ import numpy as np
 from model.crystals.composition import CellFormula
 from model.crystals.crystal import Crystal
 from model.diffusion.sampler import Template
-from model.generation.mutation import changes
+from model.generation.mutation import mutations
 from model.generators.interface import AlreadyMade, ParentCrystal, Proposal, Start
 
 
@@ -24,7 +24,7 @@ class Mutation(AlreadyMade):
     def options(self, cell: CellFormula, parent: Crystal | None = None) -> Sequence[Crystal]:
         """The changed crystals, in the volume of their parent."""
         assert parent is not None
-        return changes(parent, cell)
+        return mutations(parent, cell)
 
     def propose(
         self, start: ParentCrystal, seed: int, *, option: Crystal | None = None, again: bool = False

@@ -60,7 +60,13 @@ class Running:
         """The crystals as they are now."""
         owner = self.owner[self.row_is_atom]
         positions = torch.einsum("ni,nji->nj", self.row_position[self.row_is_atom], deformation[owner])
-        return Batch(self.origin @ deformation.mT, positions, self.row_number[self.row_is_atom], self.counts, owner)
+        return Batch(
+            lattice=self.origin @ deformation.mT,
+            positions=positions,
+            numbers=self.row_number[self.row_is_atom],
+            counts=self.counts,
+            owner=owner,
+        )
 
 
 State = TypeVar("State", bound=Any)

@@ -1,4 +1,4 @@
-"""What the operations of space groups do to atoms, image by image, in whole numbers."""
+"""How the operations of space groups permute the atoms of a crystal, periodic images included, in whole numbers."""
 
 from __future__ import annotations
 
@@ -9,90 +9,93 @@ import numpy as np
 
 from model.crystals.crystal import Crystal
 
-CELLS = 1 << 9  # cells in either direction that a key can tell apart
+CELLS = 1 << 9  # cells to either side that a bond's key can tell apart
 ATOMS = 1 << 16  # atoms that it can tell apart
 
 
-@dataclass(frozen=True, eq=False)
-class Action:
-    """What the operations of space groups do to the atoms of one crystal, or of several (`joined`), image by image.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SymmetryAction:
+    """How symmetry operations permute the atoms of one crystal, or of several (`joined`), periodic images included.
+
+    ``targets`` and ``cells`` are tables with one row for each pair of an operation g and an atom i of the same crystal.
 
     Attributes:
-        turns: (G, 3, 3) whole numbers; cell c is carried to cell ``c @ turn`` and as far as its atom is.
-        row: (G,) ``row[g] + i`` is where the two tables say what operation g does to atom i.
-        targets: the atom that it is carried to.
-        cells: (..., 3) how many cells further than the first atom of its crystal it is carried.
-        first: (n,) lowest atom of each atom's orbit.
-        order: (n,) operations of each atom's crystal.
-        carriers, begin: ``carriers[begin[i] : begin[i + 1]]`` are the operations that carry atom i to the first one.
+        rotations: (G, 3, 3) int64, of cell indices: cell c becomes cell ``c @ rotations[g]``.
+        row: (G,) the row of operation g and atom i is ``row[g] + i``.
+        targets: (rows,) the atom that the operation maps the atom to.
+        cells: (rows, 3) by how many cells it moves the atom further than it moves the crystal's first atom.
+        first: (n,) lowest atom of each atom's orbit, the orbit's representative.
+        order: (n,) number of operations of each atom's crystal.
+        to_representative, begin: ``to_representative[begin[i] : begin[i + 1]]`` are the operations that map atom i to
+            the representative of its orbit.
     """
 
-    turns: np.ndarray
+    rotations: np.ndarray
     row: np.ndarray
     targets: np.ndarray
     cells: np.ndarray
     first: np.ndarray
     order: np.ndarray
-    carriers: np.ndarray
+    to_representative: np.ndarray
     begin: np.ndarray
 
     @classmethod
-    def of(cls, crystal: Crystal, turns: np.ndarray, targets: np.ndarray) -> Action | None:
-        """The action of rotations (G, 3, 3) of Cartesian rows, and (G, n) the atoms that atoms are carried to.
+    def of(cls, crystal: Crystal, rotations: np.ndarray, targets: np.ndarray) -> SymmetryAction | None:
+        """The action of rotations (G, 3, 3) of Cartesian rows that map atoms to the atoms ``targets`` (G, n).
 
-        None where an atom lies so far outside the cell that bonds could not be told apart.
+        None where an atom lies so far outside the cell that the keys of bonds would run out.
         """
         if np.abs(crystal.fractional).max() > CELLS / 16:
             return None
         order, atoms = targets.shape
-        whole = np.rint(crystal.lattice @ turns @ np.linalg.inv(crystal.lattice))
+        whole = np.rint(crystal.lattice @ rotations @ np.linalg.inv(crystal.lattice))
         step = crystal.fractional @ whole - crystal.fractional[targets]
         cells = np.rint(step - step[:, :1]).astype(np.int64)
         first = targets.min(0)
-        atom, carriers = np.nonzero((targets == first).T)
+        atom, to_representative = np.nonzero((targets == first).T)
         return cls(
-            whole.astype(np.int64),
-            np.arange(order) * atoms,
-            targets.ravel(),
-            cells.reshape(-1, 3),
-            first,
-            np.full(atoms, order),
-            carriers,
-            np.searchsorted(atom, np.arange(atoms + 1)),
+            rotations=whole.astype(np.int64),
+            row=np.arange(order) * atoms,
+            targets=targets.ravel(),
+            cells=cells.reshape(-1, 3),
+            first=first,
+            order=np.full(atoms, order),
+            to_representative=to_representative,
+            begin=np.searchsorted(atom, np.arange(atoms + 1)),
         )
 
     @classmethod
-    def joined(cls, actions: Sequence[Action]) -> Action:
-        """The action on a batch, its atoms and operations counted through."""
-        sizes = [(len(a.first), len(a.turns), len(a.targets), len(a.carriers)) for a in actions]
+    def joined(cls, actions: Sequence[SymmetryAction]) -> SymmetryAction:
+        """The action on a batch of crystals, with atoms, operations and rows numbered through."""
+        sizes = [(len(a.first), len(a.rotations), len(a.targets), len(a.to_representative)) for a in actions]
         before = np.concatenate([np.zeros((1, 4), dtype=np.int64), np.cumsum(sizes, 0)])
         parts = [(action, *row) for action, row in zip(actions, before.tolist(), strict=False)]
         return cls(
-            turns=np.concatenate([a.turns for a in actions]),
-            row=np.concatenate([a.row + table - atom for a, atom, _, table, _ in parts]),
+            rotations=np.concatenate([a.rotations for a in actions]),
+            row=np.concatenate([a.row + row - atom for a, atom, _, row, _ in parts]),
             targets=np.concatenate([a.targets + atom for a, atom, _, _, _ in parts]),
             cells=np.concatenate([a.cells for a in actions]),
             first=np.concatenate([a.first + atom for a, atom, _, _, _ in parts]),
             order=np.concatenate([a.order for a in actions]),
-            carriers=np.concatenate([a.carriers + turn for a, _, turn, _, _ in parts]),
+            to_representative=np.concatenate([a.to_representative + operation for a, _, operation, _, _ in parts]),
             begin=np.concatenate([*(a.begin[:-1] + start for a, _, _, _, start in parts), before[-1:, 3]]),
         )
 
     def seen(self, center: np.ndarray, neighbor: np.ndarray, cell: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Directed bonds, carried by every operation that brings their center to the first atom of its orbit.
+        """Directed bonds, moved by every operation that maps their center to the representative of its orbit.
 
         Args:
             center, neighbor, cell: (E,), (E,), (E, 3); the neighbour's cell relative to the center's.
 
         Returns:
-            where each bond's keys begin (E,), and a key of whatever a bond becomes.
+            where the keys of each bond begin (E,), and the `bond_key` of every bond that it is moved to.
         """
         begin, many = self.begin[center], np.diff(self.begin)[center]
         start = np.cumsum(many) - many
         bond = np.repeat(np.arange(len(center)), many)
-        operation = self.carriers[np.arange(len(bond)) + (begin - start)[bond]]
+        operation = self.to_representative[np.arange(len(bond)) + (begin - start)[bond]]
         here, there = self.row[operation] + center[bond], self.row[operation] + neighbor[bond]
-        image = np.einsum("ei,eij->ej", cell[bond], self.turns[operation]) + self.cells[there] - self.cells[here]
+        image = np.einsum("ei,eij->ej", cell[bond], self.rotations[operation]) + self.cells[there] - self.cells[here]
         return start, bond_key(self.targets[here], self.targets[there], image)
 
 

@@ -1,4 +1,4 @@
-"""Space groups with explicit tolerances, and crystals moved onto them."""
+"""Space groups with explicit tolerances, and crystals symmetrised to them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from ase.geometry import minkowski_reduce
 from scipy.optimize import linear_sum_assignment
 
 from model.crystals.crystal import Crystal
+from model.crystals.periodic_images import rounded_lengths, rounded_steps
 
-os.environ.setdefault("SPGLIB_WARNING", "OFF")  # a tolerance without a group is an outcome here, not a message
+os.environ.setdefault("SPGLIB_WARNING", "OFF")  # that no group is found at a tolerance is a result here, not a warning
 
 SYMPREC = 0.1  # Å, the paper's tolerance after relaxation
 ANGLE_TOLERANCE = 10.0  # degrees, the same
@@ -42,7 +43,7 @@ class SpaceGroup:
         return f"{self.symbol} ({self.number})"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Refined:
     """A crystal moved onto a space group.
 
@@ -50,9 +51,8 @@ class Refined:
         crystal: standardised primitive cell.
         parent: the same crystal in the cell and atom order that was given.
         space_group: the group that ``parent`` has exactly, with the tolerances at which it was looked for.
-        displacement: Å, the furthest any atom moved relative to the others (the common shift and the homogeneous
-            strain of the cell are not counted).
-        strain: largest relative change of length in any direction that the cell underwent.
+        displacement: Å, largest displacement of an atom, without the common shift and the homogeneous strain.
+        strain: largest relative change of length of the cell in any direction.
     """
 
     crystal: Crystal
@@ -70,19 +70,30 @@ class Refined:
 def space_group(
     crystal: Crystal, symprec: float = SYMPREC, angle_tolerance: float = ANGLE_TOLERANCE
 ) -> SpaceGroup | None:
-    """Find the space group; None if spglib finds none at this tolerance (atoms closer than it, for example)."""
+    """Find the space group; None if spglib finds none at this tolerance (if atoms are closer than that, for example).
+
+    Args:
+        crystal: with at least one atom.
+        symprec: distance tolerance in Å.
+        angle_tolerance: degrees; negative to let spglib derive it from ``symprec``.
+
+    Example:
+        >>> salt = Crystal(2.82 * (1 - np.eye(3)), [[0, 0, 0], [0.501, 0.5, 0.5]], [11, 17])
+        >>> print(space_group(salt), space_group(salt, 1e-3))
+        Fm-3m (225) Imm2 (44)
+    """
     dataset = symmetry_dataset(crystal, symprec, angle_tolerance)
     return None if dataset is None else SpaceGroup(dataset.number, dataset.international, symprec, angle_tolerance)
 
 
 def refine(crystal: Crystal, symprec: float = SYMPREC, angle_tolerance: float = ANGLE_TOLERANCE) -> Refined | None:
-    """Move a crystal onto the space group that spglib sees at this tolerance.
+    """Move a crystal onto the space group that spglib finds at this tolerance.
 
     Positions and metric are averaged over the operations in the cell that was given, so that every atom keeps its
-    number and its way can be measured; only then is the cell made primitive and standard.
+    number and its displacement can be measured; only then is the cell made primitive and standard.
 
     Returns:
-        None if spglib finds no group, or if no one-to-one mapping of atoms carries the group that it names.
+        None if spglib finds no group, or if its operations do not permute the atoms one to one.
     """
     dataset = symmetry_dataset(crystal, symprec, angle_tolerance)
     return None if dataset is None else refine_onto(crystal, dataset, symprec, angle_tolerance)
@@ -97,20 +108,25 @@ def refine_onto(crystal: Crystal, dataset: Any, symprec: float, angle_tolerance:
     primitive = _primitive(parent)
     if primitive is None or len(parent) % len(primitive):
         return None
-    group = SpaceGroup(exact.number, exact.international, symprec, angle_tolerance)
-    return Refined(primitive, parent, group, _displacement(crystal, parent), _strain(crystal, parent))
+    return Refined(
+        crystal=primitive,
+        parent=parent,
+        space_group=SpaceGroup(exact.number, exact.international, symprec, angle_tolerance),
+        displacement=_displacement(crystal, parent),
+        strain=_strain(crystal, parent),
+    )
 
 
 Operations = list[tuple[np.ndarray, np.ndarray]]
 
 
 def onto_group(crystal: Crystal, symprec: float) -> tuple[Crystal, Operations] | None:
-    """The crystal moved onto the group that it has within ``symprec`` (Å), and the operations of that group.
+    """The crystal moved onto the group that it has within ``symprec`` Å, and the operations of that group.
 
     Returns:
         the crystal in the cell and atom order given; and for each operation, lattice translations of the primitive
-        cell included, its rotation (3, 3) of Cartesian rows and (n,) the atom that each atom is carried to. None where
-        there is nothing but the identity, or no one-to-one mapping of atoms carries the group.
+        cell included, its rotation (3, 3) of Cartesian rows and (n,) the atom that each atom is mapped to. None where
+        there is only the identity, or where the operations do not permute the atoms one to one.
     """
     dataset = symmetry_dataset(crystal, symprec, -1.0)
     if dataset is None or len(dataset.rotations) < 2:
@@ -120,7 +136,7 @@ def onto_group(crystal: Crystal, symprec: float) -> tuple[Crystal, Operations] |
         return None
     inverse, found = np.linalg.inv(parent.lattice), []
     for rotation, translation in zip(dataset.rotations, dataset.translations, strict=True):
-        target = carried(parent, rotation, translation)
+        target = site_permutation(parent, rotation, translation)
         if target is None:
             return None
         found.append((inverse @ rotation.T @ parent.lattice, target))
@@ -133,20 +149,29 @@ def fractional_operations(crystal: Crystal) -> tuple[np.ndarray, np.ndarray]:
     return (np.empty((0, 3, 3)), np.empty((0, 3))) if dataset is None else (dataset.rotations, dataset.translations)
 
 
-def carried(crystal: Crystal, rotation: np.ndarray, translation: np.ndarray) -> np.ndarray | None:
-    """(n,) atom that each atom is carried to by x → R x + t, within `EXACT`; None if that is not one to one."""
+def site_permutation(crystal: Crystal, rotation: np.ndarray, translation: np.ndarray) -> np.ndarray | None:
+    """(n,) atom that x → R x + t maps each atom to, within `EXACT`; None if that is not one to one."""
     step = (crystal.fractional @ rotation.T + translation)[:, None] - crystal.fractional[None]
-    square = np.square((step - np.round(step)) @ crystal.lattice).sum(-1)
+    square = np.square(rounded_steps(step) @ crystal.lattice).sum(-1)
     target = _pairing(square, crystal.numbers)
     if target is None or square[np.arange(len(target)), target].max() > EXACT**2:
         return None
     return target
 
 
-def generic_dataset(lattice: np.ndarray, rotations: np.ndarray, translations: np.ndarray) -> Any:
-    """spglib's dataset of points that have just these operations; None where the lattice (rows, Å) does not allow them.
+def nearest_alike(
+    lattice: np.ndarray, fractional: np.ndarray, kinds: np.ndarray, rotation: np.ndarray, translation: np.ndarray
+) -> np.ndarray:
+    """(n,) the site of the same kind (n,) that lies nearest to where x → R x + t brings each site."""
+    distance = rounded_lengths((fractional @ rotation.T + translation)[:, None] - fractional, lattice)
+    nearest: np.ndarray = np.where(kinds[:, None] == kinds, distance, np.inf).argmin(1)
+    return nearest
 
-    It says which type of space group the operations are, and how their cell lies to the standard one.
+
+def generic_dataset(lattice: np.ndarray, rotations: np.ndarray, translations: np.ndarray) -> Any:
+    """spglib's dataset of points with exactly these operations; None where the lattice (rows, Å) does not allow them.
+
+    It has the type of the space group, and the transformation from this cell to the standard one.
     """
     for seed in range(10):  # an orbit may, by accident, have more symmetry or points that fall together
         points = np.random.default_rng(seed).random((2, 3))
@@ -203,12 +228,11 @@ def _symmetrised(crystal: Crystal, rotations: np.ndarray, translations: np.ndarr
 def _averaged(
     fractional: np.ndarray, lattice: np.ndarray, numbers: np.ndarray, rotations: np.ndarray, translations: np.ndarray
 ) -> np.ndarray | None:
-    reduced, _ = minkowski_reduce(lattice)  # where rounding gives the nearest image
+    reduced, _ = minkowski_reduce(lattice)  # where rounding serves for the longest steps
     total = np.zeros_like(fractional)
     for rotation, translation in zip(rotations, translations, strict=True):
         image = fractional @ rotation.T + translation
-        step = (image[:, None] - fractional[None]) @ (lattice @ np.linalg.inv(reduced))
-        step = (step - np.round(step)) @ reduced
+        step = rounded_steps((image[:, None] - fractional[None]) @ (lattice @ np.linalg.inv(reduced))) @ reduced
         target = _pairing(np.square(step).sum(-1), numbers)
         if target is None:
             return None

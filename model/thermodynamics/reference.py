@@ -1,4 +1,4 @@
-"""Competing phases: the fixed set of energies against which a candidate's stability is measured.
+"""Competing phases: the energies against which the stability of candidates is measured.
 
 Energies are of one potential or one level of theory, spelt as in `model.potentials.catalog`. Tables of some potentials
 come with the package. Nothing is corrected here: what is added to an energy, its source has added.
@@ -45,7 +45,7 @@ class Reference:
         potential: what computed the energies: a potential's name in the catalogue, or a level of theory such as
             ``MP2020-corrected PBE`` or ``r2SCAN``.
         version: of the phases' source.
-        phases: one row a phase: material_id, formula (reduced), energy_per_atom (eV), volume_per_atom (Å³, NaN if
+        phases: one row per phase: material_id, formula (reduced), energy_per_atom (eV), volume_per_atom (Å³, NaN if
             unknown), relaxed (whether the potential relaxed the phase), system (elements in alphabetical order,
             joined by hyphens).
     """
@@ -82,6 +82,11 @@ def packaged_reference(potential: str = DEFAULT) -> Reference:
 
     Raises:
         ValueError: there is no such potential, or it has no table.
+
+    Example:
+        >>> phases = packaged_reference().of_system(["Li", "Si"]).set_index("formula")
+        >>> print(*phases.loc["Li15Si4", ["material_id", "energy_per_atom", "relaxed"]])
+        mp-569849 -2.889168 True
     """
     path = find_entry(potential).reference
     if path is None:
@@ -115,7 +120,7 @@ def load_entries(path: str | Path, *, potential: str, allow_pickle: bool = False
     Args:
         path: the file. The energy of an entry is its energy with its own stored corrections.
         potential: what computed the energies, a name of the catalogue or a level of theory, see `Reference`.
-        allow_pickle: a pickle runs whatever code its author put into it; only True loads one.
+        allow_pickle: whether to load pickles, which run whatever code their author put into them.
 
     Raises:
         ValueError: the file is a pickle and pickles are not allowed, or it holds no entries.
@@ -203,21 +208,20 @@ def build_reference_table(
 ) -> Path:
     """Write the table of reference phases: of each formula the lowest phase, if it lies near the hull.
 
-    A hull is made of phases with no energy above it, so leaving out the rest changes no decomposition energy; those
-    up to ``within`` are kept because their volumes and, once relaxed, their energies still matter.
+    Leaving out phases above the hull changes no decomposition energy; those up to ``within`` above it are kept because
+    their volumes and, once relaxed, their energies still matter.
 
     Args:
         energies_parquet: material_id, formula, energy_per_atom and e_above_hull (eV/atom) of all phases.
         out: the table to write.
         structures_parquet: material_id, n_atoms and cell (a, b, c, α, β, γ), for volumes.
         relaxed_parquet: files with material_id and energy_per_atom of relaxed phases, and volume_per_atom if known;
-            these replace the single-point values before the lowest phase is picked, the first file that knows a phase
-            goes.
+            they replace single-point values before the lowest phase is picked, and earlier files take precedence.
         within: eV/atom above the hull.
         name: of the reference.
         potential: that computed all the energies, see `Reference`.
         version: of the database.
-        source: whom to credit for the phases, and under which licence.
+        source: whom to credit for the phases, and their licence.
 
     Raises:
         ValueError: a file lacks a column.
@@ -245,7 +249,7 @@ def build_reference_table(
 
 
 def of_systems(phases: pd.DataFrame, systems: Iterable[Collection[str]]) -> np.ndarray:
-    """(len(phases),) bool, which phases belong to one of these chemical systems or their sub-systems."""
+    """(len(phases),) bool, whether each phase belongs to one of these chemical systems or their sub-systems."""
     return phases["system"].isin([part for system in systems for part in _subsystems(system)]).to_numpy()
 
 
@@ -258,8 +262,8 @@ def score_reference(
         structures_parquet: material_id, formula, cell, frac_coords, atomic_numbers and e_above_hull.
         elements: of the system.
         potential: gives the energies.
-        within: eV/atom above the hull of the file's own energies; a phase further above is unlikely to be on the
-            other potential's hull.
+        within: eV/atom above the hull of the file's own energies; phases further above are unlikely to lie on the
+            hull of the other potential.
 
     Raises:
         ValueError: the file has no phase of the system.

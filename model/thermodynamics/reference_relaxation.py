@@ -1,7 +1,7 @@
-"""Relaxing the known phases near the hull, thousands of them: in parts, so that the work can stop and go on any time.
+"""Relaxing thousands of known phases near the hull, in parts: the work can be stopped and resumed at any time.
 
-Candidates of a search are relaxed; against single points their decomposition energies look a few meV/atom too low. What
-this writes, `model.thermodynamics.reference.build_reference_table` puts in the place of single points.
+Candidates of a search are relaxed; compared with single points, their decomposition energies are a few meV/atom too
+low. `model.thermodynamics.reference.build_reference_table` replaces single points by the energies computed here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import pandas as pd
 from pydantic import Field
 
 from model.crystals.composition import parse_system
-from model.crystals.crystal import Crystal
 from model.crystals.parquet import read_columns, read_crystals
 from model.files import held_alone, written_whole
 from model.potentials.interface import Potential
@@ -43,7 +42,7 @@ class PhaseSettings(Settings):
 def choose(
     structures: str | Path, settings: PhaseSettings, *, first: Sequence[str] = (), known: str | Path | None = None
 ) -> pd.DataFrame:
-    """Phases to relax, the systems named first (with their sub-systems) in front, small cells before large ones.
+    """Phases to relax: those of the systems in ``first`` and of their sub-systems first, small cells before large ones.
 
     Args:
         structures: a Parquet file.
@@ -79,18 +78,18 @@ def relax_phases(
 
     Args:
         phases: from `choose`.
-        out: folder of the parts; made if it is not there.
-        potential: must be the same whenever the folder is used.
-        settings: likewise.
-        share: (k, n): do only the k-th of n shares, so that n processes can work on one folder.
-        max_seconds: begin no part after that.
-        report: called with the number of phases that are done, and of all, of this share.
+        out: folder of the parts; created if it does not exist.
+        potential: always the same for one folder.
+        settings: always the same for one folder.
+        share: (k, n): relax only the k-th of n shares, so that n processes can work on one folder.
+        max_seconds: no part is started after that.
+        report: called with the number of finished phases and of all phases of this share.
 
     Returns:
         what `merge` returns.
 
     Raises:
-        ValueError: the folder was begun with another potential or other settings, or this share is in use.
+        ValueError: the folder was started with another potential or other settings, or this share is in use.
     """
     folder, began = Path(out), time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
@@ -135,16 +134,6 @@ def _row(phase: object, result: Relaxation) -> dict[str, object]:
         "atomic_numbers": final.numbers,
         "frac_coords": final.fractional.ravel(),
     }
-
-
-def relaxed_crystals(stored: pd.DataFrame) -> list[Crystal]:
-    """The crystals of rows that `merge` returned."""
-    return [
-        Crystal(lattice, fractional, numbers)
-        for lattice, fractional, numbers in zip(
-            stored["lattice"], stored["frac_coords"], stored["atomic_numbers"], strict=True
-        )
-    ]
 
 
 def _parts(phases: pd.DataFrame) -> Iterator[pd.DataFrame]:

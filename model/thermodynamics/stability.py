@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
 from pymatgen.core import Composition
-from pymatgen.entries import Entry
 
 from model.crystals.composition import parse_system
 from model.thermodynamics.reference import Reference
@@ -16,21 +15,27 @@ from model.thermodynamics.reference import Reference
 
 @dataclass(frozen=True)
 class Decomposition:
-    """How far a candidate lies from the hull, and into what it would decompose.
+    """Distance of a candidate from the hull, and the phases into which it would decompose.
 
     Attributes:
         e_d: eV/atom, E_d = E_s - Σ x_i E_i (paper, Methods); negative below the hull.
         products: reduced formula -> x_i, the fraction of the atoms in that phase; they sum to 1.
-        material_ids: reduced formula -> identifier of the phase in the reference.
     """
 
     e_d: float
     products: dict[str, float]
-    material_ids: dict[str, str]
 
 
 class Stability:
-    """The hull of one chemical system, made once; candidates join a copy at most, see `extended`."""
+    """The convex hull of one chemical system; candidates never join it, but see `extended`.
+
+    Example:
+        >>> from model.thermodynamics.reference import packaged_reference
+        >>> stability = Stability(packaged_reference(), "Li-Si")
+        >>> found = stability.decomposition("Li5Si2", energy_per_atom=-3.1)
+        >>> round(found.e_d, 3), {formula: round(share, 2) for formula, share in found.products.items()}
+        (0.044, {'Li7Si3': 0.84, 'Li15Si4': 0.16})
+    """
 
     def __init__(self, reference: Reference, chemical_system: str | Collection[str]) -> None:
         """Build the hull.
@@ -46,57 +51,48 @@ class Stability:
         reference.require(elements)
         self.reference = reference
         self.elements = tuple(sorted(elements))
-        self._names = _entries(reference, self.elements)
-        self.diagram = PhaseDiagram(list(self._names))
-        self._known: dict[Composition, tuple[float, tuple[tuple[str, float, str], ...]]] = {}
+        self.diagram = PhaseDiagram(_entries(reference, self.elements))
+        self._known: dict[Composition, tuple[float, dict[str, float]]] = {}
 
     def decomposition(self, composition: Composition | str, energy_per_atom: float) -> Decomposition:
         """E_d and products of a composition with this energy (eV/atom, same potential as the reference)."""
         hull_energy, products = self._hull(Composition(composition).reduced_composition)
-        return Decomposition(
-            e_d=energy_per_atom - hull_energy,
-            products={formula: fraction for formula, fraction, _ in products},
-            material_ids={formula: material_id for formula, _, material_id in products},
-        )
+        return Decomposition(e_d=energy_per_atom - hull_energy, products=dict(products))
 
     def extended(self, found: Mapping[str, float]) -> Stability:
-        """A hull with further phases (reduced formula -> eV/atom, same potential); this one stays as it is."""
+        """A copy with further phases (reduced formula -> eV/atom, same potential); the original is unchanged."""
         if not found:
             return self
         other = copy(self)
-        other._names = {**self._names, **{_entry(formula, e, formula): formula for formula, e in found.items()}}
-        other.diagram, other._known = PhaseDiagram(list(other._names)), {}
+        entries = [_entry(formula, energy, formula) for formula, energy in found.items()]
+        other.diagram, other._known = PhaseDiagram([*self.diagram.entries, *entries]), {}
         return other
 
     def hull_energy(self, composition: Composition | str) -> float:
         """Energy of the hull in eV/atom."""
         return self._hull(Composition(composition).reduced_composition)[0]
 
-    def _hull(self, composition: Composition) -> tuple[float, tuple[tuple[str, float, str], ...]]:
+    def _hull(self, composition: Composition) -> tuple[float, dict[str, float]]:
         if composition not in self._known:
             self._known[composition] = self._decompose(composition)
         return self._known[composition]
 
-    def _decompose(self, composition: Composition) -> tuple[float, tuple[tuple[str, float, str], ...]]:
+    def _decompose(self, composition: Composition) -> tuple[float, dict[str, float]]:
         foreign = sorted({str(element) for element in composition.elements} - set(self.elements))
         if foreign:
             system = "-".join(self.elements)
             raise ValueError(f"{composition.reduced_formula} holds {', '.join(foreign)}, outside the system {system}")
         products, energy = self.diagram.get_decomp_and_hull_energy_per_atom(composition)
         ordered = sorted(products.items(), key=lambda item: -item[1])
-        rows = ((phase.composition.reduced_formula, float(x), self._names[phase]) for phase, x in ordered)
-        return float(energy), tuple(rows)
+        return float(energy), {phase.composition.reduced_formula: float(x) for phase, x in ordered}
 
 
-def _entries(reference: Reference, elements: Collection[str]) -> dict[Entry, str]:
-    """Entries of the lowest phase of each formula (the others cannot be on the hull), and their identifiers."""
+def _entries(reference: Reference, elements: Collection[str]) -> list[PDEntry]:
+    """Entries of the lowest phase of each formula; the others cannot be on the hull."""
     phases = reference.of_system(elements).sort_values("energy_per_atom").drop_duplicates("formula")
-    entries: dict[Entry, str] = {}
-    for row in phases.itertuples():
-        entries[_entry(str(row.formula), float(row.energy_per_atom), row.material_id)] = str(row.material_id)
-    return entries
+    return [_entry(str(row.formula), float(row.energy_per_atom), row.material_id) for row in phases.itertuples()]
 
 
-def _entry(formula: str, energy_per_atom: float, identity: object) -> PDEntry:
+def _entry(formula: str, energy_per_atom: float, material_id: object) -> PDEntry:
     composition = Composition(formula)
-    return PDEntry(composition, energy_per_atom * composition.num_atoms, attribute=identity)
+    return PDEntry(composition, energy_per_atom * composition.num_atoms, attribute=material_id)

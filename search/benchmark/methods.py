@@ -9,12 +9,12 @@ from pydantic import Field, TypeAdapter
 
 from model.crystals.crystal import Crystal
 from model.diffusion.sampler import SamplerSettings, Template
-from model.generation.initial_placements import at_random, in_voids
+from model.generation.initial_placements import uniform, voronoi_voids
 from model.generation.wyckoff_placement import HostGroup, host_groups, place_guests
 from model.generators.inpainting import Inpainting
 from model.stages import CrystalMaker
 from search.benchmark.reconstruct import Case, Method
-from search.benchmark.training_hosts import Prototypes
+from search.benchmark.training_hosts import TrainingCrystals
 
 BASELINES = ("random", "voids", "exchange")
 STARTS = ("voids", "symmetric", "mixed")
@@ -23,7 +23,7 @@ SYMPREC = 0.01  # Å, hosts whose atoms are so far off still have their group
 _SETTINGS: TypeAdapter[SamplerSettings] = TypeAdapter(Annotated[SamplerSettings, Field(discriminator="kind")])
 
 
-def make_method(name: str, maker: CrystalMaker, prototypes: Prototypes | None) -> Method:
+def make_method(name: str, maker: CrystalMaker, prototypes: TrainingCrystals | None) -> Method:
     """The method that a name stands for: a baseline, or ``[START+]SAMPLER[:field=value,...]``.
 
     - ``random``, ``voids``: at random without overlap; in the widest voids. ``exchange``: where the nearest training
@@ -39,9 +39,9 @@ def make_method(name: str, maker: CrystalMaker, prototypes: Prototypes | None) -
     if name == "exchange":
         if prototypes is None:
             raise ValueError("method exchange needs training crystals: name a file that has the split 'train'")
-        return lambda case, seeds: (prototypes.exchanged(case.host, case.guest, case.mask.sum())[: len(seeds)], 0)
+        return lambda case, seeds: (prototypes.substituted(case.host, case.guest, case.mask.sum())[: len(seeds)], 0)
     if name in BASELINES:
-        place = {"random": at_random, "voids": in_voids}[name]
+        place = {"random": uniform, "voids": voronoi_voids}[name]
         return lambda case, seeds: ([place(template).crystal for template in case.templates(seeds)], 0)
     start, _, sampler = name.rpartition("+")
     settings = parse_sampler(sampler)
@@ -74,7 +74,9 @@ def _start(start: str, name: str, settings: SamplerSettings) -> Callable[[Case, 
     if start == "":
         return lambda case, seeds: case.templates(seeds)
     if start == "voids":
-        return lambda case, seeds: [in_voids(template, spread=settings.sigma_max) for template in case.templates(seeds)]
+        return lambda case, seeds: [
+            voronoi_voids(template, spread=settings.sigma_max) for template in case.templates(seeds)
+        ]
     if start == "symmetric":
         return lambda case, seeds: symmetric(case, seeds)
     if start == "mixed":

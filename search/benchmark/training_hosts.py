@@ -1,9 +1,12 @@
-"""What the training crystals already hold of a host: whether it is new to the model, and its guests by ion exchange."""
+"""What training crystals tell of a host: whether it is new to the model, and its guests by ion substitution.
+
+Unlike `model.generation.ion_substitution`, which makes whole crystals of the packaged prototypes, this places guests
+into a given host, and compares elements by Mendeleev number because it renames hosts and guests at once.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import permutations
 from math import gcd
 from pathlib import Path
 from typing import Any
@@ -14,12 +17,13 @@ from pymatgen.core import Element, Structure
 
 from model.crystals.crystal import Crystal
 from model.crystals.parquet import read_columns, read_crystals
+from model.generation.ion_substitution import assignments
 
 COLUMNS = ["split", "cell", "atomic_numbers", "frac_coords"]
-CANDIDATES = 12  # prototypes tried for one host
+CANDIDATES = 12  # prototypes tried per host
 
 
-class Prototypes:
+class TrainingCrystals:
     """Training crystals that hosts are compared with.
 
     Args:
@@ -50,7 +54,7 @@ class Prototypes:
                     self.by_kind.setdefault(kind, []).append((row, out))
 
     def is_new(self, host: Crystal) -> bool:
-        """Whether no training crystal has this framework, as it is or after one of its elements is taken out.
+        """Whether no training crystal has this framework, whole or without one of its elements.
 
         Frameworks are the same if they have one reduced formula and pymatgen's StructureMatcher (stol 0.3, ltol 0.2,
         cells scaled to one volume) maps them onto each other.
@@ -62,11 +66,11 @@ class Prototypes:
                 return False
         return True
 
-    def exchanged(self, host: Crystal, guest: str, count: int) -> list[Crystal]:
-        """Crystals with ``count`` guests where the nearest training crystals have theirs, the nearest first.
+    def substituted(self, host: Crystal, guest: str, count: int) -> list[Crystal]:
+        """Crystals with ``count`` guests where the most similar training crystals have theirs, the most similar first.
 
         A prototype has as many atoms of each kind as the crystal to be made. Its elements are renamed so that
-        Mendeleev numbers change least; their sum of changes says how near it is. If StructureMatcher (stol 0.5,
+        Mendeleev numbers change least; the sum of the changes is its distance. If StructureMatcher (stol 0.5,
         ltol 0.3) then maps its host onto the given one, its guests go to the corresponding places.
         """
         made = []
@@ -91,13 +95,13 @@ class Prototypes:
 
 
 def _reduced(numbers: np.ndarray) -> tuple[tuple[int, int], ...]:
-    elements, counts = np.unique(numbers, return_counts=True)
-    divisor = gcd(*counts.tolist())
-    return tuple(zip(elements.tolist(), (counts // divisor).tolist(), strict=True))
+    counts = _counts(numbers)
+    divisor = gcd(*counts.values())
+    return tuple((element, count // divisor) for element, count in counts.items())
 
 
 def _kind(host: np.ndarray, guests: int) -> tuple[tuple[int, ...], int]:
-    return tuple(sorted(np.unique(host, return_counts=True)[1].tolist())), guests
+    return tuple(sorted(_counts(host).values())), guests
 
 
 def _change(one: int, other: int) -> float:
@@ -106,17 +110,13 @@ def _change(one: int, other: int) -> float:
 
 def _renaming(from_host: np.ndarray, to_host: np.ndarray) -> tuple[float, dict[int, int]]:
     """The least change of Mendeleev numbers, and the renaming of elements with equal counts that achieves it."""
-    old, old_counts = np.unique(from_host, return_counts=True)
-    new, new_counts = np.unique(to_host, return_counts=True)
-    choices = [
-        (sum(map(_change, old.tolist(), order)), dict(zip(old.tolist(), order, strict=True)))
-        for order in permutations(new.tolist())
-        if all(
-            dict(zip(new.tolist(), new_counts.tolist(), strict=True))[o] == c
-            for o, c in zip(order, old_counts.tolist(), strict=True)
-        )
-    ]
-    return min(choices, key=lambda one: one[0])
+    choices = assignments(_counts(from_host), _counts(to_host))
+    return min(((sum(map(_change, names, names.values())), names) for names in choices), key=lambda one: one[0])
+
+
+def _counts(numbers: np.ndarray) -> dict[int, int]:
+    elements, counts = np.unique(numbers, return_counts=True)
+    return dict(zip(elements.tolist(), counts.tolist(), strict=True))
 
 
 def _corresponding(host: Crystal, prototype: Crystal, names: dict[int, int], guest: str) -> np.ndarray | None:

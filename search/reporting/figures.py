@@ -13,6 +13,7 @@ from pymatgen.core import Composition
 from pymatgen.util.string import htmlify
 
 from model.crystals.crystal import Crystal
+from model.crystals.periodic_images import rounded_steps
 from model.generators.interface import Role
 from model.thermodynamics.stability import Stability
 from search.storage.rows import unpack_or_raise
@@ -291,7 +292,6 @@ def changes(frame: pd.DataFrame) -> go.Figure:
 
 def furthest_way(initial: Crystal, final: Crystal) -> float:
     """Furthest that an atom went, in Å; the change of the cell and the drift of all atoms are taken out."""
-    way = final.fractional - initial.fractional
-    way -= np.round(way)
+    way = rounded_steps(final.fractional - initial.fractional)
     way -= way.mean(axis=0)
     return float(np.linalg.norm(way @ final.lattice, axis=1).max())

@@ -1,4 +1,4 @@
-"""What crystals look like from the inside, as functions: `hostguide analyse`."""
+"""Tables and pictures of `hostguide analyse`: environments, migration, voltages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from model.analysis.environments import coordination_statistics, radial_distribu
 from model.analysis.migration import Barrier, BarrierSettings, MigrationNetwork, barrier, migration_network
 from model.analysis.voltage import VoltageStep, voltage_curve
 from model.crystals.crystal import Crystal
-from model.crystals.periodic_images import closest
+from model.crystals.periodic_images import shortest_steps
 from model.crystals.voids import void_sites
 from model.potentials.interface import Potential
 from model.symmetry.space_group import fractional_operations, refine
@@ -118,16 +118,16 @@ def save_figure(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-@dataclass(frozen=True, eq=False)
-class Ways:
-    """How a guest gets through a crystal.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Percolation:
+    """How a guest migrates through a crystal.
 
     Attributes:
         network: sites and hops.
-        lengths: dimension (1, 2, 3) -> Å, the longest hop that is needed to get through in it.
+        lengths: dimension (1, 2, 3) -> Å, the longest hop that is needed to percolate in so many.
         barriers: index of a hop -> its barrier.
-        highest: dimension -> eV, the highest barrier on the way, where all the hops that it needs were computed.
-        problems: why a barrier could not be computed.
+        highest: dimension -> eV, the highest barrier that must be overcome, where all hops that it takes were computed.
+        problems: why barriers could not be computed.
     """
 
     network: MigrationNetwork
@@ -137,7 +137,7 @@ class Ways:
     problems: list[str]
 
 
-def ways_through(
+def percolation(
     crystal: Crystal,
     guest: str,
     *,
@@ -145,20 +145,20 @@ def ways_through(
     potential: Potential | None = None,
     settings: BarrierSettings | None = None,
     equal_sites: bool = False,
-) -> Ways:
+) -> Percolation:
     """Hops of a guest, the dimensions in which they percolate and, with a potential, their barriers.
 
     Args:
         crystal: with its guests; without any, its voids are taken for their sites.
         guest: element.
         max_length: Å, of a hop.
-        potential: computes the barriers of the hops that are needed to get through in one dimension.
+        potential: computes the barriers of the hops that are needed to percolate in one dimension.
         settings: of the barriers.
         equal_sites: join the sites that the host's symmetry makes of the guests', see `with_equal_sites`.
     """
     filled = with_equal_sites(crystal, guest) if equal_sites else with_sites(crystal, guest)
     network = migration_network(filled, guest, max_length=max_length)
-    lengths = network.bottlenecks([hop.length for hop in network.hops])
+    lengths = network.percolation_thresholds([hop.length for hop in network.hops])
     barriers: dict[int, Barrier] = {}
     problems = []
     if potential is not None:
@@ -172,31 +172,31 @@ def ways_through(
     costs = [
         max(barriers[i].forward, barriers[i].backward) if i in barriers else np.inf for i in range(len(network.hops))
     ]
-    highest = {d: cost for d, cost in network.bottlenecks(costs).items() if np.isfinite(cost)}
-    return Ways(network, lengths, barriers, highest, problems)
+    highest = {d: cost for d, cost in network.percolation_thresholds(costs).items() if np.isfinite(cost)}
+    return Percolation(network=network, lengths=lengths, barriers=barriers, highest=highest, problems=problems)
 
 
 def draw_barriers(found: Mapping[str, Barrier], path: Path) -> None:
-    """Energies along hops, by the name of each, over the way that the moving atom has made."""
+    """Energies along hops, by the name of each, over the path length of the moving atom."""
     figure, (axis,) = new_figure(1)
     for name, one in found.items():
-        axis.plot(way_of(one), one.energies, marker="o", markersize=3, label=name)
-    axis.set(xlabel="way of the guest (Å)", ylabel="energy (eV)")
+        axis.plot(path_length(one), one.energies, marker="o", markersize=3, label=name)
+    axis.set(xlabel="path of the guest (Å)", ylabel="energy (eV)")
     axis.legend(frameon=False, fontsize=8)
     save_figure(figure, path)
 
 
-def way_of(found: Barrier) -> np.ndarray:
-    """(images + 2,) Å that the moving atom has gone at each image of a hop."""
+def path_length(found: Barrier) -> np.ndarray:
+    """(images + 2,) Å that the moving atom has moved up to each image of a hop."""
     steps = [
-        closest(before, after.fractional[-1] - before.fractional[-1]) @ before.lattice
+        shortest_steps(after.fractional[-1] - before.fractional[-1], before.lattice) @ before.lattice
         for before, after in pairwise(found.images)
     ]
     return np.cumsum([0.0, *(float(np.linalg.norm(step)) for step in steps)])
 
 
 def with_equal_sites(crystal: Crystal, guest: str) -> Crystal:
-    """All sites that the empty host's symmetry makes of a crystal's guests, with a guest on each.
+    """The crystal with a guest on every site that the empty host's symmetry makes equal to one of its guests'.
 
     Sites closer than `ONE_SITE` are one, in their middle. The host is moved onto its space group (within 0.1 Å).
 
@@ -214,7 +214,7 @@ def with_equal_sites(crystal: Crystal, guest: str) -> Crystal:
     for rotation, translation in zip(*fractional_operations(host), strict=True):
         for image in crystal.fractional[mask] @ rotation.T + translation:
             for group in sites:
-                step = closest(host, image - group[0])
+                step = shortest_steps(image - group[0], host.lattice)
                 if np.linalg.norm(step @ host.lattice) < ONE_SITE:
                     group.append(group[0] + step)
                     break

@@ -5,7 +5,7 @@ import time
 import numpy as np
 
 from model.crystals.screening import ScreenSettings
-from model.generation.framework import DEFAULT_LADDER
+from model.generation.framework import DEFAULT_TOLERANCES
 from model.relaxation.relax import RelaxSettings
 from model.stages import Analyser, Rejected, Relaxer
 from model.thermodynamics.reference import packaged_reference
@@ -26,7 +26,7 @@ def test_seconds_of_a_batch_add_up_to_its_wall_time(licoo2, lisi):
 
 
 def test_only_crystals_up_to_the_given_decomposition_energy_give_frameworks(licoo2, relaxation):
-    analyser = Analyser(packaged_reference(), ["Co", "Li", "O"], ["Li"], DEFAULT_LADDER, ScreenSettings())
+    analyser = Analyser(packaged_reference(), ["Co", "Li", "O"], ["Li"], DEFAULT_TOLERANCES, ScreenSettings())
     relaxed = [relaxation(licoo2, energy=-5.9)]
     (judged,) = analyser.analyse(relaxed, [["Li"]])
     assert judged.frameworks

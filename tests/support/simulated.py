@@ -135,8 +135,12 @@ class StubAnalyser:
         if wanted and 0 < host.sum() < len(crystal) and rng.random() < 0.3:
             frame = Crystal(crystal.lattice, crystal.fractional[host], crystal.numbers[host])
             guests = {"Li": int((~host).sum())}
-            frameworks = [Framework(frame, guests, self._space_group(frame), 0.1, 0.0, 1)]
-        decomposition = Decomposition(e_d, {"Li": 0.5, "Si": 0.5}, {})
+            frameworks = [
+                Framework(
+                    host=frame, guests=guests, space_group=self._space_group(frame), displacement=0.1, cell_ratio=1
+                )
+            ]
+        decomposition = Decomposition(e_d, {"Li": 0.5, "Si": 0.5})
         return Analysis(
             space_group=group,
             decomposition=decomposition,

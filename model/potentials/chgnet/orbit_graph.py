@@ -39,7 +39,7 @@ from model.crystals.batch import Batch
 from model.crystals.neighbors import periodic_edges
 from model.potentials.chgnet.messages import Pairs
 from model.potentials.chgnet.network import CHGNetNetwork, Graph, unordered_pairs
-from model.symmetry.action import Action, bond_key
+from model.symmetry.action import SymmetryAction, bond_key
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -76,7 +76,7 @@ class _Angles:
     size: np.ndarray
 
 
-def orbit_graph(batch: Batch, action: Action, network: CHGNetNetwork) -> tuple[Graph, Tensor]:
+def orbit_graph(batch: Batch, action: SymmetryAction, network: CHGNetNetwork) -> tuple[Graph, Tensor]:
     """The graph of the orbits of a batch, and (n,) the node of each atom.
 
     Args:
@@ -122,7 +122,7 @@ def orbit_graph(batch: Batch, action: Action, network: CHGNetNetwork) -> tuple[G
 
 
 def _bond_orbits(
-    center: np.ndarray, neighbor: np.ndarray, cell: np.ndarray, close: np.ndarray, action: Action
+    center: np.ndarray, neighbor: np.ndarray, cell: np.ndarray, close: np.ndarray, action: SymmetryAction
 ) -> _Bonds:
     """Orbits of the bonds (E,); the neighbour's ``cell`` (E, 3) is relative to the center's, ``close`` form angles."""
     start, image_keys = action.seen(center, neighbor, cell)
@@ -149,7 +149,7 @@ def _bond_orbits(
     )
 
 
-def _angle_orbits(bonds: _Bonds, action: Action) -> _Angles:
+def _angle_orbits(bonds: _Bonds, action: SymmetryAction) -> _Angles:
     """Orbits of the angles between short bonds from one node."""
     short = np.flatnonzero(bonds.orbit < bonds.short)
     pairs = unordered_pairs(torch.from_numpy(bonds.center[short]), len(action.first))

@@ -22,7 +22,7 @@ from model.crystals.neighbors import Bonds, broken_cells, undirected_bonds
 from model.potentials.chgnet.network import CHGNetNetwork, Graph, angle_counts, build_graph
 from model.potentials.chgnet.orbit_graph import orbit_graph
 from model.potentials.interface import BatchEvaluation, Evaluation, evaluate_crystals, mark_not_finite_
-from model.symmetry.action import Action
+from model.symmetry.action import SymmetryAction
 from model.symmetry.projector import Projector
 
 WEIGHTS = {"chgnet-0.3.0": "0.3.0", "chgnet-r2scan": "r2scan"}  # as the package names them
@@ -110,7 +110,8 @@ class CHGNetPotential:
         density = batch.counts / torch.linalg.det(batch.lattice).abs()
         bonds = density * self.sphere  # of an atom
         angles = (bonds * (self.network.bond_cutoff / self.network.atom_cutoff) ** 3) ** 2 / 2
-        kept = torch.tensor([len(a.carriers) / len(a.first) for a in actions], device=self.device)  # operations an apex
+        per_apex = [len(action.to_representative) / len(action.first) for action in actions]  # operations
+        kept = torch.tensor(per_apex, device=self.device)
         orbits = torch.tensor([group.orbits for group in groups], device=self.device)
         cost = (orbits * (2 * bonds * BYTES_PER_BOND + angles * kept * BYTES_PER_OPERATION)).tolist()
         found = []
@@ -119,7 +120,7 @@ class CHGNetPotential:
             evaluation = None
             if cost[start] < self.bytes:
                 with contextlib.suppress(torch.OutOfMemoryError):
-                    graph, node = orbit_graph(part, Action.joined(actions[start:stop]), self.network)
+                    graph, node = orbit_graph(part, SymmetryAction.joined(actions[start:stop]), self.network)
                     evaluation = self._compute(graph, part, node)
             found += self._fitting(part) if evaluation is None else [_averaged(evaluation, part, some)]
         return found

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from model.analysis.migration import BarrierSettings
     from model.analysis.voltage import VoltageStep
     from model.crystals.crystal import Crystal
-    from search.studies.analyse import Ways
+    from search.studies.analyse import Percolation
     from search.studies.guest_uptake import Uptake
 
 
@@ -170,7 +170,7 @@ def _ways(
 
     from model.potentials.catalog import DEFAULT, load_potential
     from search.storage.cif import write_cif
-    from search.studies.analyse import draw_barriers, ways_through
+    from search.studies.analyse import draw_barriers, percolation
 
     potential = load_potential(DEFAULT) if barriers else None
     table = Table(title=f"{guest} migration paths", title_justify="left")
@@ -182,7 +182,7 @@ def _ways(
     for name, crystal in crystals:
         if set(crystal.symbols) == {guest}:
             continue
-        ways = ways_through(
+        ways = percolation(
             crystal, guest, max_length=max_length, potential=potential, settings=barriers, equal_sites=equal_sites
         )
         rows += _hop_rows(name, ways)
@@ -201,7 +201,7 @@ def _ways(
     console.print(table)
 
 
-def _add_rows(table: Table, name: str, ways: Ways, *, every_hop: bool, barriers: bool) -> None:
+def _add_rows(table: Table, name: str, ways: Percolation, *, every_hop: bool, barriers: bool) -> None:
     """Rows of one crystal: all its hops, or the shortest and those with a barrier."""
     through = [f"{d}D with hops of {length:.2f} Å" for d, length in ways.lengths.items()] or ["no dimension"]
     through += [f"{d}D over {cost:.2f} eV" for d, cost in ways.highest.items()]
@@ -209,13 +209,19 @@ def _add_rows(table: Table, name: str, ways: Ways, *, every_hop: bool, barriers:
         found = ways.barriers.get(index)
         if not (every_hop or found or index == 0):
             continue
-        cells = [name if index == 0 else "", str(index), f"{hop.length:.2f}", str(hop.multiplicity), f"{hop.gate:.2f}"]
+        cells = [
+            name if index == 0 else "",
+            str(index),
+            f"{hop.length:.2f}",
+            str(hop.multiplicity),
+            f"{hop.bottleneck_radius:.2f}",
+        ]
         if barriers:
             cells.append(f"{found.forward:.2f}{'' if found.converged else ' (not converged)'}" if found else "")
         table.add_row(*cells, "; ".join(through) if index == 0 else "")
 
 
-def _hop_rows(name: str, ways: Ways) -> list[dict[str, object]]:
+def _hop_rows(name: str, ways: Percolation) -> list[dict[str, object]]:
     """All hops of one crystal, for hops.csv."""
     rows = []
     for index, hop in enumerate(ways.network.hops):
@@ -226,7 +232,7 @@ def _hop_rows(name: str, ways: Ways) -> list[dict[str, object]]:
                 "hop": index,
                 "length": hop.length,
                 "multiplicity": hop.multiplicity,
-                "gate": hop.gate,
+                "gate": hop.bottleneck_radius,
                 "forward": found.forward if found else None,
                 "backward": found.backward if found else None,
                 "converged": found.converged if found else None,

@@ -18,7 +18,7 @@ from search.commands.common import SeedOption, WeightsOption, console, number, p
 
 if TYPE_CHECKING:
     from search.benchmark.reconstruct import Case
-    from search.benchmark.training_hosts import Prototypes
+    from search.benchmark.training_hosts import TrainingCrystals
 
 app = typer.Typer(help="Measure how good the score model and its samplers are.", no_args_is_help=True)
 
@@ -111,12 +111,12 @@ def reconstruct(
         json_file.write_text(json.dumps(result, indent=2) + "\n")
 
 
-def _prototypes(path: Path, cases: Sequence[Case]) -> Prototypes | None:
+def _prototypes(path: Path, cases: Sequence[Case]) -> TrainingCrystals | None:
     """The training crystals; None, with a message, if the file has none."""
-    from search.benchmark.training_hosts import Prototypes
+    from search.benchmark.training_hosts import TrainingCrystals
 
     try:
-        return Prototypes(path, [(case.host, int(case.mask.sum())) for case in cases])
+        return TrainingCrystals(path, [(case.host, int(case.mask.sum())) for case in cases])
     except ValueError as error:
         console.print(f"{error}: skipping the check whether hosts were in the training set.")
         return None

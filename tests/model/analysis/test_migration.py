@@ -35,9 +35,9 @@ def test_lithium_in_olivine_goes_along_b_only():
     assert np.abs(along) == pytest.approx([0, 3.005, 0], abs=1e-6)
     assert network.dimensions() == 1
     wider = migration_network(Crystal.from_pymatgen(LFP), "Li", max_length=6.0)
-    bottlenecks = wider.bottlenecks([hop.length for hop in wider.hops])
-    assert bottlenecks[1] == pytest.approx(3.005)
-    assert bottlenecks[2] > 4.5
+    thresholds = wider.percolation_thresholds([hop.length for hop in wider.hops])
+    assert thresholds[1] == pytest.approx(3.005)
+    assert thresholds[2] > 4.5
 
 
 def test_lithium_in_cobaltate_goes_within_layers(licoo2):
@@ -70,7 +70,7 @@ def test_pairs_of_sites_do_not_percolate():
     network = migration_network(Crystal.from_pymatgen(structure), "Li", max_length=3)
     assert len(network.hops) == 1
     assert network.dimensions() == 0
-    assert network.bottlenecks([1.0]) == {}
+    assert network.percolation_thresholds([1.0]) == {}
 
 
 def test_the_gate_is_the_tightest_point(licoo2):
@@ -79,7 +79,7 @@ def test_the_gate_is_the_tightest_point(licoo2):
     middle = (hop.start + hop.end) / 2
     oxygen = licoo2.select(licoo2.numbers == 8).to_pymatgen()
     expected = min(site.nn_distance for site in oxygen.get_sites_in_sphere(middle @ licoo2.lattice, 4.0))
-    assert hop.gate == pytest.approx(expected, abs=1e-6)
+    assert hop.bottleneck_radius == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_crystal_without_the_guest_is_refused(licoo2):

@@ -31,7 +31,9 @@ def test_constraints_keep_exactly_what_a_direct_check_keeps(seed):
     rng = np.random.default_rng(seed)
     low, high = sorted(rng.uniform(0, 0.7, 2))
     every = from_system("Li-P-S", max_atoms=12)
-    kept = from_system("Li-P-S", max_atoms=12, more=[["S", "Li", "P"]], fractions={"S": (low, max(high, 0.6))})
+    kept = from_system(
+        "Li-P-S", max_atoms=12, composition_order=[["S", "Li", "P"]], fractions={"S": (low, max(high, 0.6))}
+    )
     wanted = [
         cell
         for cell in every
@@ -74,9 +76,9 @@ def test_a_single_element_is_a_system():
         (lambda: from_formulas(["Li5Si2"], max_atoms=6), "max_atoms=7"),
         (lambda: from_formulas([], max_atoms=6), "no formula"),
         (lambda: from_system("Li-Si", min_atoms=9, max_atoms=4), "min_atoms"),
-        (lambda: from_system("Li-Si", max_atoms=2, more=[["Li", "Si"]]), "raise max_atoms"),
-        (lambda: from_system("Li-Si", max_atoms=9, more=[["Li", "O"]]), "does not hold"),
-        (lambda: from_system("Li-Si", max_atoms=9, more=[["Li"]]), "two or more"),
+        (lambda: from_system("Li-Si", max_atoms=2, composition_order=[["Li", "Si"]]), "raise max_atoms"),
+        (lambda: from_system("Li-Si", max_atoms=9, composition_order=[["Li", "O"]]), "not in the system"),
+        (lambda: from_system("Li-Si", max_atoms=9, composition_order=[["Li"]]), "two or more"),
         (lambda: from_system("Li-Si", max_atoms=9, fractions={"Li": (0.9, 0.1)}), "low <= high"),
         (lambda: from_system("Li-P-S-O-N", max_atoms=60), "lower max_atoms"),
     ],

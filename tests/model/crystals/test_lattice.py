@@ -74,7 +74,7 @@ def test_cell_vectors_keep_lengths_and_angles():
 def test_flat_triclinic_cells_are_drawn_again():
     rng = np.random.default_rng(3)
     for _ in range(100):
-        cell = sample_lattice("aP", 1, rng, LatticeRanges(triclinic=(40, 130), flatness=0.5))
+        cell = sample_lattice("aP", 1, rng, LatticeRanges(triclinic=(40, 130), min_volume_ratio=0.5))
         assert 1 / np.prod(np.linalg.norm(cell, axis=1)) > 0.5
 
 

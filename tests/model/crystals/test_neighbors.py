@@ -8,7 +8,7 @@ from ase.neighborlist import neighbor_list
 from model.crystals import neighbors
 from model.crystals.batch import Batch
 from model.crystals.crystal import Crystal
-from model.crystals.neighbors import Edges, heights, periodic_edges
+from model.crystals.neighbors import Edges, periodic_edges
 
 CUTOFF = 5.0  # Å
 
@@ -105,13 +105,6 @@ def test_vectors_are_differentiable(crystals: list[Crystal]) -> None:
     batch, edges = edges_of(crystals[:2], 3.0)
     positions, lattice = batch.positions.requires_grad_(), batch.lattice.requires_grad_()
     assert torch.autograd.gradcheck(lambda x, cell: edges.vectors(x, cell, batch.owner), (positions, lattice))
-
-
-def test_heights_are_distances_between_faces() -> None:
-    lattice = torch.tensor([[[4.0, 0, 0], [3.0, 2.0, 0], [0, 0, 7.0]]], dtype=torch.float64)
-    volume = 4.0 * 2.0 * 7.0
-    expected = [volume / (13**0.5 * 7.0), volume / (4.0 * 7.0), 7.0]
-    np.testing.assert_allclose(heights(lattice)[0], expected)
 
 
 def test_cell_that_is_too_thin_is_refused() -> None:

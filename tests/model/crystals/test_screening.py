@@ -2,14 +2,15 @@ import numpy as np
 import pytest
 
 from model.crystals.crystal import Crystal
-from model.crystals.screening import REASONS, ScreenSettings, closest_distance, screen, too_close
+from model.crystals.neighbors import pair_distances
+from model.crystals.screening import REASONS, ScreenSettings, screen, too_close
 
 SALT = Crystal(np.array([[0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]) * 5.64, [[0, 0, 0], [0.5, 0.5, 0.5]], [11, 17])
 
 
 def test_a_real_crystal_passes():
     assert screen(SALT) is None
-    assert closest_distance(SALT) == pytest.approx(2.82)
+    assert pair_distances(SALT, cutoff=6.0)[2].min() == pytest.approx(2.82)
 
 
 def test_each_reason_is_found():

@@ -7,8 +7,8 @@ from model.crystals.composition import CellFormula
 from model.crystals.crystal import Crystal
 from model.crystals.lattice import sample_lattice
 from model.diffusion.sampler import AncestralSettings, Template
-from model.generation.ion_substitution import exchanges
-from model.generation.mutation import changes
+from model.generation.ion_substitution import substitutions
+from model.generation.mutation import mutations
 from model.generation.random_crystal import RandomSettings
 from model.generation.wyckoff_placement import SubgroupSettings, SymmetricSettings
 from model.generators.registry import GENERATORS
@@ -65,9 +65,9 @@ def templates(method, host, seeds):
         lattice = sample_lattice(bravais, 16.0 * cell.n_atoms, np.random.default_rng(seed))
         crystal = Crystal(lattice, np.zeros((cell.n_atoms, 3)), cell.numbers)
         if method == "ion_substitution":
-            crystal = exchanges(cell)[0].crystal(16.0 * cell.n_atoms)
+            crystal = substitutions(cell)[0].crystal(16.0 * cell.n_atoms)
         elif method == "mutation":
-            crystal = changes(exchanges(cell)[0].crystal(16.0 * cell.n_atoms), CellFormula.parse(f"{cell}Li"))[0]
+            crystal = mutations(substitutions(cell)[0].crystal(16.0 * cell.n_atoms), CellFormula.parse(f"{cell}Li"))[0]
         made.append(
             Template(crystal=crystal, guest=np.full(len(crystal), method not in FILLED), seed=seed, bravais=bravais)
         )

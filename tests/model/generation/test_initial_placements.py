@@ -4,10 +4,10 @@ import pytest
 from model.crystals.crystal import Crystal
 from model.crystals.screening import too_close
 from model.diffusion.sampler import Template
-from model.generation.initial_placements import at_random, in_voids
+from model.generation.initial_placements import uniform, voronoi_voids
 
 
-@pytest.mark.parametrize("start", [at_random, in_voids])
+@pytest.mark.parametrize("start", [uniform, voronoi_voids])
 def test_guests_start_in_the_part_that_is_allowed_without_overlap(licoo2, start):
     big = Crystal.from_pymatgen(licoo2.to_pymatgen() * [2, 2, 2])
     template = Template(crystal=big, guest=big.numbers == 3, seed=0)

@@ -9,8 +9,8 @@ from pymatgen.core import Lattice, Structure
 
 from model.crystals.composition import CellFormula
 from model.crystals.crystal import Crystal
-from model.crystals.screening import closest_distance
-from model.generation.ion_substitution import collect, exchanges, read
+from model.crystals.neighbors import pair_distances
+from model.generation.ion_substitution import collect, read, substitutions
 from model.symmetry.space_group import space_group
 
 
@@ -27,7 +27,7 @@ def test_compounds_of_one_type_are_counted_and_the_first_stands_for_all():
     crystals = {"a": rock_salt("Na", "Cl", 5.64), "b": caesium_chloride(4.12), "c": rock_salt("Mg", "O", 4.21)}
     some = {one.name: one for one in read(collect(crystals.items()))}
     assert {name: one.compounds for name, one in some.items()} == {"a": 2, "b": 1}
-    assert some["a"].negativity == {
+    assert some["a"].electronegativity == {
         11: pytest.approx((0.93 + 1.31) / 2),
         17: pytest.approx((3.16 + 3.44) / 2, abs=0.01),
     }
@@ -43,25 +43,25 @@ def test_the_table_gives_the_crystal_back(licoo2):
 @pytest.mark.parametrize("formula", ["LiSi", "Li2Si", "Li8Si4", "ZnP2S6", "LiCoO2"])
 def test_exchanged_crystals_have_the_atoms_and_the_volume_asked_for(formula):
     cell = CellFormula.parse(formula)
-    found = exchanges(cell)
+    found = substitutions(cell)
     assert len(found) > 5
     for one in found:
         crystal = one.crystal(17.0 * cell.n_atoms)
         assert np.array_equal(crystal.numbers, cell.numbers)
         assert crystal.volume == pytest.approx(17.0 * cell.n_atoms)
-    strangeness = [one.strangeness for one in found]
-    assert strangeness == sorted(strangeness)
+    distances = [one.substitution_distance for one in found]
+    assert distances == sorted(distances)
 
 
 def test_rock_salt_is_known_for_oxides_of_one_to_one():
     salt = rock_salt("Mg", "O", 4.21)
     matcher = StructureMatcher(scale=False)
-    crystals = [one.crystal(salt.volume).to_pymatgen() for one in exchanges(CellFormula.parse("MgO"))[:3]]
+    crystals = [one.crystal(salt.volume).to_pymatgen() for one in substitutions(CellFormula.parse("MgO"))[:3]]
     assert any(matcher.fit(salt.to_pymatgen(), crystal) for crystal in crystals)
 
 
 def test_atoms_are_moved_only_when_asked_and_always_in_the_same_way():
-    one = exchanges(CellFormula.parse("Li8Si4"))[0]
+    one = substitutions(CellFormula.parse("Li8Si4"))[0]
     plain, moved, again = one.crystal(200.0), *(one.crystal(200.0, np.random.default_rng(7)) for _ in range(2))
     assert moved.identity == again.identity != plain.identity
     step = moved.fractional - plain.fractional
@@ -70,16 +70,16 @@ def test_atoms_are_moved_only_when_asked_and_always_in_the_same_way():
 
 
 def test_both_ways_round_when_as_many_atoms_of_each_and_their_places_differ():
-    ways = Counter(one.prototype.name for one in exchanges(CellFormula.parse("Mg2O2")))
+    ways = Counter(one.prototype.name for one in substitutions(CellFormula.parse("Mg2O2")))
     assert set(ways.values()) == {1, 2}
-    assert set(Counter(one.prototype.name for one in exchanges(CellFormula.parse("MgO"))).values()) == {1}
+    assert set(Counter(one.prototype.name for one in substitutions(CellFormula.parse("MgO"))).values()) == {1}
 
 
 def test_the_packaged_types_are_crystals():
     for formula in ("LiSi", "Li2Si", "Li6P2S8"):
-        for one in exchanges(CellFormula.parse(formula)):
-            assert closest_distance(one.prototype.crystal) > 0.7
+        for one in substitutions(CellFormula.parse(formula)):
+            assert pair_distances(one.prototype.crystal, cutoff=6.0)[2].min() > 0.7
 
 
 def test_a_composition_without_a_known_type_has_none():
-    assert exchanges(CellFormula.parse("Li29Si1")) == ()
+    assert substitutions(CellFormula.parse("Li29Si1")) == ()

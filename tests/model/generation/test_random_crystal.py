@@ -72,7 +72,7 @@ def test_operations_keep_the_metric_of_their_lattice_and_close(number):
 def test_there_are_as_many_sites_as_international_tables_list(number, letters):
     sites = primitive_sites(number)
     assert len(sites) == letters
-    assert sites[-1].freedom == 3
+    assert sites[-1].n_free == 3
     assert sites[-1].multiplicity == len(primitive_operations(number)[0])
 
 
@@ -139,7 +139,7 @@ def test_fixed_sites_are_taken_once():
         chosen = distribute({3: 4, 14: 3}, sites, np.random.default_rng(seed))
         assert chosen is not None  # the eight centres alone are more than seven atoms need
         assert sum(site.multiplicity for _, site in chosen) == 7
-        assert Counter(id(site) for _, site in chosen if site.freedom == 0).most_common(1)[0][1] == 1
+        assert Counter(id(site) for _, site in chosen if site.n_free == 0).most_common(1)[0][1] == 1
 
 
 def test_numbers_that_no_group_suits_are_placed_without_one():

@@ -18,8 +18,8 @@ from model.generation.wyckoff_placement import (
     on_orbits,
     place_guests,
 )
+from model.symmetry.sites import wyckoff_sites
 from model.symmetry.space_group import space_group
-from model.symmetry.wyckoff import wyckoff_positions
 
 TIS2 = Structure.from_spacegroup("P-3m1", Lattice.hexagonal(3.41, 5.7), ["Ti", "S"], [[0, 0, 0], [1 / 3, 2 / 3, 0.25]])
 SPINEL = Structure.from_spacegroup(
@@ -46,12 +46,12 @@ def restless(batch: Batch, sigma: Tensor, guest: Tensor) -> Tensor:
 )
 def test_wyckoff_positions_are_those_of_the_international_tables(number, count):
     hall = next(h for h in range(1, 531) if spglib.get_spacegroup_type(h).number == number)
-    assert len(wyckoff_positions(hall)) == count
+    assert len(wyckoff_sites(hall)) == count
 
 
 def test_multiplicities_and_freedoms_of_rock_salt_and_spinel():
     """Fm-3m: 4a 4b 8c 24d 24e 32f 48g 48h 48i 96j 96k 192l; Fd-3m: 8a 8b 16c 16d 32e 48f 96g 96h 192i."""
-    salt = [(one.multiplicity, one.freedom) for one in wyckoff_positions(523)]
+    salt = [(one.multiplicity, one.n_free) for one in wyckoff_sites(523)]
     assert salt == [
         (4, 0),
         (4, 0),
@@ -66,14 +66,14 @@ def test_multiplicities_and_freedoms_of_rock_salt_and_spinel():
         (96, 2),
         (192, 3),
     ]
-    spinel = [(one.multiplicity, one.freedom) for one in wyckoff_positions(526)]
+    spinel = [(one.multiplicity, one.n_free) for one in wyckoff_sites(526)]
     assert spinel == [(8, 0), (8, 0), (16, 0), (16, 0), (32, 1), (48, 1), (96, 1), (96, 2), (192, 3)]
 
 
 @pytest.mark.slow
 def test_all_space_groups_together_have_1731_wyckoff_positions():
     first = {spglib.get_spacegroup_type(hall).number: hall for hall in reversed(range(1, 531))}
-    assert sum(len(wyckoff_positions(hall)) for hall in first.values()) == 1731
+    assert sum(len(wyckoff_sites(hall)) for hall in first.values()) == 1731
 
 
 @pytest.fixture(scope="module")
@@ -135,9 +135,9 @@ def test_projection_is_idempotent_symmetric_and_the_average_over_the_group():
     torch.testing.assert_close(matrix, matrix.T)
     vectors = torch.from_numpy(np.random.default_rng(0).normal(size=(n, 3)))
     by_hand = torch.zeros_like(vectors)
-    for turn, target in zip(projector.turns, projector.targets, strict=True):
+    for rotation, target in zip(projector.rotations, projector.targets, strict=True):
         for atom in range(n):
-            by_hand[target[atom]] += vectors[atom] @ turn / len(group)
+            by_hand[target[atom]] += vectors[atom] @ rotation / len(group)
     torch.testing.assert_close(projector.atoms(vectors), by_hand)
 
 
@@ -145,7 +145,7 @@ def test_the_freedom_of_a_site_is_the_rank_of_its_projection():
     group = host_groups(Crystal.from_pymatgen(TIS2.get_primitive_structure()))[0]
     host = np.linalg.matrix_rank(dense(group, []))
     for site in group.sites:
-        assert np.linalg.matrix_rank(dense(group, [site])) - host == site.freedom
+        assert np.linalg.matrix_rank(dense(group, [site])) - host == site.n_free
 
 
 def dense(group: HostGroup, sites) -> np.ndarray:

@@ -17,7 +17,7 @@ from model.crystals.parquet import read_crystals
 from model.potentials.chgnet.orbit_graph import orbit_graph
 from model.potentials.chgnet.potential import CHGNetPotential
 from model.relaxation.relax import RelaxSettings, relax
-from model.symmetry.action import CELLS, Action
+from model.symmetry.action import CELLS, SymmetryAction
 from model.symmetry.projector import Projector, symmetric_start
 from tests.support.data import PHASES, WHOLE_PHASES, needs_whole
 
@@ -127,8 +127,10 @@ def test_any_subgroup_will_do(exact) -> None:
     free = crystal.numbers == 8
     free[np.flatnonzero(free)[0]] = False
     assert_equal(exact, [crystal], [held(crystal, free)[1]])
-    identity = replace(projector, turns=projector.turns[:1], targets=projector.targets[:1])
-    identity = replace(identity, action=Action.of(crystal, identity.turns.numpy(), identity.targets.numpy()))
+    identity = replace(projector, rotations=projector.rotations[:1], targets=projector.targets[:1])
+    identity = replace(
+        identity, action=SymmetryAction.of(crystal, identity.rotations.numpy(), identity.targets.numpy())
+    )
     assert_equal(exact, [crystal], [identity])
 
 
@@ -144,7 +146,7 @@ def test_atoms_may_lie_in_other_cells(exact) -> None:
 
 def test_the_work_is_that_of_the_orbits(exact) -> None:
     crystal, projector = held(CRYSTALS["centred cell"])
-    assert projector.action is not None and len(projector.turns) == 192
+    assert projector.action is not None and len(projector.rotations) == 192
     graph, node = orbit_graph(Batch.from_crystals([crystal], dtype=torch.float64), projector.action, exact.network)
     assert graph.copies is not None and graph.copies.tolist() == [4, 4] and node.bincount().tolist() == [4, 4]
     # shells below 6 Å: 2.8 (Na-Cl), 3.96 (two kinds), 4.85 (Na-Cl), 5.6 (two kinds); the shortest spans angles of

@@ -146,7 +146,7 @@ def test_a_crystal_is_moved_onto_the_group_it_nearly_has(emt) -> None:
 def test_a_projector_keeps_what_is_symmetric_and_nothing_else() -> None:
     everything = np.ones(len(CALCITE), dtype=bool)
     crystal, projector = symmetric_start(CALCITE, everything, symprec=0.01, device=CPU)
-    assert projector is not None and len(projector.turns) == 12
+    assert projector is not None and len(projector.rotations) == 12
     rng = torch.Generator().manual_seed(0)
     vectors, tensor = (torch.randn(n, 3, generator=rng, dtype=torch.float64) for n in (len(crystal), 3))
     for function, value in ((projector.atoms, vectors), (projector.cell, tensor)):
@@ -168,7 +168,7 @@ def test_operations_that_would_move_fixed_atoms_are_left_out(chgnet) -> None:
     free[np.flatnonzero(free)[0]] = False
     _, every = symmetric_start(ANATASE, ANATASE.numbers == 8, symprec=0.01, device=CPU)
     _, some = symmetric_start(ANATASE, free, symprec=0.01, device=CPU)
-    assert every is not None and some is not None and 1 < len(some.turns) < len(every.turns)
+    assert every is not None and some is not None and 1 < len(some.rotations) < len(every.rotations)
     (result,) = relax([ANATASE], chgnet, RelaxSettings(keep_symmetry=True, cell="fixed"), free=[free])
     assert result.converged
     np.testing.assert_allclose(result.final.fractional[~free], ANATASE.fractional[~free], atol=1e-9)

@@ -27,7 +27,6 @@ def test_the_hull_of_a_binary_by_hand():
     judged = stability.decomposition("Li3Si", -2.8)
     assert judged.e_d == pytest.approx(0.2)
     assert judged.products == pytest.approx({"Li": 0.5, "LiSi": 0.5})
-    assert judged.material_ids == {"Li": "id-Li", "LiSi": "id-LiSi"}
 
 
 def test_a_candidate_below_the_hull_is_negative_and_never_joins_it():

@@ -13,13 +13,13 @@ import torch
 from model.crystals.crystal import Crystal
 from model.crystals.screening import too_close
 from model.diffusion.sampler import AncestralSettings, HeunSettings, Template
-from model.generation.initial_placements import at_random, in_voids
+from model.generation.initial_placements import uniform, voronoi_voids
 from search.benchmark.log import RecordLog
 from search.benchmark.methods import make_method, parse_sampler
 from search.benchmark.reconstruct import Attempt, Case, Record, load_cases, match, reconstruct
 from search.benchmark.residuals import denoising_residuals, guests_relaxed
 from search.benchmark.summary import figures, summarise
-from search.benchmark.training_hosts import Prototypes
+from search.benchmark.training_hosts import TrainingCrystals
 from search.commands.models.benchmark import reconstruct as reconstruct_command
 
 SALT = Crystal(
@@ -121,7 +121,7 @@ def test_residual_is_zero_for_the_crystal_that_a_perfect_denoiser_knows():
 
 def test_starts_overlap_with_nothing_and_depend_on_the_seed_only():
     templates = [Template(crystal=FLUORITE, guest=FLUORITE.numbers == 20, seed=seed) for seed in (1, 2)]
-    for place in (at_random, in_voids):
+    for place in (uniform, voronoi_voids):
         made = [place(template) for template in templates]
         assert not too_close(made[0].crystal) and made[0].start_here
         assert made[0].crystal.identity == place(templates[0]).crystal.identity != made[1].crystal.identity
@@ -131,7 +131,9 @@ def test_starts_overlap_with_nothing_and_depend_on_the_seed_only():
 def test_the_void_of_a_crowded_host_is_its_empty_site():
     template = Template(crystal=FLUORITE, guest=np.arange(12) == 0, seed=3)
     placed, spread = (
-        np.array([in_voids(replace(template, seed=seed), spread=width).crystal.fractional[0] for seed in range(60)])
+        np.array(
+            [voronoi_voids(replace(template, seed=seed), spread=width).crystal.fractional[0] for seed in range(60)]
+        )
         for width in (0, 0.1)
     )
     # The site itself and the four empty cubes of fluorine; in all other holes it would overlap.
@@ -185,15 +187,15 @@ def test_hosts_are_known_and_guests_exchanged_by_structure_not_by_formula(tmp_pa
     path = write(tmp_path / "train.parquet", ["train"] * 3, [""] * 3, [FLUORITE, bromide, other])
     strontium = Case("s", FLUORITE.replace(numbers=np.array([38] * 4 + [9] * 8)), "Sr")
     cases = [CASE, strontium]
-    prototypes = Prototypes(path, [(case.host, int(case.mask.sum())) for case in cases])
+    prototypes = TrainingCrystals(path, [(case.host, int(case.mask.sum())) for case in cases])
     assert not prototypes.is_new(strontium.host)  # fluorine of CaF2 without calcium
     assert prototypes.is_new(CASE.host)  # chlorine is simple cubic in the training crystal, face-centred here
     for case in cases:
-        made = prototypes.exchanged(case.host, case.guest, int(case.mask.sum()))
+        made = prototypes.substituted(case.host, case.guest, int(case.mask.sum()))
         assert made and match(made[0], case) is not None
         assert made[0].formula == case.crystal.formula
     with pytest.raises(ValueError, match="no crystal of split 'train'"):
-        Prototypes(write(tmp_path / "test.parquet", ["test"], ["Na"]), [])
+        TrainingCrystals(write(tmp_path / "test.parquet", ["test"], ["Na"]), [])
 
 
 def test_methods_are_named_and_bad_ones_explained():

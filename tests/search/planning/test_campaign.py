@@ -7,7 +7,7 @@ import pytest
 
 from model.crystals.composition import CellFormula
 from model.crystals.lattice import BRAVAIS
-from model.generation.ion_substitution import exchanges
+from model.generation.ion_substitution import substitutions
 from model.generation.mutation import steps_apart
 from model.generators.interface import Role, Start
 from model.generators.registry import GENERATORS, starting_from
@@ -333,14 +333,14 @@ def test_ion_exchange_takes_each_prototype_once_in_the_order_of_its_list(make_co
     )
     tasks = [task for tasks in walk(campaign_of(config), 6, ahead=1) for task in tasks]
     names = [one.origin.prototype for task in tasks for one in task.candidates if one.generator == "ion_substitution"]
-    known = [one.prototype.name for one in exchanges(CellFormula.parse("Li4Si2"))]
+    known = [one.prototype.name for one in substitutions(CellFormula.parse("Li4Si2"))]
     assert 6 <= len(names) <= len(known)
     assert names == known[: len(names)]
 
 
 def test_ion_exchange_ends_with_its_prototypes_and_begins_again_when_alone(make_config):
     cells = {"cells": [{"Li": 5, "Si": 2}]}
-    known = len(exchanges(CellFormula.parse("Li5Si2")))
+    known = len(substitutions(CellFormula.parse("Li5Si2")))
     policy = {**per_round(known + 2, 16), "rounds_ahead": 0}
     both = campaign_of(make_config(compositions=cells, generators=["ion_substitution", "random"], policy=policy))
     rows = pretended(planned(both, 0, [])) + pretended(planned(both, 1, []), candidate="z")

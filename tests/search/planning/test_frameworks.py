@@ -29,7 +29,8 @@ def layered(licoo2):
 def cubic(identity, edge):
     host = Crystal(np.eye(3) * edge, [[0, 0, 0]], [14])
     group = SpaceGroup(221, "Pm-3m", 0.1, 10.0)
-    return StoredFramework.of(identity, Framework(host, {"Li": 1}, group, 0.0, 0.0, 1))
+    framework = Framework(host=host, guests={"Li": 1}, space_group=group, displacement=0.0, cell_ratio=1)
+    return StoredFramework.of(identity, framework)
 
 
 def row(candidate, e_d, *found):

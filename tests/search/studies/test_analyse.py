@@ -19,9 +19,9 @@ from search.studies.analyse import (
     coordination_table,
     draw_barriers,
     known_phases,
+    percolation,
     run_voltages,
     surrounding_elements,
-    ways_through,
     with_equal_sites,
     with_sites,
 )
@@ -90,7 +90,7 @@ def test_an_empty_host_gets_guests_in_its_voids(licoo2):
     filled = with_sites(host, "Li")
     assert set(filled.symbols) == {"Li", "Co", "O"}
     assert with_sites(licoo2, "Li") is licoo2
-    assert ways_through(host, "Li", max_length=3.0).lengths[2] < ways_through(licoo2, "Li").lengths[2]
+    assert percolation(host, "Li", max_length=3.0).lengths[2] < percolation(licoo2, "Li").lengths[2]
     with pytest.raises(ValueError, match="no void wider than"):
         with_sites(Crystal(host.lattice * 0.5, host.fractional, host.numbers), "Li")
 
@@ -105,17 +105,17 @@ def test_one_guest_of_a_symmetric_host_gives_all_its_sites():
     sites = filled.select(filled.numbers == 3).fractional
     assert np.sort(sites[:, 2] % 1) == pytest.approx([0, 0.5])
     assert np.abs(sites[:, :2] - np.round(sites[:, :2])).max() < 1e-9  # six images about the axis are one site on it
-    ways = ways_through(one, "Li", equal_sites=True)
-    assert ways.network.dimensions() == 1
-    assert ways.lengths == pytest.approx({1: 4.375 / 2})
+    found = percolation(one, "Li", equal_sites=True)
+    assert found.network.dimensions() == 1
+    assert found.lengths == pytest.approx({1: 4.375 / 2})
     with pytest.raises(ValueError, match="needs Li and a host"):
         with_equal_sites(host, "Li")
 
 
-def test_barriers_are_drawn_over_the_way_of_the_guest(lisi, tmp_path, monkeypatch):
+def test_barriers_are_drawn_over_the_path_length_the_guest(lisi, tmp_path, monkeypatch):
     """The moving atom goes 0.4 of an edge and then, through the face of the cell, 0.2."""
     images = [lisi.replace(fractional=[[0, 0, 0], [0, 0, z]]) for z in (0.5, 0.9, 0.1)]
-    band = Barrier(0.3, 0.2, np.array([0, 0.3, 0.1]), images, True)
+    band = Barrier(forward=0.3, backward=0.2, energies=np.array([0, 0.3, 0.1]), images=images, converged=True)
     drawn = []
     monkeypatch.setattr("search.studies.analyse.save_figure", lambda figure, path: drawn.append(figure))
     draw_barriers({"LiSi 0": band}, tmp_path / "barriers.png")
