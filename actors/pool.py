@@ -18,6 +18,8 @@ from ray.exceptions import (
     RayTaskError,
 )
 
+from model.reasons import Reason
+
 FAILED_STARTS = 3  # in a row, after which starting again is no use
 PAUSE = 60.0  # s, before it is tried again all the same while other actors work
 MEMORY_PAUSE = 10.0  # s without calls and new actors after Ray has ended some for memory: it goes on to end more
@@ -44,13 +46,13 @@ class Failed:
 
     Attributes:
         job: what `Pool.submit` was given.
-        cause: error | crashed | oom | hung | node.
+        cause: why.
         message: one line for a person.
         seconds: from `Pool.submit` to the failure.
     """
 
     job: Any
-    cause: str
+    cause: Reason
     message: str
     seconds: float
 
@@ -192,10 +194,10 @@ class Pool:
 
     def _not_started(self, error: Exception) -> None:
         cause, now = _cause(error), time.monotonic()
-        again = cause == "oom" and self._is_suspect  # several are ended at once
-        if cause == "oom":
+        again = cause == Reason.OOM and self._is_suspect  # several are ended at once
+        if cause == Reason.OOM:
             self.suspect()
-        if cause == "node" or again:
+        if cause == Reason.NODE or again:
             return
         self._failed_starts += 1
         self._start_failure, self._not_before = _line(error), now + PAUSE
@@ -206,16 +208,16 @@ class Pool:
         self.busy += seconds
         if not ready:
             self._end(call.actor)
-            return Failed(call.job, "hung", f"no answer within {self._seconds:.0f} s", seconds)
+            return Failed(call.job, Reason.HUNG, f"no answer within {self._seconds:.0f} s", seconds)
         try:
             value = ray.get(reference)
         except RayTaskError as error:
             self._idle.append((call.actor, now))
-            return Failed(call.job, "error", _line(error), seconds)
+            return Failed(call.job, Reason.ERROR, _line(error), seconds)
         except Exception as error:  # whatever an actor raises must not end the search
             self._end(call.actor)
             cause = _cause(error)
-            if cause == "node":
+            if cause == Reason.NODE:
                 self._ask_idle()
             return Failed(call.job, cause, _line(error), seconds)
         self._idle.append((call.actor, now))
@@ -253,14 +255,14 @@ def wait_any(pools: Sequence[Pool], seconds: float) -> set[Any]:
     return {*ready, *also}
 
 
-def _cause(error: Exception) -> str:
+def _cause(error: Exception) -> Reason:
     if isinstance(error, OutOfMemoryError):
-        return "oom"
+        return Reason.OOM
     if isinstance(error, NodeDiedError | ActorUnavailableError):
-        return "node"
+        return Reason.NODE
     if isinstance(error, ActorDiedError):
-        return "node" if _node_died(error) else "crashed"
-    return "error"
+        return Reason.NODE if _node_died(error) else Reason.CRASHED
+    return Reason.ERROR
 
 
 def _node_died(error: ActorDiedError) -> bool:

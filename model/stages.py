@@ -21,6 +21,7 @@ from model.generation.framework import Framework, choose_guest, extract_framewor
 from model.generation.wyckoff_placement import HostGroup, host_groups
 from model.generators.registry import GENERATORS
 from model.potentials.catalog import load_potential
+from model.reasons import Reason
 from model.relaxation.candidate_funnel import funnel
 from model.relaxation.relax import Relaxation, RelaxSettings, may_be_ranked
 from model.settings import Settings
@@ -202,7 +203,7 @@ class Relaxer:
                 continue
             places.append(index)
             known = distinct.add(crystal)
-            verdicts.append(None if known is None else Rejected("duplicate", index - places[known]))
+            verdicts.append(None if known is None else Rejected(Reason.DUPLICATE, index - places[known]))
         return verdicts
 
 

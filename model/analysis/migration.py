@@ -18,6 +18,7 @@ from pymatgen.analysis.diffusion.neb.full_path_mapper import MigrationGraph
 from model.crystals.crystal import Crystal
 from model.crystals.periodic_images import cells_across, rounded_lengths, shortest_lengths
 from model.potentials.interface import Potential
+from model.reasons import Reason
 from model.relaxation.relax import RelaxSettings, relax
 from model.settings import Settings
 from model.symmetry.space_group import SYMPREC
@@ -243,7 +244,7 @@ def barrier(
     relaxation = RelaxSettings(cell="fixed", optimizer="lbfgs", fmax=settings.fmax, max_steps=settings.max_steps)
     ends = relax(hop_ends(network, hop, settings), potential, relaxation)
     for end in ends:
-        if end.reason not in ("converged", "step_limit"):
+        if end.reason not in (Reason.CONVERGED, Reason.STEP_LIMIT):
             raise ValueError(f"an end of hop {hop} cannot be relaxed: {end.reason}")
     _check_apart(ends[0].final, ends[1].final, hop)
     first, last = (end.final.to_ase() for end in ends)

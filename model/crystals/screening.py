@@ -9,16 +9,18 @@ from ase.data import covalent_radii
 from model.crystals.crystal import Crystal
 from model.crystals.neighbors import pair_distances
 from model.crystals.periodic_images import plane_spacings
+from model.reasons import Reason
 from model.settings import Settings
 
-EMPTY = "empty"  # no atoms
-NAN = "nan"  # a coordinate or cell vector is not finite
-FLAT_CELL = "flat_cell"  # the cell has no volume
-VOLUME = "volume"  # volume per atom out of range
-NEEDLE = "needle"  # longest cell vector over smallest height too large
-TOO_CLOSE = "too_close"  # two atoms overlap
-ISOLATED = "isolated"  # an atom without any neighbour
-REASONS = (EMPTY, NAN, FLAT_CELL, VOLUME, NEEDLE, TOO_CLOSE, ISOLATED)
+SCREENED = (  # reasons that `screen` may give
+    Reason.EMPTY,
+    Reason.NAN,
+    Reason.FLAT_CELL,
+    Reason.VOLUME,
+    Reason.NEEDLE,
+    Reason.TOO_CLOSE,
+    Reason.ISOLATED,
+)
 
 
 class ScreenSettings(Settings):
@@ -33,17 +35,17 @@ class ScreenSettings(Settings):
     max_aspect: float = 20.0  # longest cell vector over the smallest distance between opposite faces
 
 
-def screen(crystal: Crystal, settings: ScreenSettings | None = None) -> str | None:
-    """Return the first reason (one of `REASONS`) not to relax a crystal, or None if there is none.
+def screen(crystal: Crystal, settings: ScreenSettings | None = None) -> Reason | None:
+    """Return the first reason not to relax a crystal, or None if there is none.
 
     >>> screen(Crystal(3 * np.eye(3), [[0, 0, 0], [0.1, 0.1, 0.1]], [3, 14]))
-    'too_close'
+    <Reason.TOO_CLOSE: 'too_close'>
     """
     settings = settings or ScreenSettings()
     if len(crystal) == 0:
-        return EMPTY
+        return Reason.EMPTY
     if not (np.isfinite(crystal.lattice).all() and np.isfinite(crystal.fractional).all()):
-        return NAN
+        return Reason.NAN
     return _screen_cell(crystal, settings) or _screen_distances(crystal, settings)
 
 
@@ -53,21 +55,21 @@ def too_close(crystal: Crystal, settings: ScreenSettings | None = None) -> bool:
     return _overlap(crystal.numbers, *pair_distances(crystal, cutoff=settings.max_nearest), settings)
 
 
-def _screen_cell(crystal: Crystal, settings: ScreenSettings) -> str | None:
+def _screen_cell(crystal: Crystal, settings: ScreenSettings) -> Reason | None:
     if crystal.volume < 1e-6:
-        return FLAT_CELL
+        return Reason.FLAT_CELL
     if not settings.min_volume_per_atom <= crystal.volume / len(crystal) <= settings.max_volume_per_atom:
-        return VOLUME
+        return Reason.VOLUME
     smallest = float(plane_spacings(torch.tensor(crystal.lattice)[None]).min())
     longest = np.linalg.norm(crystal.lattice, axis=1).max()
-    return NEEDLE if longest > settings.max_aspect * smallest else None
+    return Reason.NEEDLE if longest > settings.max_aspect * smallest else None
 
 
-def _screen_distances(crystal: Crystal, settings: ScreenSettings) -> str | None:
+def _screen_distances(crystal: Crystal, settings: ScreenSettings) -> Reason | None:
     pairs = pair_distances(crystal, cutoff=settings.max_nearest)
     if _overlap(crystal.numbers, *pairs, settings):
-        return TOO_CLOSE
-    return ISOLATED if len(np.unique(pairs[0])) < len(crystal) else None
+        return Reason.TOO_CLOSE
+    return Reason.ISOLATED if len(np.unique(pairs[0])) < len(crystal) else None
 
 
 def _overlap(

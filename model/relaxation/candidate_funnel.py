@@ -11,6 +11,7 @@ import numpy as np
 
 from model.crystals.crystal import Crystal
 from model.potentials.interface import Potential
+from model.reasons import Reason
 from model.relaxation.relax import Relaxation, RelaxSettings, may_be_ranked, relax
 
 
@@ -77,7 +78,9 @@ def _ranking_steps(
         some = settings.model_copy(update={**update, "max_steps": steps})
         found = relax([crystals[i] for i in indices], potential, some, free=masks, batch_size=batch_size)
         for index, result in zip(indices, found, strict=True):
-            promising = replace(result, converged=False, reason="not_promising") if may_be_ranked(result) else result
+            promising = (
+                replace(result, converged=False, reason=Reason.NOT_PROMISING) if may_be_ranked(result) else result
+            )
             results[index] = promising
     return [results[i] for i in range(len(crystals))]
 

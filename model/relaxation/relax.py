@@ -31,24 +31,28 @@ from model.crystals.batch import Batch
 from model.crystals.crystal import Crystal
 from model.crystals.neighbors import broken_cells, undirected_bonds
 from model.potentials.interface import BatchEvaluation, Potential
+from model.reasons import Reason
 from model.relaxation.coordinates import Cell, cell_volume, generalised_forces, project_
 from model.relaxation.optimizers import OPTIMIZERS, longest_row
 from model.relaxation.state import HISTORY_STEPS, Running, join, keep
 from model.settings import Settings
 from model.symmetry.projector import Projector, symmetric_start
 
-REASONS = (
-    "converged",
-    "step_limit",
-    "wall_time",
-    "early_stopped",
-    "not_promising",
-    "volume_runaway",
-    "energy_runaway",
-    "fused_atoms",
-    "nan",
-    "no_atoms",
-    "not_started",
+RANKED = (  # ends after which a crystal has an energy worth comparing
+    Reason.CONVERGED,
+    Reason.STEP_LIMIT,
+    Reason.WALL_TIME,
+    Reason.EARLY_STOPPED,
+    Reason.NOT_PROMISING,
+)
+ENDS = (  # all of them, a relaxation that ran or not
+    *RANKED,
+    Reason.VOLUME_RUNAWAY,
+    Reason.ENERGY_RUNAWAY,
+    Reason.FUSED_ATOMS,
+    Reason.NAN,
+    Reason.NO_ATOMS,
+    Reason.NOT_STARTED,
 )
 EXTRAPOLATION_FACTOR = 3.0  # an energy is expected to fall by this times its fall in the last HISTORY_STEPS steps
 SETTLED = 2e-3  # eV/atom; L-BFGS has not converged while the energy falls by more in HISTORY_STEPS steps
@@ -87,7 +91,7 @@ class Relaxation:
         pressure: GPa at ``final``, positive where the crystal tends to expand.
         steps: optimizer steps taken.
         converged: whether ``max_force`` fell below fmax with no atoms fused and, with L-BFGS, the energy settled.
-        reason: one of `REASONS`.
+        reason: why it ended.
         detail: the potential's message where it failed.
         seconds: wall time in the batch.
         n_independent_atoms: atoms computed in each step; with ``keep_symmetry`` one per orbit.
@@ -111,7 +115,7 @@ class Relaxation:
 
 def may_be_ranked(outcome: Relaxation) -> bool:
     """Whether the final structure and its energy can be compared with others, converged or not."""
-    return outcome.reason in ("converged", "step_limit", "wall_time", "early_stopped", "not_promising")
+    return outcome.reason in RANKED
 
 
 def relax(
@@ -220,12 +224,12 @@ def _next_filled(waiting: Iterator[int], room: int, job: _Job) -> list[int]:
     filled: list[int] = []
     while len(filled) < room and (i := next(waiting, None)) is not None:
         if not len(job.crystals[i]):
-            job.finish(i, _rejected_at_start(job.crystals[i], "no_atoms"))
+            job.finish(i, _rejected_at_start(job.crystals[i], Reason.NO_ATOMS))
         elif not _is_finite(job.crystals[i], FARTHEST):
             detail = f"a coordinate or cell vector is not finite, or beyond {FARTHEST:g}"
-            job.finish(i, _rejected_at_start(job.crystals[i], "nan", detail))
+            job.finish(i, _rejected_at_start(job.crystals[i], Reason.NAN, detail))
         elif time.perf_counter() > job.deadline:
-            job.finish(i, _rejected_at_start(job.crystals[i], "not_started"))
+            job.finish(i, _rejected_at_start(job.crystals[i], Reason.NOT_STARTED))
         else:
             filled.append(i)
     return filled
@@ -348,14 +352,14 @@ def _reasons(now: _Evaluated, job: _Job) -> list[str]:
     growth = cell_volume(batch.lattice) / cell_volume(running.origin)
     rise = now.evaluation.energy - running.energy_initial
     tests = {
-        "fused_atoms": fused_atoms(batch, settings.min_distance),
-        "nan": failed | ~torch.isfinite(now.force),
-        "volume_runaway": (growth > settings.max_volume_change) | (growth < 1 / settings.max_volume_change),
-        "energy_runaway": (rise > settings.max_energy_rise) | (rise < -settings.max_energy_fall),
-        "converged": (now.force < settings.fmax) & _settled(now, settings),
-        "step_limit": running.steps >= settings.max_steps,
-        "early_stopped": _above_ceiling(now, job),
-        "wall_time": (clock - running.entered > settings.max_seconds) | (clock > job.deadline),
+        Reason.FUSED_ATOMS: fused_atoms(batch, settings.min_distance),
+        Reason.NAN: failed | ~torch.isfinite(now.force),
+        Reason.VOLUME_RUNAWAY: (growth > settings.max_volume_change) | (growth < 1 / settings.max_volume_change),
+        Reason.ENERGY_RUNAWAY: (rise > settings.max_energy_rise) | (rise < -settings.max_energy_fall),
+        Reason.CONVERGED: (now.force < settings.fmax) & _settled(now, settings),
+        Reason.STEP_LIMIT: running.steps >= settings.max_steps,
+        Reason.EARLY_STOPPED: _above_ceiling(now, job),
+        Reason.WALL_TIME: (clock - running.entered > settings.max_seconds) | (clock > job.deadline),
     }
     columns = zip(*(test.tolist() for test in tests.values()), strict=True)
     return [next((name for name, hit in zip(tests, row, strict=True) if hit), "") for row in columns]
@@ -412,7 +416,7 @@ def _result(place: int, reason: str, now: _Evaluated, job: _Job) -> Relaxation:
         seconds=time.perf_counter() - float(running.entered[place]),
         n_independent_atoms=projector.orbits if projector else len(initial),
     )
-    if reason == "nan" or failed.detail:
+    if reason == Reason.NAN or failed.detail:
         return failed
     atoms = batch.owner == place
     lattice, positions = batch.lattice[place].cpu().numpy(), batch.positions[atoms].cpu().numpy()
@@ -424,5 +428,5 @@ def _result(place: int, reason: str, now: _Evaluated, job: _Job) -> Relaxation:
         forces_final=evaluation.forces[atoms].cpu().numpy(),
         max_force=float(now.force[place]),
         pressure=-float(evaluation.stress[place].diagonal().mean()) / GPa,
-        converged=reason == "converged",
+        converged=reason == Reason.CONVERGED,
     )

@@ -20,6 +20,7 @@ from model.crystals.composition import parse_system
 from model.crystals.parquet import read_columns, read_crystals
 from model.files import held_alone, written_whole
 from model.potentials.interface import Potential
+from model.reasons import Reason
 from model.relaxation.relax import Relaxation, RelaxSettings, relax
 from model.settings import Settings
 from model.thermodynamics.reference import of_systems, with_system
@@ -115,7 +116,7 @@ def merge(folder: str | Path) -> pd.DataFrame:
     """Write ``relaxed.parquet`` from the parts, and return all their rows, those that did not converge included."""
     stored = _stored(Path(folder))
     columns = ["material_id", "energy_per_atom", "volume_per_atom"]
-    _write(stored.loc[stored["reason"] == "converged", columns], Path(folder) / MERGED)
+    _write(stored.loc[stored["reason"] == Reason.CONVERGED, columns], Path(folder) / MERGED)
     return stored
 
 

@@ -24,6 +24,7 @@ import pyarrow as pa
 from actors.cluster import connected
 from actors.pool import Done, Failed, Pool
 from actors.workers import ACTORS
+from model.reasons import Reason
 from model.relaxation.relax import Relaxation
 from model.stages import Made, Rejected
 from model.thermodynamics.reference import Reference
@@ -306,7 +307,7 @@ class Driver:
     def _receive(self, step: Step, outcome: Done | Failed) -> None:
         job: Job | Question = outcome.job
         self.statistics.call(step, outcome)
-        if isinstance(outcome, Failed) and outcome.cause == "oom":
+        if isinstance(outcome, Failed) and outcome.cause == Reason.OOM:
             self.actors.short_of_memory()
         if isinstance(job, Question):
             self._planned(job, outcome)
@@ -339,7 +340,7 @@ class Driver:
         cause = job.attempt.too_often
         if cause is None:
             self._queue(job)
-        elif cause != "node" and len(job.task) > 1:
+        elif cause != Reason.NODE and len(job.task) > 1:
             self._split(job)
         else:
             self._complete(job, failed_rows(job.task, cause, job.attempt.message, self.provenance))

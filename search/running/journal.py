@@ -11,11 +11,12 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from model.reasons import Reason
 from search.storage.paths import RunPath, StorePath, unwritten, write_whole
 from search.storage.results import write_json
 
 SAVE_SECONDS = 60.0
-TRIES = {"node": 5}  # losses of a node say little about a task; everything else is tried twice
+TRIES: dict[str, int] = {Reason.NODE: 5}  # losses of a node say little about a task; everything else is tried twice
 TRIES_OTHERWISE = 2
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from model.generators.interface import Role
+from model.reasons import Reason
 from model.relaxation.relax import Relaxation
 from model.stages import Analyser, Analysis, CrystalMaker, Made, Rejected, Relaxer, may_be_ranked
 from model.thermodynamics.reference import Reference
@@ -103,7 +104,7 @@ def guests_to_remove(task: Task, relaxed: Sequence[Relaxation | Rejected]) -> li
         return [None] * len(relaxed)
     wanted: list[Sequence[str] | None] = []
     for candidate, outcome in zip(task.candidates, relaxed, strict=True):
-        if isinstance(outcome, Relaxation) and outcome.reason == "early_stopped":
+        if isinstance(outcome, Relaxation) and outcome.reason == Reason.EARLY_STOPPED:
             wanted.append(None)
         elif candidate.role == Role.NEW:
             wanted.append(())

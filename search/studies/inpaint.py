@@ -14,6 +14,7 @@ from model.crystals.screening import ScreenSettings, closest_allowed
 from model.diffusion.sampler import AncestralSettings, SamplerSettings, Template
 from model.generation.disorder import Disordered, order
 from model.generators.inpainting import Inpainting
+from model.reasons import Reason
 from model.relaxation.relax import Relaxation
 from model.stages import CrystalMaker, Rejected, Relaxer, may_be_ranked
 from model.symmetry.space_group import space_group
@@ -196,7 +197,7 @@ def refine(
     new, dropped = _fill(attempts, maker, relaxer, sampler, free_guests_only, batch, report)
     every = sorted([*found, *new], key=_energy)
     kept = _distinct(every)
-    return kept, dropped + ["duplicate"] * (len(every) - len(kept))
+    return kept, dropped + [Reason.DUPLICATE] * (len(every) - len(kept))
 
 
 def _fill(

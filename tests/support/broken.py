@@ -14,7 +14,7 @@ from numpy.random import Generator
 
 from model.crystals.crystal import Crystal
 from model.potentials.interface import Potential
-from model.relaxation.relax import REASONS, Relaxation, RelaxSettings, may_be_ranked, relax
+from model.relaxation.relax import ENDS, Relaxation, RelaxSettings, may_be_ranked, relax
 
 SETTINGS = RelaxSettings(optimizer="lbfgs", max_steps=30, max_seconds=60)
 TOGETHER = 50
@@ -110,7 +110,7 @@ def broken(index: int) -> Crystal:
 
 def contradiction(result: Relaxation, settings: RelaxSettings) -> str:
     """What a result says that cannot be true; empty if nothing."""
-    if result.reason not in REASONS:
+    if result.reason not in ENDS:
         return f"unknown reason {result.reason!r}"
     if result.converged != (result.reason == "converged"):
         return f"converged={result.converged} for the reason {result.reason}"

@@ -26,7 +26,6 @@ from model.thermodynamics.reference import (
 from model.thermodynamics.stability import Stability
 from tests.support.data import ENERGIES, LI_P_S_SI, WHOLE_ENERGIES, needs_whole
 
-
 ENTRIES = [
     ComputedEntry("Li2", -4.0, correction=0.2, entry_id="a"),
     ComputedEntry("Si", -5.0, entry_id="b"),

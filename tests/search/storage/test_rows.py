@@ -1,6 +1,7 @@
 """What is stored of a candidate: the columns, their tables in the documents, and rows that come back exactly."""
 
 import ast
+import re
 from dataclasses import MISSING, fields, replace
 from itertools import pairwise
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from model.crystals.crystal import Crystal
+from model.reasons import Reason
 from search.planning.campaign import Campaign
 from search.planning.prepare import load_reference
 from search.planning.round_plan import plan_round
@@ -194,3 +196,9 @@ def test_the_table_of_the_documents_is_that_of_the_columns(group):
     table = explained(group)
     assert len(table.splitlines()) > 3
     assert f"\n\n{table}\n\n" in (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+
+
+def test_every_reason_is_explained():
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    explained_there = set(re.findall(r"^\| (?:`\w+`)? ?\| `(\w+)` \|", page, re.MULTILINE))
+    assert explained_there == set(Reason) - {Reason.CONVERGED}
