@@ -7,7 +7,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PHASES = ROOT / "tests" / "data" / "materials_project" / "structures.parquet"  # see the README there
 ENERGIES = PHASES.with_name("energies.parquet")
-LI_P_S_SI = ROOT / "tests" / "data" / "reference"  # of one system all that a reference table is made of
 WHOLE = ROOT.parent / "shared" / "data"
 WHOLE_PHASES = WHOLE / "mp_structures.parquet"
 WHOLE_ENERGIES = WHOLE / "mp_energies.parquet"
