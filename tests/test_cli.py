@@ -195,7 +195,15 @@ def test_validate_says_what_a_search_will_do(call):
     assert code == 0, err
     assert "li-si: Li-Si, seed 0" in out
     assert "cells of 3 to 12 atoms:" in out
-    for word in ("Li2Si ", "Li3Si ", "Li9Si ", "V0", "guests: Li", "lattices: cP", "network evaluations per batch"):
+    for word in (
+        "Li2Si ",
+        "Li3Si ",
+        "Li9Si ",
+        "V0",
+        "guests: Li",
+        "lattices: cP",
+        "evaluations of the score model per batch",
+    ):
         assert word in out
     assert "LiSi " not in out  # more Li than Si
     assert "potential: chgnet-0.3.0, energies of MP2020-corrected PBE (corrections: MP2020)" in out
