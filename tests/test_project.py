@@ -351,7 +351,15 @@ def groups_in(kind):
 
 def test_settings_of_generators_are_fields_of_a_search():
     found = set(fields(SearchConfig))
-    assert {"descend", "separation", "temperature", "resamples", "inpainting", "max_parents", "min_volume_ratio"} <= found
+    assert {
+        "descend",
+        "separation",
+        "temperature",
+        "resamples",
+        "inpainting",
+        "max_parents",
+        "min_volume_ratio",
+    } <= found
     assert not found & {"sampling", "sampler", "policy", "stop"}
 
 
