@@ -38,7 +38,7 @@ from chgnet.model import CHGNet
 from model.crystals.batch import Batch
 from model.crystals.crystal import Crystal
 from model.crystals.neighbors import undirected_bonds
-from model.generation.ion_substitution import PACKAGED, read
+from model.generation.ion_substitution import PACKAGED_TYPES, read
 from model.potentials.chgnet.network import build_graph
 from model.potentials.chgnet.potential import CHGNetPotential
 from model.symmetry.projector import symmetric_start
@@ -126,7 +126,7 @@ def lists(repeats: int) -> dict[str, float]:
 
 def symmetry(limit: int, repeats: int) -> dict[str, float]:
     """Known structure types with 8 atoms and more, whole and by orbits, in one batch."""
-    known = [prototype.crystal for prototype in read(pd.read_parquet(PACKAGED)) if len(prototype.crystal) >= 8]
+    known = [prototype.crystal for prototype in read(pd.read_parquet(PACKAGED_TYPES)) if len(prototype.crystal) >= 8]
     some, device = known[:: len(known) // limit][:limit], torch.device("cpu")
     starts = [symmetric_start(c, np.ones(len(c), dtype=bool), symprec=0.01, device=device) for c in some]
     batch = Batch.from_crystals([crystal for crystal, _ in starts], dtype=torch.float64)

@@ -36,7 +36,7 @@ from model.generation.initial_placements import uniform, voronoi_voids
 from model.relaxation.relax import RelaxSettings
 from model.stages import CrystalMaker, Rejected, Relaxer, may_be_ranked
 from search.storage.crystal_files import read_host
-from search.studies.inpaint import Filled, Region, fill, make_templates, refine
+from search.studies.inpaint import Filled, Region, fill, make_templates, refine_fillings
 
 STACKED = Path(__file__).parent.parent / "examples" / "interface" / "Li-Li2O.cif"
 REGION = Region(0.28, 0.63)  # the last O and Li layers of the oxide, the first two Li layers of the metal
@@ -62,7 +62,7 @@ class Ways:
     def refined(self) -> list[tuple[float, Crystal]]:
         filled, _ = fill(self._templates(self.samples), self.maker, self.relaxer, free_guests_only=True)
         for number in range(1, self.rounds + 1):
-            filled, _ = refine(
+            filled, _ = refine_fillings(
                 filled,
                 self.maker,
                 self.relaxer,

@@ -22,7 +22,7 @@ from model.generation.wyckoff_placement import HostGroup, host_groups
 from model.generators.registry import GENERATORS
 from model.potentials.catalog import load_potential
 from model.reasons import Reason
-from model.relaxation.candidate_funnel import funnel
+from model.relaxation.candidate_funnel import relax_in_stages
 from model.relaxation.relax import Relaxation, RelaxSettings, may_be_ranked
 from model.settings import Settings
 from model.symmetry.space_group import SpaceGroup, space_group
@@ -185,7 +185,7 @@ class Relaxer:
         masks = None if free is None else [free[index] for index in places]
         placed = None if guests is None else [guests[index] for index in places]
         accepted = [crystals[index] for index in places]
-        relaxed = funnel(
+        relaxed = relax_in_stages(
             accepted, self.potential, settings or self.relaxation, free=masks, guests=placed, known=self.hull
         )
         work = [outcome.n_independent_atoms * (outcome.steps + 1) for outcome in relaxed]

@@ -21,7 +21,7 @@ import pandas as pd
 
 from model.crystals.matching import DistinctCrystals
 from search.config import PolicySettings
-from search.planning.policy import Arm, ArmStatistics, Choice, Outcome, value, work
+from search.planning.policy import Arm, ArmOutcome, ArmStatistics, Choice, value, work
 from search.storage.results import load_results
 from search.storage.rows import unpack_or_raise
 
@@ -104,7 +104,7 @@ def simulate(world: World, settings: PolicySettings, budget: float, seed: int) -
             worth = float(value(np.array(np.nan if row["e_d"] is None else row["e_d"]), limit))
             counts = worth > 0
             once = counts and found[row["identity"]] == 1
-            statistics.record(row["arm"], Outcome(1, worth, counts, once, row["work"]))
+            statistics.record(row["arm"], ArmOutcome(1, worth, counts, once, row["work"]))
         for arm, _ in Choice(arms, statistics).pick(settings.candidates_per_round, lambda _: rng, 1):
             outcome = world[arm][rng.integers(len(world[arm]))]
             row: dict[str, Any] = {"arm": arm, "work": work(outcome, settings), **vars(outcome)}

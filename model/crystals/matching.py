@@ -13,7 +13,7 @@ from model.crystals.crystal import Crystal, cells
 from model.crystals.neighbors import periodic_edges
 from model.settings import Settings
 
-NEIGHBOURS = 8
+FINGERPRINT_NEIGHBOURS = 8
 AT_ONCE = 128  # crystals whose neighbours are looked for together
 
 
@@ -149,12 +149,12 @@ def _primitive(crystal: Crystal) -> Structure:
 _Features = tuple[float, float, int, np.ndarray]  # ln(Å³/atom), eV/atom, space group or 0, fingerprint
 
 
-def neighbour_distances(crystal: Crystal, count: int = NEIGHBOURS) -> np.ndarray:
+def neighbour_distances(crystal: Crystal, count: int = FINGERPRINT_NEIGHBOURS) -> np.ndarray:
     """(n, count) distances in Å from each atom to its nearest atoms or images, ascending."""
     return _neighbour_distances([crystal], count)[0]
 
 
-def distance_fingerprints(crystals: Sequence[Crystal], count: int = NEIGHBOURS) -> list[np.ndarray]:
+def distance_fingerprints(crystals: Sequence[Crystal], count: int = FINGERPRINT_NEIGHBOURS) -> list[np.ndarray]:
     """Of each crystal (3, elements, count): mean, smallest and largest k-th neighbour distance in Å of each element.
 
     Elements by atomic number. Independent of origin, orientation, choice of cell and order of atoms.

@@ -20,7 +20,7 @@ from model.files import DATA, written_whole
 if TYPE_CHECKING:
     from model.diffusion.paper_network import PaperNetwork
 
-PACKAGED = ("small", "base")  # score models that come with hostguide
+PACKAGED_WEIGHTS = ("small", "base")  # score models that come with hostguide
 
 
 def _kind(value: Any) -> str:
@@ -35,13 +35,13 @@ _NETWORK_CONFIG: TypeAdapter[NetworkConfig | PaperNetworkConfig] = TypeAdapter(A
 
 
 def weights_file(weights: str | Path | None = None) -> Path:
-    """The .safetensors file of a packaged model (`PACKAGED`; the small one by default) or of a path.
+    """The .safetensors file of a packaged model (`PACKAGED_WEIGHTS`; the small one by default) or of a path.
 
     >>> weights_file("base").name
     'base.safetensors'
     """
-    name = str(weights or PACKAGED[0])
-    return DATA / f"{name}.safetensors" if name in PACKAGED else Path(name)
+    name = str(weights or PACKAGED_WEIGHTS[0])
+    return DATA / f"{name}.safetensors" if name in PACKAGED_WEIGHTS else Path(name)
 
 
 def build_network(config: NetworkConfig | PaperNetworkConfig) -> ScoreNetwork | PaperNetwork:

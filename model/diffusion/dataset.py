@@ -75,7 +75,7 @@ class CrystalTable:
         return [self.groups[size][i] for i in chosen]
 
 
-def load_table(config: DataConfig) -> CrystalTable:
+def load_crystals(config: DataConfig) -> CrystalTable:
     """Read the crystals of one split; raises ValueError if there are none."""
     path, columns = Path(config.path), ["split", "n_atoms", "e_above_hull", "cell", "atomic_numbers", "frac_coords"]
     if not path.exists():

@@ -52,7 +52,7 @@ class NetworkConfig(Settings):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Graph:
+class AtomGraph:
     """The geometry as every layer reads it.
 
     Attributes:
@@ -74,7 +74,7 @@ class Graph:
     harmonics: Tensor
 
 
-def build_graph(batch: Batch, config: NetworkConfig, edges: Edges | None = None) -> Graph:
+def build_graph(batch: Batch, config: NetworkConfig, edges: Edges | None = None) -> AtomGraph:
     """Edges, radial basis and harmonics of a batch; ``edges`` may be passed if they are known."""
     if edges is None:
         edges = periodic_edges(batch.positions, batch.lattice, batch.counts, cutoff=config.cutoff)
@@ -84,7 +84,7 @@ def build_graph(batch: Batch, config: NetworkConfig, edges: Edges | None = None)
         list(range(config.harmonics + 1)), vector / length[:, None], normalize=False, normalization="component"
     )
     slot, neighbour, reverse = _neighbour_table(edges, len(batch.numbers))
-    return Graph(
+    return AtomGraph(
         receiver=edges.receiver,
         sender=edges.sender,
         slot=slot,
@@ -96,7 +96,7 @@ def build_graph(batch: Batch, config: NetworkConfig, edges: Edges | None = None)
 
 
 def _neighbour_table(edges: Edges, n_atoms: int) -> tuple[Tensor, Tensor, Tensor | None]:
-    """`Graph.slot`, `neighbour` and `reverse`: one slot per distinct neighbour of an atom, shared by its images."""
+    """`AtomGraph.slot`, `neighbour` and `reverse`: one slot per distinct neighbour of an atom, shared by its images."""
     receiver, sender = edges.receiver, edges.sender
     if len(edges) == 0:
         return receiver, receiver.new_zeros(n_atoms, 1), torch.arange(n_atoms, device=receiver.device)[:, None]
@@ -114,7 +114,7 @@ def _neighbour_table(edges: Edges, n_atoms: int) -> tuple[Tensor, Tensor, Tensor
 
 
 def _reversed_slots(receiver: Tensor, sender: Tensor, slot: Tensor, n_atoms: int, width: int) -> Tensor:
-    """`Graph.reverse`; at the cutoff one of two directions may be missing, because distances are rounded."""
+    """`AtomGraph.reverse`; at the cutoff one of two directions may be missing, because distances are rounded."""
     key, wanted = receiver * n_atoms + sender, sender * n_atoms + receiver  # ascending: edges are sorted
     place = torch.searchsorted(key, wanted).clamp_max(len(key) - 1)
     reverse = torch.arange(n_atoms * width, device=slot.device)
@@ -151,7 +151,7 @@ def coupling(degree: int, harmonics: int, highest: int) -> Tensor:
     return torch.cat(blocks, dim=-1).to(torch.get_default_dtype())
 
 
-def _neighbours(rows: Tensor, graph: Graph) -> Tensor:
+def _neighbours(rows: Tensor, graph: AtomGraph) -> Tensor:
     """(N, P, D) features of all neighbours from those of the atoms (N, D)."""
     if graph.reverse is None:
         return _pick(rows, graph.neighbour)
@@ -201,7 +201,7 @@ class Convolution(nn.Module):
             nn.Parameter(torch.randn(n, m) / math.sqrt(n)) for n, m in zip(fan_in, self.outputs, strict=True)
         )
 
-    def forward(self, features: Features, graph: Graph) -> Features:
+    def forward(self, features: Features, graph: AtomGraph) -> Features:
         """The convolved features: one (N, 2l+1, outputs[l]) tensor per degree."""
         n_atoms, width = graph.neighbour.shape
         weights = self.radial(features[0][:, 0], graph)  # (E, R)
@@ -215,7 +215,7 @@ class Convolution(nn.Module):
             for out in range(len(self.outputs))
         ]
 
-    def _contract(self, degree: int, features: Features, graph: Graph, kernel: Tensor) -> Tensor:
+    def _contract(self, degree: int, features: Features, graph: AtomGraph, kernel: Tensor) -> Tensor:
         """(N, K, R·multiplicity): the features of ``degree`` of all neighbours against harmonics and radial weights."""
         symbols = getattr(self, f"coupling_{degree}")  # (M, 2l+1, K)
         size, columns = symbols.shape[1:]
@@ -236,7 +236,7 @@ class RadialNetwork(nn.Module):
         self.functions = nn.Linear(config.radial_hidden, config.radial, bias=False)
         self.skip = nn.Linear(config.bessel, config.radial, bias=False)
 
-    def forward(self, scalars: Tensor, graph: Graph) -> Tensor:
+    def forward(self, scalars: Tensor, graph: AtomGraph) -> Tensor:
         """(E, R) from the atoms' scalars (N, U) and the graph's radial basis."""
         to_receiver, from_sender = self.ends(scalars).chunk(2, dim=-1)
         gate = _pick(to_receiver, graph.receiver) + _pick(from_sender, graph.sender)
@@ -276,7 +276,7 @@ class Layer(nn.Module):
             nn.Linear(config.node_hidden, scalars + sum(others)),
         )
 
-    def forward(self, features: Features, graph: Graph) -> Features:
+    def forward(self, features: Features, graph: AtomGraph) -> Features:
         """Return updated features of the same shapes."""
         normal = self.norm(features)
         messages = [x / TYPICAL_NEIGHBOURS**0.5 for x in self.convolution(normal, graph)]

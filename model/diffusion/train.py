@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from model.crystals.batch import Batch
 from model.diffusion.checkpoint import AnyNetworkConfig, build_network, save_network, save_tensors, save_yaml
-from model.diffusion.dataset import CrystalTable, DataConfig, load_table
+from model.diffusion.dataset import CrystalTable, DataConfig, load_crystals
 from model.diffusion.loss import Objective, denoising_loss, training_example
 from model.diffusion.network import NetworkConfig, ScoreNetwork
 from model.settings import Settings
@@ -124,8 +124,8 @@ class Trainer:
     ) -> None:
         self.config, self.folder, self.device = config, folder, device
         self.rank, self.world = rank, world
-        self.table = load_table(config.data)
-        self.validation = load_table(config.data.model_copy(update={"split": "val"}))
+        self.table = load_crystals(config.data)
+        self.validation = load_crystals(config.data.model_copy(update={"split": "val"}))
         torch.manual_seed(config.seed)
         self.network = build_network(config.network).to(device)
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate)

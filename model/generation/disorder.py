@@ -23,7 +23,7 @@ from model.symmetry.space_group import SYMPREC, nearest_alike
 
 EMPTY = 0  # atomic number of a vacancy
 ENUMERATED = 20_000  # up to so many arrangements, all are enumerated
-TRIES = 50  # random arrangements tried per wanted one
+ORDERING_TRIES = 50  # random arrangements tried per wanted one
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -119,7 +119,7 @@ def order(
         found = list(_distinct(filter(room.fits, _all(disordered)), images))
         chosen = np.sort(rng.permutation(len(found))[:limit])
         return [found[i] for i in chosen]
-    return list(islice(_distinct(_random(disordered, room, rng, limit * TRIES), images), limit))
+    return list(islice(_distinct(_random(disordered, room, rng, limit * ORDERING_TRIES), images), limit))
 
 
 def _distinct(candidates: Iterable[np.ndarray], images: np.ndarray) -> Iterator[np.ndarray]:

@@ -17,7 +17,7 @@ from model.crystals.voids import void_sites
 from model.diffusion.sampler import Template
 
 Allowed = Callable[[np.ndarray], np.ndarray]
-TRIES = 200  # random places per guest; the first without an overlap is taken, else the one with most room
+PLACEMENT_TRIES = 200  # random places per guest; the first without an overlap is taken, else the one with most room
 
 
 def everywhere(places: np.ndarray) -> np.ndarray:
@@ -60,7 +60,7 @@ def voronoi_voids(template: Template, *, spread: float = 0.0, where: Allowed = e
 
 
 def _tries(rng: np.random.Generator, where: Allowed) -> np.ndarray:
-    places = rng.random((TRIES, 3))
+    places = rng.random((PLACEMENT_TRIES, 3))
     return places[where(places)]
 
 

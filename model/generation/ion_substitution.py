@@ -26,9 +26,9 @@ from model.crystals.lattice import cell_vectors
 from model.crystals.matching import neighbour_distances
 from model.files import DATA
 
-PACKAGED = DATA / "prototypes.parquet"
-NEIGHBOURS = 16  # their distances distinguish types
-SAME = 0.05  # of (volume per atom)^(1/3), largest difference of the mean k-th neighbour distances within one type
+PACKAGED_TYPES = DATA / "prototypes.parquet"
+TYPE_NEIGHBOURS = 16  # their distances distinguish types
+SAME_TYPE = 0.05  # of (volume per atom)^(1/3), largest difference of the mean k-th neighbour distances within one type
 SCALE = 1200  # coordinates are stored in 1/1200 of a cell vector; halves, thirds and eighths are exact
 POPULAR = 0.1  # units of electronegativity that e times as many known compounds make up for
 RATTLE = 0.1  # Å
@@ -120,14 +120,14 @@ def _different_substitutions(prototype: Prototype, counts: Mapping[int, int]) ->
     kept: list[tuple[np.ndarray, Substitution]] = []
     for elements in fitting:
         seen = np.stack([rows[z] for z in sorted(places, key=lambda z: elements[z])])
-        if not any(np.abs(seen - other).max() < SAME for other, _ in kept):
+        if not any(np.abs(seen - other).max() < SAME_TYPE for other, _ in kept):
             kept.append((seen, Substitution(prototype, elements)))
     return [one for _, one in kept]
 
 
 def _mean_distances(crystal: Crystal) -> dict[int, np.ndarray]:
     """Atomic number -> (16,) mean distances to the k-th neighbours at a volume of 1 per atom."""
-    distances = neighbour_distances(crystal, NEIGHBOURS) / np.cbrt(crystal.volume / len(crystal))
+    distances = neighbour_distances(crystal, TYPE_NEIGHBOURS) / np.cbrt(crystal.volume / len(crystal))
     return {z: distances[crystal.numbers == z].mean(0) for z in np.unique(crystal.numbers).tolist()}
 
 
@@ -140,7 +140,7 @@ def electronegativity(z: int) -> float:
 def _library() -> dict[tuple[int, ...], list[Prototype]]:
     """The packaged prototypes by their numbers of atoms of each element, sorted."""
     library: dict[tuple[int, ...], list[Prototype]] = {}
-    for prototype in read(pd.read_parquet(PACKAGED)):
+    for prototype in read(pd.read_parquet(PACKAGED_TYPES)):
         counts = np.unique(prototype.crystal.numbers, return_counts=True)[1]
         library.setdefault(tuple(sorted(counts.tolist())), []).append(prototype)
     return library
@@ -166,7 +166,7 @@ def collect(crystals: Iterable[tuple[str, Crystal]]) -> pd.DataFrame:
     for name, crystal in crystals:
         found = _Type.of(name, crystal)
         known = types.setdefault(found.label, [])
-        same = next((one for one in known if np.abs(one.distances - found.distances).max() < SAME), None)
+        same = next((one for one in known if np.abs(one.distances - found.distances).max() < SAME_TYPE), None)
         if same is None:
             known.append(found)
         else:

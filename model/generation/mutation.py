@@ -18,7 +18,7 @@ from model.crystals.voids import void_sites
 from model.symmetry.space_group import nearest_alike, symmetry_dataset
 
 IDENTITY = np.eye(3)[None], np.zeros((1, 3))
-SAME = 0.3  # Å, voids closer to each other's images are equal
+SAME_VOID = 0.3  # Å, voids closer to each other's images are equal
 
 
 def steps_apart(one: CellFormula, other: CellFormula) -> int:
@@ -78,7 +78,7 @@ def _different_voids(crystal: Crystal, rotations: np.ndarray, translations: np.n
     places = np.empty((0, 3))
     for void in void_sites(crystal) or void_sites(crystal, min_radius=0.0)[:1]:
         orbit = rotations @ void.fractional + translations
-        if shortest_lengths(orbit[:, None] - places, crystal.lattice).min(initial=np.inf) > SAME:
+        if shortest_lengths(orbit[:, None] - places, crystal.lattice).min(initial=np.inf) > SAME_VOID:
             places = np.vstack([places, void.fractional])
     return places
 

@@ -23,7 +23,7 @@ from model.symmetry.sites import WyckoffSite, groups_in, primitive_operations, p
 
 LOOSEN = 0.95  # factor on the separation when no draw fitted
 DRAWS = 10  # groups and sites tried at each separation
-TRIES = 10  # points tried for an orbit
+PLACEMENT_TRIES = 10  # points tried for an orbit
 
 
 class RandomSettings(Settings):
@@ -154,7 +154,7 @@ def _place(
     for z, position in sites:
         everything = np.append(numbers, np.full(position.multiplicity, z))
         limits = factor * (covalent_radii[z] + covalent_radii[everything])
-        for _ in range(TRIES if position.n_free else 1):
+        for _ in range(PLACEMENT_TRIES if position.n_free else 1):
             orbit = position.orbit(rng.random(3))
             # What is placed already has the symmetry, so one atom of the orbit represents all.
             if (cell.distances(orbit[0], np.concatenate([points, orbit])) >= limits).all():

@@ -27,9 +27,9 @@ from model.symmetry.projector import Projector
 from model.symmetry.sites import WyckoffSite, wyckoff_sites
 from model.symmetry.space_group import EXACT, fractional_operations, generic_dataset, refine, site_permutation
 
-SAME = 1e-4  # fractional, points closer than this coincide
+SAME_POSITION = 1e-4  # fractional, points closer than this coincide
 PARSIMONY = 0.5  # a choice of k orbits is drawn with weight PARSIMONY^k
-TRIES = 20
+PLACEMENT_TRIES = 20
 
 
 class SymmetricSettings(Settings):
@@ -91,10 +91,10 @@ class HostGroup:
         return [site for site in self.sites if site.multiplicity <= count and self._is_separated(site, number)]
 
     def _is_separated(self, site: WyckoffSite, number: int) -> bool:
-        """Whether one of `TRIES` orbits at random overlaps neither with the host nor with itself."""
+        """Whether one of `PLACEMENT_TRIES` orbits at random overlaps neither with the host nor with itself."""
         key = (id(site), number)
         if key not in self._separated:
-            places = np.random.default_rng(0).random((TRIES if site.n_free else 1, 3))
+            places = np.random.default_rng(0).random((PLACEMENT_TRIES if site.n_free else 1, 3))
             numbers = [number] * site.multiplicity
             self._separated[key] = any(self.fits(site.orbit(at), numbers) for at in places)
         return self._separated[key]
@@ -149,7 +149,7 @@ class HostGroup:
 
 def _same(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Whether fractional coordinates (..., 3) agree up to lattice translations."""
-    return (np.abs(rounded_steps(one - other)) < SAME).all(-1)
+    return (np.abs(rounded_steps(one - other)) < SAME_POSITION).all(-1)
 
 
 def host_groups(host: Crystal, *, symprec: float = EXACT) -> list[HostGroup]:
@@ -240,7 +240,7 @@ def place_guests(template: Template, group: HostGroup) -> Template | None:
             f" {template.guest.sum()} guests"
         )
     rng = np.random.default_rng(template.seed)
-    for _ in range(TRIES):
+    for _ in range(PLACEMENT_TRIES):
         chosen = _choose(template.crystal.numbers[template.guest], group, rng)
         if chosen is None:
             continue

@@ -15,7 +15,7 @@ from model.reasons import Reason
 from model.relaxation.relax import Relaxation, RelaxSettings, may_be_ranked, relax
 
 
-def funnel(
+def relax_in_stages(
     crystals: Sequence[Crystal],
     potential: Potential,
     settings: RelaxSettings,

@@ -100,10 +100,10 @@ def packaged_reference(potential: str = DEFAULT) -> Reference:
 
 @cache
 def _cached_table(path: Path) -> Reference:
-    return load_table(path)
+    return load_reference_table(path)
 
 
-def load_table(path: str | Path) -> Reference:
+def load_reference_table(path: str | Path) -> Reference:
     """Read a table written by `build_reference_table`."""
     table = pq.read_table(path)
     about = json.loads((table.schema.metadata or {}).get(b"reference", b"{}"))
@@ -111,7 +111,7 @@ def load_table(path: str | Path) -> Reference:
     if missing:
         raise ValueError(f"{path} is no reference table: its metadata lacks {', '.join(sorted(missing))}")
     frame = table.to_pandas()
-    return Reference(about["name"], about["potential"], about["version"], with_system(frame))
+    return Reference(about["name"], about["potential"], about["version"], add_chemsys_column(frame))
 
 
 def load_entries(path: str | Path, *, potential: str, allow_pickle: bool = False) -> Reference:
@@ -165,7 +165,7 @@ def frame_of_entries(entries: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     rows = [_row_of_entry(entry) for entry in entries]
     if not rows:
         raise ValueError("there are no entries: give at least the elements' phases")
-    return with_system(pd.DataFrame(rows, columns=list(COLUMNS)))
+    return add_chemsys_column(pd.DataFrame(rows, columns=list(COLUMNS)))
 
 
 def volume_per_atom(reference: Reference, composition: Composition | str) -> float:
@@ -253,7 +253,7 @@ def of_systems(phases: pd.DataFrame, systems: Iterable[Collection[str]]) -> np.n
     return phases["system"].isin([part for system in systems for part in _subsystems(system)]).to_numpy()
 
 
-def score_reference(
+def evaluate_reference(
     structures_parquet: str | Path, elements: Collection[str], potential: Potential, *, within: float = 0.05
 ) -> Reference:
     """A reference of single points: the phases of one system with another potential's energies.
@@ -268,7 +268,7 @@ def score_reference(
     Raises:
         ValueError: the file has no phase of the system.
     """
-    frame = with_system(pd.read_parquet(structures_parquet, filters=[("e_above_hull", "<=", within)]))
+    frame = add_chemsys_column(pd.read_parquet(structures_parquet, filters=[("e_above_hull", "<=", within)]))
     frame = frame[frame["system"].isin(_subsystems(elements))].reset_index(drop=True)
     if frame.empty:
         raise ValueError(f"{structures_parquet} has no phase of {'-'.join(sorted(elements))} near the hull")
@@ -282,7 +282,7 @@ def score_reference(
 
 def read_structures(structures_parquet: str | Path, system: str, *, within: float) -> list[Crystal]:
     """The crystals of exactly this system, elements in alphabetical order, up to ``within`` eV/atom above the hull."""
-    frame = with_system(pd.read_parquet(structures_parquet, filters=[("e_above_hull", "<=", within)]))
+    frame = add_chemsys_column(pd.read_parquet(structures_parquet, filters=[("e_above_hull", "<=", within)]))
     return read_crystals(frame[frame["system"] == system])
 
 
@@ -312,7 +312,7 @@ def _subsystems(elements: Iterable[str]) -> list[str]:
     return ["-".join(part) for size in range(1, len(names) + 1) for part in combinations(names, size)]
 
 
-def with_system(frame: pd.DataFrame) -> pd.DataFrame:
+def add_chemsys_column(frame: pd.DataFrame) -> pd.DataFrame:
     """Phases with the column ``system``: the elements of ``formula`` in alphabetical order, joined by hyphens."""
     systems = {formula: "-".join(sorted(set(re.findall("[A-Z][a-z]?", formula)))) for formula in set(frame["formula"])}
     return frame.assign(system=frame["formula"].map(systems)).reset_index(drop=True)

@@ -23,7 +23,7 @@ from model.potentials.interface import Potential
 from model.reasons import Reason
 from model.relaxation.relax import Relaxation, RelaxSettings, relax
 from model.settings import Settings
-from model.thermodynamics.reference import of_systems, with_system
+from model.thermodynamics.reference import add_chemsys_column, of_systems
 
 COLUMNS = ("material_id", "formula", "n_atoms", "cell", "atomic_numbers", "frac_coords", "e_above_hull")
 SEE = "docs/reference.md"
@@ -56,7 +56,7 @@ def choose(
     """
     elements = [parse_system(system) for system in first]
     frame = read_columns(structures, COLUMNS, see=SEE, filters=[("e_above_hull", "<=", settings.within)])
-    frame = with_system(frame[frame["n_atoms"] <= settings.max_atoms])
+    frame = add_chemsys_column(frame[frame["n_atoms"] <= settings.max_atoms])
     if known is not None:
         frame = frame[~frame["material_id"].isin(read_columns(known, ["material_id"], see=SEE)["material_id"])]
     if frame.empty:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from search.benchmark.reconstruct import Attempt, Case, Record
+from search.benchmark.reconstruct import Case, Placement, Record
 
 
 class RecordLog:
@@ -63,4 +63,4 @@ class RecordLog:
 
 def record_of(content: dict[str, Any]) -> Record:
     """A record from its line in the file."""
-    return Record(**{**content, "attempts": tuple(Attempt(**one) for one in content["attempts"])})
+    return Record(**{**content, "attempts": tuple(Placement(**one) for one in content["attempts"])})

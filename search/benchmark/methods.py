@@ -19,7 +19,7 @@ from search.benchmark.training_hosts import TrainingCrystals
 BASELINES = ("random", "voids", "exchange")
 STARTS = ("voids", "symmetric", "mixed")
 SAMPLERS = ("ancestral", "heun", "predictor-corrector", "published")
-SYMPREC = 0.01  # Å, hosts whose atoms are so far off still have their group
+HOST_SYMPREC = 0.01  # Å, hosts whose atoms are so far off still have their group
 _SETTINGS: TypeAdapter[SamplerSettings] = TypeAdapter(Annotated[SamplerSettings, Field(discriminator="kind")])
 
 
@@ -90,7 +90,7 @@ def _start(start: str, name: str, settings: SamplerSettings) -> Callable[[Case, 
 def symmetric(case: Case, seeds: Sequence[int]) -> list[Template]:
     """Templates whose guests keep the largest group with orbits for them; plain ones where spglib finds no group."""
     try:
-        groups = host_groups(case.host, symprec=SYMPREC)
+        groups = host_groups(case.host, symprec=HOST_SYMPREC)
     except ValueError:
         return case.templates(seeds)
     return [_placed(template, groups) for template in case.templates(seeds)]

@@ -59,7 +59,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Attempt:
+class Placement:
     """One attempt at a case; what was not asked for is None, as is an RMSE without a match.
 
     Attributes:
@@ -104,7 +104,7 @@ class Record:
     atoms: int
     guest_fraction: float
     new_host: bool | None
-    attempts: tuple[Attempt, ...]
+    attempts: tuple[Placement, ...]
     samples: int
     original: float | None
     max_force: float | None
@@ -172,7 +172,7 @@ def reconstruct(
         **(_residuals(denoiser, made, case) if denoiser and made else {}),
         **(_relaxed(potential, made, case) if potential and made else {}),
     }
-    attempts = tuple(Attempt(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True))
+    attempts = tuple(Placement(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True))
     force, drop = _stability(potential, made[0]) if potential and stability and made else (None, None)
     return Record(
         name,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from search.benchmark.reconstruct import Attempt, Record
+from search.benchmark.reconstruct import Placement, Record
 
 SUMMARY = ("raw_match", "ranked_match", "oracle_match", "rmse_median", "evaluations", "seconds_per_sample")
 ATOMS = ((0, 10), (10, 20), (20, 40), (40, 10**6))
@@ -38,8 +38,8 @@ def figures(records: Sequence[Record]) -> dict[str, Any]:
     - ranked_match: the crystal of lowest energy after its guests have relaxed.
     - ranked_single_point, ranked_residual: the raw crystal of lowest energy as it is, and of lowest residual.
     - oracle_match: at least one raw attempt matches; oracle_relaxed: at least one after relaxation.
-    - preferred_elsewhere: no match although the best lies more than 1 meV/atom below the original, relaxed alike: it is
-      the potential that disagrees. sought_in_vain: no match, and the best lies above the original.
+    - potential_prefers_other: no match although the best lies more than 1 meV/atom below the original, relaxed alike: it is
+      the potential that disagrees. not_recovered: no match, and the best lies above the original.
     - unfinished: guests-only relaxations that ran out of steps.
     """
     runs = np.array(
@@ -60,8 +60,8 @@ def figures(records: Sequence[Record]) -> dict[str, Any]:
         ),
         "rmse_median": float(np.median(rmse)) if rmse else None,
         "rmse_ranked_median": _quantile([best.relaxed_rmse for one in records if (best := _best(one))], 0.5),
-        "preferred_elsewhere": _mean([_verdict(one) == "preferred" for one in records if one.original is not None]),
-        "sought_in_vain": _mean([_verdict(one) == "in vain" for one in records if one.original is not None]),
+        "potential_prefers_other": _mean([_verdict(one) == "preferred" for one in records if one.original is not None]),
+        "not_recovered": _mean([_verdict(one) == "in vain" for one in records if one.original is not None]),
         "unfinished": _mean([not a.converged for a in attempts if a.converged is not None]),
         "max_force_median": _quantile([one.max_force for one in records], 0.5),
         "max_force_75": _quantile([one.max_force for one in records], 0.75),
@@ -73,7 +73,7 @@ def figures(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def _ranked(
-    records: Sequence[Record], key: Callable[[Attempt], float | None], good: Callable[[Attempt], bool]
+    records: Sequence[Record], key: Callable[[Placement], float | None], good: Callable[[Placement], bool]
 ) -> float | None:
     """Share of cases whose attempt of lowest key is good; None if no attempt has one."""
     if all(key(a) is None for one in records for a in one.attempts):
@@ -81,12 +81,12 @@ def _ranked(
     return float(np.mean([good(best) if (best := _lowest(one, key)) else False for one in records]))
 
 
-def _lowest(record: Record, key: Callable[[Attempt], float | None]) -> Attempt | None:
+def _lowest(record: Record, key: Callable[[Placement], float | None]) -> Placement | None:
     known = [(value, index) for index, a in enumerate(record.attempts) if (value := key(a)) is not None]
     return record.attempts[min(known)[1]] if known else None
 
 
-def _best(record: Record) -> Attempt | None:
+def _best(record: Record) -> Placement | None:
     return _lowest(record, lambda a: a.relaxed)
 
 

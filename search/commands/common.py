@@ -23,7 +23,7 @@ INCOMPLETE = 1  # the command finished, but some crystals did not
 BAD_INPUT = 2
 INTERRUPTED = 130  # what shells report after Ctrl-C
 
-SHOWN = 40  # rows of a long table on the terminal; the file holds all
+ROWS_SHOWN = 40  # rows of a long table on the terminal; the file holds all
 FRAMES = (".extxyz", ".xyz")  # files of many crystals with their energies and forces
 
 
@@ -122,5 +122,5 @@ def number(value: float | None, form: str, missing: str = "") -> str:
 
 
 def left_out(rows: Sequence[object]) -> str | None:
-    """The caption of a table that shows the first `SHOWN` rows; None if these are all."""
-    return f"and {len(rows) - SHOWN} more in the file" if len(rows) > SHOWN else None
+    """The caption of a table that shows the first `ROWS_SHOWN` rows; None if these are all."""
+    return f"and {len(rows) - ROWS_SHOWN} more in the file" if len(rows) > ROWS_SHOWN else None

@@ -57,7 +57,7 @@ def build(
     version: Annotated[str, typer.Option(help="Version of the phases' database; stored in the table")] = "unknown",
 ) -> None:
     """Build a reference table for hulls from phases with energies."""
-    from model.thermodynamics.reference import build_reference_table, load_table
+    from model.thermodynamics.reference import build_reference_table, load_reference_table
 
     build_reference_table(
         energies,
@@ -69,7 +69,7 @@ def build(
         source=source,
         version=version,
     )
-    console.print(f"{len(load_table(out))} phases in {out} ({out.stat().st_size / 1e6:.1f} MB)")
+    console.print(f"{len(load_reference_table(out))} phases in {out} ({out.stat().st_size / 1e6:.1f} MB)")
 
 
 @app.command("relax")

@@ -35,7 +35,7 @@ MANIFEST = "manifest.csv"  # of all folders
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class CalculationJob:
     """One crystal to be calculated.
 
     Attributes:
@@ -56,7 +56,7 @@ def jobs_of_run(
     formula: str | None = None,
     e_d_below: float | None = None,
     candidates: Sequence[str] = (),
-) -> list[Job]:
+) -> list[CalculationJob]:
     """The crystals of lowest E_d of a run, each once, or those that are named.
 
     Args:
@@ -80,7 +80,7 @@ def jobs_of_run(
     return [_job_of_row(row, run) for row in frame.to_dict("records")]
 
 
-def job_of_file(path: Path) -> Job:
+def job_of_file(path: Path) -> CalculationJob:
     """A crystal of any file that pymatgen reads, for example a competing phase or a CONTCAR.
 
     Beside the CONTCAR of a folder that `write_inputs` made, its link to the candidate is kept.
@@ -89,11 +89,11 @@ def job_of_file(path: Path) -> Job:
     about = json.loads(link.read_text()) if link.is_file() else {"candidate": "", "source": str(path)}
     crystal, group = _standard(read_host(path))
     name = path.parent.name if link.is_file() else f"{crystal.formula}_{group.replace('/', '_')}_{path.stem}"
-    return Job(name, crystal, {**about, "space_group": group})
+    return CalculationJob(name, crystal, {**about, "space_group": group})
 
 
 def write_inputs(
-    jobs: Sequence[Job], out: Path, *, kind: SetName, static: bool = False, potcars: str | None = None
+    jobs: Sequence[CalculationJob], out: Path, *, kind: SetName, static: bool = False, potcars: str | None = None
 ) -> list[str]:
     """Write one folder of VASP inputs a job, and a manifest of all.
 
@@ -138,7 +138,7 @@ def _potcar_folder() -> str | None:
     return os.environ.get("PMG_VASP_PSP_DIR") or SETTINGS.get("PMG_VASP_PSP_DIR")
 
 
-def _input_set(job: Job, kind: SetName, static: bool, potcars: str | None) -> Any:
+def _input_set(job: CalculationJob, kind: SetName, static: bool, potcars: str | None) -> Any:
     options: dict[str, Any] = {} if potcars is None else {"user_potcar_functional": potcars}
     generator = SETS[kind, static](job.crystal.to_pymatgen(), **options)
     folder = _potcar_folder()
@@ -154,7 +154,7 @@ def _input_set(job: Job, kind: SetName, static: bool, potcars: str | None) -> An
         ) from error
 
 
-def _check_free(folder: Path, job: Job) -> None:
+def _check_free(folder: Path, job: CalculationJob) -> None:
     link = folder / LINK
     if folder.exists() and not link.is_file():
         raise ValueError(f"{folder} exists and was not written by hostguide: choose another --out")
@@ -170,7 +170,7 @@ def _named(frame: pd.DataFrame, candidates: Sequence[str]) -> pd.DataFrame:
     return known.loc[list(candidates)]
 
 
-def _job_of_row(row: dict[Any, Any], run: RunPath) -> Job:
+def _job_of_row(row: dict[Any, Any], run: RunPath) -> CalculationJob:
     crystal, group = _standard(unpack_or_raise(row["final"]))
     name = crystal_name({**row, "space_group": group})
     about = {
@@ -181,7 +181,7 @@ def _job_of_row(row: dict[Any, Any], run: RunPath) -> Job:
         "energy": row["energy"],
         "potential": row["potential"],
     }
-    return Job(name, crystal, about)
+    return CalculationJob(name, crystal, about)
 
 
 def _standard(crystal: Crystal) -> tuple[Crystal, str]:

@@ -19,7 +19,7 @@ from model.crystals.crystal import Crystal
 from model.crystals.matching import DistinctCrystals, DistinctSettings, distance_fingerprints
 from search.config import PolicySettings
 from search.planning.frameworks import FrameworkPool
-from search.planning.policy import Outcome, value, work
+from search.planning.policy import ArmOutcome, value, work
 from search.storage.rows import HistoryRow, PendingRow, Status
 
 COMPARED = 0.3  # eV/atom; crystals above are so many and so little worth that they are not compared with each other
@@ -219,7 +219,7 @@ class SearchHistory:
             return self.policy.energy_window
         return max(self.policy.energy_window, float(np.quantile(energies, self.policy.quantile)))
 
-    def spent(self, reward_threshold: float) -> Iterator[tuple[ArmKey, Outcome]]:
+    def spent(self, reward_threshold: float) -> Iterator[tuple[ArmKey, ArmOutcome]]:
         """What came of the candidates of all that candidates count for, in the order in which they were met."""
         if not self._spent:
             return
@@ -229,6 +229,6 @@ class SearchHistory:
         weights = (None, values, low, low & self.novelty.once(), np.array(self._work))
         yield from zip(
             self._spent,
-            map(Outcome._make, zip(*(np.bincount(numbers, some).tolist() for some in weights), strict=True)),
+            map(ArmOutcome._make, zip(*(np.bincount(numbers, some).tolist() for some in weights), strict=True)),
             strict=True,
         )

@@ -55,7 +55,7 @@ class Arm:
     limit: int | None = None
 
 
-class Outcome(NamedTuple):
+class ArmOutcome(NamedTuple):
     """What came of candidates that count for the same arm.
 
     Attributes:
@@ -93,7 +93,7 @@ class ArmStatistics:
         """Whether nothing has come back yet."""
         return EVERYTHING not in self._low
 
-    def record(self, arm: Arm, outcome: Outcome) -> None:
+    def record(self, arm: Arm, outcome: ArmOutcome) -> None:
         """Count candidates of an arm; those under way are tries that have brought nothing so far."""
         tries, value, low, once, work = outcome
         reduced, region, size = self._cell(arm.cell)
@@ -289,7 +289,7 @@ class Choice:
             picks.append((arm, count))
             least_tried.given[arm.generator] += count
             slots -= count
-            self.statistics.record(arm, Outcome(count))
+            self.statistics.record(arm, ArmOutcome(count))
             self.used_up[place] = self.statistics.used_up(arm)
             changed = self._in_cell[arm.cell]
             places = np.concatenate([self._groups[number] for number in changed])

@@ -14,7 +14,7 @@ from model.thermodynamics.reference import (
     Reference,
     load_entries,
     load_materials_project,
-    load_table,
+    load_reference_table,
     packaged_reference,
     volume_per_atom,
 )
@@ -38,7 +38,7 @@ def load_reference(config: SearchConfig) -> Reference:
     if settings.kind == "packaged":
         reference = packaged_reference(config.models.potential)
     elif settings.kind == "table":
-        reference = load_table(str(settings.path))
+        reference = load_reference_table(str(settings.path))
     elif settings.kind == "mp":
         reference = load_materials_project(elements, potential=find_entry(config.models.potential).level)
     else:

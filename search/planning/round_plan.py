@@ -20,7 +20,7 @@ from search.config import PolicySettings
 from search.planning.campaign import Campaign, tuner
 from search.planning.frameworks import KnownFramework
 from search.planning.history import ArmKey, Parent, SearchHistory
-from search.planning.policy import Arm, ArmStatistics, Choice, Outcome, host_class
+from search.planning.policy import Arm, ArmOutcome, ArmStatistics, Choice, host_class
 from search.planning.tasks import Candidate, Origin, Task
 from search.planning.tuning import RELAXATION, SAMPLES
 from search.storage.rows import PendingRow
@@ -69,7 +69,7 @@ class _Round:
         for key, outcome in history.spent(self.reward_threshold):
             self._record(key, outcome)
         for key, tries in Counter(map(ArmKey.of, pending)).items():
-            self._record(key, Outcome(tries))
+            self._record(key, ArmOutcome(tries))
         self._bravais: dict[str, Choice] = {}  # of each cell
         self._next_option: dict[tuple[str, str, str], int] = {}
 
@@ -152,7 +152,7 @@ class _Round:
         """Candidates of an arm so far, those under way too."""
         return self.arms.tried(arm)[2]
 
-    def _record(self, key: ArmKey, outcome: Outcome) -> None:
+    def _record(self, key: ArmKey, outcome: ArmOutcome) -> None:
         """Count candidates for their arm, and new crystals for their lattice too."""
         made_from = self.frameworks.get(key.origin) or self.parents.get(key.origin)
         quality = 0 if made_from is None else host_class(_e_d(made_from), self.reward_threshold)

@@ -33,7 +33,7 @@ from search.storage.rows import unpack_or_raise
 from search.studies import second_opinion
 
 VIEWER = Path(__file__).parent / "vendor" / "3Dmol-min.js"
-SHOWN = 50  # crystals in the table
+CRYSTALS_SHOWN = 50  # crystals in the table
 OPENED = 1000  # crystals of lowest E_d that a click on a point opens
 
 
@@ -52,7 +52,7 @@ def build_report(run: RunPath, *, live: bool = False, known: dict[str, dict[str,
     if figures.relaxed(frame).empty:
         raise ValueError(f"{run} holds no relaxed crystal yet")
     stability = Stability(load_reference(config), config.compositions.elements)
-    best, others = rank(frame, top=SHOWN), _other_verdicts(run)
+    best, others = rank(frame, top=CRYSTALS_SHOWN), _other_verdicts(run)
     opened = pd.concat([best, figures.relaxed(frame).head(OPENED)]).drop_duplicates("candidate")
     known = {} if known is None else known
     for row in opened.to_dict("records"):

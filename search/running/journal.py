@@ -16,7 +16,9 @@ from search.storage.paths import RunPath, StorePath, unwritten, write_whole
 from search.storage.results import write_json
 
 SAVE_SECONDS = 60.0
-TRIES: dict[str, int] = {Reason.NODE: 5}  # losses of a node say little about a task; everything else is tried twice
+TRIES_BY_CAUSE: dict[str, int] = {
+    Reason.NODE: 5
+}  # losses of a node say little about a task; everything else is tried twice
 TRIES_OTHERWISE = 2
 
 
@@ -86,7 +88,7 @@ class Attempt:
     def too_often(self) -> str | None:
         """The cause that is seen too often; None while it may be tried again."""
         for cause, count in self.failures.items():
-            if count >= TRIES.get(cause, TRIES_OTHERWISE):
+            if count >= TRIES_BY_CAUSE.get(cause, TRIES_OTHERWISE):
                 return cause
         return None
 

@@ -20,7 +20,7 @@ from model.thermodynamics.stability import Stability
 from search.storage.rows import StoredCrystal, unpack_or_raise
 from search.studies.analyse import FOUND, KNOWN, new_figure, run_voltages, save_figure
 
-SHOWN = 12  # names of frameworks in a message
+NAMES_SHOWN = 12  # names of frameworks in a message
 
 
 class Uptake(NamedTuple):
@@ -88,8 +88,8 @@ def fillings_of(frame: pd.DataFrame, framework: str, guest: str) -> tuple[pd.Dat
     if len(chosen) != 1:
         what = f"{len(chosen)} frameworks begin so" if chosen else f"none of this name was filled with {guest} alone"
         shown = chosen or names
-        more = f" and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""
-        raise ValueError(f"--framework {framework}: {what}; choose from {', '.join(shown[:SHOWN])}{more}")
+        more = f" and {len(shown) - NAMES_SHOWN} more" if len(shown) > NAMES_SHOWN else ""
+        raise ValueError(f"--framework {framework}: {what}; choose from {', '.join(shown[:NAMES_SHOWN])}{more}")
     rows = filled[filled["framework"] == chosen[0]]
     whole = unpack_or_raise(rows.iloc[0]["initial"])
     count = 0

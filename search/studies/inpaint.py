@@ -160,7 +160,7 @@ def fill(
     )
 
 
-def refine(
+def refine_fillings(
     found: Sequence[Filled],
     maker: CrystalMaker,
     relaxer: Relaxer,

@@ -21,7 +21,7 @@ from pymatgen.core import Composition
 from model.crystals.crystal import Crystal
 from model.potentials.catalog import CATALOG, load_potential
 from model.potentials.interface import Evaluation, Potential
-from model.thermodynamics.reference import Reference, packaged_reference, score_reference
+from model.thermodynamics.reference import Reference, evaluate_reference, packaged_reference
 from model.thermodynamics.stability import Stability
 from search.storage.paths import RunPath, run_path, write_whole
 from search.storage.ranking import rank
@@ -165,7 +165,7 @@ def take_second_opinion(
         reference = packaged_reference(other.name)
     else:
         elements = {str(e) for formula in best["formula"] for e in Composition(formula).elements}
-        reference = score_reference(structures, elements, other)
+        reference = evaluate_reference(structures, elements, other)
     rows = second_opinions(best, reference, other, tolerance=tolerance)
     write_whole(run / FILE, parquet_bytes(pa.Table.from_pylist(rows, schema=SCHEMA)))
     return rows

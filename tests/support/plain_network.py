@@ -7,7 +7,7 @@ from e3nn import o3
 from torch import Tensor, nn
 from torch_geometric.utils import scatter
 
-from model.diffusion.network import Convolution, Features, Graph, NetworkConfig, ScoreNetwork, paths
+from model.diffusion.network import AtomGraph, Convolution, Features, NetworkConfig, ScoreNetwork, paths
 
 
 class PlainConvolution(nn.Module):
@@ -24,7 +24,7 @@ class PlainConvolution(nn.Module):
             shared_weights=False,
         )
 
-    def forward(self, features: Features, graph: Graph) -> Features:
+    def forward(self, features: Features, graph: AtomGraph) -> Features:
         """Return the convolved features, one (N, 2l+1, outputs[l]) tensor a degree."""
         radial = self.ours.radial(features[0][:, 0], graph)  # (E, R)
         weights = torch.cat([torch.einsum("er,ruw->euw", radial, mix).flatten(1) for mix in self.mixing()], dim=-1)

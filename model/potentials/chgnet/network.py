@@ -32,7 +32,7 @@ from model.potentials.chgnet.messages import WIDTH, GatedMLP, Pairs, messages
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Graph:
+class BondGraph:
     """U bonds, P angles and N nodes of a batch; the S bonds that form angles (shorter than their cutoff) come first.
 
     A node is an atom, or in a `model.potentials.chgnet.orbit_graph` one atom per orbit.
@@ -67,7 +67,7 @@ class Graph:
     lean: bool = False
 
 
-def build_graph(bonds: Bonds, batch: Batch, cutoff: float, *, lean: bool = False) -> Graph:
+def build_graph(bonds: Bonds, batch: Batch, cutoff: float, *, lean: bool = False) -> BondGraph:
     """Add the angles between bonds shorter than ``cutoff`` (Å) to the bonds of a batch."""
     close = bonds.vector.square().sum(-1) < cutoff * cutoff
     order = torch.cat([torch.nonzero(close).squeeze(-1), torch.nonzero(~close).squeeze(-1)])
@@ -78,7 +78,7 @@ def build_graph(bonds: Bonds, batch: Batch, cutoff: float, *, lean: bool = False
     sign = 1.0 - 2.0 * ((a < short) ^ (b < short)).to(vector.dtype)
     wrap = max(short, 1)
     angles = torch.cat([a % wrap, b % wrap])
-    return Graph(
+    return BondGraph(
         vector=vector,
         center=center,
         neighbor=neighbor,
@@ -218,7 +218,7 @@ class CHGNetNetwork:
         self.angle_embedding = model.angle_embedding.weight.T.contiguous()
         self.site_wise, self.readout_norm, self.readout = model.site_wise, model.readout_norm, model.mlp
 
-    def bond_gradient(self, graph: Graph) -> tuple[Tensor, Tensor, Tensor]:
+    def bond_gradient(self, graph: BondGraph) -> tuple[Tensor, Tensor, Tensor]:
         """Site energies (N,) in eV, magnetic moments (N,) in μB and dE/dvector (U, 3) in eV/Å, all detached."""
         vector = graph.vector.detach().requires_grad_(True)
         with torch.enable_grad(), _tiny_is_zero():
@@ -229,7 +229,7 @@ class CHGNetNetwork:
             (gradient,) = torch.autograd.grad(total, vector)
         return energy.detach(), magmoms.detach(), gradient
 
-    def forward(self, vector: Tensor, graph: Graph) -> tuple[Tensor, Tensor]:
+    def forward(self, vector: Tensor, graph: BondGraph) -> tuple[Tensor, Tensor]:
         """Site energies (N,) float64 in eV, reference energies included, and magnetic moments (N,) in μB."""
         length = vector.norm(dim=-1)
         basis = self.radial(length[: len(graph.bonds.target) // 2]).to(self.dtype)  # (U, 31)
@@ -262,7 +262,7 @@ class CHGNetNetwork:
         energy = self.readout(self.readout_norm(atoms)).squeeze(-1)
         return energy.double() + self.reference.index_select(0, graph.numbers - 1), magmoms
 
-    def _angle_features(self, vector: Tensor, length: Tensor, graph: Graph) -> Tensor:
+    def _angle_features(self, vector: Tensor, length: Tensor, graph: BondGraph) -> Tensor:
         used = graph.short if graph.spans is graph.angles.target else len(length)
         unit = vector[:used] / length[:used, None]
         first, second = graph.spans.chunk(2)
@@ -274,7 +274,7 @@ class CHGNetNetwork:
         return basis @ self.angle_embedding
 
 
-def _atom_convolution(atoms: Tensor, bond_term: Tensor, weight: Tensor, graph: Graph, layer: AtomLayer) -> Tensor:
+def _atom_convolution(atoms: Tensor, bond_term: Tensor, weight: Tensor, graph: BondGraph, layer: AtomLayer) -> Tensor:
     """New atom features (N, 64); ``bond_term`` (U, 128) is the bonds' part of the first linear layer."""
     center, neighbor = torch.addmm(layer.bias, atoms, layer.from_center), atoms @ layer.from_neighbor
     total = messages(
@@ -284,7 +284,7 @@ def _atom_convolution(atoms: Tensor, bond_term: Tensor, weight: Tensor, graph: G
 
 
 def _angle_messages(
-    atoms: Tensor, bonds: Tensor, angles: Tensor, graph: Graph, layer: AngleLayer, **sums: Any
+    atoms: Tensor, bonds: Tensor, angles: Tensor, graph: BondGraph, layer: AngleLayer, **sums: Any
 ) -> Tensor:
     """(2P, 64) the message of every ordered angle, or (S, 64) their sum at every bond; ``sums`` as in `messages`."""
     first, second = bonds @ layer.from_first, bonds @ layer.from_second

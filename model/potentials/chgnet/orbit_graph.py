@@ -38,7 +38,7 @@ from torch import Tensor
 from model.crystals.batch import Batch
 from model.crystals.neighbors import periodic_edges
 from model.potentials.chgnet.messages import Pairs
-from model.potentials.chgnet.network import CHGNetNetwork, Graph, unordered_pairs
+from model.potentials.chgnet.network import BondGraph, CHGNetNetwork, unordered_pairs
 from model.symmetry.action import SymmetryAction, bond_key
 
 
@@ -76,7 +76,7 @@ class _Angles:
     size: np.ndarray
 
 
-def orbit_graph(batch: Batch, action: SymmetryAction, network: CHGNetNetwork) -> tuple[Graph, Tensor]:
+def orbit_graph(batch: Batch, action: SymmetryAction, network: CHGNetNetwork) -> tuple[BondGraph, Tensor]:
     """The graph of the orbits of a batch, and (n,) the node of each atom.
 
     Args:
@@ -104,7 +104,7 @@ def orbit_graph(batch: Batch, action: SymmetryAction, network: CHGNetNetwork) ->
     def pairs(target: np.ndarray, count: np.ndarray) -> Pairs:
         return Pairs(tensor(target.ravel()), tensor(count.reshape(-1, 1)).to(network.dtype))
 
-    graph = Graph(
+    graph = BondGraph(
         vector=vector[tensor(rows)],
         center=tensor(center[rows]),
         neighbor=tensor(neighbor[rows]),

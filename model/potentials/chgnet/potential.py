@@ -19,7 +19,7 @@ from torch import Tensor
 from model.crystals.batch import Batch
 from model.crystals.crystal import Crystal
 from model.crystals.neighbors import Bonds, broken_cells, undirected_bonds
-from model.potentials.chgnet.network import CHGNetNetwork, Graph, angle_counts, build_graph
+from model.potentials.chgnet.network import BondGraph, CHGNetNetwork, angle_counts, build_graph
 from model.potentials.chgnet.orbit_graph import orbit_graph
 from model.potentials.interface import BatchEvaluation, Evaluation, evaluate_crystals, mark_not_finite_
 from model.symmetry.action import SymmetryAction
@@ -148,7 +148,7 @@ class CHGNetPotential:
         columns = zip(*(test.tolist() for test in tests.values()), strict=True)
         return [next((name for name, hit in zip(tests, row, strict=True) if hit), "") for row in columns]
 
-    def _pieces(self, batch: Batch, lean: bool) -> Iterator[tuple[Batch, Graph | None]]:
+    def _pieces(self, batch: Batch, lean: bool) -> Iterator[tuple[Batch, BondGraph | None]]:
         """Runs of crystals whose bonds and angles fit the memory, with their graphs; None where one crystal cannot."""
         bonds = undirected_bonds(batch, self.network.atom_cutoff)
         crystal = batch.owner[bonds.center]
@@ -165,7 +165,7 @@ class CHGNetPotential:
             piece: Bonds = bonds.part(edges[start], edges[stop], first_atom[start])
             yield part, build_graph(piece, part, self.network.bond_cutoff, lean=lean or need * BYTES_PER_BOND > most)
 
-    def _compute(self, graph: Graph | None, batch: Batch, node: Tensor | slice = slice(None)) -> BatchEvaluation:
+    def _compute(self, graph: BondGraph | None, batch: Batch, node: Tensor | slice = slice(None)) -> BatchEvaluation:
         if graph is None:
             problem = f"{len(batch.numbers)} atoms need more than {MAX_OVER_BUDGET} times memory_mb; raise it"
             return BatchEvaluation.unknown(batch, [problem], magmoms=True)

@@ -16,7 +16,7 @@ from model.potentials.catalog import DEFAULT
 from search.commands.common import (
     FRAMES,
     INCOMPLETE,
-    SHOWN,
+    ROWS_SHOWN,
     CrystalFiles,
     DeviceOption,
     OverwriteOption,
@@ -102,7 +102,7 @@ def _table(rows: Sequence[dict[str, Any]]) -> Table:
         title="Single points",
         caption=left_out(rows),
     )
-    for row in sorted(rows, key=lambda row: not row["problem"])[:SHOWN]:
+    for row in sorted(rows, key=lambda row: not row["problem"])[:ROWS_SHOWN]:
         table.add_row(
             row["name"],
             row["formula"],

@@ -109,7 +109,7 @@ def _fill(
     """The host with its guests, lowest energy first, and why other arrangements were dropped."""
     from model.crystals.crystal import Crystal
     from model.stages import CrystalMaker
-    from search.studies.inpaint import fill, make_templates, refine
+    from search.studies.inpaint import fill, make_templates, refine_fillings
 
     host = Crystal.from_pymatgen(structure)
     templates = make_templates(host, guests, samples=samples, seed=seed, region=_region(region) if region else None)
@@ -125,7 +125,7 @@ def _fill(
         filled, dropped = fill(templates, maker, relaxer, free_guests_only=fix_host, report=report)
         for number in range(1, rounds + 1 if filled else 0):
             _write_all(filled, out)  # if a later round is stopped, nothing found so far is lost
-            filled, more = refine(
+            filled, more = refine_fillings(
                 filled,
                 maker,
                 relaxer,

@@ -18,7 +18,7 @@ from model.potentials.catalog import DEFAULT
 from search.commands.common import (
     FRAMES,
     INCOMPLETE,
-    SHOWN,
+    ROWS_SHOWN,
     CrystalFiles,
     DeviceOption,
     FmaxOption,
@@ -230,7 +230,7 @@ def _table(rows: Sequence[dict[str, Any]]) -> Table:
         title="Relaxed crystals",
         caption=left_out(rows),
     )
-    for row in sorted(rows, key=lambda row: row["outcome"] == "converged")[:SHOWN]:
+    for row in sorted(rows, key=lambda row: row["outcome"] == "converged")[:ROWS_SHOWN]:
         table.add_row(
             row["name"],
             row["formula"],

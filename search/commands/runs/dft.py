@@ -95,7 +95,12 @@ def read(
 
 def _reference(name: str, potential: str | None, calculations: Sequence[Calculation]) -> Reference | None:
     """The competing phases that the user asked for; None for those among the calculations."""
-    from model.thermodynamics.reference import load_entries, load_materials_project, load_table, packaged_reference
+    from model.thermodynamics.reference import (
+        load_entries,
+        load_materials_project,
+        load_reference_table,
+        packaged_reference,
+    )
 
     families = sorted({one.family for one in calculations})
     if name == "own":
@@ -110,7 +115,7 @@ def _reference(name: str, potential: str | None, calculations: Sequence[Calculat
     if not Path(name).is_file():
         raise ValueError(f"--reference must be own, mp, packaged or a file, and {name!r} does not exist")
     if Path(name).suffix == ".parquet":
-        return load_table(name)
+        return load_reference_table(name)
     if potential is None:
         raise ValueError(
             f"say with --reference-potential what computed the entries of {name}, for example 'MP2020-corrected PBE' "

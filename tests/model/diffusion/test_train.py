@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader
 from model.crystals.batch import Batch
 from model.crystals.crystal import Crystal
 from model.crystals.neighbors import periodic_edges
-from model.diffusion.checkpoint import PACKAGED, load_network, save_network, weights_file, weights_version
-from model.diffusion.dataset import CrystalTable, DataConfig, load_table
+from model.diffusion.checkpoint import PACKAGED_WEIGHTS, load_network, save_network, weights_file, weights_version
+from model.diffusion.dataset import CrystalTable, DataConfig, load_crystals
 from model.diffusion.loss import Objective, choose_guests, denoising_loss, strained, training_example
 from model.diffusion.network import NetworkConfig, ScoreNetwork, build_graph
 from model.diffusion.paper_config import PaperNetworkConfig
@@ -347,7 +347,7 @@ def test_missing_file_is_named(dataset: Path, tmp_path: Path, missing: str) -> N
         load_network(tmp_path / "weights.safetensors")
 
 
-@pytest.mark.parametrize("name", PACKAGED)
+@pytest.mark.parametrize("name", PACKAGED_WEIGHTS)
 def test_packaged_weights_go_by_their_names(name: str) -> None:
     file = weights_file(name)
     assert weights_version(file).startswith(name)
@@ -400,7 +400,7 @@ def test_version_follows_the_content(tmp_path: Path) -> None:
 
 
 def test_table_reads_back_the_crystals(dataset: Path) -> None:
-    table = load_table(DataConfig(path=str(dataset)))
+    table = load_crystals(DataConfig(path=str(dataset)))
     assert {size: len(group) for size, group in table.groups.items()} == {2: 7, 12: 4}
     sodium_chloride = next(c for c in table.groups[2] if c.formula == "NaCl")
     assert sodium_chloride.volume == pytest.approx(3.99**3 / 2**0.5)
@@ -408,14 +408,14 @@ def test_table_reads_back_the_crystals(dataset: Path) -> None:
 
 
 def test_guests_weigh_more(dataset: Path) -> None:
-    table = load_table(DataConfig(path=str(dataset), guests=("Li",), guest_weight=5.0))
+    table = load_crystals(DataConfig(path=str(dataset), guests=("Li",), guest_weight=5.0))
     assert table.weights[12].sum() == 3 + 5.0
 
 
 @pytest.mark.parametrize(("crystals", "expected"), [(None, 7 / 11), (4, 7 / 11)])
 def test_every_crystal_is_drawn_equally_often(dataset: Path, crystals: int | None, expected: float) -> None:
     """7 of 11 crystals have two atoms, however batches are measured."""
-    table, rng = load_table(DataConfig(path=str(dataset), guest_weight=1.0)), np.random.default_rng(0)
+    table, rng = load_crystals(DataConfig(path=str(dataset), guest_weight=1.0)), np.random.default_rng(0)
     sizes = np.concatenate([_sizes(table, rng, crystals) for _ in range(3000)])
     assert np.mean(sizes == 2) == pytest.approx(expected, abs=0.03)
 
@@ -427,7 +427,7 @@ def _sizes(table: CrystalTable, rng: np.random.Generator, crystals: int | None) 
 
 
 def test_batches_by_edges_hold_their_budget_and_draw_every_crystal_equally_often(dataset: Path) -> None:
-    table, rng = load_table(DataConfig(path=str(dataset), guest_weight=1.0)), np.random.default_rng(0)
+    table, rng = load_crystals(DataConfig(path=str(dataset), guest_weight=1.0)), np.random.default_rng(0)
     batches = [table.draw_edges(400, rng, cutoff=4.0) for _ in range(20000)]
     sizes = np.concatenate([[len(crystal) for crystal in batch] for batch in batches])
     assert np.mean(sizes == 2) == pytest.approx(7 / 11, abs=0.03)
@@ -442,12 +442,12 @@ def _tensors(crystals: list[Crystal]) -> tuple[torch.Tensor, torch.Tensor, torch
 
 def test_missing_data_are_explained(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"nowhere\.parquet does not exist; see docs/training\.md"):
-        load_table(DataConfig(path=str(tmp_path / "nowhere.parquet")))
+        load_crystals(DataConfig(path=str(tmp_path / "nowhere.parquet")))
 
 
 def test_empty_split_is_refused(dataset: Path) -> None:
     with pytest.raises(ValueError, match="no crystal of split 'test'"):
-        load_table(DataConfig(path=str(dataset), split="test"))
+        load_crystals(DataConfig(path=str(dataset), split="test"))
 
 
 # --- objective ----------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from ase.calculators.emt import EMT
 
 from model.crystals.crystal import Crystal
 from model.potentials.ase import ASEPotential
-from model.relaxation.candidate_funnel import funnel
+from model.relaxation.candidate_funnel import relax_in_stages
 from model.relaxation.relax import RelaxSettings, may_be_ranked, relax
 
 torch.set_num_threads(1)
@@ -36,7 +36,7 @@ SETTINGS = RelaxSettings(optimizer="lbfgs", fmax=0.02, share=0.5)
 
 def test_the_lowest_of_every_composition_are_relaxed_in_full(emt) -> None:
     broken = Crystal(np.eye(3) * 4.0, [[0, 0, 0], [np.nan, 0, 0]], [13, 13])
-    results = funnel([*CRYSTALS, broken], emt, SETTINGS)
+    results = relax_in_stages([*CRYSTALS, broken], emt, SETTINGS)
     reasons = ["not_promising", "converged", "converged", "not_promising", "converged", "nan"]
     assert [result.reason for result in results] == reasons
     singles = emt.evaluate(CRYSTALS)
@@ -53,22 +53,22 @@ def test_the_lowest_of_every_composition_are_relaxed_in_full(emt) -> None:
 
 def test_guests_move_before_the_choice(emt) -> None:
     guests = [np.arange(4) == 0] * 5
-    before, after = (funnel(CRYSTALS, emt, SETTINGS, guests=masks) for masks in (None, guests))
+    before, after = (relax_in_stages(CRYSTALS, emt, SETTINGS, guests=masks) for masks in (None, guests))
     for crystal, result, single in zip(CRYSTALS, after, before, strict=True):
         assert result.energy_initial == pytest.approx(single.energy_initial) and result.steps > 0
         if result.reason == "not_promising":
             assert result.energy_final < result.energy_initial
             np.testing.assert_array_equal(result.final.lattice, crystal.lattice)
             np.testing.assert_allclose(result.final.fractional[1:], crystal.fractional[1:], atol=1e-9)
-    held = funnel(CRYSTALS, emt, SETTINGS, guests=guests, free=[np.arange(4) > 1] * 5)
+    held = relax_in_stages(CRYSTALS, emt, SETTINGS, guests=guests, free=[np.arange(4) > 1] * 5)
     assert all(abs(r.final.fractional[:2] - c.fractional[:2]).max() < 1e-9 for r, c in zip(held, CRYSTALS, strict=True))
 
 
 def test_without_a_share_it_is_a_relaxation(emt) -> None:
     settings = SETTINGS.model_copy(update={"share": 1.0})
-    for one, other in zip(funnel(CRYSTALS, emt, settings), relax(CRYSTALS, emt, settings), strict=True):
+    for one, other in zip(relax_in_stages(CRYSTALS, emt, settings), relax(CRYSTALS, emt, settings), strict=True):
         assert (one.steps, one.energy_final) == (other.steps, other.energy_final)
-    assert funnel([], emt, SETTINGS) == []
+    assert relax_in_stages([], emt, SETTINGS) == []
 
 
 @pytest.mark.parametrize("optimizer", ["fire", "lbfgs"])

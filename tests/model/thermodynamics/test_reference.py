@@ -19,7 +19,7 @@ from model.thermodynamics.reference import (
     frame_of_entries,
     load_entries,
     load_materials_project,
-    load_table,
+    load_reference_table,
     packaged_reference,
     volume_per_atom,
 )
@@ -79,7 +79,7 @@ SYSTEMS = ["Li-Si", "Li-P-S", "Zn-P-S", "Na-Si"]
 
 def test_leaving_phases_out_changes_no_decomposition_energy(tmp_path):
     energies = pd.read_parquet(ENERGIES)
-    reference = load_table(build_reference_table(ENERGIES, tmp_path / "table.parquet", **MP))
+    reference = load_reference_table(build_reference_table(ENERGIES, tmp_path / "table.parquet", **MP))
     assert len(reference.phases) < len(energies) / 2
     assert phases_checked(reference, energies, SYSTEMS) >= len(energies)  # S, P, Li and Si more than once
 
@@ -88,7 +88,7 @@ def test_leaving_phases_out_changes_no_decomposition_energy(tmp_path):
 @needs_whole
 def test_leaving_phases_out_of_the_whole_data_changes_nothing_with_one_to_four_elements(tmp_path):
     energies = pd.read_parquet(WHOLE_ENERGIES)
-    reference = load_table(build_reference_table(WHOLE_ENERGIES, tmp_path / "table.parquet", **MP))
+    reference = load_reference_table(build_reference_table(WHOLE_ENERGIES, tmp_path / "table.parquet", **MP))
     systems = [Composition(formula).chemical_system for formula in energies["formula"].iloc[::1500]]
     some = [*SYSTEMS, *(system for system in systems if system.count("-") < 4)][:40]
     assert phases_checked(reference, energies, some) > 500
@@ -113,7 +113,7 @@ def test_the_shipped_table_can_be_made_again(tmp_path):
     out = build_reference_table(
         ENERGIES, tmp_path / "table.parquet", structures_parquet=PHASES, relaxed_parquet=[relaxed], **MP
     )
-    made = load_table(out)
+    made = load_reference_table(out)
     assert len(made) > 60
     for system in SYSTEMS:
         # Structures, for the volumes of phases that were not relaxed, are there of all phases of Li-Si.
@@ -140,8 +140,8 @@ def test_relaxed_energies_replace_single_points_before_the_lowest_is_picked(tmp_
     pd.DataFrame({"material_id": ["b"], "energy_per_atom": [-1.99]}).to_parquet(tmp_path / "later.parquet")
     common = {"structures_parquet": tmp_path / "structures.parquet", "version": "7", "potential": "toy", "name": "toys"}
     common["source"] = "my own"
-    plain = load_table(build_reference_table(tmp_path / "energies.parquet", tmp_path / "1.parquet", **common))
-    relaxed = load_table(
+    plain = load_reference_table(build_reference_table(tmp_path / "energies.parquet", tmp_path / "1.parquet", **common))
+    relaxed = load_reference_table(
         build_reference_table(
             tmp_path / "energies.parquet",
             tmp_path / "2.parquet",
@@ -176,7 +176,7 @@ def test_a_missing_column_is_named_with_the_remedy(tmp_path):
 def test_a_foreign_table_is_refused(tmp_path):
     pd.DataFrame({"x": [1]}).to_parquet(tmp_path / "x.parquet")
     with pytest.raises(ValueError, match="no reference table"):
-        load_table(tmp_path / "x.parquet")
+        load_reference_table(tmp_path / "x.parquet")
 
 
 @pytest.mark.parametrize("pack", [str.encode, lambda text: gzip.compress(text.encode())])

@@ -13,7 +13,7 @@ from ase.calculators.emt import EMT
 from model.crystals.crystal import Crystal
 from model.potentials.ase import ASEPotential
 from model.thermodynamics import reference_relaxation as relaxed_phases
-from model.thermodynamics.reference import build_reference_table, load_table
+from model.thermodynamics.reference import build_reference_table, load_reference_table
 from model.thermodynamics.reference_relaxation import PhaseSettings, choose, merge, relax_phases
 
 SETTINGS = PhaseSettings(within=0.05)
@@ -135,7 +135,7 @@ def test_the_table_takes_relaxed_energies_and_marks_the_others(structures, tmp_p
         }
     )
     points.to_parquet(tmp_path / "energies.parquet")
-    table = load_table(
+    table = load_reference_table(
         build_reference_table(
             tmp_path / "energies.parquet",
             tmp_path / "table.parquet",

@@ -16,7 +16,7 @@ from model.diffusion.sampler import AncestralSettings, HeunSettings, Template
 from model.generation.initial_placements import uniform, voronoi_voids
 from search.benchmark.log import RecordLog
 from search.benchmark.methods import make_method, parse_sampler
-from search.benchmark.reconstruct import Attempt, Case, Record, load_cases, match, reconstruct
+from search.benchmark.reconstruct import Case, Placement, Record, load_cases, match, reconstruct
 from search.benchmark.residuals import denoising_residuals, guests_relaxed
 from search.benchmark.summary import figures, summarise
 from search.benchmark.training_hosts import TrainingCrystals
@@ -75,7 +75,7 @@ def test_shares_are_means_over_attempts_and_over_guests():
 def test_ranking_counts_the_lowest_and_says_who_disagrees():
     """Four cases: right; wrong and below the original; wrong and above it; nothing made."""
     base = Record("m", "a", "Li", 8, 0.5, True, (), 2, -5.0, 0.1, 0.002, 39, 0.1)
-    good, bad = Attempt(True, 0.02, True, 0.01, -4.0, -5.0), Attempt(False, None, False, None, -4.5, -4.9)
+    good, bad = Placement(True, 0.02, True, 0.01, -4.0, -5.0), Placement(False, None, False, None, -4.5, -4.9)
     records = [
         replace(base, attempts=(good, bad)),
         replace(base, attempts=(good, replace(bad, relaxed=-5.1))),
@@ -84,7 +84,7 @@ def test_ranking_counts_the_lowest_and_says_who_disagrees():
     ]
     found = figures(records)
     assert found["ranked_match"] == 0.25 and found["ranked_single_point"] == 0.0
-    assert found["preferred_elsewhere"] == 0.25 and found["sought_in_vain"] == 0.5
+    assert found["potential_prefers_other"] == 0.25 and found["not_recovered"] == 0.5
     assert found["raw_match"] == 2 / 8 and found["oracle_match"] == 0.5
     bins = summarise(records)["bins"]
     assert bins["host new"]["cases"] == 3 and bins["host known from training"]["ranked_match"] == 0.0

@@ -12,9 +12,9 @@ from search.planning.policy import (
     START_NEW,
     START_VALUE,
     Arm,
+    ArmOutcome,
     ArmStatistics,
     Choice,
-    Outcome,
     Rates,
     host_class,
     value,
@@ -37,7 +37,7 @@ def streams(seed=0):
 def came(value, *, once=True, work=300.0, tries=1):
     """Outcome of candidates of this value each, all seen once or all seen more often."""
     low = tries * (value > 0)
-    return Outcome(tries, tries * value, low, low * once, tries * work)
+    return ArmOutcome(tries, tries * value, low, low * once, tries * work)
 
 
 def statistics_of(settings=None, **records):
@@ -72,7 +72,7 @@ def test_a_rate_shrinks_towards_that_of_the_larger_set_as_a_coins_does():
 def test_what_comes_as_expected_makes_the_distributions_narrower_and_moves_none():
     made = ArmStatistics(PolicySettings(prior_weight=2.0, new_prior_weight=4.0))
     arm = Arm("some generator", "LiSi")
-    made.record(arm, Outcome(10, value=10 * START_VALUE, low=10, once=10 * START_NEW))
+    made.record(arm, ArmOutcome(10, value=10 * START_VALUE, low=10, once=10 * START_NEW))
     for like, tries in ((arm, 10), (Arm("some generator", "Li6Si2"), 0), (Arm("another", "LiSi"), 0)):
         low, new = 2 + tries, 4 + tries  # tosses that each distribution counts
         new_of_ten = (new * START_NEW, new * (1 - START_NEW))
@@ -132,7 +132,7 @@ def test_what_is_under_way_lowers_the_arm_and_what_is_new_in_its_cell():
     made = statistics_of(LiSi=[1.0, 1.0], Li4Si=[1.0, 1.0])
     arms = [*NEW, Arm("ion_substitution", "LiSi")]
     before = [rates(made, arm) for arm in arms]
-    made.record(NEW[0], Outcome(1))
+    made.record(NEW[0], ArmOutcome(1))
     after = [rates(made, arm) for arm in arms]
     assert after[0][0] < before[0][0] and after[0][1] < before[0][1]
     assert after[-1][0] == before[-1][0] and after[-1][1] < before[-1][1]

@@ -10,7 +10,7 @@ from model.diffusion.sampler import HeunSettings, Template
 from model.relaxation.relax import RelaxSettings
 from model.stages import CrystalMaker, Made, Rejected, Relaxer
 from search.storage.crystal_files import read_host
-from search.studies.inpaint import Region, fill, make_templates, refine
+from search.studies.inpaint import Region, fill, make_templates, refine_fillings
 
 SHORT = HeunSettings(steps=4)
 
@@ -235,7 +235,7 @@ def test_a_round_takes_out_neighbouring_guests_of_the_best(slab, relaxation):
     both, taken = Pretender(relaxation, [-2.0] * 12), []
     generate = both.generate
     both.generate = lambda templates, *others: taken.extend(templates) or generate(templates, *others)
-    filled, dropped = refine([first], both, both, samples=12, seed=0, free_guests_only=True)
+    filled, dropped = refine_fillings([first], both, both, samples=12, seed=0, free_guests_only=True)
     assert [one.relaxation.energy_final for one in filled] == [-2.0]  # one crystal, whatever it was relaxed from
     assert dropped == ["duplicate"] * 12
     assert {mask.tolist() == lithium.tolist() for batch in both.masks for mask in batch} == {True}  # all guests relax
@@ -247,7 +247,9 @@ def test_a_round_takes_out_neighbouring_guests_of_the_best(slab, relaxation):
 
 def test_rounds_never_lose_the_best_and_follow_the_seed(host, stations):
     first, _ = fill(make_templates(host, {"Li": 1}, samples=3, seed=0), *stations, sampler=SHORT)
-    one, same, other = (refine(first, *stations, samples=3, seed=(seed, 1), sampler=SHORT)[0] for seed in (0, 0, 1))
+    one, same, other = (
+        refine_fillings(first, *stations, samples=3, seed=(seed, 1), sampler=SHORT)[0] for seed in (0, 0, 1)
+    )
     assert one[0].relaxation.energy_final <= first[0].relaxation.energy_final
     assert [a.crystal.identity for a in one] == [b.crystal.identity for b in same]
     assert {a.crystal.identity for a in one} != {b.crystal.identity for b in other}

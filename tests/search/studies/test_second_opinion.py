@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from model.crystals.crystal import Crystal
 from model.crystals.lattice import cell_vectors
 from model.potentials.catalog import load_potential
-from model.thermodynamics.reference import packaged_reference, score_reference
+from model.thermodynamics.reference import evaluate_reference, packaged_reference
 from model.thermodynamics.stability import Stability
 from search.cli import app
 from search.storage.paths import run_path
@@ -150,7 +150,7 @@ def test_the_packaged_energies_are_those_of_the_potential(potential):
 
 
 def test_a_reference_computed_here_agrees_with_the_packaged_one(potential):
-    own = score_reference(PHASES, {"Li", "Si"}, potential, within=0.03)
+    own = evaluate_reference(PHASES, {"Li", "Si"}, potential, within=0.03)
     hulls = [Stability(reference, "Li-Si") for reference in (own, packaged_r2scan())]
     for formula in ("Li5Si2", "LiSi", "Li2Si", "Li4Si"):
         assert hulls[0].hull_energy(formula) == pytest.approx(hulls[1].hull_energy(formula), abs=1e-5)

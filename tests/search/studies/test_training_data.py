@@ -9,7 +9,7 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 from model.crystals.crystal import Crystal
-from model.diffusion.dataset import DataConfig, load_table
+from model.diffusion.dataset import DataConfig, load_crystals
 from model.thermodynamics.reference import packaged_reference
 from search.commands.models.data import data
 from search.commands.models.train import train
@@ -53,7 +53,7 @@ def test_a_folder_of_cifs_becomes_training_data(folder: Path, tmp_path: Path) ->
     dropped = pd.read_csv(tmp_path / "data.dropped.csv").set_index("material_id")["reason"]
     assert dropped["half.cif"] == "partial occupancy" and dropped["dense.cif"] == "volume"
     assert dropped["broken.cif"].startswith("unreadable") and dropped["AgCl.cif"] == "holds Ag"
-    loaded = {crystal.formula: crystal for group in load_table(splits(out)).groups.values() for crystal in group}
+    loaded = {crystal.formula: crystal for group in load_crystals(splits(out)).groups.values() for crystal in group}
     stored = Crystal.from_pymatgen(Structure.from_file(folder / "KCl.cif"))
     np.testing.assert_allclose(loaded["KCl"].lattice, stored.lattice, atol=1e-6)
     np.testing.assert_array_equal(loaded["KCl"].fractional, stored.fractional)
