@@ -33,7 +33,8 @@ from actors.cluster import connected
 from actors.pool import Done, Failed, Pool, wait_any
 from model.crystals.composition import CellFormula
 from model.crystals.crystal import Crystal
-from search.config import SearchConfig, check_config
+from search.config import SearchConfig
+from search.config_file import check_config
 from search.planning.planner import Planner
 from search.planning.prepare import load_reference
 from search.running.driver import Driver

@@ -21,7 +21,8 @@ from model.relaxation.relax import Relaxation
 from model.stages import Analyser, Made, Rejected
 from model.thermodynamics.reference import packaged_reference
 from search.cli import main
-from search.config import SearchConfig, check_config
+from search.config import SearchConfig
+from search.config_file import check_config
 from search.planning.campaign import Campaign
 from search.planning.round_plan import plan_round
 from search.running.pipeline import Provenance, task_rows

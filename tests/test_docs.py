@@ -16,7 +16,7 @@ from markdown_it import MarkdownIt
 from pymatgen.core import Lattice, Structure
 from pymatgen.io.vasp import Poscar
 
-from search.config import check_config
+from search.config_file import check_config
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

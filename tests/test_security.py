@@ -12,7 +12,8 @@ import pytest
 
 from model.diffusion.train import TrainConfig
 from model.generators.registry import GENERATORS
-from search.config import SearchConfig, check_config
+from search.config import SearchConfig
+from search.config_file import check_config
 from search.dft.inputs import jobs_of_run
 from search.planning.prepare import load_reference, same_search, write_run_metadata
 from search.reporting.export import FORMATS, export

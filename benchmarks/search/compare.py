@@ -50,7 +50,8 @@ from model.generators.interface import Start
 from model.generators.registry import GENERATORS, starting_from
 from model.stages import Analyser
 from model.thermodynamics.reference import Reference
-from search.config import SearchConfig, check_config
+from search.config import SearchConfig
+from search.config_file import check_config
 from search.planning.prepare import load_reference
 from search.running.pipeline import Stages, load_stages, search_here
 from search.storage.results import ResultStore, write_json

@@ -38,8 +38,8 @@ def figures(records: Sequence[Record]) -> dict[str, Any]:
     - ranked_match: the crystal of lowest energy after its guests have relaxed.
     - ranked_single_point, ranked_residual: the raw crystal of lowest energy as it is, and of lowest residual.
     - oracle_match: at least one raw attempt matches; oracle_relaxed: at least one after relaxation.
-    - potential_prefers_other: no match although the best lies more than 1 meV/atom below the original, relaxed alike: it is
-      the potential that disagrees. not_recovered: no match, and the best lies above the original.
+    - potential_prefers_other: no match although the best lies more than 1 meV/atom below the original, relaxed alike:
+      it is the potential that disagrees. not_recovered: no match, and the best lies above the original.
     - unfinished: guests-only relaxations that ran out of steps.
     """
     runs = np.array(

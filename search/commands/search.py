@@ -24,7 +24,7 @@ def search(
     ] = None,
 ) -> None:
     """Search a chemical system. Rerun the same command to resume a search that was stopped or killed."""
-    from search.config import load_config
+    from search.config_file import load_config
     from search.planning.prepare import load_reference
     from search.running.driver import run_search
     from search.running.progress import shown

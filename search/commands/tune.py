@@ -31,7 +31,7 @@ def tune(
     What `tuning` in the configuration names is tuned; if it names nothing, the samplers are.
     """
     from model.diffusion.checkpoint import save_yaml
-    from search.config import load_config
+    from search.config_file import load_config
     from search.planning.campaign import read_trials
     from search.planning.prepare import load_reference, same_search, write_run_metadata
     from search.planning.tuning import chosen

@@ -24,7 +24,7 @@ TYPICAL_STEPS = 60  # of a relaxation; an assumption on the safe side, L-BFGS in
 
 def validate(config: ConfigArgument) -> None:
     """Say what a search will do and roughly how long it takes, without doing it."""
-    from search.config import load_config
+    from search.config_file import load_config
 
     for line in describe(load_config(config)):
         console.print(line)

@@ -19,7 +19,8 @@ from model.thermodynamics.reference import (
     volume_per_atom,
 )
 from model.thermodynamics.stability import Stability
-from search.config import SearchConfig, load_config
+from search.config import SearchConfig
+from search.config_file import load_config
 from search.planning.campaign import digest, hosts
 from search.storage.paths import RunPath, write_whole
 from search.storage.results import write_json

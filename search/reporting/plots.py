@@ -27,7 +27,8 @@ from pymatgen.util.string import latexify
 
 from model.crystals.crystal import Crystal
 from model.thermodynamics.stability import Stability
-from search.config import Tuning, load_config
+from search.config import Tuning
+from search.config_file import load_config
 from search.planning.prepare import load_reference
 from search.reporting import figures
 from search.reporting.tuning_plots import plot_tuning

@@ -21,7 +21,8 @@ from pymatgen.util.string import htmlify
 from model.crystals.crystal import Crystal
 from model.generation.framework import choose_guest
 from model.thermodynamics.stability import Stability
-from search.config import SearchConfig, load_config
+from search.config import SearchConfig
+from search.config_file import load_config
 from search.dft import results as dft_results
 from search.planning.prepare import load_reference
 from search.reporting import figures

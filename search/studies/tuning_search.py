@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from search.config import Range, SearchConfig, changed, check_config
+from search.config import Range, SearchConfig, changed
+from search.config_file import check_config
 from search.planning.tuning import SAMPLES, Trial
 
 # Ranges for samplers of which the configuration tunes nothing.

@@ -7,7 +7,8 @@ import pytest
 import yaml
 from pymatgen.core import Lattice, Structure
 
-from search.config import SearchConfig, check_config, load_config
+from search.config import SearchConfig
+from search.config_file import check_config, load_config
 from search.planning.campaign import Campaign, digest
 from search.planning.prepare import RunMetadata, load_reference, same_search
 from search.planning.round_plan import plan_round

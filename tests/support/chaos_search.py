@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from search.config import load_config
+from search.config_file import load_config
 from search.planning.prepare import load_reference
 from search.running.driver import run_search
 from search.running.statistics import summary_lines

@@ -6,7 +6,7 @@ from model.crystals.parquet import read_crystals
 from model.potentials.chgnet.potential import CHGNetPotential
 from model.relaxation.relax import relax
 from model.thermodynamics.stability import Stability
-from search.config import load_config
+from search.config_file import load_config
 from search.planning.prepare import load_reference
 from tests.support.data import PHASES, ROOT
 

@@ -8,7 +8,8 @@ import yaml
 
 from model.diffusion.sampler import AncestralSettings, HeunSettings
 from model.relaxation.relax import RelaxSettings
-from search.config import Tuning, changed, check_ranges, load_config
+from search.config import Tuning, changed, check_ranges
+from search.config_file import load_config
 from search.planning.campaign import Campaign, tuner
 from search.planning.tuning import Trial, chosen, make_study, quality, suggest
 from search.reporting.tuning_plots import plot_study, plot_tuning

@@ -15,7 +15,7 @@ from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Structure
 
 from model.thermodynamics.stability import Stability
-from search.config import check_config
+from search.config_file import check_config
 from search.planning.prepare import load_reference
 from search.reporting import figures
 from search.reporting.report import build_report, serve

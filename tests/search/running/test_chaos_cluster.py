@@ -18,7 +18,7 @@ import ray
 import yaml
 from ray.cluster_utils import Cluster
 
-from search.config import check_config
+from search.config_file import check_config
 from search.planning.prepare import load_reference
 from search.running.pipeline import search_here
 from search.storage.results import ResultStore, load_results

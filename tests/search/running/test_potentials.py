@@ -16,7 +16,8 @@ from model.potentials.ase import ASEPotential
 from model.potentials.catalog import CATALOG, PotentialEntry, load_potential
 from model.potentials.interface import Potential
 from model.thermodynamics.reference import build_reference_table
-from search.config import SearchConfig, check_config
+from search.config import SearchConfig
+from search.config_file import check_config
 from search.planning.prepare import RunMetadata, describe_reference, load_reference
 from search.running.pipeline import load_stages, search_here
 from search.storage.ranking import rank

@@ -17,7 +17,7 @@ import requests
 import yaml
 from moto.server import ThreadedMotoServer
 
-from search.config import load_config
+from search.config_file import load_config
 from search.planning.planner import Planner
 from search.planning.prepare import load_reference, same_search, write_run_metadata
 from search.running.driver import Driver
