@@ -18,7 +18,7 @@ from model.crystals.crystal import Crystal
 from model.symmetry.projector import Projector
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Evaluation:
     """What a potential says about one crystal; every number is NaN where ``problem`` says why.
 
@@ -37,7 +37,7 @@ class Evaluation:
     problem: str = ""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class BatchEvaluation:
     """What a potential says about a batch, as float64 tensors on the batch's device; NaN where ``problems`` says why.
 
@@ -60,24 +60,23 @@ class BatchEvaluation:
         """The evaluations of several batches as that of one; moments only if all have them."""
         moments = [part.magmoms for part in parts if part.magmoms is not None]
         return cls(
-            torch.cat([part.energy for part in parts]),
-            torch.cat([part.forces for part in parts]),
-            torch.cat([part.stress for part in parts]),
-            torch.cat(moments) if len(moments) == len(parts) else None,
-            [problem for part in parts for problem in part.problems],
+            energy=torch.cat([part.energy for part in parts]),
+            forces=torch.cat([part.forces for part in parts]),
+            stress=torch.cat([part.stress for part in parts]),
+            magmoms=torch.cat(moments) if len(moments) == len(parts) else None,
+            problems=[problem for part in parts for problem in part.problems],
         )
 
     @classmethod
     def unknown(cls, batch: Batch, problems: list[str], *, magmoms: bool) -> BatchEvaluation:
         """All numbers NaN, for others to fill in."""
         nan = batch.positions.new_full
-        moments = nan((len(batch.numbers),), torch.nan) if magmoms else None
         return cls(
-            nan((len(batch),), torch.nan),
-            nan(batch.positions.shape, torch.nan),
-            nan((len(batch), 3, 3), torch.nan),
-            moments,
-            problems,
+            energy=nan((len(batch),), torch.nan),
+            forces=nan(batch.positions.shape, torch.nan),
+            stress=nan((len(batch), 3, 3), torch.nan),
+            magmoms=nan((len(batch.numbers),), torch.nan) if magmoms else None,
+            problems=problems,
         )
 
     def split(self, counts: Tensor) -> list[Evaluation]:
@@ -86,7 +85,7 @@ class BatchEvaluation:
         forces = [part.cpu().numpy() for part in self.forces.split(sizes)]
         moments = [None] * len(sizes) if self.magmoms is None else [m.cpu().numpy() for m in self.magmoms.split(sizes)]
         return [
-            Evaluation(float(energy), force, stress, moment, problem)
+            Evaluation(energy=float(energy), forces=force, stress=stress, magmoms=moment, problem=problem)
             for energy, force, stress, moment, problem in zip(
                 self.energy.tolist(), forces, self.stress.cpu().numpy(), moments, self.problems, strict=True
             )
@@ -130,7 +129,9 @@ def evaluate_crystals(potential: Potential, crystals: Sequence[Crystal]) -> list
     if filled:
         batch = Batch.from_crystals(filled, device=potential.device, dtype=torch.float64)
         results = iter(potential.compute(batch).split(batch.counts))
-    empty = Evaluation(np.nan, np.zeros((0, 3)), np.full((3, 3), np.nan), None, "no atoms")
+    empty = Evaluation(
+        energy=np.nan, forces=np.zeros((0, 3)), stress=np.full((3, 3), np.nan), magmoms=None, problem="no atoms"
+    )
     return [next(results) if len(crystal) else empty for crystal in crystals]
 
 

@@ -58,7 +58,7 @@ class Case:
         return rng.integers(2**62, size=count).tolist()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Placement:
     """One attempt at a case; what was not asked for is None, as is an RMSE without a match.
 
@@ -81,7 +81,7 @@ class Placement:
     residual: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Record:
     """What became of all attempts at one case by one method; plain numbers, one line of the benchmark's file.
 
@@ -175,19 +175,19 @@ def reconstruct(
     attempts = tuple(Placement(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True))
     force, drop = _stability(potential, made[0]) if potential and stability and made else (None, None)
     return Record(
-        name,
-        case.name,
-        case.guest,
-        len(case.crystal),
-        float(case.mask.mean()),
-        new_host,
-        attempts,
-        samples,
-        _original(potential, case) if potential else None,
-        force,
-        drop,
-        evaluations,
-        seconds,
+        method=name,
+        case=case.name,
+        guest=case.guest,
+        atoms=len(case.crystal),
+        guest_fraction=float(case.mask.mean()),
+        new_host=new_host,
+        attempts=attempts,
+        samples=samples,
+        original=_original(potential, case) if potential else None,
+        max_force=force,
+        energy_drop=drop,
+        evaluations=evaluations,
+        seconds=seconds,
     )
 
 

@@ -61,7 +61,7 @@ OWN = "own calculations"
 FAMILIES = {"GGA": MP2020_PBE, "GGA+U": MP2020_PBE, "R2SCAN": R2SCAN}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Calculation:
     """One finished calculation.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import attrgetter
 from typing import NamedTuple
@@ -43,7 +43,8 @@ class ArmKey(NamedTuple):
         return cls(row.generator, row.cell_formula, row.framework or row.parent or "", row.bravais_lattice or "")
 
 
-class Parent(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parent:
     """A relaxed crystal that may be changed."""
 
     name: str  # of the candidate
@@ -209,7 +210,13 @@ class SearchHistory:
         if e_d <= COMPARED and crystal not in self._held:
             self._held.add(crystal)
             content = _final(row).to_bytes()
-            self.parents[row.candidate] = Parent(row.candidate, row.cell_formula, content, e_d, row.bravais_lattice)
+            self.parents[row.candidate] = Parent(
+                name=row.candidate,
+                cell=row.cell_formula,
+                content=content,
+                e_d=e_d,
+                bravais_lattice=row.bravais_lattice,
+            )
 
     def reward_threshold(self) -> float:
         """E_d (eV/atom) up to which a crystal is rewarded: the window, or the best ``quantile`` if few lie in it."""

@@ -14,7 +14,7 @@ import heapq
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -49,6 +49,7 @@ class Arm:
 
     generator: str
     cell: str
+    _: KW_ONLY
     host: str = ""
     host_class: int = 0
     guests: Guests = ()

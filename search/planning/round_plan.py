@@ -120,7 +120,9 @@ class _Round:
         for generator in changing:
             for parent in best:
                 for cell in self.campaign.neighbouring_cells(parent.cell):
-                    arm = Arm(generator, cell, parent.name, host_class(parent.e_d, self.reward_threshold))
+                    arm = Arm(
+                        generator, cell, host=parent.name, host_class=host_class(parent.e_d, self.reward_threshold)
+                    )
                     tried = self._tried(arm)
                     ways = len(self.campaign.options(generator, cell, parent)) if tried else 1
                     if tried < ways:
@@ -133,7 +135,7 @@ class _Round:
             able = [name for name in filling if GENERATORS[name].suits(framework.space_group_number)]
             for cell, guests in self.campaign.fillings(framework):
                 for generator in able:
-                    yield Arm(generator, cell, framework.name, quality, guests)
+                    yield Arm(generator, cell, host=framework.name, host_class=quality, guests=guests)
 
     def _picks(self, new: Sequence[Arm], building: Sequence[Arm]) -> list[tuple[Arm, int]]:
         """Arms and how many candidates each; both kinds compete where feedback decides."""
@@ -156,7 +158,7 @@ class _Round:
         """Count candidates for their arm, and new crystals for their lattice too."""
         made_from = self.frameworks.get(key.origin) or self.parents.get(key.origin)
         quality = 0 if made_from is None else host_class(_e_d(made_from), self.reward_threshold)
-        self.arms.record(Arm(key.generator, key.cell, key.origin, quality), outcome)
+        self.arms.record(Arm(key.generator, key.cell, host=key.origin, host_class=quality), outcome)
         if made_from is None and key.lattice:
             self.lattices.record(Arm(key.lattice, key.cell), outcome)
 

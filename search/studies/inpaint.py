@@ -149,14 +149,9 @@ def fill(
     Returns:
         the filled hosts, lowest energy first, and the reasons why others were dropped.
     """
+    attempts = [(template, template.guest) for template in templates]
     return _fill(
-        [(template, template.guest) for template in templates],
-        maker,
-        relaxer,
-        sampler,
-        free_guests_only,
-        batch,
-        report,
+        attempts, maker, relaxer, sampler=sampler, free_guests_only=free_guests_only, batch=batch, report=report
     )
 
 
@@ -194,7 +189,9 @@ def refine_fillings(
         parent = parents[index % len(parents)]
         again = _neighbouring(parent, rng)
         attempts.append((Template(crystal=parent.crystal, guest=again, seed=int(rng.integers(2**62))), parent.guest))
-    new, dropped = _fill(attempts, maker, relaxer, sampler, free_guests_only, batch, report)
+    new, dropped = _fill(
+        attempts, maker, relaxer, sampler=sampler, free_guests_only=free_guests_only, batch=batch, report=report
+    )
     every = sorted([*found, *new], key=_energy)
     kept = _distinct(every)
     return kept, dropped + [Reason.DUPLICATE] * (len(every) - len(kept))
@@ -204,6 +201,7 @@ def _fill(
     attempts: Sequence[tuple[Template, np.ndarray]],
     maker: CrystalMaker,
     relaxer: Relaxer,
+    *,
     sampler: SamplerSettings | None,
     free_guests_only: bool,
     batch: int,

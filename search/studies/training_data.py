@@ -26,7 +26,7 @@ from model.thermodynamics.stability import Stability
 BATCH = 32  # crystals that the potential evaluates at once
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Entry:
     """A crystal as it was found; ``problem`` says why there is none, or why it is dropped.
 
@@ -84,10 +84,14 @@ def _from_cif(file: Path, name: str) -> Entry:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what does not concern atoms and cell
-            return Entry(name, Crystal.from_pymatgen(Structure.from_file(file)))
+            return Entry(name=name, crystal=Crystal.from_pymatgen(Structure.from_file(file)))
     except Exception as error:  # parsers raise whatever they like
         text = " ".join(str(error).split()) or type(error).__name__
-        return Entry(name, None, problem="partial occupancy" if "partially occupied" in text else f"unreadable: {text}")
+        return Entry(
+            name=name,
+            crystal=None,
+            problem="partial occupancy" if "partially occupied" in text else f"unreadable: {text}",
+        )
 
 
 def _from_parquet(source: Path) -> Iterator[Entry]:
@@ -98,7 +102,12 @@ def _from_parquet(source: Path) -> Iterator[Entry]:
         crystal = Crystal(lattice, np.asarray(row["frac_coords"]).reshape(-1, 3), row["atomic_numbers"])
         energy, split = row.get("e_above_hull"), row.get("split")
         known = energy is not None and np.isfinite(energy)
-        yield Entry(str(row["material_id"]), crystal, float(energy) if known else None, split or None)
+        yield Entry(
+            name=str(row["material_id"]),
+            crystal=crystal,
+            e_above_hull=float(energy) if known else None,
+            split=split or None,
+        )
 
 
 def _from_ase(source: Path) -> Iterator[Entry]:
@@ -106,10 +115,15 @@ def _from_ase(source: Path) -> Iterator[Entry]:
         for row in database.select():
             name, atoms = str(row.get("material_id", row.id)), row.toatoms()
             if not atoms.pbc.all() or atoms.cell.rank < 3:
-                yield Entry(name, None, problem="not periodic in three directions")
+                yield Entry(name=name, crystal=None, problem="not periodic in three directions")
                 continue
             energy = row.get("e_above_hull")
-            yield Entry(name, Crystal.from_ase(atoms), None if energy is None else float(energy), row.get("split"))
+            yield Entry(
+                name=name,
+                crystal=Crystal.from_ase(atoms),
+                e_above_hull=None if energy is None else float(energy),
+                split=row.get("split"),
+            )
 
 
 def filtered(entries: Iterable[Entry], filters: Filters) -> Iterator[Entry]:

@@ -176,7 +176,13 @@ class CHGNetPotential:
         outer = graph.vector[:, :, None] * gradient[:, None, :]
         virial = torch.zeros_like(batch.lattice).index_add_(0, batch.owner[graph.center], outer)
         stress = (virial + virial.mT) / 2 / torch.linalg.det(batch.lattice).abs()[:, None, None]
-        return BatchEvaluation(energy, forces, stress, magmoms[node].double(), [""] * len(batch))
+        return BatchEvaluation(
+            energy=energy,
+            forces=forces,
+            stress=stress,
+            magmoms=magmoms[node].double(),
+            problems=[""] * len(batch),
+        )
 
 
 def _averaged(evaluation: BatchEvaluation, batch: Batch, groups: Sequence[Projector]) -> BatchEvaluation:

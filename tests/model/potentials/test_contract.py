@@ -6,7 +6,7 @@ A new potential gets a case in `CASES`: how it is loaded, and how exact its numb
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -179,7 +179,9 @@ def test_nothing_to_evaluate(potential) -> None:
 def test_a_rotation_turns_forces_and_stress(crystal, potential, tolerance) -> None:
     turn = Rotation.from_euler("xyz", [0.3, -1.1, 2.0]).as_matrix()
     before, after = potential.evaluate([crystal, crystal.replace(lattice=crystal.lattice @ turn.T)])
-    turned = Evaluation(before.energy, before.forces @ turn.T, turn @ before.stress @ turn.T, None)
+    turned = Evaluation(
+        energy=before.energy, forces=before.forces @ turn.T, stress=turn @ before.stress @ turn.T, magmoms=None
+    )
     assert_alike(after, turned, tolerance)
 
 
@@ -195,7 +197,7 @@ def test_the_order_of_atoms_changes_nothing_else(crystal, potential, tolerance) 
     order = np.arange(len(crystal))[::-1]
     other = crystal.replace(fractional=crystal.fractional[order], numbers=crystal.numbers[order])
     before, after = potential.evaluate([crystal, other])
-    assert_alike(after, Evaluation(before.energy, before.forces[order], before.stress, None), tolerance)
+    assert_alike(after, replace(before, forces=before.forces[order], magmoms=None), tolerance)
 
 
 @on_low_symmetry
@@ -209,7 +211,7 @@ def test_a_supercell_is_the_same_crystal(crystal, potential, tolerance) -> None:
         numbers=np.concatenate([crystal.numbers] * 2),
     )
     before, after = potential.evaluate([crystal, larger])
-    assert_alike(after, Evaluation(before.energy, np.tile(before.forces, (2, 1)), before.stress, None), tolerance)
+    assert_alike(after, replace(before, forces=np.tile(before.forces, (2, 1)), magmoms=None), tolerance)
 
 
 def slope(potential: Potential, changed: Callable[[float], Crystal], step: float) -> float:

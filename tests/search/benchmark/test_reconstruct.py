@@ -74,8 +74,23 @@ def test_shares_are_means_over_attempts_and_over_guests():
 
 def test_ranking_counts_the_lowest_and_says_who_disagrees():
     """Four cases: right; wrong and below the original; wrong and above it; nothing made."""
-    base = Record("m", "a", "Li", 8, 0.5, True, (), 2, -5.0, 0.1, 0.002, 39, 0.1)
-    good, bad = Placement(True, 0.02, True, 0.01, -4.0, -5.0), Placement(False, None, False, None, -4.5, -4.9)
+    base = Record(
+        method="m",
+        case="a",
+        guest="Li",
+        atoms=8,
+        guest_fraction=0.5,
+        new_host=True,
+        attempts=(),
+        samples=2,
+        original=-5.0,
+        max_force=0.1,
+        energy_drop=0.002,
+        evaluations=39,
+        seconds=0.1,
+    )
+    good = Placement(matched=True, rmse=0.02, relaxed_matched=True, relaxed_rmse=0.01, single_point=-4.0, relaxed=-5.0)
+    bad = Placement(matched=False, rmse=None, relaxed_matched=False, single_point=-4.5, relaxed=-4.9)
     records = [
         replace(base, attempts=(good, bad)),
         replace(base, attempts=(good, replace(bad, relaxed=-5.1))),

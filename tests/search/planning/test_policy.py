@@ -81,7 +81,7 @@ def test_what_comes_as_expected_makes_the_distributions_narrower_and_moves_none(
 
 def test_nothing_known_is_the_start_rate_of_the_generator_everywhere():
     made = ArmStatistics(PolicySettings(prior_weight=4.0))
-    for arm in [*NEW, Arm("inpainting", "LiSi", "f", 1), Arm("ion_substitution", "Li3Si")]:
+    for arm in [*NEW, Arm("inpainting", "LiSi", host="f", host_class=1), Arm("ion_substitution", "Li3Si")]:
         assert rates(made, arm) == pytest.approx((GENERATORS[arm.generator].first_guess, START_NEW))
 
 
@@ -108,7 +108,7 @@ def test_what_one_generator_found_good_is_thought_good_for_others_only_in_part()
         made.record(Arm("diffusion", cell), came(0.9 if cell == "LiSi" else 0.1, tries=20_000))
 
     def odds(cell):
-        rate = rates(made, Arm("mutation", cell, "f", 1))[0]
+        rate = rates(made, Arm("mutation", cell, host="f", host_class=1))[0]
         return rate / (1 - rate)
 
     ratio = (0.7 / 0.3) / (0.3 / 0.7)  # of both generators together
@@ -144,7 +144,7 @@ def test_the_distributions_stay_proper_whatever_is_recorded():
     for worth in (1.0, 0.0):
         made = ArmStatistics(PolicySettings())
         made.record(NEW[0], came(worth, tries=1_000_000))
-        for arm in (*NEW, Arm("ion_substitution", "LiSi"), Arm("mutation", "LiSi", "c", 1)):
+        for arm in (*NEW, Arm("ion_substitution", "LiSi"), Arm("mutation", "LiSi", host="c", host_class=1)):
             assert np.isfinite(made.beta(arm)).all() and min(made.beta(arm)) > 0
         assert len(choose(NEW, made, 5, streams(), 1)) == 5
 
@@ -246,14 +246,18 @@ def test_generators_take_turns_by_their_start_before_results_and_evenly_without_
 
 
 def test_a_framework_gets_several_samples_and_new_crystals_one():
-    arms = [Arm("diffusion", "LiSi"), Arm("mutation", "LiSi", "c", 1), Arm("inpainting", "LiSi", "f", 1, (("Li", 1),))]
+    arms = [
+        Arm("diffusion", "LiSi"),
+        Arm("mutation", "LiSi", host="c", host_class=1),
+        Arm("inpainting", "LiSi", host="f", host_class=1, guests=(("Li", 1),)),
+    ]
     picks = choose(arms, ArmStatistics(PolicySettings()), 10, streams(), 3)
     assert sum(count for _, count in picks) == 10
     assert {(arm.host, count) for arm, count in picks[:4]} == {("", 1), ("c", 1), ("f", 3)}
 
 
 def test_many_frameworks_of_one_cell_do_not_crowd_out_the_rest():
-    hosts = [Arm("inpainting", "LiSi", f"f{i}", 1) for i in range(500)]
+    hosts = [Arm("inpainting", "LiSi", host=f"f{i}", host_class=1) for i in range(500)]
     made = ArmStatistics(PolicySettings(exploration_rate=0))
     for arm in (*NEW, *hosts[:5]):
         made.record(arm, came(0.2))
@@ -265,16 +269,21 @@ def test_among_the_frameworks_of_a_cell_the_better_class_and_the_better_children
     settings = PolicySettings(exploration_rate=0, prior_weight=2)
     made = ArmStatistics(settings)
     for i in range(30):
-        made.record(Arm("inpainting", "LiSi", f"good{i}", 1), came(0.8))
-        made.record(Arm("inpainting", "LiSi", f"bad{i}", 4), came(0.0))
-    untried = [Arm("inpainting", "LiSi", "better", 1), Arm("inpainting", "LiSi", "worse", 4)]
+        made.record(Arm("inpainting", "LiSi", host=f"good{i}", host_class=1), came(0.8))
+        made.record(Arm("inpainting", "LiSi", host=f"bad{i}", host_class=4), came(0.0))
+    untried = [
+        Arm("inpainting", "LiSi", host="better", host_class=1),
+        Arm("inpainting", "LiSi", host="worse", host_class=4),
+    ]
     picks = Counter(arm.host for arm, _ in choose(untried, made, 10, streams(), 1))
     assert picks["better"] > picks["worse"]
 
 
 @pytest.mark.parametrize("settings", [{"exploration_rate": 0}, {"exploration_rate": 1}, {"feedback": False}])
 def test_an_arm_that_has_made_all_it_can_is_left_out(settings):
-    limited = [Arm("mutation", "LiSi", name, 1, limit=limit) for name, limit in (("a", 2), ("b", 3), ("c", 1))]
+    limited = [
+        Arm("mutation", "LiSi", host=name, host_class=1, limit=limit) for name, limit in (("a", 2), ("b", 3), ("c", 1))
+    ]
     made = ArmStatistics(PolicySettings(**settings))
     for arm in limited[2], Arm("random", "LiSi"):
         made.record(arm, came(1.0))

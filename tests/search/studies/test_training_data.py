@@ -89,7 +89,9 @@ def test_an_ase_database_with_energies_trains_a_network(tmp_path: Path) -> None:
 
 def test_a_parquet_file_keeps_its_splits_and_distances(tmp_path: Path) -> None:
     first = tmp_path / "first.parquet"
-    entries = [Entry(name, Crystal.from_pymatgen(salt(name)), 0.01, "test") for name in NAMES]
+    entries = [
+        Entry(name=name, crystal=Crystal.from_pymatgen(salt(name)), e_above_hull=0.01, split="test") for name in NAMES
+    ]
     table(entries, val=0.1, test=0.1, seed=0).to_parquet(first)
     again = list(judged(list(filtered(read_source(first), Filters())), None, packaged_reference(), Filters()))
     assert [entry.problem for entry in again] == [""] * len(NAMES)
@@ -102,10 +104,10 @@ def test_a_parquet_file_keeps_its_splits_and_distances(tmp_path: Path) -> None:
 def test_reasons_are_counted() -> None:
     crystal = Crystal.from_pymatgen(salt("Na"))
     entries = [
-        Entry("a", crystal, 0.0),
-        Entry("b", crystal, 0.0),
-        Entry("c", crystal.select(np.arange(8) < 1), 0.0),
-        Entry("d", crystal.replace(lattice=crystal.lattice * 1.01)),
+        Entry(name="a", crystal=crystal, e_above_hull=0.0),
+        Entry(name="b", crystal=crystal, e_above_hull=0.0),
+        Entry(name="c", crystal=crystal.select(np.arange(8) < 1), e_above_hull=0.0),
+        Entry(name="d", crystal=crystal.replace(lattice=crystal.lattice * 1.01)),
     ]
     kept = list(judged(list(filtered(entries, Filters())), None, packaged_reference(), Filters()))
     assert [entry.problem for entry in kept] == [
