@@ -159,8 +159,8 @@ def relax(
         >>> from model.potentials.ase import ASEPotential
         >>> copper = Crystal.from_ase(bulk("Cu", a=3.8))
         >>> (result,) = relax([copper], ASEPotential(EMT()), RelaxSettings(fmax=0.01))
-        >>> result.reason, round(float(np.linalg.norm(result.final.lattice[0])) * 2**0.5, 2)
-        ('converged', 3.59)
+        >>> result.converged, round(float(np.linalg.norm(result.final.lattice[0])) * 2**0.5, 2)
+        (True, 3.59)
     """
     settings = settings or RelaxSettings()
     if batch_size < 1:
