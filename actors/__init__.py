@@ -1,5 +1,8 @@
-"""Ray, and nothing but Ray: pools of actors, the cluster they run on, their metrics.
+"""Ray, and nothing but Ray. No other package imports it.
 
-`workers` wraps the three stages of `model.stages`, `pool` keeps actors busy, `cluster` connects to Ray, `metrics`
-reports to its dashboard, `training` trains on several devices. No other package imports Ray.
+- `workers`: the three stages of `model.stages` as actors
+- `pool`: equal actors, their calls with deadlines, and what to do when one dies
+- `cluster`: starting or joining Ray
+- `metrics`: figures for Ray's dashboard
+- `training`: training on several devices
 """

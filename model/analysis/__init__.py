@@ -1,5 +1,6 @@
 """Properties of crystals beyond their energy.
 
-`environments` has coordination numbers and radial distributions, `voltage` voltage curves, `migration` the paths of
-guests and their barriers.
+- `environments`: coordination numbers and radial distribution functions
+- `voltage`: voltage curves
+- `migration`: migration paths of guests, and their barriers
 """

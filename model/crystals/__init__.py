@@ -1,6 +1,13 @@
 """Crystals, and the geometry that needs no energies.
 
-`crystal` has the crystal type, `batch` many crystals as flat tensors. `neighbors` and `periodic_images` measure
-distances across cell boundaries, `matching` recognises equal crystals, `screening` rejects those not worth relaxing,
-`voids` finds voids. `lattice` samples cells, `composition` enumerates formulas, `parquet` reads tables of crystals.
+- `crystal`: the one crystal type; conversions to pymatgen and ASE
+- `batch`: many crystals as flat tensors
+- `lattice`: random cells of every Bravais type
+- `composition`: formulas and cells of a chemical system
+- `periodic_images`: the nearest image of a vector (minimum image), distances between planes
+- `neighbors`: all pairs within a cutoff
+- `matching`: whether two crystals are equal, within given tolerances
+- `screening`: crystals that are not worth relaxing
+- `voids`: the voids of a host
+- `parquet`: crystals in tables of users
 """

@@ -1,6 +1,11 @@
-"""The score model: its networks, how it is trained, and how crystals are sampled from it.
+"""The score model (the diffusion model): its networks, its training, and sampling from it.
 
-`sampler` places atoms by reverse diffusion, free or into a host; `noise` is its schedule. `network` is our score
-network, `paper_network` the one of the papers (`paper_config` its shape). `dataset`, `loss` and `train` train either,
-`checkpoint` stores weights.
+- `sampler`: atoms placed by reverse diffusion, in an empty cell or in a host
+- `noise`: noise levels and noised crystals
+- `network`: our score network
+- `paper_network`: the score network of the papers; `paper_config` has its settings
+- `dataset`: training crystals
+- `loss`: the training loss
+- `train`: the training loop
+- `checkpoint`: weights on disk
 """

@@ -1,6 +1,10 @@
-"""Candidates made without a network, frameworks for guests, and where guests start.
+"""Crystals made without the score model, frameworks for guests, and places where guests start.
 
-`random_crystal`, `ion_substitution` and `mutation` make crystals without a network. `framework` removes guests and
-symmetrises the host, `wyckoff_placement` puts guests on orbits of its group, `initial_placements` puts them at random
-or in voids, `disorder` orders partially occupied sites.
+- `random_crystal`: random symmetric crystals
+- `ion_substitution`: known structure types with other elements
+- `mutation`: small changes of a crystal
+- `framework`: a crystal without its guests, symmetrised
+- `wyckoff_placement`: guests on orbits of a host's space group
+- `initial_placements`: guests at random or in voids
+- `disorder`: partially occupied sites, ordered
 """

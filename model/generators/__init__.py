@@ -1,6 +1,10 @@
-"""The generators that compete in a search: one module and one row of `registry` each.
+"""The ways to make candidates that a search chooses between: one module and one row of `registry` each.
 
-`interface` says what a generator is; `registry` lists them. `diffusion`, `random_symmetric` and `ion_substitution`
-begin with nothing but a cell formula, `mutation` changes a relaxed crystal, `inpainting`, `symmetric` and `subgroup`
-fill a framework. Configuration, planning, validation and tuning read the registry, and know no generator by name.
+- `interface`: what a generator is: what it starts from, how it proposes a template, how it makes crystals of templates
+- `registry`: the list of all
+- `diffusion`, `random_symmetric`, `ion_substitution`: start from nothing but a cell formula
+- `mutation`: changes a relaxed crystal
+- `inpainting`, `symmetric`, `subgroup`: fill a framework with guests
+
+The configuration, planning, validation and tuning read the registry and know no generator by name.
 """

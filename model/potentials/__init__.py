@@ -1,6 +1,7 @@
 """Energies, forces and stresses.
 
-`catalog` lists the potentials that can be chosen, `interface` says what every potential gives. `ase` wraps any ASE
-calculator, `chgnet` is our fast CHGNet.
-Import `Potential`, `Evaluation` and `BatchEvaluation` from `interface`.
+- `interface`: what every potential gives: `Potential`, `Evaluation`, `BatchEvaluation`
+- `catalog`: the potentials that can be chosen by name, and which energies may be compared with theirs
+- `ase`: any ASE calculator as a potential
+- `chgnet`: CHGNet, batched and fast
 """

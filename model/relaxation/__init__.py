@@ -1,6 +1,8 @@
 """Relaxing many crystals at once.
 
-`relax` is the loop and its settings, `state` the crystals in it, `coordinates` the generalised coordinates and forces
-of atoms and cell, `optimizers` FIRE and L-BFGS. `candidate_funnel` relaxes fewer candidates in full, chosen by cheaper
-steps.
+- `relax`: the loop, its settings, and when a relaxation ends
+- `state`: the crystals in the loop
+- `coordinates`: generalised coordinates and forces of atoms and cell
+- `optimizers`: FIRE and L-BFGS
+- `candidate_funnel`: all candidates relaxed cheaply, only the best in full
 """

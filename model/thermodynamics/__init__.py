@@ -1,5 +1,6 @@
-"""Thermodynamic stability of crystals.
+"""Thermodynamic stability.
 
-`reference` reads tables of competing phases, `stability` gives decomposition energies against their hull,
-`reference_relaxation` relaxes the phases of such a table.
+- `reference`: tables of competing phases
+- `stability`: decomposition energies against the hull of such a table
+- `reference_relaxation`: relaxing the phases of a table
 """

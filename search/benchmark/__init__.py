@@ -1,5 +1,9 @@
 """How often the score model puts guests back where they were.
 
-`reconstruct` runs the benchmark, `methods` are the ways to place guests, `residuals` ranks attempts by the model,
-`log` keeps what is done, `summary` counts, `training_hosts` knows which hosts the model has seen.
+- `reconstruct`: the benchmark
+- `methods`: ways to place guests, by name
+- `residuals`: attempts ranked by the score model itself
+- `training_hosts`: which hosts the score model has seen
+- `log`: finished attempts, so that a run can resume
+- `summary`: match rates
 """

@@ -1,1 +1,5 @@
-"""Handing crystals to DFT and taking the results back: `inputs` writes them, `results` reads them."""
+"""Handing crystals to DFT and taking the results back.
+
+- `inputs`: VASP inputs
+- `results`: finished calculations, corrected and judged
+"""

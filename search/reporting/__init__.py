@@ -1,5 +1,9 @@
 """What a run found, for people and for other programs.
 
-`report` makes the HTML page, `figures` and `plots` draw, `tables` prints, `export` writes crystals for other tools,
-`tuning_plots` shows what Optuna tuned.
+- `report`: the HTML page
+- `figures`: the interactive figures of that page
+- `plots`: the same figures for papers, as PNG, SVG or PDF
+- `tables`: tables for the terminal
+- `export`: crystals for other tools
+- `tuning_plots`: what Optuna tuned
 """

@@ -1,5 +1,10 @@
 """Where results lie, on disk or in an object store.
 
-`paths` opens folders and stores alike, `lock` keeps two searches out of one run, `results` is the table of candidates,
-`rows` what is in it. `ranking` picks the best of it; `cif` and `crystal_files` write and read crystals.
+- `paths`: folders and object stores, opened alike
+- `lock`: no two searches in one run
+- `rows`: the columns of the results (`Row`, `HistoryRow`, `PendingRow`), with types and units
+- `results`: the table of all candidates, in one file per task
+- `ranking`: the best of it, each crystal once
+- `cif`: crystals written as CIF
+- `crystal_files`: crystals read from CIF, POSCAR, extxyz and whatever else pymatgen or ASE reads
 """

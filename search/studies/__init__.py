@@ -1,6 +1,10 @@
-"""Work on single crystals and finished runs, as functions: each has a command in `search.commands`.
+"""Work on single crystals and finished runs, as functions. The command in brackets uses them.
 
-`inpaint` puts guests into one host, `guest_uptake` fills a framework from empty to full, `analyse` looks for paths and
-voltages, `second_opinion` asks another potential, `tuning_search` tries settings, `training_data` makes data for the
-score model, `training` reads the configuration of its training and draws the curves.
+- `inpaint`: guests put into one host (`inpaint`)
+- `analyse`: coordination, voids, migration paths, voltages (`analyse`)
+- `guest_uptake`: one framework filled from empty to full (`analyse --framework`)
+- `second_opinion`: the best crystals evaluated by another potential (`second-opinion`)
+- `tuning_search`: a search that only tries settings (`tune`)
+- `training_data`: data for the score model (`data`)
+- `training`: the configuration of a training, and its curves (`train`)
 """

@@ -1,5 +1,7 @@
 """CHGNet with its published weights, rewritten for batches and for symmetric crystals.
 
-`potential` is what others import. `network` computes energies and their gradients, `messages` its gated layers,
-`orbit_graph` the reduction of a symmetric crystal to one atom, bond and angle of each orbit.
+- `potential`: what others import
+- `network`: energies and their gradients
+- `messages`: its gated layers, differentiated by hand
+- `orbit_graph`: a symmetric crystal reduced to one atom, bond and angle of each orbit
 """

@@ -1,5 +1,7 @@
 """Work on crystal files.
 
-`inpaint` puts guests into a host, `relax` and `evaluate` run the potential, `analyse` looks into a crystal or the best
-crystals of a run.
+- `inpaint`: put guests into a host
+- `relax`: relax crystals
+- `evaluate`: energies, forces and stresses of crystals as they are
+- `analyse`: properties of a crystal, or of the best crystals of a run
 """

@@ -1,4 +1,6 @@
 """Train and test score models.
 
-`data` prepares training data, `train` trains, `benchmark` measures how well guests are put back.
+- `data`: make training data
+- `train`: train
+- `benchmark`: measure how well guests are put back
 """

@@ -1,5 +1,9 @@
 """Use the results of a search.
 
-`results` lists the best crystals, `report` and `plot` draw them, `export` writes them for other tools, `second_opinion`
-judges them with another potential, `dft` writes VASP inputs and reads the calculations.
+- `results`: list the best crystals
+- `report`: one HTML page
+- `plot`: figures for papers
+- `export`: crystals for other tools
+- `second_opinion`: evaluate the best crystals with another potential
+- `dft`: write VASP inputs, read the calculations
 """
