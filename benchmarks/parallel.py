@@ -111,7 +111,7 @@ def by_pool(batches: list[list[Crystal]], count: int) -> float:
     pool = Pool(RelaxerActor, count=count, options={"num_cpus": 1}, arguments=RELAXER, seconds=3600)
     while pool.started < count:
         pool.collect(wait_any([pool], 0.5))
-        pool.staff(count)  # it says so when the actors cannot start
+        pool.scale(count)  # it says so when the actors cannot start
     _through(pool, [batches[0]] * count)
     began = time.perf_counter()
     _through(pool, [batch for batch in batches for _ in range(count)])

@@ -9,6 +9,7 @@ import typer
 from rich.progress import Progress
 
 from model.potentials.catalog import DEFAULT, load_potential
+from model.reasons import Reason
 from search.commands.common import (
     FmaxOption,
     MinutesOption,
@@ -118,7 +119,7 @@ def relax(
 def _summarise(stored: pd.DataFrame, out: Path) -> None:
     from model.thermodynamics.reference_relaxation import MERGED
 
-    converged = stored[stored["reason"] == "converged"]
+    converged = stored[stored["reason"] == Reason.CONVERGED]
     console.print(f"{len(stored)} phases are in {out}; {len(converged)} converged", soft_wrap=True)
     if len(converged):
         gain = 1e3 * (converged["energy_single_point"] - converged["energy_per_atom"])

@@ -106,6 +106,7 @@ def _by_formula(cells: Sequence[CellFormula]) -> dict[str, list[CellFormula]]:
 
 def _estimate(config: SearchConfig, reference: Reference) -> float:
     """Seconds on one core, from one evaluation of each network on a batch of the first round."""
+    from model.generators.interface import Role
     from model.generators.registry import GENERATORS
     from search.planning.campaign import Campaign
     from search.planning.prepare import volume_estimate
@@ -118,8 +119,11 @@ def _estimate(config: SearchConfig, reference: Reference) -> float:
     policy = config.policy
     new = policy.rounds * policy.new_per_round / policy.batch
     filled = config.candidates_from_host / policy.batch
-    calls = {name: GENERATORS[name].evaluations(config.sampling[name]) for name in ("diffusion", "inpainting")}
-    sampling = new * calls["diffusion"] + filled * calls["inpainting"]
+    calls = dict.fromkeys(Role, 0)  # of the most expensive generator
+    for name in config.generators:
+        row = GENERATORS[name]
+        calls[row.role] = max(calls[row.role], row.evaluations(config.sampling.get(name)))
+    sampling = new * calls[Role.NEW] + filled * calls[Role.FROM_HOST]
     return sampling * network + (new + filled) * min(TYPICAL_STEPS, config.relaxation.max_steps) * potential
 
 

@@ -21,7 +21,7 @@ from search.storage.crystal_files import read_host
 from search.storage.paths import RunPath
 from search.storage.ranking import rank
 from search.storage.results import load_results
-from search.storage.rows import unpack_or_raise
+from search.storage.rows import Status, unpack_or_raise
 
 SetName = Literal["mp-gga", "mp-r2scan"]
 SETS: dict[tuple[str, bool], type[VaspInputSet]] = {
@@ -163,7 +163,7 @@ def _check_free(folder: Path, job: CalculationJob) -> None:
 
 
 def _named(frame: pd.DataFrame, candidates: Sequence[str]) -> pd.DataFrame:
-    known = frame[frame["status"].isin(["relaxed", "unconverged"])].set_index("candidate", drop=False)
+    known = frame[frame["status"].isin([Status.RELAXED, Status.UNCONVERGED])].set_index("candidate", drop=False)
     missing = [name for name in candidates if name not in known.index]
     if missing:
         raise ValueError(f"the run has no relaxed candidate {', '.join(missing)}; `hostguide results --all` lists them")

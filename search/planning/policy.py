@@ -85,9 +85,8 @@ class ArmStatistics:
         self._under_way: Counter[str] = Counter()  # candidates by cell
         self._cells: dict[str, tuple[str, str, int]] = {}
         self._low_priors: dict[tuple[str, str, int], float] = {}  # by generator, cell and class, since the last outcome
-        self._new_priors: dict[
-            str, dict[str, float]
-        ] = {}  # by cell and generator, since the last candidate of the cell
+        # By cell and generator, since the last candidate of the cell.
+        self._new_priors: dict[str, dict[str, float]] = {}
 
     @property
     def empty(self) -> bool:

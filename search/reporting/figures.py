@@ -16,7 +16,7 @@ from model.crystals.crystal import Crystal
 from model.crystals.periodic_images import rounded_steps
 from model.generators.interface import Role
 from model.thermodynamics.stability import Stability
-from search.storage.rows import unpack_or_raise
+from search.storage.rows import Status, unpack_or_raise
 
 COLOURS = {Role.NEW: "#2f6fde", Role.FROM_HOST: "#e8710a"}
 REFERENCE = "#7d8590"
@@ -25,7 +25,7 @@ CURVES = 8  # compositions whose progress is drawn
 
 def relaxed(frame: pd.DataFrame) -> pd.DataFrame:
     """Candidates whose relaxation converged."""
-    return frame[(frame["status"] == "relaxed") & frame["e_d"].notna()]
+    return frame[(frame["status"] == Status.RELAXED) & frame["e_d"].notna()]
 
 
 def cpu_seconds(frame: pd.DataFrame) -> pd.Series:
@@ -207,7 +207,7 @@ def funnel(frame: pd.DataFrame) -> go.Figure:
     distinct = good[good["duplicate_of"].isna()]
     counts = {
         "candidates": len(frame),
-        "worth relaxing": int((frame["status"] != "rejected").sum()),
+        "worth relaxing": int((frame["status"] != Status.REJECTED).sum()),
         "relaxed": len(good),
         "not a repeat": len(distinct),
         "E_d < 100 meV/atom": int((distinct["e_d"] < 0.1).sum()),

@@ -169,9 +169,8 @@ class Driver:
         self.store.tidy()
         self._stored_before = self.store.tasks()
         self.rounds.begin(self._stored_before)
-        for (
-            task
-        ) in self._stored_before:  # the start before may have ended between storing a task and forgetting what failed
+        # The start before may have ended between storing a task and forgetting what failed.
+        for task in self._stored_before:
             self.attempts.forget(task)
         try:
             while not (self.rounds.finished or stop.is_set()):

@@ -16,9 +16,7 @@ from search.storage.paths import RunPath, StorePath, unwritten, write_whole
 from search.storage.results import write_json
 
 SAVE_SECONDS = 60.0
-TRIES_BY_CAUSE: dict[str, int] = {
-    Reason.NODE: 5
-}  # losses of a node say little about a task; everything else is tried twice
+TRIES_BY_CAUSE: dict[str, int] = {Reason.NODE: 5}  # losses of a node say little about a task
 TRIES_OTHERWISE = 2
 
 

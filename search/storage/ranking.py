@@ -6,7 +6,7 @@ import pandas as pd
 
 from model.crystals.composition import CellFormula
 from model.crystals.matching import DistinctCrystals, DistinctSettings
-from search.storage.rows import unpack_or_raise
+from search.storage.rows import Status, unpack_or_raise
 
 
 def rank(
@@ -19,7 +19,7 @@ def rank(
     e_d_below: float | None = None,
 ) -> pd.DataFrame:
     """The ``top`` relaxed candidates of lowest E_d (eV/atom); of equal crystals only the best if ``distinct``."""
-    chosen = frame[(frame["status"] == "relaxed") & frame["e_d"].notna()]
+    chosen = frame[(frame["status"] == Status.RELAXED) & frame["e_d"].notna()]
     if formula is not None:
         wanted = CellFormula.parse(formula).reduced
         chosen = chosen[chosen["formula"] == wanted]

@@ -25,6 +25,7 @@ from model.symmetry.space_group import fractional_operations, refine
 from model.thermodynamics.reference import read_structures
 from model.thermodynamics.stability import Stability
 from search.storage.crystal_files import read_host
+from search.storage.rows import Status
 
 FOUND, KNOWN = "#1f6f8b", "#d1495b"
 NARROWEST = 1.5  # Å, radius of a void that takes a guest
@@ -254,7 +255,7 @@ def run_voltages(
     Returns:
         no steps where not two phases of the line are known.
     """
-    relaxed = frame[frame["status"] == "relaxed"]
+    relaxed = frame[frame["status"] == Status.RELAXED]
     phases = [*zip(relaxed["formula"], relaxed["energy"], strict=True)]
     if known:
         reference = stability.reference.of_system(stability.elements)

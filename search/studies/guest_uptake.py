@@ -17,7 +17,7 @@ from model.potentials.catalog import load_potential
 from model.relaxation.relax import RelaxSettings, relax
 from model.symmetry.space_group import space_group
 from model.thermodynamics.stability import Stability
-from search.storage.rows import StoredCrystal, unpack_or_raise
+from search.storage.rows import Status, StoredCrystal, unpack_or_raise
 from search.studies.analyse import FOUND, KNOWN, new_figure, run_voltages, save_figure
 
 NAMES_SHOWN = 12  # names of frameworks in a message
@@ -120,7 +120,7 @@ def empty_host(host: Crystal, filled: pd.DataFrame, stability: Stability) -> dic
     group = space_group(outcome.final)
     return {
         "candidate": "empty host",
-        "status": "relaxed",
+        "status": Status.RELAXED,
         "role": Role.FROM_HOST,
         "formula": host.formula,
         "space_group": group.symbol if group else None,
@@ -137,7 +137,7 @@ def relaxed_fillings(frame: pd.DataFrame, guest: str, host: str) -> pd.DataFrame
     Raises:
         ValueError: the host holds the guest, or there is none.
     """
-    relaxed = frame[(frame["status"] == "relaxed") & frame["e_d"].notna()]
+    relaxed = frame[(frame["status"] == Status.RELAXED) & frame["e_d"].notna()]
     content = relaxed["formula"].map(lambda formula: guest_content(formula, guest, host))
     relaxed = relaxed.assign(x=content).dropna(subset="x")
     if relaxed.empty:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
+from model.generators.interface import Role
+from model.generators.registry import GENERATORS
 from search.config import Range, SearchConfig, changed
 from search.config_file import check_config
 from search.planning.tuning import SAMPLES, Trial
@@ -14,32 +17,34 @@ RANGES: dict[str, dict[str, Range]] = {
     "heun": {"steps": (6, 32), "churn": (0.0, 1.0)},
     "ancestral": {"steps": (8, 64), "temperature": (0.2, 1.2)},
 }
-GENERATORS = ("diffusion", "inpainting")  # that a search for settings tries
 INPAINTING_RANGES: dict[str, dict[str, Range]] = {"predictor-corrector": {"resamples": (1, 4), "jump": (5, 20)}}
 
 
 def tuning_search(config: SearchConfig, trials: int) -> SearchConfig:
-    """The search that tries settings: every round is one batch of new crystals and one of filled frameworks.
+    """The search that tries settings: every round has a batch of each generator that can be tuned.
 
     All compositions get equal shares, so that batches can be compared.
     """
     content = config.model_dump(mode="json")
+    tunable = [name for name, row in GENERATORS.items() if row.is_tunable]
     if config.tuning.is_empty:
-        diffusion, inpainting = (content["sampling"][name]["kind"] for name in GENERATORS)
-        content["tuning"]["sampling"] = {
-            "diffusion": RANGES[diffusion],
-            "inpainting": RANGES[inpainting] | INPAINTING_RANGES.get(inpainting, {}),
-        }
-    content["generators"] = list(GENERATORS)
+        content["tuning"]["sampling"] = {name: _ranges(name, content["sampling"][name]) for name in tunable}
+    content["generators"] = tunable
     content["policy"] |= {
         "rounds": trials,
-        "candidates_per_round": 2 * config.policy.batch,
-        "new_share": 0.5,
+        "candidates_per_round": len(tunable) * config.policy.batch,
+        "new_share": sum(GENERATORS[name].role == Role.NEW for name in tunable) / len(tunable),
         "feedback": False,
         "rounds_ahead": 0,
         "stop": {},
     }
     return check_config(content, source="tune")
+
+
+def _ranges(generator: str, settings: Mapping[str, Any]) -> dict[str, Range]:
+    kind = settings.get("kind", "")
+    more = INPAINTING_RANGES if GENERATORS[generator].role == Role.FROM_HOST else {}
+    return RANGES.get(kind, {}) | more.get(kind, {})
 
 
 def with_settings(config: SearchConfig, best: Mapping[str, Trial]) -> SearchConfig:

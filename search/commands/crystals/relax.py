@@ -15,6 +15,7 @@ from rich.progress import Progress
 from rich.table import Column, Table
 
 from model.potentials.catalog import DEFAULT
+from model.reasons import Reason
 from search.commands.common import (
     FRAMES,
     INCOMPLETE,
@@ -230,7 +231,7 @@ def _table(rows: Sequence[dict[str, Any]]) -> Table:
         title="Relaxed crystals",
         caption=left_out(rows),
     )
-    for row in sorted(rows, key=lambda row: row["outcome"] == "converged")[:ROWS_SHOWN]:
+    for row in sorted(rows, key=lambda row: row["outcome"] == Reason.CONVERGED)[:ROWS_SHOWN]:
         table.add_row(
             row["name"],
             row["formula"],

@@ -125,7 +125,7 @@ def test_actors_that_die_hang_and_raise_and_a_node_that_goes(tmp_path, cluster, 
     wait_for(process, tmp_path, 2)
     orders = [
         *("relax-kill-1", "relax-exit-2", "relax-hang-3", "relax-unpicklable-4", "relax-error-5"),
-        *("generate-kill-1", "generate-hang-2", "judge-kill-1", "judge-unpicklable-2"),
+        *("generate-kill-1", "generate-hang-2", "analyse-kill-1", "analyse-unpicklable-2"),
     ]
     for order in orders:
         (tmp_path / "faults" / order).touch()
@@ -140,7 +140,7 @@ def test_actors_that_die_hang_and_raise_and_a_node_that_goes(tmp_path, cluster, 
     assert len(list((tmp_path / "faults").glob("done-*"))) == len(orders)
     found = causes(tmp_path)
     assert found["hung"] >= 2 and found["crashed"] >= 3 and found["error"] >= 3 and found["node"] >= 1
-    assert "tried again:" in said and "lost" in said
+    assert "retries:" in said and "lost" in said
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert not summary["failed"]
     assert any("2 CPUs" in note for note in summary["notes"])  # while the node was gone

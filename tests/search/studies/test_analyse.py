@@ -112,7 +112,7 @@ def test_one_guest_of_a_symmetric_host_gives_all_its_sites():
         with_equal_sites(host, "Li")
 
 
-def test_barriers_are_drawn_over_the_path_length_the_guest(lisi, tmp_path, monkeypatch):
+def test_barriers_are_drawn_over_the_path_length(lisi, tmp_path, monkeypatch):
     """The moving atom goes 0.4 of an edge and then, through the face of the cell, 0.2."""
     images = [lisi.replace(fractional=[[0, 0, 0], [0, 0, z]]) for z in (0.5, 0.9, 0.1)]
     band = Barrier(forward=0.3, backward=0.2, energies=np.array([0, 0.3, 0.1]), images=images, converged=True)
