@@ -59,7 +59,7 @@ class Rejected:
             the same in a part of the batch; None where it repeats none.
     """
 
-    reason: str
+    reason: Reason
     duplicate_offset: int | None = None
 
 

@@ -107,7 +107,7 @@ class Relaxation:
     pressure: float
     steps: int
     converged: bool
-    reason: str
+    reason: Reason
     detail: str = ""
     seconds: float = 0.0
     n_independent_atoms: int = 0
@@ -240,7 +240,7 @@ def _is_finite(crystal: Crystal, limit: float) -> bool:
     return all(bool((np.abs(values) < limit).all()) for values in (crystal.lattice, crystal.fractional))
 
 
-def _rejected_at_start(crystal: Crystal, reason: str, detail: str = "") -> Relaxation:
+def _rejected_at_start(crystal: Crystal, reason: Reason, detail: str = "") -> Relaxation:
     return Relaxation(
         initial=crystal,
         final=crystal,
@@ -325,9 +325,9 @@ def _advance(running: Running, job: _Job) -> Running:
     now = _Evaluated(running, batch, evaluation, force)
     reasons = _reasons(now, job)
     for place, reason in enumerate(reasons):
-        if reason:
+        if reason is not None:
             job.finish(int(running.index[place]), _result(place, reason, now, job))
-    stay = torch.tensor([not reason for reason in reasons], device=batch.counts.device)
+    stay = torch.tensor([reason is None for reason in reasons], device=batch.counts.device)
     rows = stay[running.owner]
     enthalpy = (evaluation.energy * batch.counts + settings.pressure * GPa * cell_volume(batch.lattice))[stay]
     forces = forces[rows]
@@ -345,8 +345,8 @@ def _advance(running: Running, job: _Job) -> Running:
     )
 
 
-def _reasons(now: _Evaluated, job: _Job) -> list[str]:
-    """Per crystal, why it is done, or an empty string."""
+def _reasons(now: _Evaluated, job: _Job) -> list[Reason | None]:
+    """Per crystal, why it is done; None if it is not."""
     running, batch, settings, clock = now.running, now.batch, job.settings, time.perf_counter()
     failed = torch.tensor([bool(problem) for problem in now.evaluation.problems], device=now.force.device)
     growth = cell_volume(batch.lattice) / cell_volume(running.origin)
@@ -362,7 +362,7 @@ def _reasons(now: _Evaluated, job: _Job) -> list[str]:
         Reason.WALL_TIME: (clock - running.entered > settings.max_seconds) | (clock > job.deadline),
     }
     columns = zip(*(test.tolist() for test in tests.values()), strict=True)
-    return [next((name for name, hit in zip(tests, row, strict=True) if hit), "") for row in columns]
+    return [next((name for name, hit in zip(tests, row, strict=True) if hit), None) for row in columns]
 
 
 def fused_atoms(batch: Batch, distance: float) -> Tensor:
@@ -394,7 +394,7 @@ def _above_ceiling(now: _Evaluated, job: _Job) -> Tensor:
     return expected > torch.tensor(lowest, dtype=energy.dtype, device=energy.device) + job.settings.energy_ceiling
 
 
-def _result(place: int, reason: str, now: _Evaluated, job: _Job) -> Relaxation:
+def _result(place: int, reason: Reason, now: _Evaluated, job: _Job) -> Relaxation:
     """The result of one crystal of the batch; where the potential failed, with its initial structure and energy."""
     running, batch, evaluation = now.running, now.batch, now.evaluation
     index, steps = int(running.index[place]), int(running.steps[place])

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from model.crystals.crystal import Crystal
 from model.generation.framework import Framework
+from model.generators.interface import Role
 
 SCHEMA_VERSION = "5"
 ARROW_CRYSTAL = pa.struct(
@@ -147,7 +148,7 @@ class PendingRow:
 
     task: str = column(pa.string(), CANDIDATE, "name of its task and of its file", required=True)
     round: int = column(pa.int32(), CANDIDATE, "counted from 0", required=True)
-    role: str = column(pa.string(), CANDIDATE, "`new`, or `from_host`: guests in a framework", required=True)
+    role: Role = column(pa.string(), CANDIDATE, "`new`, or `from_host`: guests in a framework", required=True)
     generator: str = column(pa.string(), CANDIDATE, "what placed its atoms, see [policy.md](policy.md)", required=True)
     cell_formula: str = column(
         pa.string(),
@@ -172,7 +173,7 @@ class PendingRow:
     @classmethod
     def from_record(cls: type[Some], record: Mapping[str, Any]) -> Some:
         """From a row of a table as Arrow gives it, with all columns; see `rows_of`."""
-        return cls(**record)
+        return cls(**{**record, "role": Role(record["role"])})
 
     @property
     def record(self) -> dict[str, Any]:
@@ -229,7 +230,8 @@ class HistoryRow(PendingRow):
         crystals = {name: _crystal(record[name]) for name in ("initial", "final") if name in record}
         frameworks = record["frameworks"]
         found = None if frameworks is None else [StoredFramework.from_record(one) for one in frameworks]
-        return cls(**{**record, **crystals, "status": Status(record["status"]), "frameworks": found})
+        states = {"role": Role(record["role"]), "status": Status(record["status"])}
+        return cls(**{**record, **crystals, **states, "frameworks": found})
 
     @property
     def record(self) -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 import ast
 import re
-from dataclasses import MISSING, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from itertools import pairwise
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from model.crystals.crystal import Crystal
@@ -28,6 +29,7 @@ from search.storage.rows import (
     Status,
     StoredCrystal,
     StoredFramework,
+    column,
     explained,
     names,
     rows_of,
@@ -183,6 +185,18 @@ def described(plan):
     ]
 
 
+def test_a_new_column_is_one_field(rows):
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class LongerRow(Row):
+        density: float | None = column(pa.float64(), RELAXATION, "of `final`", unit="g/cm³")
+
+    longer = [LongerRow(**{name: getattr(row, name) for name in names(Row)}, density=2.5) for row in rows]
+    table = table_of(longer, LongerRow)
+    assert table.schema.field("density").type == pa.float64()
+    assert table.column_names == [*names(Row), "density"]
+    assert rows_of(table, LongerRow) == longer
+
+
 # --- documents ----------------------------------------------------------------------------------------------------
 
 
@@ -195,7 +209,8 @@ def test_every_column_is_in_one_group():
 def test_the_table_of_the_documents_is_that_of_the_columns(group):
     table = explained(group)
     assert len(table.splitlines()) > 3
-    assert f"\n\n{table}\n\n" in (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert f"\n\n{table}\n\n" in page, f"docs/results.md must hold this table:\n\n{table}"
 
 
 def test_every_reason_is_explained():
