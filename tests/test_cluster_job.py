@@ -128,7 +128,7 @@ def test_a_job_refuses_a_run_that_would_be_lost(folder, environment, dashboard, 
     name = place.replace("/", "-").strip("-")
     done = submit(dashboard, environment, name, "search", str(config), "--address", "auto", "--run", place)
     assert done.returncode != 0
-    assert f"--run {place}: results in there would be lost with this Ray job" in done.stdout + done.stderr
+    assert f"--run {place}: results in this folder would be lost with the Ray job" in done.stdout + done.stderr
     assert not Path(place).exists()
 
 

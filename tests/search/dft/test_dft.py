@@ -352,7 +352,7 @@ def test_missing_competing_phases_are_explained(run, calculated):
     ("arguments", "words"),
     [
         (("read", "{vasp}", "--run", "{run}", "--reference", "nowhere.json"), r"nowhere\.json.*does not exist"),
-        (("read", "{vasp}", "--run", "{vasp}"), "holds no results"),
+        (("read", "{vasp}", "--run", "{vasp}"), "contains no results"),
         (("write", "{run}", "--out", "{run}/x", "--set", "mp-lda"), "mp-gga or mp-r2scan, got 'mp-lda'"),
     ],
 )
