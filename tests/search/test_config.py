@@ -123,7 +123,7 @@ def test_an_unknown_field_is_named_beside_those_there_are(content, where, known)
         (with_section(frameworks={"guests": ["Xx"]}), ["frameworks.guests", "'Xx' is not an element", "such as Li"]),
         (with_section(frameworks={"guests": ["Li", "Si"]}), ["frameworks.guests", "Li, Si", "leave out"]),
         (with_section(frameworks={"guests": "Li"}), ["frameworks.guests", "must be a list", "'Li'"]),
-        (with_section(frameworks={"guests": []}), ["frameworks.guests", "leave guests out", "[]"]),
+        (with_section(frameworks={"guests": []}), ["frameworks.guests", "omit guests", "[]"]),
         (with_section(frameworks={"tolerances": []}), ["frameworks.tolerances", "symprec", "[]"]),
         (with_section(frameworks={"tolerances": [[0.1]]}), ["frameworks.tolerances.0", "too short", "[0.1]"]),
         (with_section(frameworks={"tolerances": [[-0.1, 5]]}), ["frameworks.tolerances", "symprec above 0", "-0.1"]),

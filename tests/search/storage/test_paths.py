@@ -176,7 +176,7 @@ def test_a_missing_bucket_is_named(place):
 
 
 def test_results_are_those_of_a_folder(place, tmp_path, cobaltate):
-    with pytest.raises(ValueError, match="holds no results; `hostguide search CONFIG --run s3://runs/"):
+    with pytest.raises(ValueError, match="contains no results; run `hostguide search CONFIG --run s3://runs/"):
         load_results(place)
     for run in (run_path(place), tmp_path):
         store = ResultStore(run)
