@@ -116,12 +116,12 @@ def test_inputs_are_never_written_over_those_of_another_crystal(run, tmp_path):
     write_inputs([job], out, kind="mp-gga")
     write_inputs([job], out, kind="mp-r2scan")  # the same crystal again
     other = type(job)(job.name, job.crystal.replace(lattice=job.crystal.lattice * 1.01), job.about)
-    with pytest.raises(ValueError, match="holds inputs of another crystal"):
+    with pytest.raises(ValueError, match="contains inputs of another crystal"):
         write_inputs([other], out, kind="mp-gga")
     (out / "foreign").mkdir()
     with pytest.raises(ValueError, match="was not written by hostguide"):
         write_inputs([type(job)("foreign", job.crystal, job.about)], out, kind="mp-gga")
-    with pytest.raises(ValueError, match=f"two crystals would go to the folder {job.name[:10]}"):
+    with pytest.raises(ValueError, match=f"two crystals would use the folder {job.name[:10]}"):
         write_inputs([job, job], tmp_path / "new", kind="mp-gga")
     assert not (tmp_path / "new").exists()
 
@@ -230,7 +230,7 @@ def test_half_a_file_is_no_calculation(calculated):
 def test_folders_without_calculations_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"nowhere does not exist"):
         find_vaspruns([tmp_path / "nowhere"])
-    with pytest.raises(ValueError, match=r"holds no vasprun\.xml"):
+    with pytest.raises(ValueError, match=r"contain no vasprun\.xml"):
         find_vaspruns([tmp_path])
 
 

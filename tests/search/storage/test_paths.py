@@ -376,7 +376,7 @@ def test_every_command_that_takes_a_run_takes_an_address(place, stored, call, tm
         assert code == 0, error
         assert list(tmp_path.glob(made)), out
     code, _, error = call("dft", "read", tmp_path / "inputs", "--run", place)
-    assert code == 2 and "holds no vasprun.xml" in error  # the run itself was accepted
+    assert code == 2 and "contain no vasprun.xml" in error  # the run itself was accepted
     assert not (tmp_path / "s3:").exists()
 
 
