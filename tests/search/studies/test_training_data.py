@@ -114,7 +114,7 @@ def test_reasons_are_counted() -> None:
         "",
         "same as a",
         "not 2 to 250 atoms",
-        "distance above the hull unknown",
+        "energy above the hull unknown",
     ]
     assert dict(reasons(kept))["same as another"] == 1
 
@@ -130,7 +130,7 @@ def test_formulas_go_whole_into_splits_of_the_right_size() -> None:
     ("name", "options", "message"),
     [
         ("none.parquet", {}, "does not exist"),
-        ("empty", {}, "holds no .cif file"),
+        ("empty", {}, "contains no .cif file"),
         ("text.txt", {}, "an ASE .db file"),
         ("empty", {"val": 0.0}, "--val 0.0 and --test 0.2 are shares"),
         ("empty", {"without": ("Xx",)}, "--without 'Xx' is not an element; use symbols such as Li"),
