@@ -22,7 +22,7 @@ from model.settings import Settings
 
 SAMPLERS = {"predictor-corrector": PredictorCorrectorSettings, "heun": HeunSettings, "ancestral": AncestralSettings}
 Range = tuple[float, float]
-GROUP_OF_FIELDS = "must be a group of fields, one `key: value` a line"
+GROUP_OF_FIELDS = "must be a group of fields, one `key: value` per line"
 Group = TypeVar("Group", bound=Settings)
 
 
@@ -332,7 +332,7 @@ class SearchConfig(Settings):
         if set(self.frameworks.guests or ()) == set(elements):
             raise ValueError(
                 f"frameworks.guests: {', '.join(elements)} are all elements of the search; "
-                "list only those that do not form the framework"
+                "leave out those that form the framework"
             )
         return self
 

@@ -319,7 +319,7 @@ def invoke(*arguments):
 def test_to_vasp_and_back(run, tmp_path):
     out = tmp_path / "out"
     text = invoke("write", run, "--out", out, "--top", 1)
-    assert "There is no POTCAR: set PMG_VASP_PSP_DIR" in text
+    assert "No POTCARs were written: set PMG_VASP_PSP_DIR" in text
     (folder,) = (path for path in out.iterdir() if path.is_dir())
     shutil.copy(VASP / "Fe2O3.xml.gz", folder / "vasprun.xml.gz")
     shutil.copytree(folder, out / "broken")
@@ -339,7 +339,7 @@ def test_to_vasp_and_back(run, tmp_path):
 
 def test_a_potentials_hull_comes_with_a_warning(run, calculated):
     text = invoke("read", calculated("Li"), "--run", run, "--reference", "packaged")
-    assert "energies of chgnet-0.3.0: E_d and gap carry its own error of about 29 meV/atom" in text
+    assert "energies of chgnet-0.3.0, whose error of about 29 meV/atom affects E_d and the difference" in text
 
 
 def test_missing_competing_phases_are_explained(run, calculated):

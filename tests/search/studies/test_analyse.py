@@ -108,7 +108,7 @@ def test_one_guest_of_a_symmetric_host_gives_all_its_sites():
     found = percolation(one, "Li", equal_sites=True)
     assert found.network.dimensions() == 1
     assert found.lengths == pytest.approx({1: 4.375 / 2})
-    with pytest.raises(ValueError, match="needs Li and a host"):
+    with pytest.raises(ValueError, match="must contain Li and a host"):
         with_equal_sites(host, "Li")
 
 
@@ -129,7 +129,7 @@ def test_a_file_is_analysed(crystal_file, tmp_path):
     assert "2D with hops of 2.82 Å" in text
     assert "Voids of CoO2 with radius > 1.5 Å" in text
     assert "Li migration paths" in text
-    assert "┃ gate Å ┃ percolates in ┃" in text and "│ 1.55 │ 1D with hops of 2.82 Å; 2D" in text
+    assert "┃ bottleneck Å ┃ percolates in" in text and "1.55 │ 1D with hops of 2.82 Å; 2D" in text
     hops = pd.read_csv(tmp_path / "out" / "hops.csv")
     assert hops["length"].tolist() == pytest.approx([2.816], abs=1e-3)
     coordination = pd.read_csv(tmp_path / "out" / "coordination.csv")
@@ -142,8 +142,8 @@ def test_a_run_is_analysed_with_its_voltages(run):
     frame = load_results(run, structures=False)
     text = analysed(run, "--guest", "Li", "--host", "CoO2", "--top", 2)
     assert "Coordination in" in text
-    assert "Voltage against Li" in text
-    assert "The best crystal of each content of Li in CoO2" in text
+    assert "Voltage vs Li" in text
+    assert "Best crystal for each Li content of CoO2" in text
     for name in ("voltage.png", "sweep.png"):
         assert (run / "analysis" / name).read_bytes().startswith(b"\x89PNG")
     sweep = pd.read_csv(run / "analysis" / "sweep.csv")
@@ -224,11 +224,11 @@ def test_the_sweep_takes_the_best_of_each_content_and_says_if_the_host_stayed(li
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("{file}", "--barriers"), "say with --guest which element moves"),
+        (("{file}", "--barriers"), "give --guest, the element that moves"),
         (("{file}", "--guest", "Xx"), "'Xx' is not an element"),
-        (("{file}", "--guest", "Li", "--host", "CoO2"), "need the folder of a run"),
-        (("{file}", "--guest", "Li", "--framework", "f"), "need the folder of a run"),
-        (("{run}", "--framework", "f"), "say with --guest which element moves"),
+        (("{file}", "--guest", "Li", "--host", "CoO2"), "need a run, not a crystal file"),
+        (("{file}", "--guest", "Li", "--framework", "f"), "need a run, not a crystal file"),
+        (("{run}", "--framework", "f"), "give --guest, the element that moves"),
         (("{run}", "--guest", "Li", "--framework", "f"), "f: the run filled no framework with Li alone"),
         (
             ("{filled}", "--guest", "Li", "--framework", "host"),

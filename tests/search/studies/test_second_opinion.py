@@ -80,7 +80,9 @@ def test_disagreement_is_a_matter_of_tolerance(run, potential):
 
 def test_energies_of_another_functional_are_refused(run, potential):
     best = rank(load_results(run, structures=False), top=1)
-    with pytest.raises(ValueError, match=r"energies of chgnet-r2scan cannot be compared with a reference of chgnet-0\.3\.0"):
+    with pytest.raises(
+        ValueError, match=r"energies of chgnet-r2scan cannot be compared with a reference of chgnet-0\.3\.0"
+    ):
         second_opinions(best, packaged_reference(), potential)
 
 
