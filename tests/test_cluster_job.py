@@ -144,4 +144,4 @@ def test_nobody_without_the_token_is_served(folder, environment, dashboard, clus
         assert done.returncode != 0
         assert "401" in done.stderr or "authentication" in done.stderr.lower()
         done = subprocess.run(search, env=stranger, capture_output=True, text=True, timeout=300, check=False)
-        assert done.returncode == 2 and "it wants its token" in done.stderr
+        assert done.returncode == 2 and "it requires its token" in done.stderr

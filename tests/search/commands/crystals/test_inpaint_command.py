@@ -118,7 +118,9 @@ def test_a_larger_cell_has_more_arrangements(half_filled, ordered, tmp_path):
 def test_an_element_that_rounds_to_none_is_told(ordered, tmp_path):
     path = tmp_path / "doped.cif"
     Structure(Lattice.cubic(4.2), [{"Na": 0.8, "K": 0.2}, "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]]).to(path)
-    with pytest.raises(ValueError, match=r"the cell contains 0\.20 K, which rounds to zero atoms: give a larger --supercell"):
+    with pytest.raises(
+        ValueError, match=r"the cell contains 0\.20 K, which rounds to zero atoms: give a larger --supercell"
+    ):
         ordered(path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
