@@ -1,4 +1,4 @@
-"""Starting Ray on one machine, or joining a cluster, and what it has to offer."""
+"""Starting Ray on one machine or joining a cluster, and finding its resources."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OBJECT_STORE_BYTES = 200 * 2**20
 
 @dataclass(frozen=True)
 class Capacity:
-    """CPUs and GPUs that Ray knows of."""
+    """Number of CPUs and GPUs known to Ray."""
 
     cpus: int
     gpus: int
@@ -28,15 +28,15 @@ class Capacity:
 
 @contextmanager
 def connected(address: str) -> Iterator[Capacity]:
-    """Start a private Ray on this machine (``local``) or join one, and leave it at the end.
+    """Start a private Ray instance on this machine (``local``) or join a cluster; disconnect at the end.
 
     Raises:
-        ConnectionError: no cluster answers at the address, or it wants another token.
+        ConnectionError: no cluster answers at the address, or it requires another token.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # an actor uses one core
         os.environ.setdefault(name, "1")
-    # Ray announces a future default here; nothing in this project depends on it.
+    # Silences Ray's warning about a future default that does not affect this project.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     with ExitStack() as stack:
         folder = stack.enter_context(_short_folder())
@@ -50,13 +50,13 @@ def connected(address: str) -> Iterator[Capacity]:
 
 
 def capacity() -> Capacity:
-    """What Ray has now."""
+    """Current resources of Ray."""
     resources = ray.cluster_resources()
     return Capacity(cpus=int(resources.get("CPU", 0)), gpus=int(resources.get("GPU", 0)))
 
 
 def ask_for(cpus: int) -> None:
-    """Tell the cluster's autoscaler, if it has one, how many CPUs are wanted; its own limit stands."""
+    """Request a number of CPUs from the cluster's autoscaler, if it has one, within its configured limit."""
     request_resources(num_cpus=cpus)
 
 
@@ -65,13 +65,13 @@ def _join(address: str) -> None:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, AuthenticationError) as error:
         raise ConnectionError(
-            f"no Ray cluster at {address} lets us in ({error}). If there is one, it wants its token: set "
-            "RAY_AUTH_MODE=token, and have the token in ~/.ray/auth_token or in RAY_AUTH_TOKEN"
+            f"cannot connect to a Ray cluster at {address} ({error}). If one is running, it requires its token: set "
+            "RAY_AUTH_MODE=token, and put the token into ~/.ray/auth_token or RAY_AUTH_TOKEN"
         ) from error
 
 
 def _start_private(folder: str) -> None:
-    """Ray for this process alone."""
+    """Start Ray for this process only."""
     ray.init(
         address="local",
         num_cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -85,10 +85,10 @@ def _start_private(folder: str) -> None:
 
 @contextmanager
 def _on_loopback() -> Iterator[None]:
-    """Ray that starts meanwhile listens on 127.0.0.1 only, which is its default on macOS and Windows.
+    """Make a Ray instance started in this context listen on 127.0.0.1 only, its default on macOS and Windows.
 
-    On Linux it would take the machine's address and listen on every interface, and it turns a 127.0.0.1 that it is
-    given into that address. Its own processes read the variable; in this process it was read when Ray was imported.
+    On Linux it would use the machine's address and listen on every interface, and it replaces a given 127.0.0.1 by that
+    address. Ray's own processes read the environment variable; in this process it was read when Ray was imported.
     """
     before = ray_constants.ENABLE_RAY_CLUSTER
     os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
@@ -102,9 +102,9 @@ def _on_loopback() -> Iterator[None]:
 
 @contextmanager
 def _short_folder() -> Iterator[str]:
-    """A temporary folder for Ray's sockets, whose paths may have 107 characters at most."""
+    """A temporary folder for Ray's sockets, whose paths may have at most 107 characters."""
     folder = tempfile.mkdtemp(prefix="hg-", dir="/tmp")
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)  # Ray's last writers may still be at it
+        shutil.rmtree(folder, ignore_errors=True)  # Ray's processes may still be writing

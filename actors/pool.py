@@ -1,4 +1,4 @@
-"""A pool of equal Ray actors: one call in flight each, with a deadline, replaced when they die or hang."""
+"""A pool of identical Ray actors, one call each at a time, with a time limit; replaced if they die or hang."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from ray.exceptions import (
 
 from model.reasons import Reason
 
-FAILED_STARTS = 3  # in a row, after which starting again is no use
-PAUSE = 60.0  # s, before it is tried again all the same while other actors work
-MEMORY_PAUSE = 10.0  # s without calls and new actors after Ray has ended some for memory: it goes on to end more
+FAILED_STARTS = 3  # in a row, after which no more starts are tried for a while
+PAUSE = 60.0  # s until the next try, while other actors work
+MEMORY_PAUSE = 10.0  # s without calls and new actors after Ray killed some for lack of memory, as it may kill more
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class Failed:
 
     Attributes:
         job: what `Pool.submit` was given.
-        cause: why.
-        message: one line for a person.
+        cause: of the failure.
+        message: one line for the user.
         seconds: from `Pool.submit` to the failure.
     """
 
@@ -67,21 +67,21 @@ class _Call:
 class Pool:
     """Actors of one class.
 
-    An actor counts as idle once its constructor is through, so neither the start of a machine nor the loading of
-    weights is held against a call.
+    An actor becomes available once its constructor has finished, so the time to start a machine and to load weights
+    does not count towards the time limit of a call.
 
     Args:
         cls: a plain class with a method ``ready``; it is wrapped here.
         count: number of actors, see `scale`.
         options: Ray resources of one actor, for example ``{"num_cpus": 1}``.
         arguments: keyword arguments of the class.
-        seconds: deadline of one call; a call that takes longer is given up and its actor replaced.
+        seconds: time limit of one call; a call that takes longer is given up and its actor replaced.
 
     Attributes:
-        limit: how many actors there may be.
-        busy: seconds that actors have spent in calls.
-        present: seconds that actors have spent started, at work or idle.
-        lost: actors that died or were ended for hanging.
+        limit: maximum number of actors.
+        busy: total time (s) of all actors in calls.
+        present: total time (s) of all actors since they started, busy or idle.
+        lost: number of actors that died or were killed for hanging.
     """
 
     def __init__(
@@ -92,11 +92,11 @@ class Pool:
         self._seconds = seconds
         self.name = cls.__name__
         self._starting: dict[Any, ActorHandle] = {}
-        self._asked: set[Any] = set()  # of those, the ones that had started before
-        self._idle: list[tuple[ActorHandle, float]] = []  # and since when; the last one is taken first
+        self._asked: set[Any] = set()  # those of them that had started before and are being checked
+        self._idle: list[tuple[ActorHandle, float]] = []  # with the time since when; the last one is used first
         self._calls: dict[Any, _Call] = {}
         self._failed_starts, self._start_failure, self._not_before = 0, "", -math.inf
-        self._suspect_since, self._is_suspect = -math.inf, False  # when, and whether still, see `suspect`
+        self._suspect_since, self._is_suspect = -math.inf, False  # see `suspect`
         self._let_go = 0
         self._looked = time.monotonic()
         self.limit, self.busy, self.present, self.lost = count, 0.0, 0.0, 0
@@ -104,34 +104,35 @@ class Pool:
 
     @property
     def size(self) -> int:
-        """How many actors there are, those that are starting among them."""
+        """Number of actors, including those that are starting."""
         return len(self._starting) + self.started
 
     @property
     def started(self) -> int:
-        """How many actors work or could."""
+        """Number of actors that have started, busy or idle."""
         return len(self._idle) + len(self._calls)
 
     @property
     def idle(self) -> int:
-        """How many actors wait for work and are known to be there."""
+        """Number of idle actors that are known to be alive."""
         return 0 if self._is_suspect else len(self._idle)
 
     @property
     def references(self) -> list[Any]:
-        """Object references of the calls in flight and of the actors that are starting."""
+        """Object references of the running calls and of the actors that are starting."""
         return [*self._calls, *self._starting]
 
     def scale(self, limit: int, *, waiting: int = 0, patience: float = math.inf) -> None:
-        """Start what is missing, and let go what is too much or has been idle for long.
+        """Start missing actors, and end those that are too many or have been idle for long.
 
         Args:
-            limit: how many actors there may be; busy ones are never ended for it.
-            waiting: jobs that wait for an actor. Actors that were let go come back when all others are busy.
-            patience: seconds after which an idle actor is let go, so that its machine can be; one always stays.
+            limit: maximum number of actors; busy ones are never ended.
+            waiting: number of jobs waiting for an actor. Actors ended for idling are started again when all others are
+                busy.
+            patience: seconds after which an idle actor is ended, so that its machine can be released; one always stays.
 
         Raises:
-            RuntimeError: no actor works and none can be started, with the reason.
+            RuntimeError: no actor is running and none can be started; with the reason.
         """
         self.limit, now = limit, time.monotonic()
         if self._is_suspect and now - self._suspect_since > MEMORY_PAUSE:
@@ -156,20 +157,20 @@ class Pool:
             self._starting[actor.ready.remote()] = actor
 
     def suspect(self) -> None:
-        """Give idle actors no calls for a while, and then to those only that say that they are there; start no others.
+        """Pause calls and starts for a while; afterwards, use only those idle actors that still respond.
 
-        When a machine is short of memory, Ray ends several processes, idle ones too, and may go on for seconds.
+        When a machine is short of memory, Ray kills several processes, including idle ones, over several seconds.
         """
         self._suspect_since, self._is_suspect = time.monotonic(), True
 
     def submit(self, job: Any, method: str, *arguments: Any) -> None:
-        """Call ``method`` on an idle actor; ``job`` comes back with the outcome."""
+        """Call ``method`` on an idle actor; ``job`` is returned with the outcome."""
         actor, _ = self._idle.pop()
         reference = getattr(actor, method).remote(*arguments)
         self._calls[reference] = _Call(job, actor, time.monotonic())
 
     def collect(self, ready: set[Any]) -> list[Done | Failed]:
-        """Outcomes of the calls in ``ready`` and of those past their deadline; actors that are up become idle."""
+        """Outcomes of the calls in ``ready`` and of those past their time limit; started actors become idle."""
         now = time.monotonic()
         self.present += (now - self._looked) * self.started
         self._looked = now
@@ -184,7 +185,7 @@ class Pool:
         self._asked.discard(reference)
         try:
             ray.get(reference)
-        except Exception as error:  # whatever a constructor raises
+        except Exception as error:  # anything that a constructor raises
             self._end(actor)
             if not asked:
                 self._not_started(error)
@@ -194,7 +195,7 @@ class Pool:
 
     def _not_started(self, error: Exception) -> None:
         cause, now = _cause(error), time.monotonic()
-        again = cause == Reason.OOM and self._is_suspect  # several are ended at once
+        again = cause == Reason.OOM and self._is_suspect  # Ray kills several at once
         if cause == Reason.OOM:
             self.suspect()
         if cause == Reason.NODE or again:
@@ -214,7 +215,7 @@ class Pool:
         except RayTaskError as error:
             self._idle.append((call.actor, now))
             return Failed(call.job, Reason.ERROR, _line(error), seconds)
-        except Exception as error:  # whatever an actor raises must not end the search
+        except Exception as error:  # no error of an actor may end the search
             self._end(call.actor)
             cause = _cause(error)
             if cause == Reason.NODE:
@@ -224,9 +225,7 @@ class Pool:
         return Done(call.job, value, seconds)
 
     def _ask_idle(self) -> None:
-        """Let idle actors say again that they are there: those that went with the machine, or for want of memory,
-        must not be given the next calls.
-        """
+        """Check that idle actors still respond: those lost with a machine or for lack of memory must get no calls."""
         again = {actor.ready.remote(): actor for actor, _ in self._idle}
         self._starting |= again
         self._asked |= set(again)
@@ -245,7 +244,7 @@ class Pool:
 
 
 def wait_any(pools: Sequence[Pool], seconds: float) -> set[Any]:
-    """References that are ready, after at most ``seconds``; sleeps when nothing is in flight."""
+    """References that are ready, after at most ``seconds``; just sleeps if no call is running."""
     references = [reference for pool in pools for reference in pool.references]
     if not references:
         time.sleep(seconds)
@@ -266,7 +265,7 @@ def _cause(error: Exception) -> Reason:
 
 
 def _node_died(error: ActorDiedError) -> bool:
-    """Whether the actor went with its machine; Ray says so in words only."""
+    """Whether the actor was lost with its machine; Ray says so only in the message."""
     return "its node has died" in str(error)
 
 
@@ -274,4 +273,4 @@ def _line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:
         return type(error).__name__
-    return lines[0 if isinstance(error, OutOfMemoryError) else -1][:500]  # advice follows there
+    return lines[0 if isinstance(error, OutOfMemoryError) else -1][:500]  # its other lines are advice

@@ -1,4 +1,4 @@
-"""Training in several processes, by Ray Train: a thin shell round `model.diffusion.train.Trainer`."""
+"""Training in several processes with Ray Train: a thin wrapper around `model.diffusion.train.Trainer`."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ def train_together(
     seconds: float = math.inf,
     address: str = "local",
 ) -> int:
-    """Train with ``workers`` processes that share every batch; the result is that of one process but for rounding.
+    """Train with ``workers`` processes that share every batch; the result equals that of one process up to rounding.
 
     Args:
-        config: what to train.
-        folder: of the run, seen by all of them.
-        device: ``cpu`` (processes talk by gloo) or ``cuda`` (by NCCL, one GPU each).
-        workers: how many.
-        seconds: stop, and save, after about this time.
-        address: of Ray; ``local`` starts a private one.
+        config: of the training.
+        folder: of the training, accessible to all processes.
+        device: ``cpu`` (communication by gloo) or ``cuda`` (by NCCL, one GPU each).
+        workers: number of processes.
+        seconds: stop and save after about this time.
+        address: of Ray; ``local`` starts a private instance.
 
     Returns:
         the step that was reached.
 
     Raises:
-        ValueError: there are not so many CPUs or GPUs.
+        ValueError: there are not enough CPUs or GPUs.
     """
     cuda = device.startswith("cuda")
     with connected(address) as capacity, tempfile.TemporaryDirectory() as scratch:
@@ -58,7 +58,7 @@ def train_together(
 
 
 def _work(settings: dict[str, Any]) -> None:
-    """What each process does; Ray has set up ``torch.distributed``."""
+    """Run in each process; Ray has set up ``torch.distributed``."""
     torch.set_num_threads(1)
     context = get_context()
     trainer = Trainer(

@@ -1,6 +1,6 @@
-"""The actors: plain classes of `model.stages` that use one thread and can say that they are ready.
+"""The actors: the classes of `model.stages`, limited to one thread and with a method that tells when they are ready.
 
-They are turned into Ray actors by `actors.pool.Pool`.
+`actors.pool.Pool` turns them into Ray actors.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ class _Worker:
         super().__init__(**arguments)
 
     def ready(self) -> str:
-        """Return the class name, once the constructor has done its work."""
+        """Return the class name; called to find out when the constructor has finished."""
         return type(self).__name__
 
 
 class CrystalMakerActor(_Worker, CrystalMaker):
-    """All generators, the score model among them; on a GPU when its resources include one."""
+    """All generators, including the score model; on a GPU if the actor's resources include one."""
 
 
 class RelaxerActor(_Worker, Relaxer):

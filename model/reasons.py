@@ -1,4 +1,4 @@
-"""Why a relaxation ended, and why a candidate is not relaxed: one code for each, the same in code, tables and docs."""
+"""Codes for why a relaxation ended or a candidate was not relaxed, the same in code, tables and documentation."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from enum import StrEnum
 class Reason(StrEnum):
     """Codes of the column ``reason``; docs/results.md explains each."""
 
-    # not worth relaxing, see `model.crystals.screening`
+    # rejected before relaxation, see `model.crystals.screening`
     EMPTY = "empty"
-    NAN = "nan"  # also: the potential gave no number
+    NAN = "nan"  # also: the potential returned NaN
     FLAT_CELL = "flat_cell"
     VOLUME = "volume"
     NEEDLE = "needle"
@@ -18,7 +18,7 @@ class Reason(StrEnum):
     ISOLATED = "isolated"
     DUPLICATE = "duplicate"
 
-    # ends of a relaxation, see `model.relaxation.relax`
+    # end of a relaxation, see `model.relaxation.relax`
     CONVERGED = "converged"
     STEP_LIMIT = "step_limit"
     WALL_TIME = "wall_time"
@@ -30,7 +30,7 @@ class Reason(StrEnum):
     NO_ATOMS = "no_atoms"
     NOT_STARTED = "not_started"
 
-    # calls of actors that failed, see `actors.pool`
+    # failed calls of actors, see `actors.pool`
     ERROR = "error"
     CRASHED = "crashed"
     OOM = "oom"

@@ -1,6 +1,6 @@
-"""The three steps that every candidate goes through, as plain classes: generate, relax, analyse.
+"""The three steps of every candidate as plain classes: generate, relax, analyse.
 
-Each takes what the one before returned, one result per candidate, and is all that an actor has to wrap.
+Each step takes the results of the previous one and returns one result per candidate. Actors only wrap these classes.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from model.symmetry.space_group import SpaceGroup, space_group
 from model.thermodynamics.reference import Reference
 from model.thermodynamics.stability import Decomposition, Stability
 
-HOSTS_KEPT = 200  # hosts whose groups a crystal maker remembers
+HOSTS_KEPT = 200  # number of hosts whose groups a crystal maker caches
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Made:
-    """A crystal as it was made.
+    """A generated crystal.
 
     Attributes:
-        crystal: as made, not relaxed.
-        evaluations: calls of the score model, which the crystals of a batch share; 0 if it took no part.
-        score_model: version of its weights; None if it took no part.
+        crystal: before relaxation.
+        evaluations: calls of the score model for the whole batch; 0 if it was not used.
+        score_model: version of its weights; None if it was not used.
         seconds: share of the wall time of the batch.
     """
 
@@ -51,12 +51,11 @@ class Made:
 
 @dataclass(frozen=True)
 class Rejected:
-    """A crystal that was not worth relaxing.
+    """A crystal that was rejected before relaxation.
 
     Attributes:
-        reason: why.
-        duplicate_offset: how many places before it in the batch the crystal stands that it repeats, so that it means
-            the same in a part of the batch; None where it repeats none.
+        reason: of the rejection.
+        duplicate_offset: for a duplicate, how many places earlier in the batch the original is; None otherwise.
     """
 
     reason: Reason
@@ -65,15 +64,16 @@ class Rejected:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Analysis:
-    """What a relaxed crystal turned out to be.
+    """Analysis of a relaxed crystal.
 
     Attributes:
-        space_group: at the paper's tolerance, 0.1 Å and 10°; None when spglib finds none.
+        space_group: at the paper's tolerance, 0.1 Å and 10°; None if spglib finds none.
         decomposition: E_d and products.
-        e_d_with_found: eV/atom, E_d against the hull of the reference and of what the search had found.
-        frameworks: symmetric hosts without the guests, if they were asked for.
-        guests: elements that were taken out.
-        duplicate_offset: how many places before it in the batch a crystal stands that relaxed to the same structure.
+        e_d_with_found: eV/atom, E_d against the hull of the reference and the phases that the search had found.
+        frameworks: symmetric hosts without the guests, if requested.
+        guests: elements that were removed.
+        duplicate_offset: for a duplicate, how many places earlier in the batch the crystal that relaxed to the same
+            structure is; None otherwise.
         seconds: wall time.
     """
 
@@ -87,7 +87,7 @@ class Analysis:
 
 
 class CrystalMaker:
-    """Makes crystals by any generator; holds the score model that some of them share.
+    """Makes crystals with any generator, and owns the score model that some of them share.
 
     Args:
         weights: of the score model, see `model.diffusion.checkpoint.weights_file`.
@@ -104,12 +104,12 @@ class CrystalMaker:
     def generate(
         self, templates: Sequence[Template], generators: Sequence[str], settings: Sequence[Settings | None]
     ) -> list[Made]:
-        """Make one crystal of each template; those of one generator with the same settings in one batch.
+        """Make one crystal per template; those with the same generator and settings in one batch.
 
         Args:
             templates: proposals of the generators.
-            generators: name of each one's generator, see `model.generators.registry`.
-            settings: of that generator.
+            generators: name of the generator of each template, see `model.generators.registry`.
+            settings: settings of the generator of each template.
         """
         began = time.monotonic()
         recipes = list(zip(generators, settings, strict=True))
@@ -131,7 +131,7 @@ class CrystalMaker:
         return sample(self.network, templates, settings, device=self.device)
 
     def groups(self, template: Template) -> list[HostGroup]:
-        """Groups of a template's host; remembered, because a host is filled more than once."""
+        """Groups of a template's host; cached, because a host is usually filled more than once."""
         host = template.crystal.select(~template.guest)
         if host.identity not in self._known_groups:
             if len(self._known_groups) >= HOSTS_KEPT:
@@ -141,13 +141,14 @@ class CrystalMaker:
 
 
 class Relaxer:
-    """Screens crystals and relaxes the good ones.
+    """Screens crystals and relaxes those that pass.
 
     Args:
         potential: its name in the catalogue.
-        relaxation: settings where a call brings none.
-        screening: what is not worth relaxing.
-        hull: reduced formula -> eV/atom, from where ``energy_ceiling`` of the settings counts; see `relax`.
+        relaxation: default settings.
+        screening: which crystals are rejected.
+        hull: reduced formula -> energy (eV/atom) relative to which ``energy_ceiling`` of the settings is measured; see
+            `relax`.
     """
 
     def __init__(
@@ -167,15 +168,15 @@ class Relaxer:
         settings: RelaxSettings | None = None,
         guests: Sequence[np.ndarray | None] | None = None,
     ) -> list[Relaxation | Rejected]:
-        """One outcome a crystal, in order.
+        """One outcome per crystal, in order.
 
-        The crystals relax together, so each is given its share of the wall time, by orbits of atoms and steps: the
-        ``seconds`` of all outcomes add up to what they took.
+        The crystals are relaxed together. The wall time is divided among them by number of independent atoms and steps,
+        so that the ``seconds`` of all outcomes add up to the total.
 
         Args:
-            crystals: as made.
-            free: masks (n,) of the atoms that may move, all when left out.
-            settings: in place of the relaxer's own.
+            crystals: to relax.
+            free: masks (n,) of the atoms that may move (default: all).
+            settings: override the relaxer's own settings.
             guests: masks (n,) of the atoms that were placed into a host, None for other crystals; see
                 `model.relaxation.candidate_funnel`.
         """
@@ -213,9 +214,9 @@ class Analyser:
     Args:
         reference: competing phases.
         elements: of the search.
-        guests: elements that frameworks are freed from; chosen for each batch when left out.
+        guests: elements that are removed to get frameworks; None to choose them for each batch.
         tolerances: (Å, degrees) at which frameworks are symmetrised.
-        screening: what makes a framework impossible.
+        screening: which frameworks are rejected.
     """
 
     def __init__(
@@ -236,14 +237,14 @@ class Analyser:
         found_phases: Mapping[str, float] | None = None,
         max_parent_e_d: float = math.inf,
     ) -> list[Analysis | None]:
-        """One analysis per crystal, in order; None where there is no relaxed structure.
+        """One analysis per crystal, in order; None if there is no relaxed structure.
 
         Args:
-            relaxed: crystals that were made together.
-            guests_to_remove: of each crystal, the guests to remove for frameworks; none named: they are chosen; None:
-                no frameworks are wanted.
-            found_phases: reduced formula -> energy (eV/atom) of phases that join the second hull.
-            max_parent_e_d: E_d (eV/atom) above which a crystal gives no frameworks.
+            relaxed: crystals of one batch.
+            guests_to_remove: for each crystal, the guests to remove to get frameworks; empty: choose them; None: no
+                frameworks.
+            found_phases: reduced formula -> energy (eV/atom) of phases to add to the second hull.
+            max_parent_e_d: E_d (eV/atom) above which no frameworks are extracted.
         """
         distinct, places = DistinctCrystals(), []
         analyses: list[Analysis | None] = []
@@ -280,7 +281,7 @@ class Analyser:
         )
 
     def _guests(self, relaxed: Sequence[Relaxation | Rejected]) -> list[str]:
-        """The elements to remove: those asked for, or the one whose environments vary most in this batch."""
+        """The elements to remove: those configured, or the one whose local environments vary most in this batch."""
         if self.guests is not None:
             return list(self.guests)
         finals = [outcome.final for outcome in relaxed if isinstance(outcome, Relaxation) and may_be_ranked(outcome)]

@@ -1,4 +1,4 @@
-"""The command line: puts the commands of `search.commands` together. Errors that a user can mend exit with 2."""
+"""The command line, assembled from the commands of `search.commands`. Errors that the user can fix exit with code 2."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def options(
         bool, typer.Option("--version", help="Show the version and exit", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Find where guest atoms sit in a host crystal, and which crystals of a chemical system are stable."""
+    """Find the sites of guest atoms in a host crystal, and the stable crystals of a chemical system."""
 
 
 def add_commands(app: typer.Typer, package: ModuleType, panel: str | None = None) -> None:
-    """Add all commands of a package and of the packages in it; these have a panel of their own in the help.
+    """Add all commands of a package and its sub-packages; each sub-package has its own panel in the help.
 
-    A module is a command if it holds a Typer called ``app`` or else a function of its own name, see `search.commands`.
+    A module defines either a Typer called ``app`` or a function with its own name, see `search.commands`.
     """
     for info in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
         name = info.name.rpartition(".")[2]
@@ -60,8 +60,8 @@ add_commands(app, commands)
 
 
 def main() -> None:
-    """Entry point. Of an error that a user can mend, only the message is shown."""
-    warnings.filterwarnings("ignore")  # third-party chatter; our own messages go through the console
+    """Entry point. For errors that the user can fix, only the message is shown, without a traceback."""
+    warnings.filterwarnings("ignore")  # warnings of third-party packages; our own messages go through the console
     began = time.monotonic()
     try:
         app()

@@ -1,4 +1,4 @@
-"""The whole configuration of a search, checked before any work starts. docs/configuration.md explains every field."""
+"""Configuration of a search, checked before any work starts. docs/configuration.md explains every field."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from model.settings import Settings
 
 SAMPLERS = {"predictor-corrector": PredictorCorrectorSettings, "heun": HeunSettings, "ancestral": AncestralSettings}
 Range = tuple[float, float]
-GROUP_OF_FIELDS = "must be a group of fields, one `key: value` a line"
+GROUP_OF_FIELDS = "must be a group of fields, one `key: value` per line"
 Group = TypeVar("Group", bound=Settings)
 
 
 class Compositions(Settings):
-    """What to search: a chemical system with constraints, reduced formulas, or exact cells (one of the three)."""
+    """What to search: one of a chemical system with constraints, reduced formulas, or exact cells."""
 
     system: str | None = None  # for example Li-Si
     composition_order: tuple[tuple[str, ...], ...] = ()  # pairs or chains (A, B): more A than B
-    fractions: dict[str, tuple[float, float]] = Field({})  # element -> least and largest atomic fraction
+    fractions: dict[str, tuple[float, float]] = Field({})  # element -> smallest and largest atomic fraction
     formulas: tuple[str, ...] = ()  # reduced formulas, expanded over Z within the atom budget
     cells: tuple[dict[str, int], ...] = ()  # exact atom counts
     min_atoms: int = Field(2, ge=1)
@@ -44,14 +44,14 @@ class Compositions(Settings):
             raise ValueError(f"give exactly one of system, formulas and cells; found {' and '.join(given) or 'none'}")
         if self.system is None and (self.composition_order or self.fractions):
             raise ValueError(
-                "composition_order and fractions constrain a system and have no meaning with formulas or cells: "
-                "drop them, or give a system"
+                "composition_order and fractions constrain a system and have no effect with formulas or cells: "
+                "remove them, or give a system"
             )
         self.expand()
         return self
 
     def expand(self) -> list[CellFormula]:
-        """All cells to search; raises ValueError when nothing fits the budget."""
+        """All cells to search; raises ValueError if none fits the atom budget."""
         if self.system is not None:
             return from_system(
                 self.system,
@@ -77,7 +77,7 @@ class Lattices(Settings):
 
     bravais: tuple[str, ...] = BRAVAIS
     ranges: LatticeRanges = LatticeRanges()
-    volume_per_atom: float | None = Field(None, gt=0)  # Å³; estimated from the reference phases when left out
+    volume_per_atom: float | None = Field(None, gt=0)  # Å³; default: estimated from the reference phases
 
     @field_validator("bravais")
     @classmethod
@@ -91,19 +91,19 @@ class Lattices(Settings):
 
 
 class FrameworkSettings(Settings):
-    """Guests out, symmetry in."""
+    """Extraction of frameworks: removing guests and restoring symmetry."""
 
-    guests: tuple[str, ...] | None = None  # chosen by the spread of local environments when left out
+    guests: tuple[str, ...] | None = None  # default: chosen automatically (largest spread of local environments)
     tolerances: tuple[tuple[float, float], ...] = DEFAULT_TOLERANCES  # (symprec Å, angle degrees)
-    files: tuple[str, ...] = ()  # hosts that are there from the start: crystal files, or folders of them
-    guest_count_range: int = Field(1, ge=0)  # atoms of a guest more or fewer than a framework was found with
-    volume_change: float = Field(0.05, gt=0)  # relative; a filled framework that moved further is filled again
+    files: tuple[str, ...] = ()  # hosts available from the start: crystal files, or folders of them
+    guest_count_range: int = Field(1, ge=0)  # largest difference in guest atoms from a filling that was found
+    volume_change: float = Field(0.05, gt=0)  # relative; above this, a filled host gives a new framework
 
     @field_validator("guests")
     @classmethod
     def _elements(cls, value: Sequence[str] | None) -> Sequence[str] | None:
         if value is not None and not value:
-            raise ValueError("an empty list is not allowed; leave guests out to have them chosen")
+            raise ValueError("an empty list is not allowed; omit guests to have them chosen automatically")
         for symbol in value or ():
             if not Element.is_valid_symbol(symbol):
                 raise ValueError(f"{symbol!r} is not an element; use symbols such as Li")
@@ -118,12 +118,12 @@ class FrameworkSettings(Settings):
 
 
 class ReferenceSettings(Settings):
-    """The competing phases that E_d is measured against."""
+    """The competing phases against which E_d is measured."""
 
     kind: Literal["packaged", "table", "file", "mp"] = "packaged"
     path: str | None = None  # table: of `hostguide reference build`; file: JSON of entries or a patched phase diagram
-    potential: str | None = None  # for kind `file`: what computed its energies, for example chgnet-0.3.0
-    allow_pickle: bool = False  # a pickle runs any code that is in it; only for files you made yourself
+    potential: str | None = None  # for kind `file`: the potential of its energies, for example chgnet-0.3.0
+    allow_pickle: bool = False  # a pickle can run any code; only for files you made yourself
 
     @model_validator(mode="after")
     def _path(self) -> ReferenceSettings:
@@ -133,18 +133,18 @@ class ReferenceSettings(Settings):
             raise ValueError(f"kind: {self.kind} needs {' and '.join(needed)}; {' and '.join(missing)} must be given")
         extra = [name for name in ("path", "potential") if name not in needed and getattr(self, name) is not None]
         if extra:
-            raise ValueError(f"{' and '.join(extra)} has no meaning with kind: {self.kind}; drop it or change kind")
+            raise ValueError(f"{' and '.join(extra)} has no effect with kind: {self.kind}; remove it or change kind")
         return self
 
 
 class StopSettings(Settings):
-    """When to end before all rounds are done. Nothing here decides what a round holds, so all may change on resume."""
+    """When to stop before all rounds are done. All may be changed on resume, as none affects a round."""
 
-    patience_rounds: int | None = Field(None, ge=1)  # without a lower E_d of any formula inside policy.energy_window
+    patience_rounds: int | None = Field(None, ge=1)  # rounds without a lower E_d of any formula in energy_window
     target: float | None = None  # eV/atom; one relaxed crystal at or below it ends the search
     candidates: int | None = Field(None, ge=1)
-    cpu_seconds: float | None = Field(None, gt=0)  # of all actors together, from the stored timings
-    max_cost: float | None = Field(None, gt=0)  # of these, in the currency of `cost_per_actor_hour`
+    cpu_seconds: float | None = Field(None, gt=0)  # total of all actors, from the stored timings
+    max_cost: float | None = Field(None, gt=0)  # of this time, in the currency of `cost_per_actor_hour`
     cost_per_actor_hour: float | None = Field(None, gt=0)
     hours: float | None = Field(None, gt=0)  # wall time since this start
 
@@ -161,40 +161,40 @@ class PolicySettings(Settings):
     """Length and balance of a search."""
 
     rounds: int = Field(10, ge=1)
-    candidates_per_round: int = Field(32, ge=1)  # once there is something to build on; before, their `new_share`
-    new_share: float = Field(0.5, gt=0, le=1)  # share of new crystals where feedback does not decide; 1: only new ones
+    candidates_per_round: int = Field(32, ge=1)  # once hosts or parents exist; before that, only the `new_share` of it
+    new_share: float = Field(0.5, gt=0, le=1)  # share of new crystals without feedback; 1: only new ones
     samples: int = Field(3, ge=1)  # candidates per framework and pick
-    rounds_ahead: int = Field(1, ge=0)  # rounds planned before the results of the latest are in, so that no core waits
-    feedback: bool = True  # False: every arm counts alike, E_d decides nothing
+    rounds_ahead: int = Field(1, ge=0)  # rounds planned before the latest results are in, so that no core is idle
+    feedback: bool = True  # False: all arms are treated equally, E_d has no influence
     energy_window: float = Field(0.05, gt=0)  # eV/atom, E_d below which a crystal is worth finding
-    quantile: float = Field(0.1, gt=0, le=1)  # while fewer lie in the window, this best share of all counts instead
-    early_stop_factor: float | None = Field(2.0, ge=1)  # relaxations hardly below this many reward thresholds end early
-    exploration_rate: float = Field(0.05, ge=0, le=1)  # chance of a pick to go to the arm tried least, whatever its E_d
-    prior_weight: float = Field(16.0, gt=0)  # candidates that what is known of relatives counts for
-    new_prior_weight: float = Field(4.0, gt=0)  # the same where it is about what is new
+    quantile: float = Field(0.1, gt=0, le=1)  # if fewer lie in the window, this best share of all is rewarded instead
+    early_stop_factor: float | None = Field(2.0, ge=1)  # relaxations end early above this many reward thresholds
+    exploration_rate: float = Field(0.05, ge=0, le=1)  # probability that a pick goes to the arm tried least
+    prior_weight: float = Field(16.0, gt=0)  # number of candidates as which the results of related arms count
+    new_prior_weight: float = Field(4.0, gt=0)  # the same for the probability of being new
     evaluation_cost: float = Field(0.3, ge=0)  # one evaluation of the score network in evaluations of the potential
-    posterior_concentration: float = Field(8.0, gt=0)  # how much narrower rates are drawn than they are known
-    max_parents: int = Field(200, ge=1)  # frameworks, and crystals to be changed, that compete: the most promising ones
+    posterior_concentration: float = Field(8.0, gt=0)  # factor by which the variance of drawn rates is reduced
+    max_parents: int = Field(200, ge=1)  # number of frameworks, and of crystals to mutate, that compete
     batch: int = Field(8, ge=1, le=100)  # crystals per task
     stop: StopSettings = StopSettings()
 
     @property
     def new_per_round(self) -> int:
-        """New crystals of a round where feedback does not decide."""
+        """New crystals per round without feedback; also the size of rounds before any host or parent exists."""
         return max(1, round(self.candidates_per_round * self.new_share))
 
     @property
     def from_host_per_round(self) -> int:
-        """The other candidates of such a round: frameworks filled and crystals changed."""
+        """The other candidates per round: filled frameworks and mutated crystals."""
         return self.candidates_per_round - self.new_per_round
 
 
 class Tuning(Settings):
-    """What is tuned: field -> lowest and highest value. Nothing by default."""
+    """Settings to tune: field -> lowest and highest value (default: none)."""
 
     sampling: dict[str, dict[str, Range]] = Field({})  # by generator
     relaxation: dict[str, Range] = Field({})
-    samples: tuple[int, int] | None = None  # in place of policy.samples
+    samples: tuple[int, int] | None = None  # instead of policy.samples
 
     @field_validator("sampling", "relaxation", "samples")
     @classmethod
@@ -206,7 +206,7 @@ class Tuning(Settings):
 
     @property
     def parts(self) -> dict[str, Mapping[str, Range]]:
-        """Everything that can be tuned -> its ranges: a generator's settings, ``relaxation``, ``samples``."""
+        """Tunable part -> its ranges; the parts are generators with settings, ``relaxation`` and ``samples``."""
         samples = {} if self.samples is None else {"samples": self.samples}
         tunable = [name for name, row in GENERATORS.items() if row.is_tunable]
         return {
@@ -232,7 +232,7 @@ def _ranges_in(value: Any) -> Iterator[Range]:
 class ModelSettings(Settings):
     """The networks."""
 
-    weights: str | None = None  # small, base, or a .safetensors of `hostguide train`; small when left out
+    weights: str | None = None  # small (default), base, or a .safetensors file of `hostguide train`
     potential: str = DEFAULT  # a name of `model.potentials.catalog`
     device: Literal["auto", "cpu", "cuda"] = "auto"  # of the generator
 
@@ -243,16 +243,16 @@ class ModelSettings(Settings):
 
 
 class Resources(Settings):
-    """What of the machine or cluster to use."""
+    """Resources of the machine or cluster to use."""
 
-    relax_actors: int | None = Field(None, ge=1)  # on CPUs; one per core when left out
+    relax_actors: int | None = Field(None, ge=1)  # on CPUs; default: one per core
     generate_actors: int = Field(1, ge=1)  # one GPU each, if there are any
-    task_seconds: float = Field(1800.0, gt=0)  # a call that takes longer is given up
+    task_seconds: float = Field(1800.0, gt=0)  # time limit per call of an actor
     address: str = "local"  # `local`, `auto` or the address of a running Ray cluster
 
 
 class SearchConfig(Settings):
-    """A search."""
+    """Configuration of a search."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: int = Field(0, ge=0)
@@ -303,7 +303,7 @@ class SearchConfig(Settings):
         filled = self.frameworks.files and set(self.generators) & set(hosts)
         if not set(self.generators) & set(new) and not filled:
             raise ValueError(
-                f"generators: {', '.join(self.generators)} need crystals to begin with; "
+                f"generators: {', '.join(self.generators)} need crystals to start from; "
                 f"add one of {', '.join(new)}, or give hosts in frameworks.files to {', '.join(hosts)}"
             )
         return self
@@ -337,32 +337,32 @@ class SearchConfig(Settings):
         return self
 
     def result_defining(self) -> str:
-        """Everything that decides results, as JSON: all but resources and the length of the search.
+        """Everything that affects results, as JSON: all fields except resources and the length of the search.
 
-        Of hosts in files it is not their place that counts but what they hold, see `search.planning.campaign.digest`.
+        Paths of host files are excluded too; their contents count instead, see `search.planning.campaign.digest`.
         """
         exclude: Any = {"resources": True, "policy": {"rounds", "stop"}, "frameworks": {"files"}}
         return json.dumps(self.model_dump(mode="json", exclude=exclude), sort_keys=True)
 
     @property
     def candidates(self) -> int:
-        """The most that a search can make; the first rounds have nothing to build on yet and are smaller."""
+        """Maximum number of candidates; the first rounds are smaller, because there is no host or parent yet."""
         return sum(self.round_size(number) for number in range(self.policy.rounds))
 
     @property
     def candidates_from_host(self) -> int:
-        """Those of `candidates` that are planned once there is something to build on."""
+        """How many of `candidates` are planned from hosts or parents (without feedback)."""
         return self.candidates - self.policy.rounds * self.policy.new_per_round
 
     def round_size(self, number: int) -> int:
-        """The most candidates that a round can have."""
+        """Maximum number of candidates of a round."""
         first_to_build = 0 if self.frameworks.files else self.policy.rounds_ahead + 1
         builds = number >= first_to_build and not set(self.generators) <= set(starting_from(Start.NOTHING))
         return self.policy.candidates_per_round if builds else self.policy.new_per_round
 
 
 class ProblemsInside(ValueError):
-    """Problems of groups whose fields the registry of generators decides: pairs of generator and its errors."""
+    """Validation errors in the settings of generators: pairs of generator and its errors."""
 
     def __init__(self, problems: Sequence[tuple[str, ValidationError]]) -> None:
         super().__init__(f"problems in {', '.join(name for name, _ in problems)}")
@@ -370,7 +370,7 @@ class ProblemsInside(ValueError):
 
 
 def check_ranges(group: Settings, ranges: Mapping[str, Range], name: str) -> None:
-    """Raise ValueError if a field does not exist, is not a number or cannot take an end of its range."""
+    """Raise ValueError if a field does not exist, is not a number, or does not accept an end of its range."""
     numbers = [field for field, value in group if isinstance(value, int | float) and not isinstance(value, bool)]
     for field, ends in ranges.items():
         if field not in numbers:
@@ -384,6 +384,6 @@ def check_ranges(group: Settings, ranges: Mapping[str, Range], name: str) -> Non
 
 
 def changed(group: Group, values: Mapping[str, float]) -> Group:
-    """Settings with other values, checked."""
+    """Copy of settings with other values, validated."""
     whole = {name: round(value) if isinstance(getattr(group, name), int) else value for name, value in values.items()}
     return type(group).model_validate({**group.model_dump(), **whole})

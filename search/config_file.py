@@ -1,4 +1,4 @@
-"""Reading the configuration of a search from a file, and saying in terms of the file what is wrong with it."""
+"""Reading the configuration of a search from a YAML file, with error messages in terms of the file."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from search.storage.paths import RunPath, run_path
 
 
 def load_config(path: str | RunPath) -> SearchConfig:
-    """Read and check a YAML file; paths of hosts are taken from the file's own folder.
+    """Read and check a YAML file; paths of hosts are relative to the file's folder.
 
     Raises:
-        ValueError: with one line a problem: the field, the value and what would be right.
+        ValueError: with one line per problem: the field, the value and what is allowed.
     """
     path = run_path(path)
     if not path.is_file():
-        raise ValueError(f"{path} does not exist; configs/ in the repository holds examples")
+        raise ValueError(f"{path} does not exist; configs/ in the repository contains examples")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a mapping of fields, found {type(content).__name__}")
+        raise ValueError(f"{path} must contain a mapping of fields, found {type(content).__name__}")
     config = check_config(content, source=str(path))
     folder = path.parent if isinstance(path, Path) else Path()
     files = tuple(str((folder / name).resolve()) for name in config.frameworks.files)
@@ -45,7 +45,7 @@ def check_config(content: dict[str, Any], *, source: str) -> SearchConfig:
 
 
 def _problems(error: ValidationError, where: tuple[Any, ...] = ()) -> Iterator[dict[str, Any]]:
-    """All problems with their place in the file, those inside `sampling` too."""
+    """All problems with their location in the file, including those inside `sampling`."""
     for problem in error.errors():
         place, inner = (*where, *problem["loc"]), problem.get("ctx", {}).get("error")
         if isinstance(inner, ProblemsInside):
@@ -55,11 +55,11 @@ def _problems(error: ValidationError, where: tuple[Any, ...] = ()) -> Iterator[d
             yield {**problem, "loc": place}
 
 
-# What pydantic says in terms of Python, in terms of the file.
+# pydantic's error types -> messages in terms of the YAML file.
 _IN_PLAIN_WORDS = {
     "missing": "must be given",
     "string_type": "must be text; put the value in quotes",
-    "string_pattern_mismatch": "may hold letters, digits and . _ - only, and begins with a letter or a digit",
+    "string_pattern_mismatch": "must consist of letters, digits and . _ - only, and begin with a letter or a digit",
     "tuple_type": "must be a list, for example [a, b]",
     "dict_type": GROUP_OF_FIELDS,
     "model_type": GROUP_OF_FIELDS,
@@ -73,7 +73,7 @@ def _describe(problem: Any) -> str:
     where = ".".join(str(part) for part in problem["loc"] if part not in SAMPLERS)
     given = problem["ctx"]["tag"] if problem["type"] == "union_tag_invalid" else problem["input"]
     shown = "" if isinstance(given, dict) else f" (given: {given!r})"
-    return f"{where}: {_explain(problem)}{shown}".removeprefix(": ")  # checks of the whole say where themselves
+    return f"{where}: {_explain(problem)}{shown}".removeprefix(": ")  # checks of several fields name them themselves
 
 
 def _explain(problem: Any) -> str:

@@ -128,7 +128,7 @@ def test_a_job_refuses_a_run_that_would_be_lost(folder, environment, dashboard, 
     name = place.replace("/", "-").strip("-")
     done = submit(dashboard, environment, name, "search", str(config), "--address", "auto", "--run", place)
     assert done.returncode != 0
-    assert f"--run {place}: results in there would be lost with this Ray job" in done.stdout + done.stderr
+    assert f"--run {place}: results in this folder would be lost with the Ray job" in done.stdout + done.stderr
     assert not Path(place).exists()
 
 
@@ -144,4 +144,4 @@ def test_nobody_without_the_token_is_served(folder, environment, dashboard, clus
         assert done.returncode != 0
         assert "401" in done.stderr or "authentication" in done.stderr.lower()
         done = subprocess.run(search, env=stranger, capture_output=True, text=True, timeout=300, check=False)
-        assert done.returncode == 2 and "it wants its token" in done.stderr
+        assert done.returncode == 2 and "it requires its token" in done.stderr

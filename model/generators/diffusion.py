@@ -14,12 +14,12 @@ from model.generators.interface import AnySampler, Generator, NewCell, Proposal,
 
 
 class RandomLattice(Generator):
-    """Base of generators that place atoms in a random lattice of a given type and volume."""
+    """Base of generators that place atoms in a random lattice of given Bravais type and volume."""
 
     start = Start.NOTHING
 
     def propose(self, start: NewCell, seed: int, *, option: Any = None, again: bool = False) -> Proposal:
-        """An empty cell; the places of its atoms carry no meaning."""
+        """A random cell; the positions of its atoms are placeholders."""
         bravais, n_atoms = start.bravais(), start.cell.n_atoms
         lattice = sample_lattice(bravais, start.volume, np.random.default_rng(seed), start.ranges)
         crystal = Crystal(lattice, np.zeros((n_atoms, 3)), start.cell.numbers)
@@ -28,16 +28,16 @@ class RandomLattice(Generator):
 
 
 class Diffusion(RandomLattice):
-    """All atoms by reverse diffusion."""
+    """Places all atoms by reverse diffusion."""
 
     name = "diffusion"
     first_guess = 0.35
     settings = AnySampler
-    default = AncestralSettings(temperature=0.7)  # warmer than hosts are filled: more kinds of crystals
+    default = AncestralSettings(temperature=0.7)  # higher than for filling hosts: more diverse crystals
     is_tunable = True
 
     def evaluations(self, settings: SamplerSettings) -> int:
-        """As its sampler says."""
+        """Number of evaluations of its sampler."""
         return settings.evaluations(inpainting=False)
 
     def make(self, templates: Sequence[Template], settings: SamplerSettings, tools: Tools) -> Samples:

@@ -1,4 +1,4 @@
-"""Guests into frameworks by inpainting: reverse diffusion of the guests while the host stays."""
+"""Filling frameworks by inpainting: reverse diffusion of the guests while the host stays fixed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from model.generators.interface import AnySampler, HostFiller, Tools
 
 
 class Inpainting(HostFiller):
-    """Guests anywhere in the host."""
+    """Places guests anywhere in the host."""
 
     name = "inpainting"
     first_guess = 0.35
@@ -18,7 +18,7 @@ class Inpainting(HostFiller):
     is_tunable = True
 
     def evaluations(self, settings: SamplerSettings) -> int:
-        """As its sampler says."""
+        """Number of evaluations of its sampler."""
         return settings.evaluations(inpainting=True)
 
     def make(self, templates: Sequence[Template], settings: SamplerSettings, tools: Tools) -> Samples:

@@ -1,4 +1,4 @@
-"""What a generator is: what it starts from, how it proposes a candidate, and how it makes crystals of proposals."""
+"""Interface of generators: what they start from, how they propose candidates and make crystals from proposals."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ Guests = tuple[tuple[str, int], ...]  # element and count, sorted by element
 class Start(StrEnum):
     """What a generator starts from."""
 
-    NOTHING = "nothing"  # a cell formula, of which it makes cell and places
+    NOTHING = "nothing"  # only a cell formula; it makes the lattice and the positions
     CRYSTAL = "crystal"  # a relaxed crystal, which it changes
     HOST = "host"  # a framework, which it fills with guests
 
 
 class Role(StrEnum):
-    """What a candidate is in a search."""
+    """Role of a candidate in a search."""
 
-    NEW = "new"  # made from nothing, or by changing a crystal
+    NEW = "new"  # made from a cell formula, or by changing a crystal
     FROM_HOST = "from_host"  # guests in a framework
 
 
@@ -49,9 +49,9 @@ class NewCell:
     """`Start.NOTHING`.
 
     Attributes:
-        cell: atoms.
-        volume: Å³ of the whole cell.
-        bravais: chooses the type of lattice, for example ``cF``; called by generators that need one.
+        cell: atoms of the cell.
+        volume: Å³, of the whole cell.
+        bravais: chooses the Bravais lattice, for example ``cF``; called by generators that need one.
         ranges: of the lattice's ratios and angles.
     """
 
@@ -67,9 +67,9 @@ class ParentCrystal:
 
     Attributes:
         crystal: relaxed.
-        cell: atoms that the changed crystal is to have.
-        growth: ratio of the estimated volumes, changed crystal over parent.
-        bravais: type of lattice in which the parent was made, if it was.
+        cell: atoms of the changed crystal.
+        growth: ratio of the estimated volumes, changed crystal to parent.
+        bravais: Bravais lattice in which the parent was generated, if any.
     """
 
     crystal: Crystal
@@ -84,8 +84,8 @@ class EmptyHost:
 
     Attributes:
         host: framework.
-        guests: to be put into it.
-        bravais: type of lattice of the crystal in which it was found, if that was made in one.
+        guests: to place into it.
+        bravais: Bravais lattice in which the crystal it was found in was generated, if any.
     """
 
     host: Crystal
@@ -95,12 +95,12 @@ class EmptyHost:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Proposal:
-    """A candidate before it is made.
+    """A candidate before it is generated.
 
     Attributes:
-        template: what `Generator.make` is given.
-        bravais: type of its lattice, for the results.
-        prototype: name of the known compound that it was made from, for the results.
+        template: input of `Generator.make`.
+        bravais: its Bravais lattice, for the results.
+        prototype: name of the known compound from which it is derived, for the results.
     """
 
     template: Template
@@ -109,7 +109,7 @@ class Proposal:
 
 
 class Tools(Protocol):
-    """What a generator may use while it makes crystals; see `model.stages.CrystalMaker`."""
+    """Functions available to a generator while it makes crystals; see `model.stages.CrystalMaker`."""
 
     def sample(self, templates: Sequence[Template], settings: SamplerSettings) -> Samples:
         """Reverse diffusion with the score model."""
@@ -121,16 +121,16 @@ class Tools(Protocol):
 
 
 class Generator(ABC):
-    """One way to make candidates. Instances hold nothing but what is written in their class.
+    """One way to make candidates. Instances have no state of their own.
 
     Attributes:
         name: in configurations and results.
         start: what it starts from.
-        first_guess: value of its candidates (see `search.planning.policy`) before anything is known.
-        settings: type of its settings, None if it has none.
-        default: these settings where a configuration says nothing.
-        is_tunable: whether numbers among its settings can be tuned by name.
-        has_options: whether the different candidates that it can make can be counted, see `options`.
+        first_guess: prior value of its candidates, see `search.planning.policy`.
+        settings: type of its settings; None if it has none.
+        default: default settings.
+        is_tunable: whether numeric fields of its settings can be tuned by name.
+        has_options: whether it makes a finite number of different candidates, see `options`.
     """
 
     name: ClassVar[str]
@@ -147,43 +147,43 @@ class Generator(ABC):
         return Role.FROM_HOST if self.start == Start.HOST else Role.NEW
 
     def suits(self, space_group: int) -> bool:
-        """Whether it can fill hosts of a space group (1 to 230)."""
+        """Whether it can fill hosts with a given space group (1 to 230)."""
         return True
 
     def options(self, cell: CellFormula, parent: Crystal | None = None) -> Sequence[Any]:
-        """All different candidates that it can make, one for each, if it ``has_options``.
+        """One option per different candidate that it can make, if it ``has_options``.
 
-        Generators that start from nothing go through their options again after the last, see `propose`; those that
-        change a crystal are done with it.
+        Generators that start from nothing start again after the last option, see `propose`; generators that change a
+        crystal do not use that crystal any more.
 
         Args:
-            cell: atoms that are wanted.
-            parent: the crystal that is changed.
+            cell: atoms of the candidates.
+            parent: the crystal to change.
         """
         return ()
 
     def evaluations(self, settings: Any) -> int:
-        """Calls of the score model for one batch."""
+        """Calls of the score model per batch."""
         return 0
 
     @abstractmethod
     def propose(self, start: Any, seed: int, *, option: Any = None, again: bool = False) -> Proposal:
-        """A candidate from a start.
+        """Propose a candidate.
 
         Args:
-            start: `NewCell`, `ParentCrystal` or `EmptyHost`, by `start`.
-            seed: of everything random about the candidate.
-            option: one of `options`, where there are any.
-            again: whether that option had its turn before.
+            start: `NewCell`, `ParentCrystal` or `EmptyHost`, depending on the attribute `start`.
+            seed: determines everything random about the candidate.
+            option: one of `options`, if it ``has_options``.
+            again: whether that option was used before.
         """
 
     @abstractmethod
     def make(self, templates: Sequence[Template], settings: Any, tools: Tools) -> Samples:
-        """Crystals in the order of their templates; ``evaluations`` counts calls of the score model, 0 if it has none.
+        """Crystals in the order of their templates; ``evaluations`` counts calls of the score model.
 
         Args:
             templates: of its own proposals.
-            settings: its own.
+            settings: its own settings.
             tools: the score model, and the groups of hosts.
         """
 
@@ -194,14 +194,14 @@ class HostFiller(Generator):
     start = Start.HOST
 
     def propose(self, start: EmptyHost, seed: int, *, option: Any = None, again: bool = False) -> Proposal:
-        """The host, with its guests behind it at places without meaning."""
+        """The host followed by its guests, whose positions are placeholders."""
         crystal = with_guests(start.host, start.guests)
         guest = np.arange(len(crystal)) >= len(start.host)
         return Proposal(template=Template(crystal=crystal, guest=guest, seed=seed), bravais=start.bravais)
 
 
 class AlreadyMade(Generator):
-    """Base of generators whose proposals are crystals already."""
+    """Base of generators whose proposals are already complete crystals."""
 
     def make(self, templates: Sequence[Template], settings: Any, tools: Tools) -> Samples:
         """The crystals of the templates."""
@@ -209,6 +209,6 @@ class AlreadyMade(Generator):
 
 
 def with_guests(host: Crystal, guests: Guests) -> Crystal:
-    """The host with its guests, which have no place yet, behind it."""
+    """The host followed by its guests, whose positions are placeholders."""
     numbers = CellFormula(guests).numbers
     return host.join(Crystal(host.lattice, np.zeros((len(numbers), 3)), numbers))

@@ -1,4 +1,4 @@
-"""New crystals from known structure types, whose elements are replaced."""
+"""New crystals from known structure types by replacing their elements."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from model.generators.interface import AlreadyMade, NewCell, Proposal, Start
 
 
 class IonSubstitution(AlreadyMade):
-    """The known structure types of a cell in turn, those of the most similar elements first."""
+    """Uses the known structure types of a cell in turn, those with the most similar elements first."""
 
     name = "ion_substitution"
     start = Start.NOTHING
@@ -22,13 +22,13 @@ class IonSubstitution(AlreadyMade):
     has_options = True
 
     def options(self, cell: CellFormula, parent: Crystal | None = None) -> Sequence[Substitution]:
-        """Structure types, with the ways to put the cell's elements on their sites."""
+        """Structure types, each with an assignment of the cell's elements to its sites."""
         return substitutions(cell)
 
     def propose(
         self, start: NewCell, seed: int, *, option: Substitution | None = None, again: bool = False
     ) -> Proposal:
-        """The structure type in the volume wanted; its atoms are moved a little once it had its turn."""
+        """The structure type at the given volume; if it was used before, its atoms are displaced slightly."""
         assert option is not None
         crystal = option.crystal(start.volume, np.random.default_rng(seed) if again else None)
         template = Template(crystal=crystal, guest=np.zeros(len(crystal), dtype=bool), seed=seed)

@@ -1,4 +1,4 @@
-"""Crystals one change away from a good one of the search."""
+"""New crystals by one small change of a good crystal of the search."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from model.generators.interface import AlreadyMade, ParentCrystal, Proposal, Sta
 
 
 class Mutation(AlreadyMade):
-    """Every smallest change that leads from a crystal to the atoms of a cell, once."""
+    """Makes each of the smallest changes that lead from a crystal to the atoms of a cell, once."""
 
     name = "mutation"
     start = Start.CRYSTAL
@@ -22,14 +22,14 @@ class Mutation(AlreadyMade):
     has_options = True
 
     def options(self, cell: CellFormula, parent: Crystal | None = None) -> Sequence[Crystal]:
-        """The changed crystals, in the volume of their parent."""
+        """The changed crystals, at the volume of their parent."""
         assert parent is not None
         return mutations(parent, cell)
 
     def propose(
         self, start: ParentCrystal, seed: int, *, option: Crystal | None = None, again: bool = False
     ) -> Proposal:
-        """The changed crystal; its volume changes as that of known phases does."""
+        """The changed crystal; its volume is scaled by ``start.growth``."""
         assert option is not None
         crystal = option.replace(lattice=option.lattice * np.cbrt(start.growth))
         template = Template(crystal=crystal, guest=np.zeros(len(crystal), dtype=bool), seed=seed)

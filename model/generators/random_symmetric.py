@@ -1,4 +1,4 @@
-"""New crystals at random, on the positions of a random space group; no network."""
+"""New random crystals on the Wyckoff positions of a random space group, without a network."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from model.generators.interface import Tools
 
 
 class RandomSymmetric(RandomLattice):
-    """Symmetric crystals at random."""
+    """Makes random symmetric crystals."""
 
     name = "random"
     first_guess = 0.1
@@ -22,7 +22,7 @@ class RandomSymmetric(RandomLattice):
     default = RandomSettings()
 
     def make(self, templates: Sequence[Template], settings: RandomSettings, tools: Tools) -> Samples:
-        """Draw space group and positions; triclinic where a template names no type of lattice."""
+        """Draw space group and positions; triclinic if a template has no Bravais lattice."""
         return Samples([_random(template, settings) for template in templates], 0)
 
 

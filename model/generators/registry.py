@@ -1,4 +1,4 @@
-"""All generators. A new one is a module beside this, and a row here."""
+"""All generators. To add one, write a module in this folder and add an entry here."""
 
 from __future__ import annotations
 

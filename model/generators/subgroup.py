@@ -1,4 +1,4 @@
-"""Guests into frameworks by inpainting that keeps a subgroup of the host's space group."""
+"""Filling frameworks by inpainting that keeps a subgroup of the host's space group."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from model.generators.interface import HostFiller, Tools
 
 
 class Subgroup(HostFiller):
-    """Guests in orbits of a subgroup of their host's space group."""
+    """Places guests on orbits of a subgroup of their host's space group."""
 
     name = "subgroup"
     first_guess = 0.25
@@ -18,14 +18,14 @@ class Subgroup(HostFiller):
     default = SubgroupSettings()
 
     def suits(self, space_group: int) -> bool:
-        """Hosts with a subgroup that has some symmetry."""
+        """True for hosts that have a subgroup with some symmetry."""
         return has_symmetric_subgroups(space_group)
 
     def evaluations(self, settings: SubgroupSettings) -> int:
-        """As its sampler says."""
+        """Number of evaluations of its sampler."""
         return settings.sampler.evaluations(inpainting=True)
 
     def make(self, templates: Sequence[Template], settings: SubgroupSettings, tools: Tools) -> Samples:
-        """Put the guests on orbits of a subgroup and sample from there."""
+        """Place the guests on orbits of a subgroup and sample from there."""
         placed = [on_orbits(template, tools.groups(template)[1:], settings.descend) for template in templates]
         return tools.sample(placed, settings.sampler)

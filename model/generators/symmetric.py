@@ -1,4 +1,4 @@
-"""Guests into frameworks by inpainting that keeps the host's space group."""
+"""Filling frameworks by inpainting that keeps the host's space group."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from model.generators.interface import HostFiller, Tools
 
 
 class Symmetric(HostFiller):
-    """Guests in orbits of their host's space group; of the largest subgroup that has room where it has none."""
+    """Places guests on orbits of their host's space group, or of its largest subgroup in which they fit."""
 
     name = "symmetric"
     first_guess = 0.25
@@ -18,14 +18,14 @@ class Symmetric(HostFiller):
     default = SymmetricSettings()
 
     def suits(self, space_group: int) -> bool:
-        """Any host with symmetry."""
+        """True for any host with symmetry."""
         return space_group > 1
 
     def evaluations(self, settings: SymmetricSettings) -> int:
-        """As its sampler says."""
+        """Number of evaluations of its sampler."""
         return settings.sampler.evaluations(inpainting=True)
 
     def make(self, templates: Sequence[Template], settings: SymmetricSettings, tools: Tools) -> Samples:
-        """Put the guests on orbits and sample from there."""
+        """Place the guests on orbits and sample from there."""
         placed = [on_orbits(template, tools.groups(template)) for template in templates]
         return tools.sample(placed, settings.sampler)

@@ -1,4 +1,4 @@
-"""How often the score model puts guests back where they were.
+"""The reconstruction benchmark: how often the score model recovers removed guests.
 
 - `reconstruct`: the benchmark
 - `methods`: ways to place guests, by name

@@ -1,4 +1,4 @@
-"""What the reconstruction benchmark has done so far, in a file: a run that was stopped continues from there."""
+"""File of finished cases of the reconstruction benchmark, from which an interrupted benchmark resumes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from search.benchmark.reconstruct import Case, Placement, Record
 
 
 class RecordLog:
-    """Records of a benchmark on disk, one JSON line each; the first line says what they have in common.
+    """Records of a benchmark on disk, one JSON line each; the first line contains the common settings.
 
     Attributes:
-        path: the file; without one, records are kept in memory only.
+        path: the file; if None, records are kept in memory only.
         records: (method, case, guest) -> record.
 
     Raises:
-        ValueError: the file holds a benchmark with other settings.
+        ValueError: the file contains a benchmark with other settings.
     """
 
     def __init__(self, path: Path | None, header: dict[str, Any]) -> None:
@@ -37,15 +37,17 @@ class RecordLog:
             changed = [
                 f"{key} {other.get(key)!r} (now {value!r})" for key, value in header.items() if other.get(key) != value
             ]
-            raise ValueError(f"{path} holds a benchmark with {', '.join(changed)}; choose another --json, or remove it")
+            raise ValueError(
+                f"{path} contains a benchmark with {', '.join(changed)}; choose another --json, or remove the file"
+            )
         for line in lines[1:]:
             try:
                 self._keep(record_of(json.loads(line)))
             except json.JSONDecodeError:
-                continue  # a line that was being written when the process was killed: its case is done again
+                continue  # an incomplete line of a killed process; its case is repeated
 
     def add(self, record: Record) -> None:
-        """Keep a record, on disk first."""
+        """Add a record, first on disk and then in memory."""
         if self.path is not None:
             torn = self.path.read_bytes()[-1:] != b"\n"
             with self.path.open("a") as file:
@@ -53,7 +55,7 @@ class RecordLog:
         self._keep(record)
 
     def chosen(self, method: str, cases: Sequence[Case]) -> list[Record]:
-        """Records of these cases, as far as they are done."""
+        """Records of those cases that are done."""
         keys = [(method, case.name, case.guest) for case in cases]
         return [self.records[key] for key in keys if key in self.records]
 

@@ -1,4 +1,4 @@
-"""The ways to put guests back that the reconstruction benchmark compares, by name."""
+"""The methods of placing guests that the reconstruction benchmark compares, by name."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from search.benchmark.training_hosts import TrainingCrystals
 BASELINES = ("random", "voids", "exchange")
 STARTS = ("voids", "symmetric", "mixed")
 SAMPLERS = ("ancestral", "heun", "predictor-corrector", "published")
-HOST_SYMPREC = 0.01  # Å, hosts whose atoms are so far off still have their group
+HOST_SYMPREC = 0.01  # Å, tolerance for the space group of hosts
 _SETTINGS: TypeAdapter[SamplerSettings] = TypeAdapter(Annotated[SamplerSettings, Field(discriminator="kind")])
 
 
 def make_method(name: str, maker: CrystalMaker, prototypes: TrainingCrystals | None) -> Method:
-    """The method that a name stands for: a baseline, or ``[START+]SAMPLER[:field=value,...]``.
+    """The method with a given name: a baseline, or ``[START+]SAMPLER[:field=value,...]``.
 
-    - ``random``, ``voids``: at random without overlap; in the widest voids. ``exchange``: where the nearest training
-      crystals have their guests. These three need a relaxation to be worth anything.
+    - ``random``: random placement without overlap. ``voids``: the widest voids. ``exchange``: the guest sites of the
+      most similar training crystals. These three are only useful with a subsequent relaxation.
     - a sampler with its settings, for example ``ancestral:steps=30,temperature=0.3``.
-    - ``voids+``: the sampler starts about the voids, noised by its ``sigma_max``.
+    - ``voids+``: the sampler starts near the voids, with noise of its ``sigma_max``.
     - ``symmetric+``: guests keep the host's space group, or its largest subgroup that has orbits for them.
-    - ``mixed+``: every other attempt is symmetric.
+    - ``mixed+``: every second attempt is symmetric.
 
     Raises:
-        ValueError: there is no such method or setting, or ``exchange`` has no training crystals.
+        ValueError: unknown method or setting, or ``exchange`` without training crystals.
     """
     if name == "exchange":
         if prototypes is None:
-            raise ValueError("method exchange needs training crystals: name a file that has the split 'train'")
+            raise ValueError("method exchange needs training crystals: give a file that has the split 'train'")
         return lambda case, seeds: (prototypes.substituted(case.host, case.guest, case.mask.sum())[: len(seeds)], 0)
     if name in BASELINES:
         place = {"random": uniform, "voids": voronoi_voids}[name]
@@ -56,12 +56,12 @@ def make_method(name: str, maker: CrystalMaker, prototypes: TrainingCrystals | N
 
 
 def parse_sampler(text: str) -> SamplerSettings:
-    """Settings from ``SAMPLER[:field=value,...]``; raises ValueError that names what is wrong."""
+    """Settings from ``SAMPLER[:field=value,...]``; raises ValueError if one is invalid."""
     kind, _, rest = text.partition(":")
     if kind not in SAMPLERS:
         raise ValueError(
-            f"unknown method {text!r}: use {', '.join(BASELINES)}, or a sampler ({', '.join(SAMPLERS)}), with one of"
-            f" {', '.join(start + '+' for start in STARTS)} before it if you like"
+            f"unknown method {text!r}: use {', '.join(BASELINES)}, or a sampler ({', '.join(SAMPLERS)}), optionally"
+            f" preceded by one of {', '.join(start + '+' for start in STARTS)}"
         )
     pairs = [pair.partition("=") for pair in rest.split(",") if pair]
     try:
@@ -84,11 +84,11 @@ def _start(start: str, name: str, settings: SamplerSettings) -> Callable[[Case, 
             one if index % 2 == 0 else other
             for index, (one, other) in enumerate(zip(case.templates(seeds), symmetric(case, seeds), strict=True))
         ]
-    raise ValueError(f"method {name!r}: before + stands one of {', '.join(STARTS)}, not {start!r}")
+    raise ValueError(f"method {name!r}: the part before + must be one of {', '.join(STARTS)}, not {start!r}")
 
 
 def symmetric(case: Case, seeds: Sequence[int]) -> list[Template]:
-    """Templates whose guests keep the largest group with orbits for them; plain ones where spglib finds no group."""
+    """Templates whose guests keep the largest group with orbits for them; plain ones if spglib finds no group."""
     try:
         groups = host_groups(case.host, symprec=HOST_SYMPREC)
     except ValueError:

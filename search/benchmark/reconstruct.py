@@ -1,7 +1,7 @@
-"""The papers' task: take all guests out of known crystals, put them back from nowhere, count how often it succeeds.
+"""The reconstruction task of the papers: remove all guests from known crystals, place them again, count successes.
 
-ICML 2024, section 3.1: a reconstruction counts when pymatgen's StructureMatcher (stol 0.3, ltol 0.2) maps it onto the
-original; the RMSE is normalised by the number of guests because the host stays where it is.
+ICML 2024, section 3.1: a reconstruction is a success if pymatgen's StructureMatcher (stol 0.3, ltol 0.2) maps it onto
+the original; the RMSE is normalised by the number of guests because the host does not move.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Method = Callable[["Case", Sequence[int]], tuple[list[Crystal], int]]  # (case, 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A known crystal and the element that is taken out of it."""
+    """A known crystal and the element that is removed from it."""
 
     name: str
     crystal: Crystal
@@ -52,7 +52,7 @@ class Case:
         return [Template(crystal=self.crystal, guest=self.mask, seed=int(seed)) for seed in seeds]
 
     def seeds(self, count: int, seed: int) -> list[int]:
-        """Seeds of its attempts, whatever other cases there are."""
+        """Seeds of its attempts, independent of other cases."""
         digest = hashlib.blake2b(f"{self.name}/{self.guest}".encode(), digest_size=7).digest()
         rng = np.random.default_rng([seed, int.from_bytes(digest, "big")])
         return rng.integers(2**62, size=count).tolist()
@@ -63,10 +63,10 @@ class Placement:
     """One attempt at a case; what was not asked for is None, as is an RMSE without a match.
 
     Attributes:
-        matched, rmse: whether it matches the original as it came, and Å per guest.
-        relaxed_matched, relaxed_rmse: the same once the guests have relaxed in the fixed host.
-        single_point, relaxed: eV/atom before and after that.
-        steps: of that relaxation; ``converged``: whether it ended by itself.
+        matched, rmse: whether it matches the original before relaxation, and the RMSE (Å per guest).
+        relaxed_matched, relaxed_rmse: the same after the guests have relaxed in the fixed host.
+        single_point, relaxed: energy (eV/atom) before and after that relaxation.
+        steps: of that relaxation; ``converged``: whether it converged.
         residual: of the score model, see `search.benchmark.residuals.denoising_residuals`.
     """
 
@@ -83,19 +83,19 @@ class Placement:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """What became of all attempts at one case by one method; plain numbers, one line of the benchmark's file.
+    """Results of all attempts at one case by one method; one line of the benchmark's file.
 
     Attributes:
-        method, case, guest: what was tried.
+        method, case, guest: identify the record.
         atoms, guest_fraction: of the original.
-        new_host: whether no training crystal has this host; None where that was not asked.
-        attempts: one a seed, except where a method found fewer.
-        samples: attempts asked for.
-        original: eV/atom of the original after its guests have relaxed in the same way.
-        max_force: eV/Å, longest force on any atom of the first attempt (the papers' F_max).
-        energy_drop: eV/atom that the first attempt loses when all its atoms relax in its cell (the papers' ΔE).
-        evaluations: of the network, an attempt.
-        seconds: wall time an attempt, without ranking.
+        new_host: whether no training crystal has this host; None if this was not checked.
+        attempts: one per seed, or fewer if the method found fewer.
+        samples: number of attempts requested.
+        original: energy (eV/atom) of the original after relaxing its guests in the same way.
+        max_force: eV/Å, largest force on any atom of the first attempt (the papers' F_max).
+        energy_drop: eV/atom, energy released when all atoms of the first attempt relax in its cell (the papers' ΔE).
+        evaluations: of the network, per attempt.
+        seconds: wall time per attempt, without ranking.
     """
 
     method: str
@@ -114,12 +114,12 @@ class Record:
 
 
 def load_cases(path: Path, *, split: str, guest: str | None = None, limit: int | None = None) -> list[Case]:
-    """Read cases from a file with the columns of the training data, ``limit`` a guest element.
+    """Read cases from a file with the columns of the training data, at most ``limit`` per guest element.
 
-    Crystals of the guest element alone have no host and are left out.
+    Crystals that consist of the guest element alone have no host and are left out.
 
     Raises:
-        ValueError: the file or a case of that kind does not exist.
+        ValueError: the file does not exist or contains no such case.
     """
     columns = ["material_id", "split", "guest", "cell", "atomic_numbers", "frac_coords"]
     frame = read_columns(path, columns, see="docs/training.md")
@@ -155,12 +155,12 @@ def reconstruct(
     Args:
         case: what to restore.
         name: of the method, for the record.
-        method: puts guests back.
-        samples, seed: how often, and what decides the random numbers.
-        denoiser: judges the attempts by its residual, if given.
-        potential: ranks the attempts before and after it has relaxed their guests, if given.
+        method: places the guests.
+        samples, seed: number of attempts and seed of their random numbers.
+        denoiser: if given, its residual of each attempt is computed.
+        potential: if given, it ranks the attempts before and after relaxing their guests.
         stability: relax all atoms of the first attempt as well.
-        new_host: goes into the record.
+        new_host: for the record.
     """
     began = time.perf_counter()
     made, evaluations = method(case, case.seeds(samples, seed))
@@ -194,8 +194,8 @@ def reconstruct(
 def match(made: Crystal, case: Case) -> float | None:
     """RMSE in Å per guest if the crystal matches the original, else None.
 
-    The papers' matcher decides. The error is measured in the cell as it is, because the matcher's reduction to
-    primitive cells averages over atoms that are up to 0.25 Å out of place.
+    The papers' matcher decides. The RMSE is computed without reduction to primitive cells, because that reduction
+    averages over atoms that are up to 0.25 Å out of place.
     """
     original, structure = case.crystal.to_pymatgen(), made.to_pymatgen()
     if not StructureMatcher(stol=STOL, ltol=LTOL).fit(original, structure):
@@ -214,7 +214,7 @@ def _residuals(denoiser: Denoiser, made: Sequence[Crystal], case: Case) -> dict[
 
 
 def _relaxed(potential: Potential, made: Sequence[Crystal], case: Case) -> dict[str, list[float | int | bool | None]]:
-    """Energies before and after the guests alone have relaxed in the fixed host, and whether it matches then."""
+    """Energies before and after relaxing only the guests in the fixed host, and whether the result matches."""
     guests = [crystal.numbers == Element(case.guest).Z for crystal in made]
     outcomes = guests_relaxed(made, guests, potential)
     errors = [match(one.final, case) for one in outcomes]
@@ -233,11 +233,11 @@ def _original(potential: Potential, case: Case) -> float | None:
 
 
 def _stability(potential: Potential, crystal: Crystal) -> tuple[float | None, float | None]:
-    """Longest force (eV/Å) as it is, and the energy (eV/atom) that relaxing all atoms in the cell sets free."""
+    """Largest force (eV/Å) before relaxation, and the energy (eV/atom) released by relaxing all atoms in the cell."""
     outcome = relax([crystal], potential, ALL_ATOMS)[0]
     return _finite(outcome.max_force_initial), _finite(outcome.energy_initial - outcome.energy_final)
 
 
 def _finite(value: float) -> float | None:
-    """JSON knows no NaN."""
+    """The value, or None for NaN and infinity, which JSON does not support."""
     return float(value) if np.isfinite(value) else None

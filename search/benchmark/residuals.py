@@ -1,7 +1,4 @@
-"""Ways to say which of several samples of one template is the best, beside the potential's energy of them as they are.
-
-In each the lowest number wins.
-"""
+"""Criteria for ranking samples of one template, besides their single-point energies; the lowest value is best."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ def guests_relaxed(
     potential: Potential,
     settings: RelaxSettings = GUESTS_ONLY,
 ) -> list[Relaxation]:
-    """The crystals after the guests alone have moved, in fixed host and cell."""
+    """The crystals after relaxing only the guests, with host and cell fixed."""
     return relax(crystals, potential, settings, free=guests)
 
 
@@ -37,21 +34,21 @@ def denoising_residuals(
     draws: int = 2,
     device: str = "cpu",
 ) -> np.ndarray:
-    """How badly the model takes guests back to where they are: no potential and no likelihood needed.
+    """Error of the model in denoising guests back to their positions; needs neither potential nor likelihood.
 
     Guests get noise σz, and the model answers with D(x + σz, σ), which is −σz if x is where it would put them:
 
         residual = mean over guests, σ and draws of ‖D(x + σz, σ) + σz‖² / 3σ².
 
-    Zero is a perfect denoiser's; one means that it knows nothing.
+    Zero corresponds to perfect denoising, one to a model that has learned nothing.
 
     Args:
         denoiser: see `model.diffusion.sampler`.
-        templates: samples, with the guests where they are to be judged. Equal seeds mean equal noise, atom by atom,
+        templates: samples, with the guests at the positions to evaluate. Equal seeds give equal noise for each atom,
             which makes samples of one template comparable.
-        sigmas: Å.
-        draws: of noise, a sigma.
-        device: where the denoiser is.
+        sigmas: noise levels, Å.
+        draws: number of draws of noise per sigma.
+        device: device of the denoiser.
 
     Returns:
         (B,), after ``len(sigmas) * draws`` evaluations.

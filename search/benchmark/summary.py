@@ -1,4 +1,4 @@
-"""Figures of the reconstruction benchmark from its records: shares by guest element, by bins, and by way of ranking."""
+"""Statistics of the reconstruction benchmark: success rates by guest element, by bin and by ranking criterion."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CLEARLY = 1e-3  # eV/atom, by which another arrangement must lie below the origi
 
 
 def summarise(records: Iterable[Record]) -> dict[str, Any]:
-    """All figures of one method: ``guests``, their means over the elements in ``summary``, ``bins`` and ``ranking``."""
+    """All statistics of one method: by guest element (``guests``), their mean (``summary``), and by bin (``bins``)."""
     records = list(records)
     groups: dict[str, list[Record]] = {}
     for one in records:
@@ -31,12 +31,12 @@ def summarise(records: Iterable[Record]) -> dict[str, Any]:
 
 
 def figures(records: Sequence[Record]) -> dict[str, Any]:
-    """Shares and medians of some cases. What was not measured is None.
+    """Success rates and medians of some cases. Values that were not measured are None.
 
-    - raw_match, raw_match_std: of single attempts, mean and standard deviation over the runs (the i-th attempts are
-      run i; an attempt that was asked for and not made is a failure).
+    - raw_match, raw_match_std: of single attempts, mean and standard deviation over the runs (run i consists of the
+      i-th attempts; a requested attempt that was not made is a failure).
     - ranked_match: the crystal of lowest energy after its guests have relaxed.
-    - ranked_single_point, ranked_residual: the raw crystal of lowest energy as it is, and of lowest residual.
+    - ranked_single_point, ranked_residual: the raw crystal of lowest single-point energy, and of lowest residual.
     - oracle_match: at least one raw attempt matches; oracle_relaxed: at least one after relaxation.
     - potential_prefers_other: no match although the best lies more than 1 meV/atom below the original, relaxed alike:
       it is the potential that disagrees. not_recovered: no match, and the best lies above the original.
@@ -75,7 +75,7 @@ def figures(records: Sequence[Record]) -> dict[str, Any]:
 def _ranked(
     records: Sequence[Record], key: Callable[[Placement], float | None], good: Callable[[Placement], bool]
 ) -> float | None:
-    """Share of cases whose attempt of lowest key is good; None if no attempt has one."""
+    """Share of cases whose attempt of lowest key is good; None if no attempt has a key."""
     if all(key(a) is None for one in records for a in one.attempts):
         return None
     return float(np.mean([good(best) if (best := _lowest(one, key)) else False for one in records]))
@@ -100,7 +100,7 @@ def _verdict(record: Record) -> str:
 
 
 def _bins(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
-    """Cases, raw, ranked and oracle match by number of atoms, guest fraction, and whether the host is new."""
+    """Number of cases and success rates by number of atoms, guest fraction, and whether the host is new."""
     chosen: dict[str, list[Record]] = {}
     for low, high in ATOMS:
         name = f"atoms {low + 1}-{high}" if high < 10**6 else f"atoms > {low}"

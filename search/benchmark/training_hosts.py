@@ -1,7 +1,7 @@
-"""What training crystals tell of a host: whether it is new to the model, and its guests by ion substitution.
+"""Comparing a host with the training crystals: whether it is new to the model, and guest sites by ion substitution.
 
-Unlike `model.generation.ion_substitution`, which makes whole crystals of the packaged prototypes, this places guests
-into a given host, and compares elements by Mendeleev number because it renames hosts and guests at once.
+Unlike `model.generation.ion_substitution`, which makes whole crystals from the packaged prototypes, this module places
+guests into a given host. It compares elements by Mendeleev number because it replaces host and guest elements together.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ CANDIDATES = 12  # prototypes tried per host
 
 
 class TrainingCrystals:
-    """Training crystals that hosts are compared with.
+    """Training crystals with which hosts are compared.
 
     Args:
         path: a file with the columns of the training data.
-        wanted: (host, number of guests) of all cases that will be asked about; only what may concern them is kept.
+        wanted: (host, number of guests) of all cases; only training crystals relevant for these are indexed.
 
     Raises:
         ValueError: the file has no crystal of the split ``train``.
@@ -54,10 +54,10 @@ class TrainingCrystals:
                     self.by_kind.setdefault(kind, []).append((row, out))
 
     def is_new(self, host: Crystal) -> bool:
-        """Whether no training crystal has this framework, whole or without one of its elements.
+        """Whether no training crystal has this framework, either as a whole or after removing one of its elements.
 
-        Frameworks are the same if they have one reduced formula and pymatgen's StructureMatcher (stol 0.3, ltol 0.2,
-        cells scaled to one volume) maps them onto each other.
+        Frameworks are the same if they have the same reduced formula and pymatgen's StructureMatcher (stol 0.3, ltol
+        0.2, cells scaled to equal volume) maps them onto each other.
         """
         matcher, own = StructureMatcher(stol=0.3, ltol=0.2), host.to_pymatgen()
         for row, out in self.by_formula.get(_reduced(host.numbers), []):
@@ -67,11 +67,11 @@ class TrainingCrystals:
         return True
 
     def substituted(self, host: Crystal, guest: str, count: int) -> list[Crystal]:
-        """Crystals with ``count`` guests where the most similar training crystals have theirs, the most similar first.
+        """Crystals with ``count`` guests on the guest sites of the most similar training crystals, most similar first.
 
-        A prototype has as many atoms of each kind as the crystal to be made. Its elements are renamed so that
-        Mendeleev numbers change least; the sum of the changes is its distance. If StructureMatcher (stol 0.5,
-        ltol 0.3) then maps its host onto the given one, its guests go to the corresponding places.
+        A prototype has the same numbers of atoms of each element as the crystal to be made. Its elements are replaced
+        such that Mendeleev numbers change least; the sum of the changes is its distance. If StructureMatcher (stol 0.5,
+        ltol 0.3) then maps its host onto the given one, guests are placed at the corresponding sites.
         """
         made = []
         for row, names in self._nearest(host, guest, count)[:CANDIDATES]:
@@ -81,7 +81,7 @@ class TrainingCrystals:
         return made
 
     def _nearest(self, host: Crystal, guest: str, count: int) -> list[tuple[int, dict[int, int]]]:
-        """(row, renaming of its elements) of the prototypes, the nearest first."""
+        """(row, replacement of its elements) of the prototypes, nearest first."""
         found = []
         for row, out in self.by_kind.get(_kind(host.numbers, count), []):
             numbers = np.asarray(self.frame["atomic_numbers"][row])
@@ -109,7 +109,7 @@ def _change(one: int, other: int) -> float:
 
 
 def _renaming(from_host: np.ndarray, to_host: np.ndarray) -> tuple[float, dict[int, int]]:
-    """The least change of Mendeleev numbers, and the renaming of elements with equal counts that achieves it."""
+    """Smallest total change of Mendeleev numbers, and the replacement of elements (equal counts) that achieves it."""
     choices = assignments(_counts(from_host), _counts(to_host))
     return min(((sum(map(_change, names, names.values())), names) for names in choices), key=lambda one: one[0])
 
@@ -120,7 +120,7 @@ def _counts(numbers: np.ndarray) -> dict[int, int]:
 
 
 def _corresponding(host: Crystal, prototype: Crystal, names: dict[int, int], guest: str) -> np.ndarray | None:
-    """(m, 3) fractional places of the prototype's guests in the host's cell; None if the hosts do not correspond."""
+    """Fractional positions (m, 3) of the prototype's guests in the host's cell; None if the hosts do not match."""
     renamed = prototype.replace(numbers=[names[number] for number in prototype.numbers.tolist()])
     matcher = StructureMatcher(stol=0.5, ltol=0.3, angle_tol=10, primitive_cell=False, ignored_species=[guest])
     laid: Structure | None = matcher.get_s2_like_s1(host.to_pymatgen(), renamed.to_pymatgen())

@@ -1,4 +1,4 @@
-"""What several commands share: the console, exit codes, types of arguments, and checks of what was typed."""
+"""Shared by several commands: the console, exit codes, types of arguments, and checks of user input."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
 
-INCOMPLETE = 1  # the command finished, but some crystals did not
+INCOMPLETE = 1  # the command finished, but failed for some crystals
 BAD_INPUT = 2
-INTERRUPTED = 130  # what shells report after Ctrl-C
+INTERRUPTED = 130  # the exit code of shells after Ctrl-C
 
-ROWS_SHOWN = 40  # rows of a long table on the terminal; the file holds all
-FRAMES = (".extxyz", ".xyz")  # files of many crystals with their energies and forces
+ROWS_SHOWN = 40  # maximum number of table rows on the terminal; the file contains all
+FRAMES = (".extxyz", ".xyz")  # file types for many crystals with energies and forces
 
 
 def in_catalogue(name: str | None) -> str | None:
-    """The name of a potential, checked before a command does anything; None if omitted."""
+    """Check the name of a potential before a command starts; None if omitted."""
     return None if name is None else find_entry(name).name
 
 
@@ -39,19 +39,19 @@ CrystalFiles = Annotated[
 ]
 PotentialOption = Annotated[str, typer.Option(help=f"One of {', '.join(CATALOG)}", callback=in_catalogue)]
 WeightsOption = Annotated[
-    str | None, typer.Option(help="Score model: small, base or a .safetensors file; small if omitted")
+    str | None, typer.Option(help="Score model: small, base or a .safetensors file (default: small)")
 ]
 FormulaOption = Annotated[str | None, typer.Option(help="Only this reduced formula")]
-FmaxOption = Annotated[float, typer.Option(help="Converged below this force and scaled stress, eV/Å")]
+FmaxOption = Annotated[float, typer.Option(help="Convergence threshold for forces and scaled stress, eV/Å")]
 MinutesOption = Annotated[float | None, typer.Option(min=0, help="Stop after this many minutes", show_default=False)]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing results")]
-DeviceOption = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute")]
+DeviceOption = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Device for the computation")]
 ThreadsOption = Annotated[int, typer.Option(min=1, help="CPU threads")]
 SeedOption = Annotated[int, typer.Option(min=0)]
 
 
 def use_threads(count: int = 1) -> None:
-    """Let PyTorch compute on so many CPU threads."""
+    """Set the number of CPU threads of PyTorch."""
     import torch
 
     torch.set_num_threads(count)
@@ -70,7 +70,7 @@ def load_potential(name: str, device: str, threads: int) -> Potential:
 
     use_threads(threads)
     if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda: PyTorch finds no CUDA device; leave it out to use the CPU")
+        raise ValueError("--device cuda: PyTorch finds no CUDA device; omit the option to use the CPU")
     device = default_device() if device == "auto" else device
     return load(name, device=device)
 
@@ -81,23 +81,23 @@ def seconds_of(minutes: float | None) -> float:
 
 
 def require_elements(option: str, symbols: Iterable[str]) -> None:
-    """Check the symbols that an option was given.
+    """Check the element symbols given to an option.
 
     Raises:
-        ValueError: one of them is not an element.
+        ValueError: a symbol is not an element.
     """
     from ase.data import chemical_symbols
 
     for symbol in symbols:
-        if symbol not in chemical_symbols[1:]:  # the first is ase's X, an atom of no element
+        if symbol not in chemical_symbols[1:]:  # the first one is X, ASE's dummy atom
             raise ValueError(f"{option} {symbol!r} is not an element; use symbols such as Li")
 
 
 def parse_share(option: str, text: str) -> tuple[int, int]:
-    """k and n of an option that asks for the k-th of n shares, written k/n.
+    """Parse an option k/n, which selects the k-th of n parts.
 
     Raises:
-        ValueError: it is not of this form, or k is not from 1 to n.
+        ValueError: it does not have this form, or k is not between 1 and n.
     """
     match = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", text)
     if match is None or int(match[1]) > int(match[2]):
@@ -106,14 +106,14 @@ def parse_share(option: str, text: str) -> tuple[int, int]:
 
 
 def require_new(paths: Sequence[Path], overwrite: bool) -> None:
-    """Check that no file would be replaced without --overwrite.
+    """Check that no file is replaced without --overwrite.
 
     Raises:
         ValueError: one of the files exists.
     """
     existing = [path for path in paths if path.exists()]
     if existing and not overwrite:
-        raise ValueError(f"{existing[0]} exists: choose another --out, or --overwrite to replace it")
+        raise ValueError(f"{existing[0]} exists: choose another --out, or give --overwrite to replace it")
 
 
 def number(value: float | None, form: str, missing: str = "") -> str:
@@ -122,5 +122,5 @@ def number(value: float | None, form: str, missing: str = "") -> str:
 
 
 def left_out(rows: Sequence[object]) -> str | None:
-    """The caption of a table that shows the first `ROWS_SHOWN` rows; None if these are all."""
+    """Caption of a table that shows only the first `ROWS_SHOWN` rows; None if it shows all."""
     return f"and {len(rows) - ROWS_SHOWN} more in the file" if len(rows) > ROWS_SHOWN else None

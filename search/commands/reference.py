@@ -1,4 +1,4 @@
-"""`hostguide reference`: the competing phases that decomposition energies are measured against."""
+"""`hostguide reference`: the competing phases against which decomposition energies are measured."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from search.commands.common import (
 if TYPE_CHECKING:
     import pandas as pd
 
-LINES = 20  # between the start and the end, where there is no terminal
+LINES = 20  # number of progress messages if there is no terminal
 
-app = typer.Typer(help="The competing phases that decomposition energies are measured against.", no_args_is_help=True)
+app = typer.Typer(help="Competing phases, against which decomposition energies are measured.", no_args_is_help=True)
 
 
 @app.command("show")
@@ -50,14 +50,14 @@ def build(
             "may be given several times, earlier files take precedence"
         ),
     ] = None,
-    potential: Annotated[str, typer.Option(help="What computed the energies")] = DEFAULT,
+    potential: Annotated[str, typer.Option(help="Potential that computed the energies")] = DEFAULT,
     name: Annotated[str, typer.Option(help="Name of the table, stored with every result")] = "own phases",
     source: Annotated[
-        str, typer.Option(help="Who is to be credited for the phases, and their licence; stored in the table")
+        str, typer.Option(help="Source of the phases, for credit, and their licence; stored in the table")
     ] = "own phases",
     version: Annotated[str, typer.Option(help="Version of the phases' database; stored in the table")] = "unknown",
 ) -> None:
-    """Build a reference table for hulls from phases with energies."""
+    """Build a reference table from phases with energies."""
     from model.thermodynamics.reference import build_reference_table, load_reference_table
 
     build_reference_table(
@@ -76,19 +76,19 @@ def build(
 @app.command("relax")
 def relax(
     structures: Annotated[Path, typer.Option(help="Parquet of phases with structures, see docs/reference.md")],
-    out: Annotated[Path, typer.Option(help="Folder of the results; an existing one is continued", file_okay=False)],
+    out: Annotated[Path, typer.Option(help="Folder for the results; an existing one is continued", file_okay=False)],
     within: Annotated[float, typer.Option(min=0, help="Maximum energy above hull, eV/atom")] = 0.02,
-    first: Annotated[str, typer.Option(help="Chemical systems to begin with, for example Li-Si,Zn-P-S")] = "",
-    max_atoms: Annotated[int, typer.Option(min=1, help="Leave out larger cells")] = 250,
+    first: Annotated[str, typer.Option(help="Chemical systems to start with, for example Li-Si,Zn-P-S")] = "",
+    max_atoms: Annotated[int, typer.Option(min=1, help="Maximum number of atoms in a cell")] = 250,
     potential: PotentialOption = DEFAULT,
     fmax: FmaxOption = 0.05,
-    share: Annotated[str, typer.Option(help="k/n: do the k-th of n shares, one process each")] = "1/1",
+    share: Annotated[str, typer.Option(help="k/n: process the k-th of n parts")] = "1/1",
     minutes: MinutesOption = None,
     known: Annotated[
-        Path | None, typer.Option(help="Parquet of relaxed energies, whose phases are left out", show_default=False)
+        Path | None, typer.Option(help="Parquet of relaxed energies; its phases are skipped", show_default=False)
     ] = None,
 ) -> None:
-    """Relax all phases near the hull, in parts. Stop at any time; rerun the same command to resume."""
+    """Relax all phases near the hull. Can be stopped at any time; rerun the same command to resume."""
     from model.thermodynamics.reference_relaxation import PhaseSettings, choose, relax_phases
 
     use_threads()
@@ -124,6 +124,6 @@ def _summarise(stored: pd.DataFrame, out: Path) -> None:
     if len(converged):
         gain = 1e3 * (converged["energy_single_point"] - converged["energy_per_atom"])
         console.print(
-            f"relaxing lowered their energy by {gain.mean():.1f} meV/atom on average, {gain.max():.1f} at most"
+            f"relaxation lowered their energy by {gain.mean():.1f} meV/atom on average, {gain.max():.1f} at most"
         )
     console.print(f"For `hostguide reference build --relaxed`: {out / MERGED}", soft_wrap=True)

@@ -17,10 +17,10 @@ def search(
     config: Annotated[Path, typer.Argument(help="YAML file of the search, for example configs/li-si.yaml")],
     run: Annotated[
         str | None,
-        typer.Option(help="Folder or address of the run; runs/<name> if omitted. An existing run is resumed."),
+        typer.Option(help="Folder or address of the run (default: runs/<name>). An existing run is resumed."),
     ] = None,
     address: Annotated[
-        str | None, typer.Option(help="Ray cluster to use: auto, or ray://…; this machine if omitted")
+        str | None, typer.Option(help="Ray cluster to use: auto or ray://… (default: this machine)")
     ] = None,
 ) -> None:
     """Search a chemical system. Rerun the same command to resume a search that was stopped or killed."""

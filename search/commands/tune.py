@@ -1,4 +1,4 @@
-"""`hostguide tune`: find good settings of the samplers and of the relaxation for one system by trying them."""
+"""`hostguide tune`: optimise the settings of the samplers and of the relaxation for one system."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def tune(
     run: Annotated[
         str | None,
         typer.Option(
-            help="Folder or address of the batches; runs/tune-<name> if omitted. An existing study is resumed."
+            help="Folder or address for the batches (default: runs/tune-<name>). An existing study is resumed."
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Configuration to write; <config>-tuned.yaml if omitted")] = None,
+    out: Annotated[Path | None, typer.Option(help="Configuration to write (default: <config>-tuned.yaml)")] = None,
 ) -> None:
     """Find good settings of the samplers for one system, and write a configuration with them.
 
-    What `tuning` in the configuration names is tuned; if it names nothing, the samplers are.
+    The fields listed under `tuning` in the configuration are tuned (default: fields of the samplers).
     """
     from model.diffusion.checkpoint import save_yaml
     from search.config_file import load_config

@@ -1,4 +1,4 @@
-"""`hostguide validate`: what a search will do and roughly how long it takes, without doing it."""
+"""`hostguide validate`: describe what a search will do and roughly how long it takes, without running it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from search.config import SearchConfig
     from search.planning.tasks import Task
 
-TYPICAL_STEPS = 60  # of a relaxation; an assumption on the safe side, L-BFGS in Li-Si needs about 15
+TYPICAL_STEPS = 60  # of a relaxation; a conservative assumption, L-BFGS needs about 15 in Li-Si
 
 
 def validate(config: ConfigArgument) -> None:
-    """Say what a search will do and roughly how long it takes, without doing it."""
+    """Describe what a search will do and roughly how long it takes, without running it."""
     from search.config_file import load_config
 
     for line in describe(load_config(config)):
@@ -31,7 +31,7 @@ def validate(config: ConfigArgument) -> None:
 
 
 def describe(config: SearchConfig) -> Iterator[str]:
-    """Lines for a person: compositions, cells, numbers, reference, estimated time. Raises what a search would raise."""
+    """Lines for the user: compositions, cells, numbers, reference, time estimate. Raises what a search raises."""
     from model.generators.registry import GENERATORS
     from model.potentials.catalog import find_entry
     from search.planning.prepare import load_reference, volume_estimate
@@ -59,10 +59,10 @@ def describe(config: SearchConfig) -> Iterator[str]:
         if calls:
             yield f"{name}: {calls} evaluations of the score model per batch"
     minutes = _estimate(config, reference) / 60
-    yield f"estimated time on one core: {minutes:.0f} minutes (measured just now; relaxations vary)"
+    yield f"estimated time on one core: {minutes:.0f} minutes (from a short measurement; relaxations vary)"
     limits = [f"{name} {value:g}" for name, value in config.policy.stop if value is not None]
     if limits:
-        yield f"stops early at policy.stop: {', '.join(limits)}"
+        yield f"may stop early (policy.stop): {', '.join(limits)}"
 
 
 def _rounds(config: SearchConfig) -> str:
@@ -71,7 +71,7 @@ def _rounds(config: SearchConfig) -> str:
         return f"{policy.rounds} rounds of {new} new crystals"
     if policy.feedback:  # the policy decides how many of them are new
         return f"{policy.rounds} rounds of up to {new + others} candidates"
-    return f"{policy.rounds} rounds of {new} new crystals and up to {others} made from hosts and crystals"
+    return f"{policy.rounds} rounds of {new} new crystals and up to {others} made from hosts or other crystals"
 
 
 def _generators(config: SearchConfig, cells: Sequence[CellFormula]) -> Iterator[str]:
@@ -84,7 +84,7 @@ def _generators(config: SearchConfig, cells: Sequence[CellFormula]) -> Iterator[
         if row.has_options and row.start == Start.NOTHING:
             known = [len(row.options(cell)) for cell in cells]
             covered = np.count_nonzero(known)
-            yield f"  {name}: {sum(known)} different crystals, for {covered} of {len(cells)} cells"
+            yield f"  {name}: {sum(known)} different crystals for {covered} of {len(cells)} cells"
 
 
 def _describe_reference(config: SearchConfig, reference: Reference) -> Iterator[str]:
@@ -105,7 +105,7 @@ def _by_formula(cells: Sequence[CellFormula]) -> dict[str, list[CellFormula]]:
 
 
 def _estimate(config: SearchConfig, reference: Reference) -> float:
-    """Seconds on one core, from one evaluation of each network on a batch of the first round."""
+    """Estimated seconds on one core, from one evaluation of each network for a batch of the first round."""
     from model.generators.interface import Role
     from model.generators.registry import GENERATORS
     from search.planning.campaign import Campaign

@@ -1,4 +1,4 @@
-"""Crystals of a run, or of files, as VASP inputs that match the Materials Project's calculations."""
+"""Writing crystals of a run, or from files, as VASP inputs compatible with the Materials Project."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ SETS: dict[tuple[str, bool], type[VaspInputSet]] = {
     ("mp-r2scan", False): MPScanRelaxSet,
     ("mp-r2scan", True): MPScanStaticSet,
 }
-LINK = "hostguide.json"  # in every folder: which candidate this is
-MANIFEST = "manifest.csv"  # of all folders
+LINK = "hostguide.json"  # in every folder: links it to its candidate
+MANIFEST = "manifest.csv"  # lists all folders
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,9 +39,9 @@ class CalculationJob:
     """One crystal to be calculated.
 
     Attributes:
-        name: of its folder: formula, space group, and E_d and candidate where it has them.
-        crystal: the primitive cell, moved onto its space group where it has one at the paper's tolerance.
-        about: what links a calculation to its candidate, as JSON can hold it.
+        name: of its folder: formula, space group, and (if from a run) E_d and candidate.
+        crystal: the primitive cell, symmetrised to its space group at the paper's tolerance if it has one.
+        about: JSON-compatible data that link the calculation to its candidate.
     """
 
     name: str
@@ -61,10 +61,10 @@ def jobs_of_run(
 
     Args:
         run: its folder.
-        top: at most so many.
+        top: maximum number of crystals.
         formula: only this reduced formula.
         e_d_below: eV/atom, only those below.
-        candidates: names; the other choices are ignored where there are any.
+        candidates: names; if given, the other options are ignored.
 
     Raises:
         ValueError: no such candidate, or nothing matches.
@@ -83,7 +83,7 @@ def jobs_of_run(
 def job_of_file(path: Path) -> CalculationJob:
     """A crystal of any file that pymatgen reads, for example a competing phase or a CONTCAR.
 
-    Beside the CONTCAR of a folder that `write_inputs` made, its link to the candidate is kept.
+    For a CONTCAR in a folder made by `write_inputs`, the link to the candidate is kept.
     """
     link = path.with_name(LINK)
     about = json.loads(link.read_text()) if link.is_file() else {"candidate": "", "source": str(path)}
@@ -95,26 +95,26 @@ def job_of_file(path: Path) -> CalculationJob:
 def write_inputs(
     jobs: Sequence[CalculationJob], out: Path, *, kind: SetName, static: bool = False, potcars: str | None = None
 ) -> list[str]:
-    """Write one folder of VASP inputs a job, and a manifest of all.
+    """Write one folder of VASP inputs per job, and a manifest of all.
 
-    Without the user's POTCARs a POTCAR.spec is written, which names the file that each element needs.
+    If the user has no POTCARs, a POTCAR.spec is written instead, which names the file needed for each element.
 
     Args:
-        jobs: what is to be calculated.
-        out: folder of the folders.
-        kind: ``mp-gga`` (GGA, and GGA+U where the Materials Project has U) or ``mp-r2scan``.
+        jobs: crystals to calculate.
+        out: folder in which the job folders are created.
+        kind: ``mp-gga`` (GGA, with +U where the Materials Project uses it) or ``mp-r2scan``.
         static: a single point instead of a relaxation.
-        potcars: pymatgen's name of the POTCAR release, for example PBE_54; that of the set when left out.
+        potcars: pymatgen's name of the POTCAR release, for example PBE_54 (default: that of the set).
 
     Returns:
-        what pymatgen warned of, each once.
+        distinct warnings of pymatgen.
 
     Raises:
-        ValueError: two jobs of one name, a POTCAR is missing, or a folder holds inputs of another crystal.
+        ValueError: two jobs have the same name, a POTCAR is missing, or a folder contains inputs of another crystal.
     """
     repeated = sorted({job.name for job in jobs if [other.name for other in jobs].count(job.name) > 1})
     if repeated:
-        raise ValueError(f"two crystals would go to the folder {', '.join(repeated)}: give their files different names")
+        raise ValueError(f"two crystals would use the folder {', '.join(repeated)}: give their files different names")
     for job in jobs:
         _check_free(out / job.name, job)
     with warnings.catch_warnings(record=True) as caught:
@@ -143,7 +143,7 @@ def _input_set(job: CalculationJob, kind: SetName, static: bool, potcars: str | 
     generator = SETS[kind, static](job.crystal.to_pymatgen(), **options)
     folder = _potcar_folder()
     if folder:
-        SETTINGS["PMG_VASP_PSP_DIR"] = folder  # pymatgen reads the environment only when it is imported
+        SETTINGS["PMG_VASP_PSP_DIR"] = folder  # pymatgen reads the environment only on import
     try:
         return generator.get_input_set(potcar_spec=not folder)
     except OSError as error:
@@ -159,7 +159,7 @@ def _check_free(folder: Path, job: CalculationJob) -> None:
     if folder.exists() and not link.is_file():
         raise ValueError(f"{folder} exists and was not written by hostguide: choose another --out")
     if link.is_file() and json.loads(link.read_text()).get("identity") != job.crystal.identity:
-        raise ValueError(f"{folder} holds inputs of another crystal: choose another --out, or remove it")
+        raise ValueError(f"{folder} contains inputs of another crystal: choose another --out, or remove the folder")
 
 
 def _named(frame: pd.DataFrame, candidates: Sequence[str]) -> pd.DataFrame:

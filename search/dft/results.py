@@ -1,7 +1,7 @@
-"""Finished VASP calculations back into a run: MP2020 corrections, E_d, and the gap to the potential's E_d.
+"""Adding finished VASP calculations to a run: MP2020 corrections, E_d, and the difference from the potential's E_d.
 
-A decomposition energy compares energies of one kind. So DFT energies are judged against a hull of DFT energies: a
-table or entries that the user gives, the Materials Project, or the competing phases that were calculated the same way.
+A decomposition energy compares energies of one kind. So DFT energies are measured against a hull of DFT energies: a
+table or entries supplied by the user, the Materials Project, or competing phases that were calculated in the same way.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ SCHEMA = pa.schema(
         ("candidate", pa.string()),  # empty for a competing phase
         ("formula", pa.string()),  # reduced
         ("n_atoms", pa.int32()),
-        ("functional", pa.string()),  # as pymatgen names the run type: GGA, GGA+U, R2SCAN, ...
+        ("functional", pa.string()),  # pymatgen's run type: GGA, GGA+U, R2SCAN, ...
         ("converged", pa.bool_()),  # electrons and ions
-        ("problem", pa.string()),  # why there is no energy that may be compared; else empty
-        ("energy_raw", pa.float64()),  # eV/atom, as VASP gives it
+        ("problem", pa.string()),  # why there is no comparable energy; otherwise empty
+        ("energy_raw", pa.float64()),  # eV/atom, VASP's energy without corrections
         ("corrections", pa.map_(pa.string(), pa.float64())),  # name -> eV/atom
         ("energy", pa.float64()),  # eV/atom, corrected
-        ("final", ARROW_CRYSTAL),  # as VASP left it
+        ("final", ARROW_CRYSTAL),  # final structure of the calculation
         ("space_group", pa.string()),  # of `final`
         ("e_d", pa.float64()),  # eV/atom, DFT
         ("products", pa.map_(pa.string(), pa.float64())),
         ("reference", pa.string()),  # of `e_d`
         ("e_d_potential", pa.float64()),  # eV/atom, of the candidate in the run
         ("gap", pa.float64()),  # eV/atom, e_d - e_d_potential
-        ("volume_change", pa.float64()),  # relative, against the candidate's structure in the run
+        ("volume_change", pa.float64()),  # relative to the candidate's structure in the run
         ("same_structure", pa.bool_()),  # whether DFT kept the candidate's structure
     ],
     metadata={"schema_version": SCHEMA_VERSION},
@@ -67,12 +67,12 @@ class Calculation:
 
     Attributes:
         calculation: path of the vasprun.xml.
-        candidate: whose it is; empty for a competing phase.
-        functional: as pymatgen names the run type.
+        candidate: name of the candidate; empty for a competing phase.
+        functional: pymatgen's run type.
         converged: electrons and ions.
-        problem: why its energy may not be compared; else empty.
-        crystal: as VASP left it.
-        energy_raw: eV/atom, as VASP gives it.
+        problem: why its energy cannot be compared; otherwise empty.
+        crystal: final structure.
+        energy_raw: eV/atom, VASP's energy without corrections.
         corrections: name -> eV/atom.
     """
 
@@ -87,12 +87,12 @@ class Calculation:
 
     @property
     def energy(self) -> float:
-        """Corrected energy in eV/atom; NaN where it may not be compared."""
+        """Corrected energy in eV/atom; NaN if it cannot be compared."""
         return float("nan") if self.problem else self.energy_raw + sum(self.corrections.values())
 
     @property
     def family(self) -> str:
-        """Calculations of one family may be compared with each other."""
+        """Family of functionals whose energies can be compared with each other."""
         return FAMILIES.get(self.functional, self.functional)
 
 
@@ -100,7 +100,7 @@ def find_vaspruns(folders: Iterable[Path]) -> list[Path]:
     """The vasprun.xml files, plain or gzipped, in these folders and below.
 
     Raises:
-        ValueError: a folder does not exist or holds none.
+        ValueError: a folder does not exist or contains none.
     """
     found: list[Path] = []
     for folder in folders:
@@ -108,7 +108,7 @@ def find_vaspruns(folders: Iterable[Path]) -> list[Path]:
             raise ValueError(f"{folder} does not exist")
         here = [folder] if folder.is_file() else sorted(p for p in folder.rglob("*vasprun*.xml*") if p.is_file())
         if not here:
-            raise ValueError(f"{folder} holds no vasprun.xml, here or below")
+            raise ValueError(f"{folder} and its subfolders contain no vasprun.xml")
         found += here
     return list(dict.fromkeys(path.resolve() for path in found))
 
@@ -117,14 +117,14 @@ def read_calculation(path: Path) -> Calculation:
     """Read one vasprun.xml and apply the MP2020 corrections to GGA and GGA+U.
 
     Raises:
-        ValueError: the file cannot be read, or is no finished calculation.
+        ValueError: the file cannot be read, or is not a finished calculation.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of pymatgen; what matters is in `converged` and `problem`
+        warnings.simplefilter("ignore")  # pymatgen's warnings; `converged` and `problem` contain what matters
         try:
             run = Vasprun(path, parse_dos=False, parse_eigen=False, parse_potcar_file=False)
             entry = run.get_computed_entry(inc_structure=True)
-        except Exception as error:  # a killed VASP leaves half a file, on which anything may be raised
+        except Exception as error:  # a killed VASP leaves an incomplete file, which can raise anything
             raise ValueError(f"{path} is not a finished VASP calculation: {type(error).__name__}: {error}") from error
         assert isinstance(entry, ComputedStructureEntry)
         functional = str(run.run_type).replace("PBE", "GGA") if run.run_type in ("PBE", "PBE+U") else str(run.run_type)
@@ -146,7 +146,7 @@ def read_calculation(path: Path) -> Calculation:
 
 
 def _corrections(entry: ComputedStructureEntry, functional: str) -> tuple[dict[str, float], str]:
-    """MP2020 corrections in eV, or why the energy does not fit the scheme; none for other functionals."""
+    """MP2020 corrections in eV, or why the scheme does not apply; none for other functionals."""
     if FAMILIES.get(functional) != MP2020_PBE:
         return {}, ""
     try:
@@ -158,7 +158,7 @@ def _corrections(entry: ComputedStructureEntry, functional: str) -> tuple[dict[s
 
 
 def _candidate(path: Path) -> str:
-    """From the link file in the calculation's folder or in the one above."""
+    """Candidate of a calculation, from the link file in its folder or the one above."""
     for folder in (path.parent, path.parent.parent):
         if (folder / LINK).is_file():
             return str(json.loads((folder / LINK).read_text()).get("candidate", ""))
@@ -166,7 +166,7 @@ def _candidate(path: Path) -> str:
 
 
 def own_reference(calculations: Sequence[Calculation], family: str) -> Reference | None:
-    """The competing phases among these calculations, those that are no candidate; None if there are none."""
+    """The competing phases among these calculations (those without a candidate); None if there are none."""
     phases = [
         {
             "composition": one.crystal.composition.as_dict(),
@@ -181,12 +181,12 @@ def own_reference(calculations: Sequence[Calculation], family: str) -> Reference
 
 
 def why_not(one: Calculation, reference: Reference | None) -> str:
-    """Why a calculation cannot have an E_d against this reference; empty if it can."""
+    """Why E_d of a calculation cannot be computed with this reference; empty if it can."""
     if one.problem:
         return one.problem
     if reference is None:
         return f"no competing phase was calculated with {one.functional}"
-    if reference.potential not in comparable_with(one.family):  # a potential's own error does not cancel, see the docs
+    if reference.potential not in comparable_with(one.family):  # the potential's own error would not cancel
         return f"{one.functional} cannot be compared with {reference.potential}"
     missing = sorted(set(one.crystal.symbols) - reference.elements)
     return f"the reference has no phase of the element {', '.join(missing)}" if missing else ""
@@ -195,15 +195,15 @@ def why_not(one: Calculation, reference: Reference | None) -> str:
 def take_in(
     run: RunPath, calculations: Sequence[Calculation], reference: Reference | None = None
 ) -> list[dict[str, Any]]:
-    """Judge calculations and store them in the run's dft.parquet, beside what is there.
+    """Compute E_d of calculations and add them to the run's dft.parquet.
 
-    A calculation that is read again replaces its row. What is stored already is judged again too: against
-    ``reference`` where it fits, or, without one, where it was judged by the run's own competing phases before.
+    A calculation that is read again replaces its row. E_d of stored calculations is computed again too: with
+    ``reference`` if given and comparable; without it, for those that used the run's own competing phases.
 
     Args:
         run: folder of the run.
         calculations: read with `read_calculation`.
-        reference: competing phases; those among all calculations of the run when left out.
+        reference: competing phases (default: those among all calculations of the run).
 
     Returns:
         the rows of these calculations.
@@ -279,7 +279,7 @@ def _calculation(row: dict[str, Any]) -> Calculation:
 
 
 def stored_calculations(run: RunPath) -> list[Calculation]:
-    """The calculations that a run holds."""
+    """The stored calculations of a run."""
     return [_calculation(row) for row in _stored(run / FILE)]
 
 
@@ -291,7 +291,7 @@ def load_dft(run: str | RunPath) -> pd.DataFrame:
     """
     path = run_path(run) / FILE
     if not path.is_file():
-        raise ValueError(f"{run} holds no DFT results; `hostguide dft read FOLDERS --run {run}` puts some in")
+        raise ValueError(f"{run} contains no DFT results; run `hostguide dft read FOLDERS --run {run}` first")
     frame = _table(path).to_pandas(maps_as_pydicts="strict").sort_values(["e_d", "calculation"], ignore_index=True)
     frame["structure"] = [unpack_or_raise(value).to_pymatgen() for value in frame["final"]]
     return frame
@@ -305,5 +305,5 @@ def _table(path: RunPath) -> pa.Table:
     table = pq.read_table(pa.BufferReader(path.read_bytes()))
     found = (table.schema.metadata or {}).get(b"schema_version", b"none").decode()
     if found != SCHEMA_VERSION:
-        raise ValueError(f"{path} has schema version {found}, this program reads {SCHEMA_VERSION}: move it away")
+        raise ValueError(f"{path} has schema version {found}, but this program reads {SCHEMA_VERSION}: move it away")
     return table

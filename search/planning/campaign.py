@@ -1,8 +1,8 @@
-"""What all rounds of a search share: its cells, what may become of each, and the seed of everything random.
+"""What all rounds of a search share: its cells, the options for each, and the random seeds.
 
 Deterministic: no clock, no Ray, no hidden state. Round k is planned from the results of rounds 0 .. k−1−rounds_ahead,
 complete and in a fixed order. So the plan does not depend on which worker was faster, and a resumed run plans exactly
-what an undisturbed one would have planned. `search.planning.round_plan` plans one round.
+what an uninterrupted one would have planned. `search.planning.round_plan` plans one round.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from search.planning.policy import work_per_atom
 from search.planning.tuning import RELAXATION, SAMPLES, Tuner
 from search.storage.rows import HistoryRow, StoredFramework
 
-OPTIONS_KEPT = 10_000  # crystals and cells, with what they can be changed into
+OPTIONS_KEPT = 10_000  # cached lists of options, one per generator, crystal and cell
 
 
 class Campaign:
-    """What the rounds of one search are planned with.
+    """The state shared by the planning of all rounds of one search.
 
     Args:
         config: the search.
         volume: estimate of the volume per atom (Å³) of a cell formula, for compositions without results.
 
     Raises:
-        ValueError: a file of ``frameworks.files`` cannot be read, or no generator has anything to begin with.
+        ValueError: a file of ``frameworks.files`` cannot be read, or no generator has anything to start from.
     """
 
     def __init__(self, config: SearchConfig, volume: Callable[[CellFormula], float]) -> None:
@@ -49,7 +49,7 @@ class Campaign:
         self._options: dict[tuple[str, str, str], Sequence[Any] | None] = {}
 
     def history(self, rows: Iterable[HistoryRow] = ()) -> SearchHistory:
-        """What the rows of whole rounds say; `SearchHistory.read` adds those of later ones."""
+        """History from the rows of complete rounds; `SearchHistory.read` adds later rounds."""
         policy = self.config.policy
         pool = FrameworkPool(self.config.frameworks.volume_change, self.files, policy.max_parents)
         history = SearchHistory(policy, pool, whole=not self.config.tuning.is_empty)
@@ -57,11 +57,11 @@ class Campaign:
         return history
 
     def known_rounds(self, number: int) -> range:
-        """Rounds whose results round ``number`` is planned from."""
+        """Rounds on whose results the plan of round ``number`` is based."""
         return known_rounds(self.config, number)
 
     def fillings(self, framework: KnownFramework) -> list[tuple[str, Guests]]:
-        """What may be put into a framework: formula of the filled cell, and the guests."""
+        """Possible fillings of a framework: formula of the filled cell, and the guests."""
         count, found = self._fillings.get(framework.name, (-1, []))
         if count != len(framework.guests):
             elements = self.config.frameworks.guests or self.config.compositions.elements
@@ -72,7 +72,7 @@ class Campaign:
         return found
 
     def neighbouring_cells(self, name: str) -> list[str]:
-        """Cells that one change of a crystal of this cell leads to, see `model.generation.mutation`."""
+        """Cells that can be reached by one mutation of a crystal with this cell, see `model.generation.mutation`."""
         if name not in self._neighbours:
             own = CellFormula.parse(name)
             apart = {other: steps_apart(own, cell) for other, cell in self.cells.items()}
@@ -82,7 +82,7 @@ class Campaign:
         return self._neighbours[name]
 
     def options(self, generator: str, cell: str, parent: Parent | None = None) -> Sequence[Any]:
-        """Of a generator that has options (see `model.generators.interface`), those for a cell or for a crystal."""
+        """Options of a generator for a cell or for a parent crystal, see `model.generators.interface`."""
         row = GENERATORS[generator]
         if parent is None:
             return row.options(self.cells[cell]) or ()
@@ -94,20 +94,20 @@ class Campaign:
         return self._options[key] or ()
 
     def seed(self, number: int, what: str, index: int) -> int:
-        """Of everything random: one of 2⁶² for each purpose."""
+        """Random seed below 2⁶², different for each round, purpose and index."""
         text = f"{self.digest}/{number}/{what}/{index}"
         return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 2
 
 
 def check_beginning(config: SearchConfig, files: Sequence[StoredFramework]) -> None:
-    """See that the generators have something to begin with.
+    """Check that the generators have something to start from.
 
     Args:
         config: the search.
         files: its hosts from files.
 
     Raises:
-        ValueError: they have not.
+        ValueError: they have nothing to start from.
     """
     new = [name for name in config.generators if GENERATORS[name].start == Start.NOTHING]
     if new and not files and all(GENERATORS[name].has_options for name in new):
@@ -115,7 +115,7 @@ def check_beginning(config: SearchConfig, files: Sequence[StoredFramework]) -> N
         if not any(GENERATORS[name].options(cell) for name in new for cell in cells):
             others = [name for name in starting_from(Start.NOTHING) if not GENERATORS[name].has_options]
             raise ValueError(
-                f"generators: {', '.join(new)} knows no structure type for {', '.join(map(str, cells[:5]))}; "
+                f"generators: {', '.join(new)} has no known structure type for {', '.join(map(str, cells[:5]))}; "
                 f"raise compositions.max_atoms or add {' or '.join(others)}"
             )
     filling = [name for name in config.generators if GENERATORS[name].start == Start.HOST]
@@ -129,12 +129,12 @@ def check_beginning(config: SearchConfig, files: Sequence[StoredFramework]) -> N
 
 
 def known_rounds(config: SearchConfig, number: int) -> range:
-    """Rounds whose results round ``number`` is planned from."""
+    """Rounds on whose results the plan of round ``number`` is based."""
     return range(max(0, number - config.policy.rounds_ahead))
 
 
 def tuner(config: SearchConfig, rows: Sequence[HistoryRow], reward_threshold: float) -> Tuner:
-    """What the results (in the order of their names) say of the settings that the configuration tunes."""
+    """Tuner of the configuration's tuned settings, with the results so far (ordered by candidate name)."""
     groups = {**config.sampling, RELAXATION: config.relaxation, SAMPLES: config.policy}
     return Tuner(config.tuning, groups, rows, reward_threshold, lambda row: work_per_atom(row, config.policy))
 
@@ -147,13 +147,13 @@ def read_trials(config: SearchConfig, rows: Iterable[HistoryRow]) -> Tuner:
 
 
 def digest(config: SearchConfig) -> str:
-    """8 hexadecimal digits of everything in the configuration that decides results, hosts in files included."""
+    """Hash (8 hexadecimal digits) of everything in the configuration that affects results, including hosts in files."""
     deciding = [config.result_defining(), *sorted(hosts(config))]
     return hashlib.blake2b(json.dumps(deciding).encode(), digest_size=4).hexdigest()
 
 
 def hosts(config: SearchConfig) -> list[str]:
-    """Names of the hosts in files, which tell what they hold."""
+    """Names of the hosts in files; a name contains a hash of the crystal."""
     return [found.framework for found in frameworks_from_files(config.frameworks.files)]
 
 

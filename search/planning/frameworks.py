@@ -1,4 +1,4 @@
-"""The frameworks of a campaign: each distinct one once, where it came from, and what may be put into it."""
+"""The distinct frameworks of a search, where each came from, and its possible fillings."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from search.storage.rows import HistoryRow, StoredCrystal, StoredFramework
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class KnownFramework:
-    """A framework of the pool. There may be very many, so it keeps little.
+    """A framework of the pool. There may be very many, so each stores little.
 
     Attributes:
         name: identity, as stored with the first crystal in which it was found.
         content: its host, see `Crystal.to_bytes`.
         space_group: symbol.
         space_group_number: 1 to 230.
-        symprec: Å, at which it was found.
-        displacement: Å, the furthest an atom was moved.
+        symprec: tolerance (Å) at which the space group was found.
+        displacement: Å, largest displacement of an atom by symmetrisation.
         parent: candidate in which it was found; None for one from a file.
-        bravais_lattice: type of lattice in which that candidate was made.
+        bravais_lattice: Bravais lattice in which that candidate was generated.
         guests: fillings with which it was found.
-        parent_e_d: eV/atom, the lowest E_d of all crystals in which it was found; None if there is none.
+        parent_e_d: eV/atom, lowest E_d of all crystals in which it was found; None if there is none.
     """
 
     name: str
@@ -49,7 +49,7 @@ class KnownFramework:
 
     @classmethod
     def of(cls, found: StoredFramework, row: HistoryRow | None) -> KnownFramework:
-        """From a stored framework and the candidate in which it was found, None for one from a file."""
+        """From a stored framework and the candidate in which it was found (None for one from a file)."""
         return cls(
             name=found.framework,
             content=found.host.crystal.to_bytes(),
@@ -63,7 +63,7 @@ class KnownFramework:
 
     @property
     def from_file(self) -> bool:
-        """Whether a file named it; it stays one of the best then, whatever is found in it."""
+        """Whether it comes from a file; if so, it always ranks among the best."""
         return self.parent is None
 
     @property
@@ -72,7 +72,7 @@ class KnownFramework:
         return Crystal.from_bytes(self.content)
 
     def seen(self, guests: Mapping[str, int], e_d: float | None) -> None:
-        """Note one more crystal that has this framework."""
+        """Record another crystal with this framework."""
         found = tuple(sorted((element, int(count)) for element, count in guests.items()))
         if found and found not in self.guests:
             self.guests.append(found)
@@ -83,15 +83,16 @@ class KnownFramework:
 class FrameworkPool:
     """Distinct frameworks in the order in which they were found.
 
-    Two frameworks are the same when their cells hold as many atoms, their space groups agree, their volumes differ by
-    less than ``volume_change``, their neighbour distances by less than 0.3 Å (root mean square) and the matcher maps
-    one onto the other; it is asked of the four most similar. The first one found stands for all.
+    Two frameworks are the same if their cells contain the same atoms, their space groups agree, their volumes differ by
+    less than ``volume_change``, their neighbour distances by less than 0.3 Å (root mean square), and the structure
+    matcher maps one onto the other. Each is compared with the four most similar known ones only. The first one found
+    represents all its copies.
 
     Args:
         volume_change: see above.
         files: frameworks from files.
-        size: how many will ever be filled. Once there are as many, what is found in crystals of higher E_d than theirs
-            cannot come among them and is passed over; None to keep everything.
+        size: maximum number of frameworks to fill. Once there are this many, frameworks of crystals with higher E_d are
+            skipped, because they cannot be among the best; None keeps everything.
     """
 
     def __init__(self, volume_change: float, files: Sequence[StoredFramework] = (), size: int | None = None) -> None:
@@ -105,7 +106,7 @@ class FrameworkPool:
         self._take([(found, None) for found in files])
 
     def read(self, rows: Iterable[HistoryRow]) -> None:
-        """Take over the frameworks of stored candidates."""
+        """Add the frameworks of stored candidates."""
         highest = self.max_parent_e_d
         low = [row for row in rows if row.e_d is None or row.e_d <= highest]
         self._take([(found, row) for row in low for found in row.frameworks or ()])
@@ -117,18 +118,18 @@ class FrameworkPool:
             self.known[name].seen(framework.guests, None if row is None else row.e_d)
 
     def best(self) -> list[KnownFramework]:
-        """Those that are filled: from files, then by the E_d of the best crystal that had them."""
+        """The frameworks to fill: those from files, then by the E_d of the best crystal that contained them."""
         return heapq.nsmallest(self._size or len(self.known), self.known.values(), key=_rank)
 
     @property
     def max_parent_e_d(self) -> float:
-        """E_d (eV/atom) of the last of them, if there are enough."""
+        """Parent E_d (eV/atom) of the last of the best; infinite while there are fewer than ``size``."""
         if self._size is None or len(self.known) < self._size:
             return math.inf
         return _rank(self.best()[-1])
 
     def _first(self, found: StoredFramework, row: HistoryRow | None, host: Crystal, fingerprint: np.ndarray) -> str:
-        """Name of the framework that stands for this one, which may be itself."""
+        """Name of the framework that represents this one (possibly itself)."""
         key = np.sort(host.numbers).tobytes()
         names = self._names.setdefault(key, [])
         distinct = self._distinct.setdefault(key, DistinctCrystals(self._settings))
@@ -146,14 +147,14 @@ def _rank(framework: KnownFramework) -> float:
 def fillings(
     framework: KnownFramework, cells: Iterable[CellFormula], elements: Sequence[str], count_range: int
 ) -> Iterator[Guests]:
-    """What may be put into a framework: as it was found, then what else leads to a cell that is searched.
+    """Possible fillings of a framework: those it was found with, then others that give a cell of the search.
 
     Args:
         framework: the host.
         cells: cells that are searched.
-        elements: guest elements; fillings with others are not thought of.
-        count_range: how many more or fewer atoms of one guest than were found; a framework from a file takes every
-            filling that leads to one of the cells.
+        elements: allowed guest elements.
+        count_range: largest difference in the number of guest atoms from a filling that was found; for a framework from
+            a file, every filling that gives one of the cells is possible.
     """
     yield from framework.guests
     host = CellFormula.parse(framework.host.composition.formula).as_dict
@@ -166,7 +167,7 @@ def fillings(
 
 
 def _rest(cell: Mapping[str, int], host: Mapping[str, int]) -> Guests | None:
-    """What a cell holds beyond its host; None when the host does not fit or nothing is left."""
+    """Atoms of a cell that are not part of its host; None if the host does not fit or nothing is left."""
     rest = {element: count - host.get(element, 0) for element, count in cell.items()}
     if min(rest.values()) < 0 or any(element not in cell for element in host) or not any(rest.values()):
         return None
@@ -174,7 +175,7 @@ def _rest(cell: Mapping[str, int], host: Mapping[str, int]) -> Guests | None:
 
 
 def _distance(some: Guests, others: Guests) -> int:
-    """Atoms that one filling has more or fewer than another."""
+    """Number of atoms by which two fillings differ."""
     a, b = dict(some), dict(others)
     return sum(abs(a.get(element, 0) - b.get(element, 0)) for element in {*a, *b})
 
@@ -182,7 +183,7 @@ def _distance(some: Guests, others: Guests) -> int:
 def frameworks_from_files(paths: Iterable[str | Path]) -> list[StoredFramework]:
     """Hosts from files, or from all files of a folder, in their primitive cells.
 
-    They are moved onto the space group that they have within 0.1 Å, as the first of the tolerances does it.
+    They are symmetrised to the space group that they have within 0.1 Å (`SYMPREC`).
 
     Raises:
         ValueError: a file cannot be read, or a folder holds none.
@@ -208,7 +209,7 @@ def _from_file(path: Path) -> StoredFramework:
     if refined and refined.space_group.number > 1:
         host = refined.parent
     return StoredFramework(
-        framework=f"file-{path.stem}-{whole.identity[:8]}",  # of what is read: the same on every machine
+        framework=f"file-{path.stem}-{whole.identity[:8]}",  # hash of the crystal as read: the same on every machine
         host=StoredCrystal.of(host),
         guests={},
         space_group=refined.space_group.symbol if refined else "P1",

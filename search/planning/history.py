@@ -1,6 +1,6 @@
-"""What the stored candidates of a search say, read round after round.
+"""The history of a search: its stored candidates, read round by round.
 
-Of each candidate only some numbers are kept, and of the distinct low ones the crystal in few bytes.
+Only a few numbers are kept per candidate; distinct low-energy crystals are kept in compact form.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ from search.planning.frameworks import FrameworkPool
 from search.planning.policy import ArmOutcome, value, work
 from search.storage.rows import HistoryRow, PendingRow, Status
 
-COMPARED = 0.3  # eV/atom; crystals above are so many and so little worth that they are not compared with each other
-# The same minimum is reached to 0.1 Å, and so to a few meV/atom.
+COMPARED = 0.3  # eV/atom; crystals above are not compared with each other: too many, and of too little value
+# Relaxations into the same minimum agree to 0.1 Å, and thus to a few meV/atom.
 RELAXED = DistinctSettings(
     volume_tolerance=0.05, distance_tolerance=0.2, rms_tolerance=0.12, energy_tolerance=0.01, matches=8
 )
 
 
 class ArmKey(NamedTuple):
-    """What a candidate counts for: its generator, its cell, what it was made from and the lattice it was made in."""
+    """The arm that a candidate belongs to: its generator, its cell, its origin and its Bravais lattice."""
 
     generator: str
     cell: str
-    origin: str  # framework, or crystal that was changed; empty where there is none, likewise the lattice
-    lattice: str
+    origin: str  # framework, or crystal that was mutated; empty if there is none
+    lattice: str  # likewise
 
     @classmethod
     def of(cls, row: PendingRow) -> ArmKey:
-        """That of a candidate, which need not have results yet."""
+        """Key of a candidate, with or without results."""
         return cls(row.generator, row.cell_formula, row.framework or row.parent or "", row.bravais_lattice or "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parent:
-    """A relaxed crystal that may be changed."""
+    """A relaxed crystal that may be mutated."""
 
     name: str  # of the candidate
     cell: str  # formula of its cell
@@ -60,18 +60,18 @@ class Parent:
 
 
 class Novelty:
-    """Which crystal each candidate is, and so how often each was seen; candidates in the order of their names."""
+    """Which candidates are the same crystal, and so how often each was seen; candidates in order of their names."""
 
     def __init__(self) -> None:
-        self._first = array("i")  # of each candidate, the place of the first candidate that was this crystal
+        self._first = array("i")  # for each candidate, the index of the first candidate that is the same crystal
         self._distinct = DistinctCrystals(RELAXED)
-        self._compared = array("i")  # places of those that were compared
+        self._compared = array("i")  # indices of the candidates that were compared
 
     def read(self, rows: Sequence[HistoryRow]) -> np.ndarray:
-        """Look at the next candidates: whole tasks, because repeats within a task are known by name.
+        """Add the next candidates: whole tasks, because duplicates within a task are stored by name.
 
         Returns:
-            of each, the place of the first candidate of the search that was its crystal.
+            for each, the index of the first candidate of the search that is the same crystal.
         """
         crystals = {number: _final(row) for number, row in enumerate(rows) if _is_compared(row)}
         fingerprints = dict(zip(crystals, distance_fingerprints(list(crystals.values())), strict=True))
@@ -88,13 +88,13 @@ class Novelty:
         return np.array(self._first[len(self._first) - len(rows) :], dtype=np.intp)
 
     def once(self) -> np.ndarray:
-        """Of each candidate, whether its crystal was seen only once in the whole search."""
+        """For each candidate, whether its crystal was seen only once in the whole search."""
         first = np.array(self._first, dtype=np.intp)
         once: np.ndarray = np.bincount(first, minlength=len(first))[first] == 1
         return once
 
     def new(self) -> np.ndarray:
-        """Of each candidate, whether it was the first to be its crystal."""
+        """For each candidate, whether it was the first with its crystal."""
         return np.array(self._first) == np.arange(len(self._first))
 
 
@@ -108,16 +108,16 @@ def _final(row: HistoryRow) -> Crystal:
 
 
 class StoppingCriteria:
-    """Whether there is reason to end a search before all its rounds are done."""
+    """Checks whether a search should stop before all its rounds are done."""
 
     def __init__(self, policy: PolicySettings) -> None:
         self.policy = policy
         self.candidates, self.seconds, self.best = 0, 0.0, math.inf
-        self._formulas: dict[str, float] = {}  # lowest E_d of each, inside the energy window
-        self._improved = 0  # the last round in which one of these fell by a meV/atom
+        self._formulas: dict[str, float] = {}  # lowest E_d of each, within the energy window
+        self._improved = 0  # the last round in which one of these fell by at least 1 meV/atom
 
     def read(self, row: HistoryRow) -> None:
-        """Look at the next candidate, in the order of their names."""
+        """Add the next candidate, in order of their names."""
         self.candidates += 1
         self.seconds += row.seconds
         if row.status != Status.RELAXED or row.e_d is None:
@@ -127,7 +127,7 @@ class StoppingCriteria:
             self._formulas[row.formula], self._improved = row.e_d, row.round
 
     def reason(self, number: int) -> str | None:
-        """Why round ``number`` is not planned from what was read; None if it should be."""
+        """Reason to stop before round ``number``; None if the round should be planned."""
         stop, window = self.policy.stop, self.policy.energy_window
         if stop.target is not None and self.best <= stop.target:
             return f"target reached: E_d {self.best:.4f} eV/atom"
@@ -145,12 +145,12 @@ class StoppingCriteria:
 
 
 class SearchHistory:
-    """What the next round is planned from.
+    """The results on which the plan of the next round is based.
 
     Args:
         policy: of the search.
         pool: frameworks from files, to which those of the candidates are added.
-        whole: whether rows are kept, without their crystals, because settings are tuned.
+        whole: whether to keep the rows (without their crystals), needed when settings are tuned.
 
     Attributes:
         pool: all frameworks.
@@ -158,7 +158,7 @@ class SearchHistory:
         volumes: Å³/atom of the lowest relaxed structure of each reduced formula.
         found_phases: lowest energy (eV/atom) of each reduced formula that relaxed below the reference hull.
         parents: distinct relaxed crystals up to `COMPARED`, by the names of the candidates.
-        stopping: whether there is reason to end.
+        stopping: the stopping criteria.
     """
 
     def __init__(self, policy: PolicySettings, pool: FrameworkPool, *, whole: bool = False) -> None:
@@ -168,7 +168,7 @@ class SearchHistory:
         self.parents: dict[str, Parent] = {}
         self.novelty, self.stopping = Novelty(), StoppingCriteria(policy)
         self._lowest: dict[str, tuple[float, float]] = {}  # formula -> E_d and volume of the lowest
-        self._held: set[int] = set()  # crystals that `parents` holds, as `Novelty` counts them
+        self._held: set[int] = set()  # crystals in `parents`, by their index in `Novelty`
         self._spent: dict[ArmKey, int] = {}  # in the order in which they were met
         self._number, self._work, self._e_d = array("i"), array("d"), array("d")  # of each candidate
 
@@ -219,7 +219,7 @@ class SearchHistory:
             )
 
     def reward_threshold(self) -> float:
-        """E_d (eV/atom) up to which a crystal is rewarded: the window, or the best ``quantile`` if few lie in it."""
+        """E_d (eV/atom) up to which a crystal has value: the window, or the ``quantile`` of distinct ones if higher."""
         e_d = np.array(self._e_d)
         energies = e_d[self.novelty.new() & ~np.isnan(e_d)]
         if not len(energies):
@@ -227,7 +227,7 @@ class SearchHistory:
         return max(self.policy.energy_window, float(np.quantile(energies, self.policy.quantile)))
 
     def spent(self, reward_threshold: float) -> Iterator[tuple[ArmKey, ArmOutcome]]:
-        """What came of the candidates of all that candidates count for, in the order in which they were met."""
+        """The arms tried so far and the outcome of their candidates, in order of first appearance."""
         if not self._spent:
             return
         numbers = np.array(self._number, dtype=np.intp)

@@ -1,4 +1,4 @@
-"""The campaign in a process of its own, so that planning a round does not block the driver."""
+"""Planning in a separate process, so that planning a round does not block the driver."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from search.storage.rows import HistoryRow, PendingRow, rows_of
 
 
 class Planner:
-    """Keeps what is known of all complete rounds and plans the next ones.
+    """Keeps the results of all complete rounds and plans the next ones.
 
     Args:
         config: the search.
@@ -28,26 +28,26 @@ class Planner:
         self.history, self.rounds = self.campaign.history(), 0
 
     def ready(self) -> str:
-        """Return the class name, once the constructor has done its work."""
+        """Return the class name; called to find out when the constructor has finished."""
         return type(self).__name__
 
     def plan(
         self, number: int, told: int, rounds: Sequence[pa.Table], pending: Sequence[pa.Table] | None
     ) -> list[Task] | str:
-        """The tasks of a round, or the reason why it need not be planned.
+        """The tasks of a round, or the reason to stop the search before it.
 
         Args:
             number: of the round.
-            told: rounds that this planner was given before.
-            rounds: `HistoryRow`s of further rounds, complete since, one table each; known ones are skipped.
-            pending: `PendingRow`s of the rounds between those and this one; None while there is more to tell, and
-                nothing to be planned.
+            told: number of rounds that the planner was given before.
+            rounds: `HistoryRow`s of the rounds completed since then, one table each; known ones are skipped.
+            pending: `PendingRow`s of the rounds between those and this one; None if more complete rounds will follow
+                first, so that nothing is planned yet.
 
         Raises:
-            ValueError: the planner has been started anew and was not given all rounds.
+            ValueError: the planner was restarted and has not been given all rounds.
         """
         if self.rounds < told:
-            raise ValueError(f"the planner knows {self.rounds} rounds, {told} were given to one before it")
+            raise ValueError(f"the restarted planner has {self.rounds} rounds, its predecessor had {told}")
         for rows in rounds[self.rounds - told :]:
             self.history.read(rows_of(rows, HistoryRow))
             self.rounds += 1

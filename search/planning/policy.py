@@ -1,11 +1,11 @@
-"""What to do next, and why: Thompson sampling for discovery, reward a unit of work. No Ray, no clock; docs/policy.md.
+"""Deciding what to do next: Thompson sampling of reward per unit of work. No Ray, no clock; see docs/policy.md.
 
-An arm is a way to spend work: a generator on a cell formula, and a framework to be filled or a crystal to be changed
-where the generator needs one. What counts is to find crystals of low E_d that are not known yet. Whether a
-candidate is low and whether a low one is new are judged apart; the chance to be new is the share of the low ones that
-were seen only once in the whole search (Good, Biometrika 40, 237 (1953); Bubeck, Ernst and Garivier, J. Mach. Learn.
-Res. 14, 601 (2013)). What is known of generators, compositions and sizes is pooled, so that an arm that was never
-tried is judged by its relatives.
+An arm is one option to spend work on: a generator and a cell formula, plus a framework to fill or a crystal to mutate
+if the generator needs one. The aim is to find crystals of low E_d that are not known yet. The probability that a
+candidate is low in energy and the probability that a low one is new are estimated separately; the latter is the share
+of low candidates whose crystal was seen only once in the whole search (Good, Biometrika 40, 237 (1953); Bubeck, Ernst
+and Garivier, J. Mach. Learn. Res. 14, 601 (2013)). Results are pooled by generator, composition and size, so that an
+arm that was never tried is judged by related arms.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from search.storage.rows import HistoryRow
 
 Node = tuple[str, ...]
 EVERYTHING: Node = ()
-START_VALUE = 0.3  # of a candidate before anything is known; each generator has a first guess of its own
-START_NEW = 0.9  # chance that a crystal of value is new, before anything is known
-CERTAIN = 1 - 1e-12  # a rate is thought no higher, so that its odds stay finite
-START_WORK = 30.0  # steps of the potential that a candidate takes before anything is known
-FIXED_WORK = 200.0  # of a candidate whatever its size: symmetry, comparison, share in a batch; evaluations of one atom
+START_VALUE = 0.3  # prior value of a candidate; each generator has its own initial guess
+START_NEW = 0.9  # prior probability that a valuable crystal is new
+CERTAIN = 1 - 1e-12  # upper limit of rates, so that their odds stay finite
+START_WORK = 30.0  # prior number of relaxation steps per candidate
+FIXED_WORK = 200.0  # per candidate of any size: symmetry, comparison, share in a batch; evaluations of one atom
 
 
 @dataclass(frozen=True)
 class Arm:
-    """A way to spend work.
+    """One option to spend work on.
 
     Attributes:
-        generator: its name; type of lattice, where arms stand for these.
-        cell: formula of the filled cell.
-        host: framework that is filled, or crystal that is changed; empty for new crystals.
+        generator: its name; the Bravais lattice when choosing among these.
+        cell: formula of the (filled) cell.
+        host: framework that is filled, or crystal that is mutated; empty for new crystals.
         host_class: 0 for new crystals, else how good the host's best crystal is, see `host_class`.
-        guests: what is put into a framework; else empty.
-        limit: candidates that it can make, all different; None if there is no end.
+        guests: atoms placed into a framework; else empty.
+        limit: number of distinct candidates that it can make; None if unlimited.
     """
 
     generator: str
@@ -60,11 +60,11 @@ class ArmOutcome(NamedTuple):
     """What came of candidates that count for the same arm.
 
     Attributes:
-        tries: how many they are.
-        value: sum of their values, see `value`; None while they are under way.
-        low: how many have a value.
+        tries: number of candidates.
+        value: sum of their values, see `value`; None while they are unfinished.
+        low: how many have a value above 0.
         once: how many of those are crystals that were seen only once in the whole search.
-        work: of all together; None if it is not known.
+        work: total work; None if unknown.
     """
 
     tries: int
@@ -75,14 +75,14 @@ class ArmOutcome(NamedTuple):
 
 
 class ArmStatistics:
-    """What was spent and what came of it, at every level from everything to one arm."""
+    """Candidates tried, their value and their work, at every level from all candidates down to one arm."""
 
     def __init__(self, settings: PolicySettings) -> None:
         self.settings = settings
         self._low, self._new = Rates(settings.prior_weight), Rates(settings.new_prior_weight)
         self._work: dict[Node, tuple[int, float]] = {}  # candidates with known work, steps
         self._pulls: Counter[Node] = Counter()
-        self._under_way: Counter[str] = Counter()  # candidates by cell
+        self._under_way: Counter[str] = Counter()  # unfinished candidates by cell
         self._cells: dict[str, tuple[str, str, int]] = {}
         self._low_priors: dict[tuple[str, str, int], float] = {}  # by generator, cell and class, since the last outcome
         # By cell and generator, since the last candidate of the cell.
@@ -90,11 +90,11 @@ class ArmStatistics:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing has come back yet."""
+        """Whether there are no results yet."""
         return EVERYTHING not in self._low
 
     def record(self, arm: Arm, outcome: ArmOutcome) -> None:
-        """Count candidates of an arm; those under way are tries that have brought nothing so far."""
+        """Count candidates of an arm; unfinished ones count as tries without value so far."""
         tries, value, low, once, work = outcome
         reduced, region, size = self._cell(arm.cell)
         generator, cell, group, leaf = ("generator", arm.generator), ("cell", arm.cell), _group(arm), _leaf(arm)
@@ -118,7 +118,7 @@ class ArmStatistics:
                 self._work[node] = known + tries, steps + max(0.0, work - tries * FIXED_WORK) / size
 
     def beta(self, arm: Arm) -> tuple[float, float, float, float]:
-        """Parameters of the Beta distributions of the value of an arm's candidate, and of its being new."""
+        """Parameters of the Beta distributions of an arm's value and of its probability of being new."""
         kind, new_priors = (arm.generator, arm.cell, arm.host_class), self._new_priors.setdefault(arm.cell, {})
         if kind not in self._low_priors:
             self._low_priors[kind] = self._low_prior(arm)
@@ -154,11 +154,11 @@ class ArmStatistics:
         return FIXED_WORK + self._cell(arm.cell)[2] * estimate
 
     def tried(self, arm: Arm) -> tuple[int, int, int]:
-        """Candidates of an arm's generator and cell, of its cell by any generator, and its own, pending ones too."""
+        """Number of candidates, including pending ones: of generator and cell, of the cell, and of the arm itself."""
         return self._pulls[_group(arm)], self._pulls["cell", arm.cell], self._pulls[_leaf(arm)]
 
     def used_up(self, arm: Arm) -> bool:
-        """Whether an arm has made all that it can."""
+        """Whether an arm has made all its distinct candidates."""
         return arm.limit is not None and self.tried(arm)[2] >= arm.limit
 
     def _cell(self, name: str) -> tuple[str, str, int]:
@@ -171,10 +171,10 @@ class ArmStatistics:
 
 
 class Rates:
-    """Tries and what they brought, by node; the rate of a node shrinks towards that of the larger one which holds it.
+    """Tries and their yield by node; the rate of a node shrinks towards that of the larger node that contains it.
 
     Args:
-        strength: tries that the larger node counts for.
+        strength: number of tries as which the rate of the larger node counts.
     """
 
     def __init__(self, strength: float) -> None:
@@ -185,18 +185,18 @@ class Rates:
         return node in self._sums
 
     def add(self, nodes: Iterable[Node], tries: float, brought: float) -> None:
-        """Count tries, of which ``brought`` is at most their number, for all nodes."""
+        """Add tries and their yield ``brought`` (at most ``tries``) to all nodes."""
         for node in nodes:
             known, sum_ = self._sums.get(node, (0.0, 0.0))
             self._sums[node] = known + tries, sum_ + brought
 
     def posterior(self, node: Node, prior: float) -> tuple[float, float]:
-        """Parameters of the Beta distribution of a node's rate whose expectation without tries is ``prior``."""
+        """Parameters of the Beta distribution of a node's rate; its mean without any tries is ``prior``."""
         tries, brought = self._sums.get(node, (0.0, 0.0))
         return self.strength * prior + brought, self.strength * (1 - prior) + max(0.0, tries - brought)
 
     def rate(self, prior: float, *nodes: Node) -> float:
-        """Expected rate of the last of nodes of which each holds the next."""
+        """Expected rate of the last of several nested nodes, largest first."""
         for node in nodes:
             a, b = self.posterior(node, prior)
             prior = min(CERTAIN, a / (a + b))
@@ -204,10 +204,10 @@ class Rates:
 
 
 def _together(everything: float, own: float, *others: float) -> float:
-    """Expected rate where a set with its own rate meets others: their odds relative to everything multiply.
+    """Expected rate where a set with its own rate intersects others: their odds relative to everything are multiplied.
 
-    The odds of the others count by their square root only. What is good for one generator is not quite as good for the
-    next, and of many cells the one that looks best was partly lucky.
+    The odds of the others enter by their square root only. What is good for one generator is not quite as good for the
+    next, and of many cells, the one that looks best was partly lucky.
     """
     odds = _odds(own)
     for rate in others:
@@ -224,7 +224,7 @@ def _from_odds(odds: float) -> float:
 
 
 def _start(generator: str) -> float:
-    """The first guess of a generator; arms of lattices have none."""
+    """The initial guess of a generator; arms that are Bravais lattices have none of their own."""
     return GENERATORS[generator].first_guess if generator in GENERATORS else START_VALUE
 
 
@@ -237,14 +237,14 @@ def _leaf(arm: Arm) -> Node:
 
 
 class Choice:
-    """Arms to choose from, ready for many picks.
+    """A set of arms to pick from many times.
 
-    What is thought of the arms is kept in arrays, up to date as long as only picks of these arms are recorded in the
-    statistics meanwhile.
+    The estimates are kept in arrays. They stay valid only as long as nothing but picks of these arms is recorded in the
+    statistics.
 
     Args:
         arms: in a fixed order.
-        statistics: what is known; picks are recorded in it as under way.
+        statistics: results so far; picks are recorded in it as unfinished.
     """
 
     def __init__(self, arms: Sequence[Arm], statistics: ArmStatistics) -> None:
@@ -264,13 +264,13 @@ class Choice:
             self._find_best(number)
 
     def pick(self, slots: int, rng: Callable[[int], np.random.Generator], samples: int) -> list[tuple[Arm, int]]:
-        """Arms and how many candidates each, in the order of the picks.
+        """Arms and the number of candidates of each, in the order of the picks.
 
         Args:
-            slots: candidates to give away.
-            rng: from the number of the pick, from 1, to its random numbers; 0 stands for those that say which picks
-                are the exploration's.
-            samples: candidates a pick of an arm that fills a host; other arms get one.
+            slots: number of candidates to distribute.
+            rng: gives the random generator of each pick, numbered from 1; 0 gives the one that decides which picks
+                are exploration.
+            samples: candidates per pick of an arm that fills a host; other arms get one.
         """
         settings = self.statistics.settings
         picks: list[tuple[Arm, int]] = []
@@ -309,9 +309,9 @@ class Choice:
         self._best[number] = places[np.argmax(np.where(self.used_up[places], -1.0, worth))]
 
     def _draw(self, numbers: Sequence[int], rng: np.random.Generator) -> np.ndarray:
-        """Value of something new per unit of work, drawn for the most promising arm of each of these groups.
+        """Expected new value per unit of work, drawn for the most promising arm of each of these groups.
 
-        Below 0 for a group that is used up.
+        Negative for a group that is used up.
         """
         places = self._best[list(numbers)]
         low, not_low, new, not_new = self.statistics.settings.posterior_concentration * self.beta[places].T
@@ -320,10 +320,10 @@ class Choice:
 
 
 class _LeastTried:
-    """Whose turn it is: the generator given least, with feedback for what it starts with; there the arm tried least.
+    """Exploration: picks the generator with the fewest candidates this round, and there the arm tried least.
 
-    Each generator has a heap of its arms. What an arm was tried only grows, so an entry that is out of date stands too
-    early: it is put back where it belongs when its turn seems to have come.
+    With feedback, the number of candidates is divided by the generator's initial guess. Each generator has a heap of
+    its arms. Counts only grow, so an outdated entry is too early in the heap; it is updated when it reaches the top.
     """
 
     def __init__(self, arms: Sequence[Arm], statistics: ArmStatistics) -> None:
@@ -332,7 +332,7 @@ class _LeastTried:
         self._heaps: dict[str, list[tuple[tuple[int, int, int], int]]] = {}
 
     def next(self) -> int:
-        """Place of the arm whose turn it is."""
+        """Index of the next arm."""
         if not self._heaps:
             for number, arm in enumerate(self.arms):
                 self._heaps.setdefault(arm.generator, []).append((self.statistics.tried(arm), number))
@@ -347,7 +347,7 @@ class _LeastTried:
         return self.given[generator] / (_start(generator) if self.statistics.settings.feedback else 1.0)
 
     def _first(self, heap: list[tuple[tuple[int, int, int], int]]) -> list[tuple[tuple[int, int, int], int]]:
-        """The entry of the arm tried least, up to date; nothing if all arms are used up."""
+        """The updated entry of the arm tried least; empty if all arms are used up."""
         while heap:
             _, number = heap[0]
             if self.statistics.used_up(self.arms[number]):
@@ -360,26 +360,26 @@ class _LeastTried:
 
 
 def value(e_d: np.ndarray, reward_threshold: float) -> np.ndarray:
-    """Of crystals: 1 on the hull, 1/2 at the threshold, nothing above it or without energy; both in eV/atom."""
+    """Value of crystals: 1 on the hull, 1/2 at the threshold, 0 above it or without energy; both in eV/atom."""
     return np.where(e_d <= reward_threshold, np.minimum(1.0, 1 - e_d / (2 * reward_threshold)), 0.0)
 
 
 def work(row: HistoryRow, settings: PolicySettings) -> float:
-    """Work spent on a candidate, in evaluations of the potential for one atom. Counted, so that no clock decides."""
+    """Work spent on a candidate, in evaluations of the potential for one atom; counted, not timed."""
     relaxing = 0 if row.steps is None else (row.n_independent_atoms or 0) * (row.steps + 1)
     sampling = settings.evaluation_cost * row.n_atoms * (row.evaluations or 0)
     return float(FIXED_WORK + relaxing + sampling)
 
 
 def work_per_atom(row: HistoryRow, settings: PolicySettings) -> float:
-    """The part of a candidate's work that grows with its size, over its atoms."""
+    """The size-dependent part of a candidate's work, per atom."""
     return (work(row, settings) - FIXED_WORK) / float(row.n_atoms)
 
 
 def host_class(parent_e_d: float | None, reward_threshold: float) -> int:
-    """How good the best crystal is in which a framework was found: below the threshold, twice, four times it, or worse.
+    """Class of a framework by the best crystal in which it was found: 1 to 4 for E_d up to 1, 2, 4 thresholds, or more.
 
-    A framework from a file that no crystal of the search has had yet has a class of its own.
+    Class 5 is for a framework from a file that no crystal of the search has had yet.
     """
     if parent_e_d is None:
         return 5

@@ -1,4 +1,4 @@
-"""What a configuration needs before it can run: its reference, its volumes, its version record."""
+"""Preparing a search: its reference phases, volume estimates and run metadata."""
 
 from __future__ import annotations
 
@@ -61,21 +61,21 @@ def describe_reference(reference: Reference) -> str:
 
 
 def volume_estimate(config: SearchConfig, reference: Reference, cell: CellFormula) -> float:
-    """V0 in Å³/atom for a composition without results: from the configuration, else from the reference's phases."""
+    """V0 (Å³/atom) of a composition without results: from the configuration if set, else from the reference phases."""
     return config.lattices.volume_per_atom or volume_per_atom(reference, cell.pymatgen)
 
 
 def hull_energies(config: SearchConfig, reference: Reference) -> dict[str, float]:
-    """Of each reduced formula that is searched, the energy (eV/atom) of the reference's hull."""
+    """Energy (eV/atom) of the reference hull at each reduced formula of the search."""
     stability = Stability(reference, config.compositions.elements)
     return {cell.reduced: stability.hull_energy(cell.reduced) for cell in config.compositions.expand()}
 
 
 def run_stability(run: RunPath) -> Stability:
-    """The hull that the candidates of a stored search were measured against.
+    """The hull against which the candidates of a stored search were measured.
 
     Raises:
-        ValueError: the reference is not what it was then.
+        ValueError: the reference has changed since then.
     """
     config = load_config(run / "config.yaml")
     reference = load_reference(config)
@@ -87,12 +87,12 @@ def run_stability(run: RunPath) -> Stability:
 
 @dataclass(frozen=True, kw_only=True)
 class RunMetadata:
-    """What decides the results of a run, as in ``run.json``.
+    """What determines the results of a run, as in ``run.json``.
 
     Attributes:
         search: its name.
-        digest: of the configuration and the hosts.
-        hosts: names of the hosts from files, which tell what they hold.
+        digest: hash of the configuration and the hosts.
+        hosts: names of the hosts from files; a name contains a hash of the crystal.
         reference: name, potential and version.
         potential: name.
         score_model: name and content hash of its weights.
@@ -109,7 +109,7 @@ class RunMetadata:
 
     @classmethod
     def of(cls, config: SearchConfig, reference: Reference) -> RunMetadata:
-        """That of a search with the packages that are installed."""
+        """Metadata of a search with the installed packages."""
         packages = (*PACKAGES, find_entry(config.models.potential).package)
         return cls(
             search=config.name,
@@ -123,13 +123,13 @@ class RunMetadata:
 
 
 def write_run_metadata(run: RunPath, config: SearchConfig, reference: Reference) -> None:
-    """Store the configuration and the version record of a search with its results."""
+    """Write the configuration and metadata of a search to its run folder."""
     write_whole(run / "config.yaml", yaml_text(config.model_dump(mode="json")).encode())
     write_json(run / "run.json", asdict(RunMetadata.of(config, reference)))
 
 
 def same_search(run: RunPath, config: SearchConfig, reference: Reference) -> None:
-    """Refuse to continue a run that was started with another configuration, reference or model.
+    """Refuse to continue a run that was started with a different configuration, reference or model.
 
     Raises:
         ValueError: naming the fields that differ.
@@ -146,7 +146,7 @@ def same_search(run: RunPath, config: SearchConfig, reference: Reference) -> Non
         )
     if changed:
         raise ValueError(
-            f"{run} holds a search with another configuration ({'; '.join(changed[:5])}). "
+            f"{run} contains a search with a different configuration ({'; '.join(changed[:5])}). "
             "Choose another folder with --run, or restore the configuration. "
             "Only resources, policy.rounds and policy.stop may change."
         )

@@ -1,4 +1,4 @@
-"""One round while it is planned: which arms there are, which are picked, and the tasks that these become."""
+"""Planning one round: listing the arms, picking among them, and making tasks of the picks."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ def plan_round(
     Args:
         campaign: of the search.
         number: of the round.
-        history: results of the rounds that it may know of, see `Campaign.known_rounds`.
-        pending: candidates of the rounds in between, see `search.planning.tasks.pending_rows`; they count as spent,
-            without a result yet.
+        history: results of the rounds that the plan is based on, see `Campaign.known_rounds`.
+        pending: candidates of the rounds in between, see `search.planning.tasks.pending_rows`; they count as tried,
+            without results yet.
     """
     return _Round(campaign, number, history, pending).tasks()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Draft:
-    """A candidate that has no place in a task yet."""
+    """A candidate that is not assigned to a task yet."""
 
     generator: str
     template: Template
@@ -99,7 +99,8 @@ class _Round:
     def _arms_of_cells(self) -> list[Arm]:
         """Generators that start from nothing, in every cell.
 
-        One that has options takes part in a cell until they are used up; alone it goes on until the search ends.
+        A generator with options takes part in a cell until they are used up. If only such generators remain and all
+        their options are used up, they start again.
         """
         cells = sorted(self.campaign.cells, key=lambda cell: self.campaign.seed(0, cell, 0))
         starting = [name for name, row in self.generators.items() if row.start == Start.NOTHING]
@@ -110,7 +111,7 @@ class _Round:
         return not GENERATORS[generator].has_options or tried < len(self.campaign.options(generator, cell))
 
     def _arms_of_crystals(self) -> Iterator[Arm]:
-        """Crystals to be changed in all ways that are left; how many there are is only looked up after the first."""
+        """Crystals that can still be mutated; the number of possible mutations is looked up only after the first."""
         changing = [name for name, row in self.generators.items() if row.start == Start.CRYSTAL]
         if not changing:
             return
@@ -138,7 +139,7 @@ class _Round:
                     yield Arm(generator, cell, host=framework.name, host_class=quality, guests=guests)
 
     def _picks(self, new: Sequence[Arm], building: Sequence[Arm]) -> list[tuple[Arm, int]]:
-        """Arms and how many candidates each; both kinds compete where feedback decides."""
+        """Arms and the number of candidates of each; with feedback, both kinds compete."""
         more = self.policy.from_host_per_round if building else 0
         if self.policy.feedback:
             return self._choose([*new, *building], self.policy.new_per_round + more, "arms")
@@ -151,11 +152,11 @@ class _Round:
         return Choice(arms, self.arms).pick(slots, rng, self.samples)
 
     def _tried(self, arm: Arm) -> int:
-        """Candidates of an arm so far, those under way too."""
+        """Candidates of an arm so far, including unfinished ones."""
         return self.arms.tried(arm)[2]
 
     def _record(self, key: ArmKey, outcome: ArmOutcome) -> None:
-        """Count candidates for their arm, and new crystals for their lattice too."""
+        """Count candidates for their arm, and new crystals also for their Bravais lattice."""
         made_from = self.frameworks.get(key.origin) or self.parents.get(key.origin)
         quality = 0 if made_from is None else host_class(_e_d(made_from), self.reward_threshold)
         self.arms.record(Arm(key.generator, key.cell, host=key.origin, host_class=quality), outcome)
@@ -165,7 +166,7 @@ class _Round:
     # --- candidates ---------------------------------------------------------------------------------------------------
 
     def _draft(self, arm: Arm, seed: int) -> _Draft:
-        """A candidate of an arm; of generators that have options, the one whose turn it is."""
+        """A candidate of an arm; if the generator has options, the next one in turn."""
         generator = GENERATORS[arm.generator]
         if generator.has_options:
             options = self.campaign.options(arm.generator, arm.cell, self.parents.get(arm.host))
@@ -219,7 +220,7 @@ class _Round:
         return cell.n_atoms * (known or self.campaign.volume(cell))
 
     def _lattice(self, cell: str, seed: int) -> str:
-        """The type of lattice that pays most in this cell; the types take turns until results are in."""
+        """The most rewarding Bravais lattice for this cell; the lattices take turns until there are results."""
         if cell not in self._bravais:
             order = np.random.default_rng(self.campaign.seed(0, cell, 1)).permutation(self.config.lattices.bravais)
             self._bravais[cell] = Choice([Arm(str(name), cell) for name in order], self.lattices)
@@ -229,7 +230,7 @@ class _Round:
     # --- tasks --------------------------------------------------------------------------------------------------------
 
     def _batches(self, drafts: Mapping[str, Sequence[_Draft]]) -> Iterator[Task]:
-        """Full batches of one generator each, then what is left of all generators in common ones.
+        """Full batches of one generator each, then mixed batches of what is left of all generators.
 
         The largest crystals come first because they take longest.
         """
@@ -245,7 +246,7 @@ class _Round:
             yield self._task(next(numbers), rest[start : start + size])
 
     def _task(self, number: int, drafts: Sequence[_Draft]) -> Task:
-        """A batch, its settings tuned where that is asked for."""
+        """A batch, with tuned settings if the configuration asks for them."""
         identity = f"{self.number:05d}-{number:03d}-{self.campaign.digest}"
         settings: dict[str, Any] = {name: self.config.sampling.get(name) for name in GENERATORS}
         for part, ranges in self.tuner.ranges.items():

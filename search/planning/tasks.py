@@ -1,4 +1,4 @@
-"""What a round consists of: candidates to be made, in tasks that are made, relaxed, analysed and stored together."""
+"""The tasks of a round: batches of candidates that are generated, relaxed, analysed and stored together."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from search.storage.rows import PendingRow
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """Where a candidate comes from; columns of the same names.
+    """Where a candidate comes from; the result columns have the same names.
 
     Attributes:
         cell_formula: of its cell.
-        bravais_lattice: type of lattice that it, or what it was made from, was generated in.
+        bravais_lattice: Bravais lattice in which it, or the crystal it was made from, was generated.
         prototype: known compound whose elements were replaced.
-        parent: candidate whose framework is filled, or that is changed.
+        parent: candidate whose framework is filled, or which is mutated.
         framework: name of that framework.
         framework_space_group: of the empty host.
-        framework_symprec: Å, at which that group was found.
-        framework_displacement: Å, the furthest an atom of the host was moved.
-        guests: elements that are put into it.
-        samples: candidates of this pick of the framework.
+        framework_symprec: tolerance (Å) at which that space group was found.
+        framework_displacement: Å, largest displacement of an atom when the host was symmetrised.
+        guests: elements that are placed into it.
+        samples: number of candidates per pick of a framework.
     """
 
     cell_formula: str
@@ -46,12 +46,12 @@ class Origin:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Candidate:
-    """One crystal to be made.
+    """One crystal to be generated.
 
     Attributes:
-        number: its place in its task, from 0.
+        number: its index in its task, from 0.
         generator: name.
-        template: what the generator is given.
+        template: input of the generator.
         settings: of the generator; None if it has none.
         origin: where it comes from.
     """
@@ -64,7 +64,7 @@ class Candidate:
 
     @property
     def role(self) -> Role:
-        """Whether it is new, or guests in a framework."""
+        """Whether it is a new crystal or one built from a host."""
         return GENERATORS[self.generator].role
 
     @property
@@ -78,15 +78,15 @@ class Task:
     """Candidates that go through all steps together.
 
     Attributes:
-        identity: name of the task and of its part in the results; depends only on configuration, seed and results.
+        identity: name of the task and of its part file in the results.
         round: counted from 0.
-        candidates: all of the task, or one that goes on alone.
+        candidates: all of the task, or a single one that is processed alone.
         relaxation: settings of the relaxation.
         found_phases: reduced formula -> energy (eV/atom) of the phases below the reference hull that the search had
             found.
-        volume_change: relative change of volume beyond which a filled framework becomes one again.
-        max_parent_e_d: E_d (eV/atom) above which a crystal gives no frameworks, because they would not be among those
-            that are filled; -inf where none are.
+        volume_change: relative volume change above which the framework of a filled host is extracted again.
+        max_parent_e_d: E_d (eV/atom) above which no frameworks are extracted from a crystal, because they would not be
+            among those that are filled; -inf if none are filled.
     """
 
     identity: str
@@ -105,12 +105,12 @@ class Task:
         return replace(self, candidates=self.candidates[number : number + 1])
 
     def name_of(self, candidate: Candidate, *, before: int = 0) -> str:
-        """Name of a candidate, or of the one that stands so many places before it in the task."""
+        """Name of a candidate, or of the one ``before`` places earlier in the task."""
         return candidate_name(self.identity, candidate.number - before)
 
     @property
     def templates(self) -> list[Template]:
-        """What the generators are given."""
+        """Inputs of the generators."""
         return [one.template for one in self.candidates]
 
     @property
@@ -120,12 +120,12 @@ class Task:
 
     @property
     def settings(self) -> list[Settings | None]:
-        """Settings of these."""
+        """Settings of the candidates' generators."""
         return [one.settings for one in self.candidates]
 
     @property
     def guests(self) -> list[np.ndarray | None]:
-        """Masks (n,) of the atoms that go into a framework; None for new crystals."""
+        """Masks (n,) of the guest atoms in a framework; None for new crystals."""
         return [one.template.guest if one.role == Role.FROM_HOST else None for one in self.candidates]
 
 
@@ -135,7 +135,7 @@ def candidate_name(task: str, number: int) -> str:
 
 
 def pending_rows(tasks: Iterable[Task], *, with_settings: bool = True) -> Sequence[PendingRow]:
-    """Candidates before they have results, as far as planning needs them; settings only where something is tuned."""
+    """Candidates without results, with the columns that planning needs; settings only if something is tuned."""
     return [
         PendingRow(
             task=task.identity,

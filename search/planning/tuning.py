@@ -1,7 +1,7 @@
-"""Optuna tunes settings while a search runs, or before it: one trial is one batch, quality against cost.
+"""Tuning settings with Optuna during or before a search: one trial is one batch, with quality and cost as objectives.
 
-No study is stored. It is made again from the results whenever a batch is planned, so that a resumed search asks the
-same questions and gets the same answers.
+No study is stored. It is rebuilt from the results whenever a batch is planned, so that a resumed search gets the same
+suggestions.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from model.settings import Settings
 from search.config import Range, Tuning, changed
 from search.storage.rows import HistoryRow, PendingRow, Status
 
-STARTUP = 10  # trials at random before the model of Optuna's sampler decides
+STARTUP = 10  # random trials before Optuna's sampler uses its model
 Some = TypeVar("Some", bound=PendingRow)
 QUALITY, COST = "quality", "work per atom"
-RELAXATION, SAMPLES = "relaxation", "samples"  # parts that are no generators
+RELAXATION, SAMPLES = "relaxation", "samples"  # parts that are not generators
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
@@ -36,8 +36,8 @@ class Trial:
 
     Attributes:
         values: of the tuned fields.
-        quality: see `quality`; None while it is under way.
-        cost: work per atom, likewise.
+        quality: see `quality`; None while the batch is unfinished.
+        cost: work per atom; None while the batch is unfinished.
     """
 
     values: Mapping[str, float]
@@ -51,11 +51,11 @@ def suggest(
     """Values for the next batch.
 
     Args:
-        group: settings that are tuned; a field that is a whole number there stays one.
+        group: settings to tune; integer fields stay integers.
         ranges: fields and their ranges.
-        trials: batches so far, those under way among them, in a fixed order.
-        seed: of Optuna's sampler (TPE, multivariate; batches under way count as bad ones).
-        startup: batches at random first.
+        trials: batches so far, including unfinished ones, in a fixed order.
+        seed: of Optuna's sampler (multivariate TPE; unfinished batches count as bad ones).
+        startup: number of random batches at the start.
     """
     study = make_study(group, ranges, trials, seed=seed, startup=startup)
     return {name: float(value) for name, value in study.ask(_distributions(group, ranges)).params.items()}
@@ -64,7 +64,7 @@ def suggest(
 def make_study(
     group: Settings, ranges: Mapping[str, Range], trials: Iterable[Trial], *, seed: int = 0, startup: int = STARTUP
 ) -> optuna.Study:
-    """An Optuna study in memory that holds the trials: maximise quality, minimise cost."""
+    """An in-memory Optuna study with the trials: maximise quality, minimise cost."""
     sampler = optuna.samplers.TPESampler(seed=seed % 2**32, n_startup_trials=startup, **_TPE)
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
     kinds = _distributions(group, ranges)
@@ -89,7 +89,7 @@ def _distribution(value: float, low: float, high: float) -> BaseDistribution:
 
 
 def quality(rows: Sequence[HistoryRow], reward_threshold: float) -> float:
-    """Mean over a batch of exp(−E_d/threshold), 1 on the hull and below; what did not relax counts nothing."""
+    """Mean over a batch of exp(−E_d/threshold), 1 on or below the hull, 0 for candidates that did not relax."""
     return float(np.mean([_reward(row, reward_threshold) for row in rows]))
 
 
@@ -100,16 +100,17 @@ def _reward(row: HistoryRow, reward_threshold: float) -> float:
 
 
 def chosen(trials: Sequence[Trial], ranges: Mapping[str, Range]) -> Trial:
-    """The trial with the most quality a unit of work, both averaged over it and the trials next to it.
+    """The trial with the highest quality per unit of work, both averaged over the trial and its nearest neighbours.
 
-    One batch says little; its neighbours, a tenth of the trials but four at least, are nearest in the ranges' units.
+    A single batch is a noisy sample. The average covers a tenth of the trials but at least five, the trial itself
+    included; distances are measured in units of the ranges.
 
     Raises:
         ValueError: no trial is complete.
     """
     done = [trial for trial in trials if trial.quality is not None]
     if not done:
-        raise ValueError("no batch is complete: there is nothing to choose from")
+        raise ValueError("no batch is complete, so there is no trial to choose")
     low, high = np.array([ranges[name] for name in sorted(ranges)], dtype=float).T
     points = (np.array([[trial.values[name] for name in sorted(ranges)] for trial in done]) - low) / (high - low)
     distance = np.linalg.norm(points[:, None] - points[None], axis=-1)
@@ -119,12 +120,12 @@ def chosen(trials: Sequence[Trial], ranges: Mapping[str, Range]) -> Trial:
 
 
 class Tuner:
-    """What the batches so far say of the tuned settings, and what the next batch should try.
+    """Collects the trials of the tuned settings and suggests values for the next batch.
 
     Args:
         tuning: what is tuned.
-        groups: part -> its settings as configured; ``samples`` stands for the policy.
-        rows: results in the order of their names.
+        groups: part -> its settings as configured; for ``samples``, the policy.
+        rows: results in order of candidate name.
         reward_threshold: eV/atom, scale of E_d, see `quality`.
         cost: work per atom of one candidate.
     """
@@ -142,7 +143,7 @@ class Tuner:
         self.trials = {part: list(self._read(part, rows)) for part in self.ranges}
 
     def next(self, part: str, seed: int) -> Settings:
-        """Settings of a part for the next batch; as configured where nothing is tuned."""
+        """Settings of a part for the next batch; as configured if nothing is tuned."""
         group, ranges = self.groups[part], self.ranges[part]
         if not ranges:
             return group
@@ -151,7 +152,7 @@ class Tuner:
         return changed(group, values)
 
     def note_pending(self, rows: Sequence[PendingRow]) -> None:
-        """Note batches that have no results yet."""
+        """Add batches that have no results yet."""
         for part in self.trials:
             self.trials[part] += [Trial(values) for values, _ in self._batches(part, rows)]
 
@@ -175,7 +176,7 @@ class Tuner:
 
 
 def stored_values(row: PendingRow, part: str, ranges: Mapping[str, Range]) -> dict[str, float] | None:
-    """Values of the tuned fields with which a candidate was made; None if it was made without some of them."""
+    """Values of the tuned fields that a candidate was made with; None if some of them do not apply to it."""
     if part == SAMPLES:
         return {SAMPLES: row.samples} if row.role == Role.FROM_HOST and row.samples is not None else None
     if part in GENERATORS and row.generator != part:

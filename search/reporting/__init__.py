@@ -1,4 +1,4 @@
-"""What a run found, for people and for other programs.
+"""Presenting the results of a run to the user and to other programs.
 
 - `report`: the HTML page
 - `figures`: the interactive figures of that page

@@ -1,4 +1,4 @@
-"""Crystals of a run in the formats of other tools. Each is written by the library that knows the format."""
+"""Exporting crystals of a run to the formats of other tools, each with the library that defines the format."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Row = Mapping[str, Any]
 
 
 def export(best: pd.DataFrame, kind: str, folder: Path) -> list[Path]:
-    """Write ranked candidates into a folder, as `FORMATS` says; return the files.
+    """Write ranked candidates to a folder in one of the `FORMATS`; return the files.
 
     Raises:
         ValueError: an unknown format, or nothing to write.
@@ -31,19 +31,19 @@ def export(best: pd.DataFrame, kind: str, folder: Path) -> list[Path]:
     if kind not in FORMATS:
         raise ValueError(f"--format must be one of {', '.join(FORMATS)}, got {kind!r}")
     if best.empty:
-        raise ValueError("no relaxed crystal matches: raise --e-d-below, or leave --formula out")
+        raise ValueError("no relaxed crystal matches: raise --e-d-below, or omit --formula")
     folder.mkdir(parents=True, exist_ok=True)
     return FORMATS[kind](best.to_dict("records"), folder)
 
 
 def about(row: Row) -> dict[str, Any]:
-    """What goes along with a crystal where the format has room: eV/atom, space group, and where it came from."""
+    """Metadata of a crystal, for formats that support it: E_d (eV/atom), space group and origin."""
     keys = ("candidate", "formula", "e_d", "space_group", "role", "parent", "potential", "reference")
     return {key: row[key] for key in keys if isinstance(row[key], str) or pd.notna(row[key])}
 
 
 def _each(ending: str, write_one: Callable[[Row, Path], None]) -> Callable[[list[Row], Path], list[Path]]:
-    """A format with one file a crystal."""
+    """A format with one file per crystal."""
 
     def write_all(rows: list[Row], folder: Path) -> list[Path]:
         paths = [folder / f"{crystal_name(row)}.{ending}" for row in rows]
@@ -88,7 +88,7 @@ def _ase_db(rows: list[Row], folder: Path) -> list[Path]:
     with connect(path) as database:
         for row in rows:
             facts = about(row)
-            facts["reduced_formula"] = facts.pop("formula")  # ASE keeps `formula` for itself
+            facts["reduced_formula"] = facts.pop("formula")  # ASE reserves the key `formula`
             database.write(_atoms(row), key_value_pairs=facts)
     return [path]
 

@@ -1,4 +1,4 @@
-"""Figures of a run for the report, as Plotly makes them: each takes the run's rows and returns one figure."""
+"""Plotly figures for the report: each function takes the rows of a run and returns one figure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from search.storage.rows import Status, unpack_or_raise
 
 COLOURS = {Role.NEW: "#2f6fde", Role.FROM_HOST: "#e8710a"}
 REFERENCE = "#7d8590"
-CURVES = 8  # compositions whose progress is drawn
+CURVES = 8  # number of compositions whose progress is drawn
 
 
 def relaxed(frame: pd.DataFrame) -> pd.DataFrame:
@@ -29,12 +29,12 @@ def relaxed(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def cpu_seconds(frame: pd.DataFrame) -> pd.Series:
-    """CPU time of each candidate in s: made, relaxed and judged, each on one core."""
+    """CPU time of each candidate (s) for generation, relaxation and analysis, each on one core."""
     return frame[["seconds_generate", "seconds_relax", "seconds_analyse"]].fillna(0).sum(axis=1)
 
 
 def hull(frame: pd.DataFrame, stability: Stability) -> go.Figure | None:
-    """Formation energies over the composition line, or E_d over the triangle; None beyond three elements."""
+    """Formation energies of a binary system or E_d of a ternary one; None for other numbers of elements."""
     elements = sorted(stability.elements, key=lambda symbol: Composition(symbol).elements[0].X)
     drawing = {2: _line, 3: _triangle}.get(len(elements))
     return drawing(relaxed(frame), stability, elements) if drawing else None
@@ -82,7 +82,7 @@ def _line(rows: pd.DataFrame, stability: Stability, elements: list[str]) -> go.F
         y=list(above.values()),
         text=list(above),
         mode="markers",
-        name="known, above it",
+        name="known, above hull",
         marker={"symbol": "square-open", "size": 7, "color": REFERENCE},
         hovertemplate="%{text}<extra>known</extra>",
     )
@@ -103,14 +103,14 @@ def _line(rows: pd.DataFrame, stability: Stability, elements: list[str]) -> go.F
 
 
 def name_place(at: float, phases: Sequence[tuple[float, float]]) -> tuple[int, int]:
-    """Where the name of a phase inside a binary hull is clear of it and of the others.
+    """Position of the name of a phase of a binary hull, such that it overlaps neither the hull nor other names.
 
     Args:
         at: fraction of the phase.
         phases: fraction and formation energy of all phases on the hull.
 
     Returns:
-        The side of the hull's lowest phase, -1, 0 or 1, and how many lines down: the nearer to the lowest, the more.
+        The side of the hull's lowest phase (-1, 0 or 1), and the offset in lines, larger towards the lowest phase.
     """
     lowest = min(phases, key=lambda phase: phase[1])[0]
     outer = sum(0 < other < at if at <= lowest else at < other < 1 for other, _ in phases)
@@ -175,14 +175,14 @@ def _triangle(rows: pd.DataFrame, stability: Stability, elements: list[str]) -> 
 
 
 def _hover(rows: pd.DataFrame) -> dict[str, object]:
-    """Text shown at a point, and the candidate that a click opens."""
+    """Text shown when hovering over a point, and the candidate that a click opens."""
     facts = zip(rows["formula"], rows["space_group"].fillna("P1"), rows["e_d"], strict=True)
     text = [f"{formula}, {group}, E_d {1e3 * e_d:+.1f} meV/atom" for formula, group, e_d in facts]
     return {"customdata": rows["candidate"].tolist(), "text": text, "hovertemplate": "%{text}<extra></extra>"}
 
 
 def progress(frame: pd.DataFrame) -> go.Figure:
-    """Best E_d so far of each composition against the CPU time spent by then, for those that came out best."""
+    """Best E_d so far against CPU time, for the compositions with the best results."""
     frame = frame.sort_values(["round", "candidate"])
     spent = cpu_seconds(frame).cumsum() / 60
     rows = relaxed(frame)
@@ -202,14 +202,14 @@ def progress(frame: pd.DataFrame) -> go.Figure:
 
 
 def funnel(frame: pd.DataFrame) -> go.Figure:
-    """What became of all candidates, and why those that were dropped were dropped."""
+    """How many candidates are left after each step, and the reasons for dropping the others."""
     good = relaxed(frame)
     distinct = good[good["duplicate_of"].isna()]
     counts = {
         "candidates": len(frame),
-        "worth relaxing": int((frame["status"] != Status.REJECTED).sum()),
+        "passed screening": int((frame["status"] != Status.REJECTED).sum()),
         "relaxed": len(good),
-        "not a repeat": len(distinct),
+        "distinct in batch": len(distinct),
         "E_d < 100 meV/atom": int((distinct["e_d"] < 0.1).sum()),
         "E_d < 50 meV/atom": int((distinct["e_d"] < 0.05).sum()),
     }
@@ -238,7 +238,7 @@ def funnel(frame: pd.DataFrame) -> go.Figure:
 
 
 def symmetry(frame: pd.DataFrame) -> go.Figure:
-    """Share of relaxed crystals above P1 and P-1 by number of atoms, generated against inpainted (CHGGen, Fig. 4f)."""
+    """Share of relaxed crystals above P1 and P-1 by number of atoms, new and from hosts (CHGGen, Fig. 4f)."""
     figure = go.Figure()
     for role, colour in COLOURS.items():
         rows = relaxed(frame)[lambda rows, role=role: rows["role"] == role]
@@ -259,7 +259,7 @@ def symmetry(frame: pd.DataFrame) -> go.Figure:
 
 
 def changes(frame: pd.DataFrame) -> go.Figure:
-    """How far candidates were from their minima: energy, and how far an atom went (CHGGen, Fig. 4a, b)."""
+    """Distance of candidates from their minima: energy and largest displacement of an atom (CHGGen, Fig. 4a, b)."""
     figure = make_subplots(1, 2)
     for role, colour in COLOURS.items():
         rows = relaxed(frame)[lambda rows, role=role: rows["role"] == role]
@@ -284,14 +284,14 @@ def changes(frame: pd.DataFrame) -> go.Figure:
                 column,
             )
     figure.update_xaxes(title="ΔE (eV/atom)", col=1)
-    figure.update_xaxes(title="furthest way (Å)", col=2)
+    figure.update_xaxes(title="largest displacement (Å)", col=2)
     figure.update_yaxes(title="candidates (%)", col=1)
     figure.update_layout(barmode="overlay")
     return figure
 
 
 def furthest_way(initial: Crystal, final: Crystal) -> float:
-    """Furthest that an atom went, in Å; the change of the cell and the drift of all atoms are taken out."""
+    """Largest displacement of an atom (Å), without the change of the cell and the common drift of all atoms."""
     way = rounded_steps(final.fractional - initial.fractional)
     way -= way.mean(axis=0)
     return float(np.linalg.norm(way @ final.lattice, axis=1).max())

@@ -1,7 +1,6 @@
-"""Pictures of a run in a form fit for a paper: what the report's figures show, and the best crystal.
+"""Publication-quality figures of a run: those of the report, and the best crystal.
 
-Each drawing takes a figure of `search.reporting.figures` and draws its data with matplotlib, so that report and
-pictures agree.
+Each function takes a figure of `search.reporting.figures` and draws its data with matplotlib, so that both agree.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ from search.storage.results import load_results
 from search.storage.rows import unpack_or_raise
 
 Format = Literal["png", "svg", "pdf"]
-WIDTH, HEIGHT = 3.4, 2.6  # inches: one column of a journal
+WIDTH, HEIGHT = 3.4, 2.6  # inches: one journal column
 STYLE: dict[str, Any] = {
     "font.size": 8,
     "axes.linewidth": 0.6,
@@ -47,8 +46,8 @@ STYLE: dict[str, Any] = {
     "legend.frameon": False,
     "legend.fontsize": 7,
     "savefig.dpi": 300,
-    "svg.fonttype": "none",  # text stays text, which an editor can change
-    "svg.hashsalt": "hostguide",  # the same run gives the same file
+    "svg.fonttype": "none",  # text stays editable
+    "svg.hashsalt": "hostguide",  # makes files reproducible
     "pdf.fonttype": 42,
 }
 
@@ -59,8 +58,8 @@ def plot_run(run: RunPath, out: Path, kind: Format = "png") -> list[Path]:
 
     Args:
         run: folder of the run.
-        out: folder of the pictures.
-        kind: file format; a picture is one journal column wide (86 mm).
+        out: folder for the figures.
+        kind: file format; a panel is one journal column wide (86 mm).
 
     Returns:
         The files written.
@@ -74,7 +73,7 @@ def plot_run(run: RunPath, out: Path, kind: Format = "png") -> list[Path]:
     config = load_config(run / "config.yaml")
     best = rank(frame, top=1)
     if best.empty:
-        raise ValueError(f"{run} holds no relaxed crystal yet")
+        raise ValueError(f"{run} contains no relaxed crystal yet")
     out.mkdir(parents=True, exist_ok=True)
     hull = figures.hull(frame, Stability(load_reference(config), config.compositions.elements))
     drawings = {
@@ -137,7 +136,7 @@ def draw_line(hull: go.Figure) -> Figure:
 
 
 def draw_triangle(hull: go.Figure) -> Figure:
-    """E_d over the composition triangle of a ternary system, best candidates on top."""
+    """E_d in the composition triangle of a ternary system, best candidates on top."""
     figure, (axes,) = _panels()
     corners = np.array([[0.5, np.sqrt(0.75)], [0.0, 0.0], [1.0, 0.0]])  # a on top, b left, c right
     axes.plot(*corners[[0, 1, 2, 0]].T, color="0.2", linewidth=0.8)
@@ -185,7 +184,7 @@ def draw_symmetry(symmetry: go.Figure) -> Figure:
 
 
 def draw_changes(changes: go.Figure) -> Figure:
-    """Energy and furthest way of an atom from candidate to minimum (CHGGen, Fig. 4a, b)."""
+    """Change of energy and largest displacement of an atom during relaxation (CHGGen, Fig. 4a, b)."""
     figure, panels = _panels(2)
     for trace in changes.data:
         axes = panels[1 if trace.xaxis == "x2" else 0]
@@ -201,7 +200,7 @@ def draw_changes(changes: go.Figure) -> Figure:
 
 
 def draw_crystal(crystal: Crystal, title: str, path: Path) -> Path:
-    """Draw the conventional cell, repeated to about 10 Å, with the elements' colours named."""
+    """Draw the conventional cell, repeated to about 10 Å, with a legend of the elements."""
     atoms = AseAtomsAdaptor.get_atoms(conventional_cell(crystal))
     atoms = atoms.repeat([max(1, round(10 / length)) for length in atoms.cell.lengths()])
     figure, axes = plt.subplots(figsize=(WIDTH, WIDTH))

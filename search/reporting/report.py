@@ -1,4 +1,4 @@
-"""One HTML page about a run, with everything in it: figures, the best crystals, and their structures in 3D."""
+"""Report of a run: one self-contained HTML page with figures, the best crystals and their structures in 3D."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ from search.studies import second_opinion
 
 VIEWER = Path(__file__).parent / "vendor" / "3Dmol-min.js"
 CRYSTALS_SHOWN = 50  # crystals in the table
-OPENED = 1000  # crystals of lowest E_d that a click on a point opens
+OPENED = 1000  # number of lowest-E_d crystals that can be opened by clicking on a point
 
 
 def build_report(run: RunPath, *, live: bool = False, known: dict[str, dict[str, Any]] | None = None) -> str:
-    """The page.
+    """Build the HTML page.
 
     Args:
-        run: place of the run.
-        live: it asks its server for news.
-        known: crystals of an earlier page by candidate, which do not change; those of this page are added.
+        run: folder or address of the run.
+        live: whether the page polls its server for changes.
+        known: cache of crystals by candidate; those of this page are added.
 
     Raises:
-        ValueError: the run holds no relaxed crystal.
+        ValueError: the run contains no relaxed crystal.
     """
     frame, config = load_results(run, structures=False), load_config(run / "config.yaml")
     if figures.relaxed(frame).empty:
-        raise ValueError(f"{run} holds no relaxed crystal yet")
+        raise ValueError(f"{run} contains no relaxed crystal yet")
     stability = Stability(load_reference(config), config.compositions.elements)
     best, others = rank(frame, top=CRYSTALS_SHOWN), _other_verdicts(run)
     opened = pd.concat([best, figures.relaxed(frame).head(OPENED)]).drop_duplicates("candidate")
@@ -90,7 +90,7 @@ def build_report(run: RunPath, *, live: bool = False, known: dict[str, dict[str,
 
 
 def _safe(text: str) -> str:
-    """JSON that may stand in a script element."""
+    """JSON that is safe inside a script element."""
     return text.replace("</", "<\\/")
 
 
@@ -109,7 +109,7 @@ def _facts(frame: pd.DataFrame, config: SearchConfig) -> list[tuple[str, str]]:
 
 
 def _other_verdicts(run: RunPath) -> dict[str, dict[str, dict[str, Any]]]:
-    """Candidate -> who judged it again -> E_d in meV/atom, and a note where that is not to be passed over."""
+    """Candidate -> other method -> its E_d (meV/atom), and a note if there is a caveat."""
     verdicts: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
     if (run / second_opinion.FILE).is_file():
         for row in second_opinion.load_second_opinion(run).to_dict("records"):
@@ -137,13 +137,13 @@ def _table_row(row: dict[Any, Any]) -> dict[str, Any]:
 
 def _lineage(row: dict[Any, Any]) -> str:
     if not isinstance(row["parent"], str):
-        return "generated"
-    made_from = f"host {row['framework_space_group']} of" if isinstance(row["framework"], str) else "change of"
+        return "new"
+    made_from = f"host {row['framework_space_group']} of" if isinstance(row["framework"], str) else "mutation of"
     return f"{made_from} {row['parent']}"
 
 
 def _crystal(row: dict[Any, Any], config: SearchConfig) -> dict[str, Any]:
-    """What the page needs to show a crystal and to offer it as CIF."""
+    """Data with which the page shows a crystal and offers it as CIF."""
     crystal = unpack_or_raise(row["final"])
     shown = Crystal.from_pymatgen(conventional_cell(crystal)).wrapped()
     facts = _table_row(row)
@@ -159,15 +159,15 @@ def _crystal(row: dict[Any, Any], config: SearchConfig) -> dict[str, Any]:
 
 
 def serve(run: RunPath, port: int) -> ThreadingHTTPServer:
-    """A server of the report on this machine only; every request sees the run as it is then.
+    """A web server for the report, on this machine only; every request gets the current state of the run.
 
-    ``/`` is the page, ``/version`` changes when results were added. The caller runs `serve_forever`.
+    ``/`` is the page; ``/version`` changes when results are added. The caller runs `serve_forever`.
     """
     return ThreadingHTTPServer(("127.0.0.1", port), partial(_Handler, run, _Cache(run)))
 
 
 class _Cache:
-    """The page, made again when the run has new parts."""
+    """The page, rebuilt when the run has new parts."""
 
     def __init__(self, run: RunPath) -> None:
         self.run, self.lock = run, threading.Lock()
@@ -183,7 +183,7 @@ class _Cache:
                 try:
                     self.of, self.text = now, build_report(self.run, live=True, known=self.known)
                 except ValueError as error:
-                    return f'<meta http-equiv="refresh" content="10"><p>{error}. This page looks again every 10 s.</p>'
+                    return f'<meta http-equiv="refresh" content="10"><p>{error}. This page reloads every 10 s.</p>'
             return self.text
 
 

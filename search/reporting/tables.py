@@ -1,4 +1,4 @@
-"""Ranking of results, tables for the terminal, CIF files."""
+"""Tables for the terminal: ranked candidates and reference phases."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from model.thermodynamics.stability import Stability
 
 
 def results_table(best: pd.DataFrame) -> Table:
-    """Ranked candidates for the terminal."""
+    """Table of ranked candidates for the terminal."""
     potentials = ", ".join(sorted(set(best["potential"])))
     table = Table(title=f"Lowest decomposition energies ({potentials})", title_justify="left")
     for name in ("#", "formula", "atoms", "space group", "E_d meV/atom", "role", "host group", "decomposes into"):
@@ -31,12 +31,12 @@ def results_table(best: pd.DataFrame) -> Table:
 
 
 def _text(value: object) -> str:
-    """A string column's value; pandas has NaN where there is none."""
+    """Value of a string column; pandas gives NaN if there is none."""
     return value if isinstance(value, str) else ""
 
 
 def reference_table(system: str) -> Table:
-    """Phases of a system in the packaged reference with their distance from its hull."""
+    """Table of the phases of a system in the packaged reference, with their energies above its hull."""
     reference = packaged_reference()
     stability = Stability(reference, system)
     title = f"{'-'.join(parse_system(system))} in {reference.name} ({reference.potential})"

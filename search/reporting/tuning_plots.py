@@ -1,4 +1,4 @@
-"""Optuna's pictures of what a search tuned."""
+"""Optuna's plots of the settings that a search tuned."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from search.storage.results import ResultStore
 
 
 def plot_study(study: optuna.Study, folder: Path, name: str) -> list[Path]:
-    """History, importances (if more than one field was tuned) and Pareto front as pages, drawn by Optuna."""
+    """Write Optuna's plots as HTML: history, Pareto front, and importances if several fields were tuned."""
     folder.mkdir(parents=True, exist_ok=True)
     draw = optuna.visualization
     pictures = {
@@ -25,7 +25,7 @@ def plot_study(study: optuna.Study, folder: Path, name: str) -> list[Path]:
     }
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len({name for trial in complete for name in trial.params}) > 1 and len(complete) > 3:
-        with warnings.catch_warnings():  # it says that low values are good ones, which the sign takes care of
+        with warnings.catch_warnings():  # the warning that low values count as good; the sign below handles it
             warnings.filterwarnings("ignore", message="PedAnova", category=UserWarning)
             pictures["importance"] = draw.plot_param_importances(
                 study,
@@ -41,7 +41,7 @@ def plot_study(study: optuna.Study, folder: Path, name: str) -> list[Path]:
 
 
 def plot_tuning(config: SearchConfig, run: RunPath, out: Path) -> list[Path]:
-    """Optuna's pictures of all that a stored search tuned."""
+    """Optuna's plots of all settings that a stored search tuned."""
     store = ResultStore(run)
     found = read_trials(config, list(store.rows(sorted(store.tasks()))))
     parts = [part for part, ranges in found.ranges.items() if ranges and found.trials[part]]

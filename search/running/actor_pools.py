@@ -1,4 +1,4 @@
-"""The actors of a search: how many there are, on what they run, and what the user should know about it."""
+"""The actors of a search: their number, their devices, and notes for the user about both."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from search.planning.prepare import hull_energies
 from search.running.steps import Step
 
 RELAXERS_PER_ANALYSER = 4  # symmetry and E_d take a tenth to a quarter of the time that the relaxation takes
-RECOUNT = 10.0  # s between two looks at what the cluster has
-PATIENCE = 300.0  # s without work, after which a cluster gets an actor's place back
+RECOUNT = 10.0  # s between two checks of the cluster's resources
+PATIENCE = 300.0  # s that an actor on a cluster may be idle before its resources are released
 
 
 class ActorPools:
@@ -28,16 +28,16 @@ class ActorPools:
     Args:
         config: the search.
         reference: phases of the system.
-        found: what Ray has at the start.
+        found: Ray's resources at the start.
         actors: classes of crystal maker, relaxer and analyser, see `actors.workers`.
 
     Attributes:
         pools: by step.
-        devices: of the actors of each step, GPU or CPU.
-        notes: what a person should know, in the order in which it turned out.
+        devices: GPU or CPU, by step.
+        notes: messages for the user, in order of time.
 
     Raises:
-        ValueError: the machine cannot give what the configuration asks for.
+        ValueError: the machine lacks resources that the configuration requests.
     """
 
     def __init__(
@@ -51,8 +51,8 @@ class ActorPools:
         self._counted = time.monotonic()
         self.metrics = Metrics()
         arguments = _arguments(config, reference, "cuda" if self.on_gpu else "cpu")
-        # Crystal makers on a CPU, analysers and the planner are busy for a part of the time only: they share the
-        # relaxers' cores.
+        # Crystal makers on a CPU, analysers and the planner are busy only part of the time: they share the relaxers'
+        # cores.
         light = {"num_cpus": 0, "scheduling_strategy": "SPREAD"}
         options = (light, {"num_cpus": 0, "num_gpus": 1} if self.on_gpu else light, {"num_cpus": 1}, light)
         seconds = self.resources.task_seconds
@@ -69,7 +69,7 @@ class ActorPools:
         return wait_any(list(self.pools.values()), seconds)
 
     def scale(self, waiting: Mapping[Step, int]) -> None:
-        """Start and let go actors as the cluster grows, shrinks or has nothing to do; ``waiting`` jobs per step.
+        """Start and end actors as the cluster grows, shrinks or is idle; ``waiting`` is the number of jobs per step.
 
         Raises:
             RuntimeError: actors cannot start.
@@ -83,12 +83,12 @@ class ActorPools:
             self.metrics.actors(step, busy=pool.started - idle, idle=idle, starting=starting, waiting=waiting[step])
 
     def short_of_memory(self) -> None:
-        """An actor was ended for memory: others may have been, whatever they do."""
+        """Handle an actor that was killed for lack of memory: others may have been killed too, even idle ones."""
         for pool in self.pools.values():
             pool.suspect()
 
     def close(self) -> None:
-        """End all actors, and ask for no more machines: what was asked for outlives the search."""
+        """End all actors and withdraw the request for machines, which would otherwise outlive the search."""
         for pool in self.pools.values():
             pool.close()
         if self.on_cluster:
@@ -99,40 +99,40 @@ class ActorPools:
         self.found = capacity()
         if self.found != before:
             self.notes.append(
-                f"the cluster has {_count(self.found)} now, {_count(before)} before; {self._limits()[2]} relaxers"
+                f"the cluster now has {_count(self.found)} (before: {_count(before)}); {self._limits()[2]} relaxers"
             )
 
     def _limits(self) -> tuple[int, int, int, int]:
-        """How many planners, crystal makers, relaxers and analysers there may be; one of each is always wanted."""
+        """Maximum number of planners, crystal makers, relaxers and analysers; at least one of each."""
         relaxers = max(1, min(self.resources.relax_actors or self.found.cpus, self.found.cpus))
         makers = min(self.resources.generate_actors, self.found.gpus) if self.on_gpu else self.resources.generate_actors
         return 1, max(1, makers), relaxers, math.ceil(relaxers / RELAXERS_PER_ANALYSER)
 
     def _check(self, config: SearchConfig) -> None:
-        """Errors and notes about what is asked for and what there is."""
+        """Compare requested and available resources; raises an error or adds a note where they differ."""
         resources, found = self.resources, self.found
         if config.models.device == "cuda" and not self.on_gpu:
-            raise ValueError("models.device: cuda was asked for, but Ray sees no GPU; use auto or cpu")
+            raise ValueError("models.device: cuda was requested, but Ray finds no GPU; use auto or cpu")
         if self.on_gpu and resources.generate_actors > found.gpus:
             raise ValueError(
-                f"resources.generate_actors: {resources.generate_actors} asked for, but there are {found.gpus} GPUs "
-                f"and each takes a whole one; use at most {found.gpus}"
+                f"resources.generate_actors: {resources.generate_actors} requested, but there are {found.gpus} GPUs "
+                f"and each actor needs a whole one; use at most {found.gpus}"
             )
         if config.models.device == "auto" and not self.on_gpu:
-            self.notes.append("Ray sees no GPU: the diffusion model runs on CPU")
+            self.notes.append("Ray finds no GPU: the diffusion model runs on the CPU")
         wanted = resources.relax_actors or 1
         if wanted <= found.cpus:
             return
         if not self.on_cluster:
-            raise ValueError(f"resources.relax_actors: {wanted} asked for, but there are {found.cpus} CPUs")
+            raise ValueError(f"resources.relax_actors: {wanted} requested, but there are {found.cpus} CPUs")
         self.notes.append(
-            f"{wanted} relaxers are wanted and the cluster has {found.cpus} CPUs; more are used as machines join"
+            f"{wanted} relaxers were requested, but the cluster has {found.cpus} CPUs; more start as machines join"
         )
         ask_for(wanted)
 
 
 def _arguments(config: SearchConfig, reference: Reference, device: str) -> tuple[dict[str, Any], ...]:
-    """Arguments of planner, crystal makers, relaxers and analysers."""
+    """Constructor arguments of planner, crystal makers, relaxers and analysers."""
     models = config.models
     return (
         {"config": config, "reference": reference},

@@ -1,7 +1,7 @@
-"""The Ray driver: keeps actors busy with the tasks of the campaign and stores what comes back.
+"""The Ray driver: keeps actors busy with the tasks of the search and stores their results.
 
-Everything that decides is in `search.planning`, everything that computes in `model`. Here are only queues, retries and
-the order in which things are written: a task's rows are on disk before the campaign sees them.
+All decisions are made in `search.planning`, all computation is in `model`. This module only handles queues, retries
+and the order of writing: a task's rows are on disk before the planner sees them.
 """
 
 from __future__ import annotations
@@ -46,24 +46,24 @@ from search.storage.paths import RunPath
 from search.storage.results import DamagedPart, ResultStore, write_json
 from search.storage.rows import Row
 
-LOOK_SECONDS = 0.5  # between two looks at the actors
-WAIT_SECONDS = 0.5  # for something to come back
-WRITING_SECONDS = 0.02  # until it is looked again whether a part is written
-DRAIN_SECONDS = 2.0  # after the first signal; `ray job stop` leaves three
+LOOK_SECONDS = 0.5  # between two checks of the actors
+WAIT_SECONDS = 0.5  # longest wait for a result
+WRITING_SECONDS = 0.02  # longest wait while parts are being written
+DRAIN_SECONDS = 2.0  # to finish after the first signal; `ray job stop` allows three
 
 
 @dataclass(eq=False, kw_only=True)
 class Job:
-    """A task on its way, with what the steps so far have returned.
+    """A task in progress, with the results of the steps so far.
 
     Attributes:
-        task: the task, or one candidate of it that goes on alone.
-        alone: the number of that one.
-        attempt: what failed so far.
-        step: the next one.
-        made: what generation returned, one result per candidate.
-        relaxed: what relaxation returned, likewise.
-        seconds: of calls, by step.
+        task: the task, or a single candidate of it that is processed alone.
+        alone: the number of that candidate.
+        attempt: failures so far.
+        step: the next step.
+        made: results of generation, one per candidate.
+        relaxed: results of relaxation, one per candidate.
+        seconds: duration of the calls, by step.
     """
 
     task: Task
@@ -75,7 +75,7 @@ class Job:
     seconds: dict[Step, float] = field(default_factory=dict)
 
     def only(self, number: int, attempt: Attempt) -> Job:
-        """One of its candidates, which goes on alone: all results so far are lists with one entry per candidate."""
+        """Job of a single candidate; all results so far are lists with one entry per candidate."""
         here = slice(number, number + 1)
         return Job(
             task=self.task.only(number),
@@ -88,14 +88,14 @@ class Job:
 
     @property
     def name(self) -> dict[str, str]:
-        """What a line of the journal is about."""
+        """Task, step and candidate, for the journal."""
         task = {"task": self.task.identity, "step": self.step}
         return task if self.alone is None else {**task, "candidate": candidate_name(self.task.identity, self.alone)}
 
 
 @dataclass(frozen=True)
 class SearchOutcome:
-    """How a search ended: what was done, and why it ended before all rounds were, if it did."""
+    """How a search ended: a summary, and the reason if it stopped before all rounds were done."""
 
     summary: RunSummary
     reason: str | None
@@ -113,16 +113,16 @@ def run_search(
 
     Args:
         config: the search.
-        run: folder of the run, or its place in an object store; what it holds already is kept and not repeated.
+        run: folder of the run, or its address in an object store; stored results are kept and not repeated.
         reference: phases of the system.
         report: called with the progress about once a second.
         actors: classes of crystal maker, relaxer and analyser.
 
     Raises:
-        ValueError: the generators have nothing to begin with, the folder holds another search, another process is at
-            work in it, or the machine has not what the configuration asks for.
+        ValueError: the generators have nothing to start from, the folder contains another search or is in use by
+            another process, or the machine lacks resources that the configuration requests.
         RuntimeError: actors cannot start, or another search has taken over a run in an object store.
-        OSError: the disk is full or fails; what was stored is as it was.
+        OSError: the disk is full or fails; stored results are unaffected.
     """
     check_beginning(config, frameworks_from_files(config.frameworks.files))
     run.mkdir(parents=True, exist_ok=True)
@@ -158,7 +158,7 @@ class Driver:
         self.rounds = Rounds(config, self.store)
         self._stored_before: set[str] = set()  # tasks that were stored before this start
         self.queues: dict[Step, list[tuple[int, int, Job | Question]]] = {step: [] for step in Step}  # heaps
-        self.parts: dict[str, dict[int, list[Row]]] = {}  # split task -> rows of its candidates
+        self.parts: dict[str, dict[int, list[Row]]] = {}  # split task -> rows by candidate
         self.writer, self.statistics = Writer(self.store), RunStatistics(pools)
         self._order, self._looked = itertools.count(), -math.inf
 
@@ -169,7 +169,7 @@ class Driver:
         self.store.tidy()
         self._stored_before = self.store.tasks()
         self.rounds.begin(self._stored_before)
-        # The start before may have ended between storing a task and forgetting what failed.
+        # An earlier start may have ended between storing a task and forgetting its failures.
         for task in self._stored_before:
             self.attempts.forget(task)
         try:
@@ -178,21 +178,21 @@ class Driver:
                 self._ask()
                 self._turn(list(Step), 0.0 if recovered else WAIT_SECONDS)
             self._drain()
-        except RuntimeError as error:  # nothing is wrong with the disk: say what there is to say
+        except RuntimeError as error:  # the disk still works: write the summary first
             self._note(str(error))
             self._end()
             raise
         return SearchOutcome(self._end(), self.rounds.enough)
 
     def close(self) -> None:
-        """End what runs beside the loop."""
+        """Stop the background threads and close the journal."""
         self.writer.close()
         self.journal.close()
 
     # --- planning -----------------------------------------------------------------------------------------------------
 
     def _recover(self) -> bool:
-        """Take over a round of an earlier start as a whole; False when there is none, or not now."""
+        """Take over one complete round of an earlier start; False if there is none, or not yet."""
         rows = self.rounds.recover() if self.rounds.recovering else None
         if rows is None:
             return False
@@ -201,13 +201,13 @@ class Driver:
         return True
 
     def _ask(self) -> None:
-        """Have the next round planned, when it is time."""
+        """Ask for the plan of the next round as soon as it can be planned."""
         question = self.rounds.ask()
         if question is not None:
             self._enqueue(Step.PLAN, question.number, question)
 
     def _planned(self, question: Question, outcome: Done | Failed) -> None:
-        """Take over the tasks of a round that are stored already, and queue the rest."""
+        """Take over those tasks of a new round that are already stored, and queue the others."""
         if isinstance(outcome, Failed):
             self._not_planned(question, outcome)
             return
@@ -220,7 +220,7 @@ class Driver:
             self.progress.round = question.number
 
     def _not_planned(self, question: Question, outcome: Failed) -> None:
-        """Ask again, and tell everything before."""
+        """Ask again, after sending the planner all rounds again."""
         number, attempt = question.number, question.attempt
         attempt.count(outcome.cause, outcome.message)
         self.journal.note("failed", round=number, step=Step.PLAN, cause=outcome.cause, message=outcome.message)
@@ -230,12 +230,12 @@ class Driver:
         self.rounds.tell_again()
 
     def _take_over(self, task: Task, rows: Future[pa.Table]) -> bool:
-        """Whether the rows of an earlier start are there; a damaged part is set aside and its task done again."""
+        """Take over a task's stored rows; False if its part was damaged: it is set aside and the task repeated."""
         try:
             self._keep(task, rows.result())
         except DamagedPart as error:
             aside = self.store.set_aside(task.identity)
-            self._note(f"{error.args[0]} It is now {aside}.", task=task.identity)
+            self._note(f"{error.args[0]} The file was renamed to {aside}.", task=task.identity)
             return False
         self.progress.resumed += len(task)
         return True
@@ -243,7 +243,7 @@ class Driver:
     # --- one turn of the loop -----------------------------------------------------------------------------------------
 
     def _turn(self, steps: Sequence[Step], seconds: float) -> None:
-        """Give out jobs of ``steps``, wait for something to come back, and see to it."""
+        """Submit jobs of ``steps``, wait for results, and process them."""
         if time.monotonic() - self._looked > LOOK_SECONDS:
             self._look_around()
         for step in steps:
@@ -273,7 +273,7 @@ class Driver:
         return job.relaxed, guests_to_remove(task, job.relaxed), task.found_phases, task.max_parent_e_d
 
     def _look_around(self) -> None:
-        """See to the actors, and tell what is to be told."""
+        """Check the actors and report progress."""
         self._looked = time.monotonic()
         self.actors.scale({step: len(queue) for step, queue in self.queues.items()})
         self.statistics.look()
@@ -286,7 +286,7 @@ class Driver:
         self.report(self.progress)
 
     def _drain(self) -> None:
-        """After a signal: bring home what is nearly done, and begin nothing that takes long."""
+        """After a signal: finish what is nearly done, and start nothing that takes long."""
         deadline = time.monotonic() + DRAIN_SECONDS
         queue, pool = self.queues[Step.ANALYSE], self.actors.pools[Step.ANALYSE]
         while not self.rounds.finished and time.monotonic() < deadline and (queue or pool.started > pool.idle):
@@ -335,7 +335,7 @@ class Driver:
         self._go_on(job)
 
     def _go_on(self, job: Job) -> None:
-        """Try again; or, after too many failures, split a task into single crystals; or give a crystal up."""
+        """Queue the next attempt; after too many failures, split a task into single crystals, or give up a crystal."""
         cause = job.attempt.too_often
         if cause is None:
             self._queue(job)
@@ -345,7 +345,7 @@ class Driver:
             self._complete(job, failed_rows(job.task, cause, job.attempt.message, self.provenance))
 
     def _split(self, job: Job) -> None:
-        """Send each candidate on alone, so that one that kills its process takes no other with it."""
+        """Process each candidate alone, so that one that kills its process does not affect the others."""
         self.statistics.splits += 1
         self.journal.note("split", **job.name)
         self.parts[job.task.identity] = {}
@@ -356,11 +356,11 @@ class Driver:
         self._enqueue(job.step, job.task.round, job)
 
     def _enqueue(self, step: Step, number: int, job: Job | Question) -> None:
-        """Queue something of this round: earlier rounds go first."""
+        """Queue a job of this round; earlier rounds have priority."""
         heapq.heappush(self.queues[step], (number, next(self._order), job))
 
     def _complete(self, job: Job, rows: Sequence[Row]) -> None:
-        """Store a task, once the rows of all its candidates are there."""
+        """Store a task once the rows of all its candidates are complete."""
         task = job.task
         if job.alone is not None:
             parts = self.parts[task.identity]
@@ -373,14 +373,14 @@ class Driver:
         self.writer.write(task.identity, rows, partial(self._stored, task, job.seconds))
 
     def _stored(self, task: Task, times: Mapping[Step, float], rows: pa.Table, seconds: float) -> None:
-        """A task is on disk."""
+        """Record that a task is on disk."""
         self.statistics.stored(self._keep(task, rows), seconds)
         self.attempts.forget(task.identity)
         took = {step: round(value, 3) for step, value in times.items()}
         self.journal.note("stored", task=task.identity, candidates=rows.num_rows, seconds=took)
 
     def _keep(self, task: Task, rows: pa.Table) -> list[Shown]:
-        """Count what stands on disk of a task."""
+        """Count the stored rows of a task."""
         self.rounds.stored(task, rows)
         return self._count(rows)
 
@@ -391,14 +391,14 @@ class Driver:
         return shown
 
     def _note(self, text: str, **fields: Any) -> None:
-        """Something that a person should know."""
+        """Add a message for the user."""
         self.progress.notes.append(text)
         self.journal.note("note", text=text, **fields)
 
 
 @contextmanager
 def _signals() -> Iterator[threading.Event]:
-    """First SIGINT or SIGTERM: stop at once, nothing stored is lost. Second: the default, which ends the process."""
+    """First SIGINT or SIGTERM: stop cleanly, keeping all stored results. Second: default action, end the process."""
     stop = threading.Event()
 
     def handle(number: int, _: Any) -> None:

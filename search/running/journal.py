@@ -1,4 +1,4 @@
-"""What happens in a run, line by line, and the failed attempts that a later start has to know of."""
+"""The log of a run, and the failed attempts that a later start needs to know about."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ TRIES_OTHERWISE = 2
 
 
 class Journal:
-    """``log.jsonl`` of a run: one JSON object a line with ``time`` (UTC), ``event``, and whom it concerns.
+    """``log.jsonl`` of a run: one JSON object per line with ``time`` (UTC), ``event`` and what it refers to.
 
-    Lines are appended. One that a killed process left unfinished is cut off at the next start. An object store cannot
-    append: there each start has an object of its own, ``log-<time>.jsonl``, that `save` writes again as it grows.
+    Lines are appended. A line that a killed process left incomplete is removed at the next start. Object stores cannot
+    append: there each start has its own object ``log-<time>.jsonl``, which `save` rewrites as it grows.
     """
 
     def __init__(self, run: RunPath) -> None:
@@ -34,11 +34,11 @@ class Journal:
             self._path: RunPath = run / f"log-{_now()}.jsonl"
             return
         self._path = run / "log.jsonl"
-        self._file = self._path.open("ab", buffering=0)  # so that nothing is left to write when the disk is full
+        self._file = self._path.open("ab", buffering=0)  # unbuffered: nothing left to flush if the disk is full
         self._file.truncate(self._path.read_bytes().rfind(b"\n") + 1)
 
     def note(self, event: str, **fields: Any) -> None:
-        """Write one line; raises OSError when the disk is full."""
+        """Write one line; raises OSError if the disk is full."""
         line = json.dumps({"time": _now(), "event": event, **fields}, ensure_ascii=False).encode() + b"\n"
         if self._file is None:
             self._lines += line
@@ -49,13 +49,13 @@ class Journal:
             raise unwritten(Path(self._file.name), error) from error
 
     def save(self, every: float = SAVE_SECONDS) -> None:
-        """Write the object of a store, if that was not done for so many seconds."""
+        """In an object store, rewrite the log if the last write was more than ``every`` seconds ago."""
         if self._file is None and time.monotonic() - self._saved > every:
             write_whole(self._path, bytes(self._lines))
             self._saved = time.monotonic()
 
     def close(self) -> None:
-        """Nothing more is written."""
+        """Save and close the log."""
         self.save(0.0)
         if self._file is not None:
             self._file.close()
@@ -67,24 +67,24 @@ def _now() -> str:
 
 @dataclass
 class Attempt:
-    """What failed so far of one task, or of one candidate of it that goes on alone.
+    """Failures so far of one task, or of one of its candidates that is processed alone.
 
     Attributes:
-        failures: cause -> how often.
-        message: of the last failure, in the error's own words.
+        failures: cause -> number of failures.
+        message: error message of the last failure.
     """
 
     failures: Counter[str] = field(default_factory=Counter)
     message: str = ""
 
     def count(self, cause: str, message: str) -> None:
-        """Count one more."""
+        """Count one more failure."""
         self.failures[cause] += 1
         self.message = message
 
     @property
     def too_often(self) -> str | None:
-        """The cause that is seen too often; None while it may be tried again."""
+        """The cause that occurred too often; None while another try is allowed."""
         for cause, count in self.failures.items():
             if count >= TRIES_BY_CAUSE.get(cause, TRIES_OTHERWISE):
                 return cause
@@ -92,9 +92,9 @@ class Attempt:
 
 
 class Attempts:
-    """Failed attempts of tasks that are not stored yet, in ``attempts.json``: a poisonous crystal is not met anew.
+    """Failed attempts of unfinished tasks, in ``attempts.json``, so that a resumed run does not repeat them.
 
-    The file is replaced as a whole, so that it is never half written.
+    The file is replaced atomically, so that it is never half written.
     """
 
     def __init__(self, run: RunPath) -> None:
@@ -109,23 +109,23 @@ class Attempts:
                 }
 
     def of(self, task: str, candidate: int | None = None) -> Attempt:
-        """What failed of a task, or of its candidate with this number."""
+        """Failures of a task, or of its candidate with this number."""
         return self._known.get(task, {}).get(_name(candidate), Attempt())
 
     def add(self, task: str, candidate: int | None, cause: str, message: str) -> Attempt:
-        """Count one failure; `save` makes it last."""
+        """Count one failure; `save` writes it to disk."""
         attempt = self._known.setdefault(task, {}).setdefault(_name(candidate), Attempt())
         attempt.count(cause, message)
         self._saved = False
         return attempt
 
     def forget(self, task: str) -> None:
-        """The task is stored, and what failed stands in its rows."""
+        """Drop a task that has been stored; its rows record the failures."""
         if self._known.pop(task, None) is not None:
             self._saved = False
 
     def save(self) -> None:
-        """Write the file if something has changed."""
+        """Write the file if anything has changed."""
         if self._saved:
             return
         content = {

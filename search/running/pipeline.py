@@ -1,4 +1,4 @@
-"""A task's way through all steps in one process, and the rows that it leaves. The driver does the same with actors."""
+"""Running a task through all steps in one process, and making its rows. The driver does the same with actors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from search.storage.rows import Row, Status, StoredCrystal, StoredFramework
 
 
 class Stages(NamedTuple):
-    """What a task goes through."""
+    """The stages of the pipeline."""
 
     maker: CrystalMaker
     relaxer: Relaxer
@@ -31,11 +31,11 @@ class Stages(NamedTuple):
 
 @dataclass(frozen=True)
 class Provenance:
-    """What the energies of a search are: columns of the same names.
+    """Potential and reference of a search's energies; the result columns have the same names.
 
     Attributes:
-        potential: what computed them.
-        reference: what E_d is measured against.
+        potential: that computed the energies.
+        reference: against which E_d is measured.
     """
 
     potential: str
@@ -43,12 +43,12 @@ class Provenance:
 
     @classmethod
     def of(cls, config: SearchConfig, reference: Reference) -> Provenance:
-        """That of a search."""
+        """Potential and reference of a search."""
         return cls(config.models.potential, describe_reference(reference))
 
 
 def load_stages(config: SearchConfig, reference: Reference, *, device: str = "cpu") -> Stages:
-    """The stages of a search, networks loaded."""
+    """The stages of a search, with their networks loaded."""
     models = config.models
     return Stages(
         CrystalMaker(models.weights, device),
@@ -64,7 +64,7 @@ def load_stages(config: SearchConfig, reference: Reference, *, device: str = "cp
 
 
 def search_here(config: SearchConfig, reference: Reference, store: ResultStore, stages: Stages) -> Iterator[list[Row]]:
-    """A search in this process, task after task; tasks that are stored are taken over. Yields the rows of each."""
+    """Run a search in this process, task by task; stored tasks are not repeated. Yields the rows of each task."""
     campaign = Campaign(config, lambda cell: volume_estimate(config, reference, cell))
     provenance = Provenance.of(config, reference)
     stored, history = store.tasks(), campaign.history()
@@ -86,7 +86,7 @@ def search_here(config: SearchConfig, reference: Reference, store: ResultStore, 
 
 
 def run_task(task: Task, stages: Stages, provenance: Provenance) -> list[Row]:
-    """All steps of one task, one after the other."""
+    """Run all steps of one task."""
     made = stages.maker.generate(task.templates, task.generators, task.settings)
     relaxed = stages.relaxer.relax([one.crystal for one in made], None, task.relaxation, task.guests)
     analysed = stages.analyser.analyse(relaxed, guests_to_remove(task, relaxed), task.found_phases, task.max_parent_e_d)
@@ -94,11 +94,11 @@ def run_task(task: Task, stages: Stages, provenance: Provenance) -> list[Row]:
 
 
 def guests_to_remove(task: Task, relaxed: Sequence[Relaxation | Rejected]) -> list[Sequence[str] | None]:
-    """Which guests the analyser removes from each crystal of a task; None where no frameworks are wanted.
+    """The guests that the analyser removes from each crystal of a task; None if no frameworks are to be extracted.
 
-    New crystals give frameworks where any are filled. A filled framework gives one again when its volume moved further
-    than ``task.volume_change``: the host relaxed with its guests is not the one that they were put into. What was
-    stopped early gives none.
+    Frameworks are extracted from new crystals if the search fills any. They are extracted again from a filled framework
+    whose volume changed by more than ``task.volume_change``, because the relaxed host then differs from the original
+    one. None are extracted from crystals whose relaxation was stopped early.
     """
     if task.max_parent_e_d == -math.inf:
         return [None] * len(relaxed)
@@ -124,12 +124,12 @@ def task_rows(
     analysed: Sequence[Analysis | None],
     provenance: Provenance,
 ) -> list[Row]:
-    """One row per candidate, whatever became of it."""
+    """One row per candidate, whatever its outcome."""
     return [_row(task, *results, provenance) for results in zip(task.candidates, made, relaxed, analysed, strict=True)]
 
 
 def failed_rows(task: Task, reason: str, detail: str, provenance: Provenance) -> list[Row]:
-    """Rows of a task that could not be finished, so that it is not tried for ever."""
+    """Rows of a task that could not be finished, so that it is not tried forever."""
     failed = {"status": Status.FAILED, "reason": reason, "detail": detail} | asdict(provenance)
     return [Row(**_planned(task, one) | failed) for one in task.candidates]
 
@@ -155,7 +155,7 @@ def _row(
 
 
 def _planned(task: Task, candidate: Candidate) -> dict[str, Any]:
-    """Columns that are known before anything is made."""
+    """Columns that are known before the crystal is generated."""
     return {
         **asdict(candidate.origin),
         "candidate": task.name_of(candidate),

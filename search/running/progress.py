@@ -1,4 +1,4 @@
-"""What is known of a search while it runs, and how it is shown: a table on a terminal, plain lines elsewhere."""
+"""Progress of a running search, shown as a table in a terminal and as plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHOWN_FORMULAS = 12
 
 
 class Shown(NamedTuple):
-    """What is shown of a stored candidate: columns of the same names."""
+    """The columns of a stored candidate that are used for progress."""
 
     role: str
     status: str
@@ -37,19 +37,19 @@ class Shown(NamedTuple):
 
     @classmethod
     def of(cls, rows: pa.Table) -> list[Shown]:
-        """Of all rows of a table."""
+        """One for each row of a table."""
         return list(map(cls._make, zip(*(rows.column(name).to_pylist() for name in cls._fields), strict=True)))
 
 
 @dataclass(eq=False)
 class Progress:
-    """What is shown while a search runs."""
+    """Progress of a running search."""
 
     expected: int  # candidates of the whole search
     began: float = field(default_factory=time.monotonic)
     resumed: int = 0  # candidates that were stored before this start
     counts: Counter[str] = field(default_factory=Counter)  # by role and status
-    reasons: Counter[str] = field(default_factory=Counter)  # of everything that is not relaxed
+    reasons: Counter[str] = field(default_factory=Counter)  # of all candidates that are not relaxed
     best: dict[str, tuple[float, str | None]] = field(default_factory=dict)  # formula -> (E_d, space group)
     round: int = 0
     message: str = "starting"
@@ -62,7 +62,7 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """Estimate from the pace since this start; None before there is one."""
+        """Estimate from the rate since this start; None until the first candidate is stored."""
         fresh = self.done - self.resumed
         if fresh <= 0:
             return None
@@ -81,7 +81,7 @@ class Progress:
 
 @contextmanager
 def shown(console: Console, run: RunPath) -> Iterator[Callable[[Progress], None]]:
-    """A function that shows progress in the way that fits the console."""
+    """Function that shows progress in the way that suits the console."""
     if console.is_terminal:
         with Live(console=console, refresh_per_second=2, transient=True) as live:
             tell = _notes(live.console)
@@ -96,7 +96,7 @@ def shown(console: Console, run: RunPath) -> Iterator[Callable[[Progress], None]
 
 
 def _notes(console: Console) -> Callable[[Progress], None]:
-    """A function that prints the notes that it has not printed yet."""
+    """Function that prints notes not printed before."""
     told = 0
 
     def tell(progress: Progress) -> None:
@@ -123,7 +123,7 @@ def _lines(console: Console) -> Callable[[Progress], None]:
 
 
 def line(progress: Progress) -> str:
-    """Everything that matters in one line."""
+    """Progress in one line."""
     counts = progress.counts
     best = min(progress.best.items(), key=lambda item: item[1][0], default=None)
     elapsed, filled = clock(time.monotonic() - progress.began), counts[f"{Role.FROM_HOST} {Status.RELAXED}"]
@@ -142,7 +142,7 @@ def line(progress: Progress) -> str:
 
 
 def panel(progress: Progress, run: RunPath) -> Group:
-    """Bar, funnel and best E_d of each composition."""
+    """Progress bar, counts by role and status, and the best E_d of each composition."""
     funnel = Table("role", *Status, box=None)
     for role in Role:
         funnel.add_row(role, *(str(progress.counts[f"{role} {status}"]) for status in Status))
@@ -156,7 +156,7 @@ def panel(progress: Progress, run: RunPath) -> Group:
     return Group(
         Text(
             f"{progress.message}, round {progress.round + 1}: {progress.done} of {progress.expected} candidates, "
-            f"{clock(time.monotonic() - progress.began)}{left}; Ctrl-C stops, {run} keeps everything"
+            f"{clock(time.monotonic() - progress.began)}{left}; stop with Ctrl-C, results stay in {run}"
         ),
         bar,
         funnel,

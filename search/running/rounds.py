@@ -1,4 +1,4 @@
-"""The rounds of a search: which one is planned next, which tasks are open, and what the planner is still to be told."""
+"""Bookkeeping of rounds: which one is planned next, which tasks are open, what the planner has not been sent yet."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from search.running.journal import Attempt
 from search.storage.results import DamagedPart, ResultStore
 from search.storage.rows import HistoryRow, PendingRow, names, schema, table_of
 
-TOLD_AT_ONCE = 20_000  # candidates, of whole rounds: more would only fill memory
+TOLD_AT_ONCE = 20_000  # candidates (of whole rounds) sent at a time, to limit memory
 
 
 @dataclass(eq=False)
 class Question:
-    """What the planner is asked.
+    """A request to the planner.
 
     Attributes:
-        number: of the round whose tasks are wanted.
-        tell: rounds that it is told of.
-        plans: whether it has heard everything then, and can plan.
-        attempt: what failed so far.
+        number: of the round to plan.
+        tell: rounds whose results are sent.
+        plans: whether the planner then has all results and can plan.
+        attempt: failures so far.
     """
 
     number: int
@@ -37,16 +37,16 @@ class Question:
 
 
 class Rounds:
-    """What of a search is planned and stored.
+    """Keeps track of what has been planned and stored.
 
     Args:
         config: the search.
         store: of its results.
 
     Attributes:
-        count: how many rounds there will be, fewer once there is reason to stop.
-        enough: that reason.
-        recovering: whether there may be rounds of an earlier start to take over without planning them again.
+        count: number of rounds; reduced if the search stops early.
+        enough: reason for stopping early.
+        recovering: whether there may be complete rounds of an earlier start, which need not be planned again.
     """
 
     def __init__(self, config: SearchConfig, store: ResultStore) -> None:
@@ -55,13 +55,13 @@ class Rounds:
         self.enough: str | None = None
         self.recovering = False
         self._began = time.monotonic()
-        self._stored: dict[int, list[str]] = {}  # round -> names of its tasks when we last looked
+        self._stored: dict[int, list[str]] = {}  # round -> names of its stored tasks, as last listed
         self._recoverable = 0
         self._open: dict[int, dict[str, Task]] = {}  # round -> tasks that are not stored yet
-        self._rows: dict[int, list[pa.Table]] = {}  # round -> rows that the planner has not got yet
-        self._plans: dict[int, pa.Table] = {}  # round -> its candidates before they have results, for as long
-        self._told = 0  # rounds that the planner knows
-        self._asked = False  # whether the planner is at work
+        self._rows: dict[int, list[pa.Table]] = {}  # round -> rows that the planner does not have yet
+        self._plans: dict[int, pa.Table] = {}  # round -> its candidates without results, kept as long as `_rows`
+        self._told = 0  # number of rounds that the planner has
+        self._asked = False  # whether the planner is busy
         self._attempt = Attempt()
 
     @property
@@ -70,10 +70,10 @@ class Rounds:
         return len(self._open) == self.count and not any(self._open.values())
 
     def begin(self, tasks: Iterable[str]) -> None:
-        """Start with what earlier starts have stored.
+        """Start from the tasks that earlier starts have stored.
 
-        A round is planned when those that it is planned from are complete. So all that lie further back than the
-        lookahead from the last one that was begun were complete.
+        A round is planned only when the rounds on which its plan is based are complete. So all rounds more than
+        ``rounds_ahead`` before the last one with a stored task were complete.
         """
         self._stored = _by_round(tasks)
         self._recoverable = min(self.count, max(self._stored, default=0) - self.config.policy.rounds_ahead)
@@ -82,7 +82,7 @@ class Rounds:
     def recover(self) -> pa.Table | None:
         """Take over the next round of an earlier start, and return its rows.
 
-        None if the planner is to be told first, or if the next round has to be planned again, because it is not whole.
+        None if the planner has to be sent results first, or if the next round is incomplete and must be planned again.
         """
         number = len(self._open)
         untold = len(known_rounds(self.config, number)) - self._told
@@ -96,7 +96,7 @@ class Rounds:
         return rows
 
     def ask(self) -> Question | None:
-        """What to ask the planner next: once the rounds that the next one is planned from are complete."""
+        """The next request to the planner; None until the rounds on which the next plan is based are complete."""
         number = len(self._open)
         known = known_rounds(self.config, number)
         if self._asked or number >= self.count or any(self._open[k] for k in known):
@@ -114,14 +114,14 @@ class Rounds:
         return Question(number, tell, plans, self._attempt)
 
     def arguments(self, question: Question) -> tuple[Any, ...]:
-        """Those of `Planner.plan`: the rounds that it does not know yet, and the plans of those without rows."""
+        """Arguments of `Planner.plan`: rows of the rounds it does not have yet, and the candidates pending since."""
         number = question.number
         pending = [self._plans[k] for k in range(len(known_rounds(self.config, number)), number)]
         rows = [self._rows_of(k) for k in question.tell]
         return number, self._told, rows, pending if question.plans else None
 
     def planned(self, question: Question, answer: list[Task] | str) -> list[Task]:
-        """Open a round with the tasks that the planner gave, and return them; none if it gave a reason to stop."""
+        """Open a round with the planner's tasks and return them; none if it returned a reason to stop."""
         self._asked = False
         self._told = max(self._told, question.tell.stop)
         for k in question.tell:
@@ -139,21 +139,21 @@ class Rounds:
         return answer
 
     def tell_again(self) -> None:
-        """Tell the planner everything, as it is stored: the one that knew it may be gone."""
+        """Send the planner all stored results again, because it may have been restarted."""
         self._told, self._asked = 0, False
         self._stored = _by_round(self.store.tasks())
 
     def whole(self, task: Task) -> Task:
-        """The task of which this may be one candidate alone."""
+        """The complete task, given itself or a single candidate of it."""
         return self._open[task.round][task.identity]
 
     def stored(self, task: Task, rows: pa.Table) -> None:
-        """Keep for the planner what stands on disk of a task."""
+        """Close a stored task and keep its rows for the planner."""
         self._rows[task.round].append(rows)
         del self._open[task.round][task.identity]
 
     def _whole(self, number: int) -> pa.Table | None:
-        """Rows of a stored round; None if one of its parts is damaged or missing."""
+        """Rows of a complete stored round; None if a part is damaged or missing."""
         try:
             rows = self._rows_of(number)
         except DamagedPart:

@@ -1,4 +1,4 @@
-"""What one start of a search has done: use of the actors, time in each step, retries, failures by reason."""
+"""Statistics of one start of a search: use of the actors, time in each step, retries, failures by reason."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class StepSummary:
 
     Attributes:
         device: GPU or CPU.
-        most: actors at the same time.
-        lost: actors that ended unasked.
-        calls: that came back.
-        busy_seconds: of all actors together, at work.
-        present_seconds: of all actors together, since they started.
-        utilisation: busy over present.
+        most: largest number of actors at the same time.
+        lost: number of actors that died or were killed for hanging.
+        calls: number of calls that returned.
+        busy_seconds: total time of all actors in calls.
+        present_seconds: total time of all actors since they started.
+        utilisation: busy time divided by present time.
     """
 
     device: str
@@ -39,7 +39,7 @@ class StepSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class StoreSummary:
-    """What was stored: tasks, and seconds from a task's last answer until it is stored."""
+    """Number of stored tasks, and seconds from a task's last result until it is stored."""
 
     tasks: int
     seconds_per_task: float
@@ -47,19 +47,19 @@ class StoreSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """What one start of a search has done, as in ``summary.json``; docs/results.md explains it.
+    """Summary of one start of a search, as in ``summary.json``; explained in docs/results.md.
 
     Attributes:
         finished: whether all rounds are stored.
-        candidates: stored.
-        resumed: those of them that an earlier start had stored.
+        candidates: number of stored candidates.
+        resumed: how many of them an earlier start had stored.
         seconds: wall time.
         actors: by step.
-        store: what was stored.
-        retries: step and cause -> how often.
-        split: tasks that were split into single crystals.
-        failed: reason -> candidates.
-        notes: for the user, in the order in which they came up.
+        store: stored tasks.
+        retries: step and cause -> number of retries.
+        split: number of tasks that were split into single crystals.
+        failed: reason -> number of candidates.
+        notes: messages for the user, in order of time.
     """
 
     finished: bool
@@ -75,33 +75,33 @@ class RunSummary:
 
 
 class RunStatistics:
-    """Counts and times, for the summary at the end and, as they come, for Ray's metrics."""
+    """Counts and times, for the final summary and for Ray's metrics."""
 
     def __init__(self, actors: ActorPools) -> None:
         self.actors, self.began = actors, time.monotonic()
         self.calls, self.retries, self.failed = Counter[str](), Counter[str](), Counter[str]()
         self.splits, self.tasks, self.store_seconds = 0, 0, 0.0
-        self.most = dict.fromkeys(Step, 0)  # actors at the same time
+        self.most = dict.fromkeys(Step, 0)  # largest number of actors at the same time
 
     def call(self, step: Step, outcome: Done | Failed) -> None:
-        """A call of an actor came back."""
+        """Count a call that returned or failed."""
         self.calls[step] += 1
         cause = outcome.cause if isinstance(outcome, Failed) else "done"
         self.actors.metrics.call(step, cause, outcome.seconds)
 
     def stored(self, rows: Sequence[Shown], seconds: float) -> None:
-        """A task is on disk."""
+        """Count a stored task."""
         self.actors.metrics.stored(Counter((row.status, row.reason) for row in rows), seconds)
         self.failed.update(row.reason for row in rows if row.status == Status.FAILED)
         self.tasks += 1
         self.store_seconds += seconds
 
     def look(self) -> None:
-        """Count the actors that are there."""
+        """Update the largest number of actors."""
         self.most = {step: max(self.most[step], pool.started) for step, pool in self.actors.pools.items()}
 
     def summary(self, progress: Progress, *, finished: bool) -> RunSummary:
-        """All of it."""
+        """Summary of this start."""
         return RunSummary(
             finished=finished,
             candidates=progress.done,
@@ -130,7 +130,7 @@ class RunStatistics:
 
 
 def summary_lines(summary: RunSummary) -> list[str]:
-    """A summary for the terminal."""
+    """Lines of a summary for the terminal."""
     lines = [_step_line(step, actors) for step, actors in summary.actors.items()]
     lines.append(f"store: {summary.store.tasks} tasks, {1000 * summary.store.seconds_per_task:.0f} ms each")
     if summary.retries:

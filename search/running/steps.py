@@ -1,4 +1,4 @@
-"""The steps of a search. A step has one name: as a method of actors, in logs, metrics and columns."""
+"""The steps of a search. Each has the same name as a method of actors and in logs, metrics and columns."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Step(StrEnum):
-    """What actors do, in the order in which a round goes through it."""
+    """The steps carried out by actors, in order."""
 
     PLAN = "plan"
     GENERATE = "generate"

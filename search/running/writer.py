@@ -1,4 +1,4 @@
-"""Parts on their way to the disk or the store: written in threads, so that the driver does not wait for either."""
+"""Writing parts to disk or to an object store in threads, so that the driver does not wait."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pyarrow as pa
 from search.storage.results import ResultStore
 from search.storage.rows import Row
 
-THREADS = 16  # a store takes its time for each part, and takes many at once
+THREADS = 16  # an object store is slow per part but accepts many at once
 
 Stored = Callable[[pa.Table, float], None]
 
 
 class Writer:
-    """Writes tasks; each is reported by `collect` once it lasts.
+    """Writes tasks; `collect` reports each once it is stored.
 
     Args:
         store: of the run.
@@ -33,8 +33,8 @@ class Writer:
         return bool(self._under_way)
 
     def write(self, task: str, rows: Sequence[Row], stored: Stored) -> None:
-        """Begin to store a task; ``stored`` will be called with its rows as `ResultStore.history` reads them, and how
-        many seconds it took.
+        """Start storing a task. Once done, ``stored`` is called with its rows, as `ResultStore.history` reads them, and
+        the time taken in seconds.
         """
         began = time.monotonic()
         content, history = self.store.encoded(rows)
@@ -42,17 +42,17 @@ class Writer:
         self._under_way[future] = lambda: stored(history, time.monotonic() - began)
 
     def collect(self) -> None:
-        """Report what is stored by now; raises OSError when something could not be."""
+        """Report the tasks stored so far; raises OSError if one could not be stored."""
         for future in [future for future in self._under_way if future.done()]:
             report = self._under_way.pop(future)
             future.result()
             report()
 
     def finish(self) -> None:
-        """Report everything once it is stored; raises OSError when something could not be."""
+        """Wait for all tasks and report them; raises OSError if one could not be stored."""
         wait(self._under_way, return_when=FIRST_EXCEPTION)
         self.collect()
 
     def close(self) -> None:
-        """End the threads; what they are writing is written."""
+        """End the threads after their current writes."""
         self._threads.shutdown(cancel_futures=True)

@@ -1,4 +1,4 @@
-"""Where results lie, on disk or in an object store.
+"""Storage of results on disk or in an object store.
 
 - `paths`: folders and object stores, opened alike
 - `lock`: no two searches in one run

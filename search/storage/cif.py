@@ -1,4 +1,4 @@
-"""Crystals as CIF files, with the symmetry that they have."""
+"""Writing crystals as CIF files, with their symmetry."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from search.storage.rows import unpack_or_raise
 
 
 def conventional_cell(crystal: Crystal) -> Structure:
-    """What people know a crystal by: the conventional cell of its space group at the paper's tolerance."""
+    """The conventional cell of a crystal's space group at the paper's tolerance."""
     refined = refine(crystal)
     structure = (refined.parent if refined else crystal).to_pymatgen()
     return SpacegroupAnalyzer(structure, symprec=EXACT).get_conventional_standard_structure()
 
 
 def cif_text(crystal: Crystal) -> str:
-    """A crystal as CIF with the symmetry that it has at the paper's tolerance, its atoms moved onto it exactly."""
+    """A crystal as CIF with its symmetry at the paper's tolerance; the atoms are moved to satisfy it exactly."""
     refined = refine(crystal)
     structure = (refined.parent if refined else crystal).to_pymatgen()
     return str(CifWriter(structure, symprec=EXACT if refined else None))
 
 
 def write_cif(crystal: Crystal, path: Path) -> None:
-    """Write `cif_text`."""
+    """Write a crystal as a CIF file, see `cif_text`."""
     path.write_text(cif_text(crystal))
 
 
 def crystal_name(row: Mapping[str, Any]) -> str:
-    """File name that tells formula, space group, E_d and candidate; never one that leads to another folder."""
-    group = row["space_group"] if isinstance(row["space_group"], str) else "P1"  # pandas has NaN where there is none
+    """File name made of formula, space group, E_d and candidate; safe, without slashes."""
+    group = row["space_group"] if isinstance(row["space_group"], str) else "P1"  # pandas gives NaN if there is none
     name = f"{row['formula']}_{group}_{round(1e3 * row['e_d']):+d}meV_{row['candidate']}"
     return re.sub(r"[^\w.+-]", "_", name)
 
 
 def write_cifs(best: pd.DataFrame, folder: Path) -> list[Path]:
-    """Write one CIF a row, with symmetry where there is any; the name tells rank, formula, space group and E_d."""
+    """Write one CIF per row, named by rank, formula, space group, E_d and candidate; replaces earlier ones."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("[0-9][0-9][0-9]*_*meV_*.cif"):
         old.unlink()

@@ -1,4 +1,4 @@
-"""Crystals from the files that people have: CIF, POSCAR, extxyz and whatever else pymatgen or ASE reads."""
+"""Reading crystals from files: CIF, POSCAR, extxyz and all other formats that pymatgen or ASE supports."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pymatgen.io.cif import CifParser
 
 from model.crystals.crystal import Crystal
 
-FRAMES = {".extxyz", ".xyz", ".traj", ".db"}  # formats of ASE that hold many crystals
+FRAMES = {".extxyz", ".xyz", ".traj", ".db"}  # ASE formats that can contain many crystals
 EXAMPLES = "CIF (.cif), POSCAR (POSCAR*, *.vasp), extended XYZ (.extxyz, .xyz) or ASE trajectories (.traj)"
 
 
 @dataclass(frozen=True, eq=False)
 class NamedCrystal:
-    """A crystal and a name that is unique among those read together: its file's, with a number if it holds several."""
+    """A crystal and a unique name: that of its file, with a number if the file contains several crystals."""
 
     name: str
     crystal: Crystal
@@ -30,7 +30,7 @@ def read_files(paths: Sequence[Path]) -> list[NamedCrystal]:
     """All crystals of all files, in order.
 
     Raises:
-        ValueError: naming every file that cannot be used, and why.
+        ValueError: naming every file that cannot be read, and why.
     """
     found: list[NamedCrystal] = []
     problems = []
@@ -44,12 +44,12 @@ def read_files(paths: Sequence[Path]) -> list[NamedCrystal]:
         names = [f"{stem}-{i:0{digits}d}" for i in range(1, len(crystals) + 1)] if len(crystals) > 1 else [stem]
         found += [NamedCrystal(name, crystal) for name, crystal in zip(names, crystals, strict=True)]
     if problems:
-        raise ValueError("\n  ".join(["these files cannot be used:", *problems]))
+        raise ValueError("\n  ".join(["these files cannot be read:", *problems]))
     return found
 
 
 def _stems(paths: Sequence[Path]) -> list[str]:
-    """Names without endings where these differ, else the paths themselves with hyphens for slashes."""
+    """File names without extension if these differ, else the paths with hyphens instead of slashes."""
     stems = [path.stem if path.suffix.lower() in {".cif", ".vasp", *FRAMES} else path.name for path in paths]
     if len(set(stems)) == len(stems):
         return stems
@@ -61,9 +61,9 @@ def _stems(paths: Sequence[Path]) -> list[str]:
 
 def _read(path: Path) -> list[Crystal]:
     if not path.is_file():
-        raise ValueError("there is no such file" if not path.is_dir() else "this is a folder; name the files in it")
+        raise ValueError("no such file" if not path.is_dir() else "this is a folder; give the files in it")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # parsers warn of what does not concern atoms and cell
+        warnings.simplefilter("ignore")  # parsers warn about details that do not affect atoms and cell
         if path.suffix.lower() in FRAMES:
             return _frames(path)
         if path.suffix.lower() == ".cif":
@@ -80,17 +80,17 @@ def _frames(path: Path) -> list[Crystal]:
     try:
         frames = ase.io.read(os.fspath(path), ":")
     except ase.io.formats.UnknownFileTypeError as error:
-        raise ValueError(f"its format is not known; give {EXAMPLES}") from error
+        raise ValueError(f"unknown file format; use {EXAMPLES}") from error
     if not frames:
-        raise ValueError("it holds no crystals")
+        raise ValueError("it contains no crystals")
     for number, atoms in enumerate(frames, start=1):
         if not atoms.pbc.all() or atoms.cell.rank < 3:
-            raise ValueError(f"frame {number} has no cell that is periodic in three directions")
+            raise ValueError(f"frame {number} is not periodic in three directions")
     return [Crystal.from_ase(atoms) for atoms in frames]
 
 
 def read_host(path: str | Path) -> Crystal:
-    """Read a host from any file that pymatgen understands.
+    """Read a host from any file that pymatgen can read.
 
     Raises:
         ValueError: no such file, no crystal in it, or partially occupied sites.
@@ -99,7 +99,7 @@ def read_host(path: str | Path) -> Crystal:
 
 
 def read_structure(path: str | Path) -> Structure:
-    """The crystal of a file, partially occupied sites and all.
+    """Read the crystal of a file, including partially occupied sites.
 
     Raises:
         ValueError: no such file, or no crystal in it.

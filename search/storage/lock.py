@@ -1,10 +1,11 @@
 """One driver per run: a file lock in a folder, a lease in an object store.
 
-A store has no locks, and no library offers them for S3 and Google alike. There a driver keeps an object of its own
-under ``_drivers`` and rewrites it every `BEAT_SECONDS`. It writes its own before it looks for those of others, so that
-of two drivers that start at once at least one sees the other (these stores list everything that was written before).
-An object that has not been rewritten for `LEASE_SECONDS` belongs to a driver that was killed. A driver that could not
-rewrite its own for that long stores nothing more, unless it finds it still there.
+Object stores have no locks, and no library offers them for both S3 and Google. There each driver has its own object
+under ``_drivers`` and rewrites it every `BEAT_SECONDS` (its heartbeat). It writes its own object before it looks for
+those of others, so that of two drivers that start at the same time at least one sees the other (these stores list
+everything written before). An object that has not been rewritten for `LEASE_SECONDS` belongs to a driver that was
+killed. A driver that could not rewrite its own object for that long stores nothing more, unless the object still
+exists.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ FOLDER = "_drivers"
 
 @contextmanager
 def locked(run: RunPath) -> Iterator[Callable[[], None]]:
-    """Hold a run, as its only driver.
+    """Lock a run for this driver.
 
     Yields:
         a function to call before anything is stored; it raises RuntimeError if another driver has taken over the run.
 
     Raises:
-        ValueError: another process holds the run.
+        ValueError: another process has locked the run.
     """
     if isinstance(run, StorePath):
         with _leased(run) as check:
@@ -59,7 +60,7 @@ def _leased(run: StorePath) -> Iterator[Callable[[], None]]:
 
 
 class _Lease:
-    """The object that says which driver has a run."""
+    """The object that marks a run as used by this driver."""
 
     def __init__(self, run: StorePath) -> None:
         self.run, self.folder = run, run / FOLDER
@@ -71,7 +72,7 @@ class _Lease:
         self.thread = threading.Thread(target=self._beat, name="lease", daemon=True)
 
     def begin(self) -> None:
-        """Write the object and keep it fresh."""
+        """Write the object and start the heartbeat."""
         self._write()
         self.thread.start()
 
@@ -82,16 +83,21 @@ class _Lease:
         try:
             self.mine.unlink(missing_ok=True)
         except OSError as error:
-            logging.warning("%s: the next search there must wait up to %.0f s (%s)", self.run, LEASE_SECONDS, error)
+            logging.warning(
+                "%s: the lock could not be removed, so the next search must wait up to %.0f s (%s)",
+                self.run,
+                LEASE_SECONDS,
+                error,
+            )
 
     def wait_for_others(self) -> None:
-        """Return once no other driver holds the run; raises ValueError when one is alive."""
-        seen: dict[str, tuple[float, float]] = {}  # name -> when it was written, and when we saw that
+        """Return once no other driver uses the run; raises ValueError if one is alive."""
+        seen: dict[str, tuple[float, float]] = {}  # name -> when it was written, and when that was seen
         while others := self._others():
             for name, written in others.items():
                 if name not in seen:
                     logging.warning(
-                        "%s: %s was running a search here; waiting up to %.0f s to see whether it still is",
+                        "%s: %s was running a search here; waiting up to %.0f s to see whether it is still running",
                         self.run,
                         self._who(name),
                         LEASE_SECONDS,
@@ -99,20 +105,20 @@ class _Lease:
                 before, since = seen.setdefault(name, (written, time.monotonic()))
                 if written != before:
                     raise ValueError(
-                        f"{self._who(name)} is running a search in {self.run}; wait for it or choose another place"
+                        f"{self._who(name)} is running a search in {self.run}; wait for it or choose another address"
                     )
                 if time.monotonic() - since > LEASE_SECONDS:
                     (self.folder / name).unlink(missing_ok=True)
             self.done.wait(BEAT_SECONDS / 5)
 
     def check(self) -> None:
-        """Raise RuntimeError unless the run is still ours."""
+        """Raise RuntimeError if another driver has taken over the run."""
         if not self.lost and time.monotonic() - self.renewed > LEASE_SECONDS - BEAT_SECONDS:
             self._renew()
         if self.lost:
             raise RuntimeError(
-                f"another search has taken over {self.run}, because the store heard nothing from this one for "
-                f"{LEASE_SECONDS:.0f} s; what this one stored is kept"
+                f"another search has taken over {self.run}, because no heartbeat of this one reached the store for "
+                f"{LEASE_SECONDS:.0f} s; all stored results are kept"
             )
 
     def _beat(self) -> None:
@@ -120,7 +126,7 @@ class _Lease:
             try:
                 self._renew()
             except OSError as error:  # `check` tries again before anything is stored
-                logging.warning("%s: the lease could not be renewed (%s)", self.run, error)
+                logging.warning("%s: the heartbeat could not be written (%s)", self.run, error)
 
     def _renew(self) -> None:
         self.lost = not self.mine.exists()
@@ -133,7 +139,7 @@ class _Lease:
         self.renewed = at
 
     def _others(self) -> dict[str, float]:
-        """When each of the other drivers' objects was written; abandoned ones are deleted."""
+        """Times at which the other drivers' objects were written; abandoned objects are deleted."""
         written = self.folder.changed()
         self.lost = self.mine.name not in written
         self.check()
@@ -144,7 +150,7 @@ class _Lease:
         return written
 
     def _who(self, name: str) -> str:
-        """The driver's process and machine, for messages; the object may be unreadable or gone by now."""
+        """Process and machine of a driver, for messages; its object may be unreadable or deleted by now."""
         try:
             about = json.loads((self.folder / name).read_bytes())
         except OSError:

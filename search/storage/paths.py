@@ -1,7 +1,7 @@
-"""Where a run is kept: a folder on a disk, or the objects of a store (S3, Google) whose names begin alike.
+"""Where a run is kept: a folder on disk, or the objects with a common prefix in an object store (S3, Google).
 
-On a disk a run is a `pathlib.Path`. `StorePath` offers as much of that interface as a run needs, so that the rest of
-the program does not ask which of the two it has. What must be written whole or not at all goes through `write_whole`.
+On disk a run is a `pathlib.Path`. `StorePath` implements as much of that interface as a run needs, so that the rest of
+the program need not distinguish the two. Atomic writes go through `write_whole`.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from pyarrow import fs
 from model.files import written_whole
 
 SCHEMES = ("s3", "gs")
-JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for what `ray job submit` starts
-# What the stores say, and what helps.
+JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray in processes started by `ray job submit`
+# Fragments of the stores' error messages -> remedy.
 REMEDIES = {
     ("ACCESS_DENIED", "SIGNATURE_DOES_NOT_MATCH", "INVALID_ACCESS_KEY_ID", "EXPIRED_TOKEN", "OAuth2"): (
         "The store refuses these credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, choose a profile of "
-        "~/.aws with AWS_PROFILE, or give the machine a role that may list, read, write and delete there"
+        "~/.aws with AWS_PROFILE, or give the machine a role with permission to list, read, write and delete there"
     ),
     ("NO_SUCH_BUCKET", "404"): "There is no such bucket: create it first",
     ("NETWORK_CONNECTION", "curlCode", "timeout"): "The store cannot be reached from here",
@@ -37,7 +37,7 @@ REMEDIES = {
 
 @dataclass(frozen=True)
 class StorePath:
-    """A name in an object store, as `run_path` makes it from an address.
+    """A path in an object store, made by `run_path` from an address.
 
     Attributes:
         scheme: s3 or gs.
@@ -68,7 +68,7 @@ class StorePath:
         return Path(self.name).stem
 
     def with_name(self, name: str) -> StorePath:
-        """Another object beside this one."""
+        """The path with another last part."""
         return replace(self, key=f"{self.key.rpartition('/')[0]}/{name}")
 
     def exists(self) -> bool:
@@ -79,22 +79,22 @@ class StorePath:
     is_file = exists
 
     def glob(self, pattern: str) -> Iterator[StorePath]:
-        """Objects right below whose last part matches."""
+        """Objects directly below whose last part matches."""
         for info in self._below():
             if info.is_file and fnmatch.fnmatchcase(info.base_name, pattern):
                 yield replace(self, key=info.path)
 
     def read_bytes(self) -> bytes:
-        """All of the object; raises FileNotFoundError when there is none."""
+        """Content of the object; raises FileNotFoundError if there is none."""
         with self._explained(), self.filesystem.open_input_stream(self.key) as stream:
             return bytes(stream.read())
 
     def read_text(self, encoding: str = "utf-8") -> str:
-        """All of the object as text."""
+        """Content of the object as text."""
         return self.read_bytes().decode(encoding)
 
     def write_bytes(self, content: bytes) -> int:
-        """Write the object; others see all of it or what was there before."""
+        """Write the object atomically: others see either the new or the previous content."""
         with self._explained(), self.filesystem.open_output_stream(self.key) as stream:
             stream.write(content)
         return len(content)
@@ -109,11 +109,11 @@ class StorePath:
                 raise
 
     def changed(self) -> dict[str, float]:
-        """When the objects right below were written, in seconds of the store's clock, by the last part of the name."""
+        """Write times (seconds of the store's clock) of the objects directly below, by last part of the name."""
         return {info.base_name: info.mtime_ns / 1e9 for info in self._below() if info.is_file}
 
     def mkdir(self, parents: bool = True, exist_ok: bool = True) -> None:
-        """Do nothing: a store has no folders, only names."""
+        """Do nothing: an object store has no folders."""
 
     def _below(self) -> list[fs.FileInfo]:
         with self._explained():
@@ -136,13 +136,13 @@ RunPath: TypeAlias = Path | StorePath
 
 
 def run_path(place: str | RunPath) -> RunPath:
-    """A run's place: a path, ``file://…``, ``s3://bucket/name`` or ``gs://bucket/name``.
+    """Parse the location of a run: a path, ``file://…``, ``s3://bucket/name`` or ``gs://bucket/name``.
 
-    Options follow a question mark, as pyarrow defines them: ``s3://bucket/name?region=eu-central-1``. Credentials come
-    from where AWS's and Google's own tools look for them.
+    Options follow a question mark, as defined by pyarrow: ``s3://bucket/name?region=eu-central-1``. Credentials are
+    taken from where the tools of AWS and Google look for them.
 
     Raises:
-        ValueError: an address that is none of these, or that holds a key.
+        ValueError: the address is none of these, or contains a key.
     """
     if isinstance(place, StorePath):
         return place
@@ -150,23 +150,23 @@ def run_path(place: str | RunPath) -> RunPath:
     if not separator or os.sep in scheme:
         return Path(place)
     if isinstance(place, Path):
-        raise ValueError(f"{place}: give an address as text, not as a Path, which takes one of its two slashes away")
+        raise ValueError(f"{place}: give an address as a string, not as a Path, which removes one of the two slashes")
     parts = urlsplit(place)
     if scheme == "file":
         return Path(url2pathname(parts.path))
     if scheme not in SCHEMES:
-        raise ValueError(f"{place}: a run is kept in a folder, or at an address that begins with s3:// or gs://")
+        raise ValueError(f"{place}: a run must be a folder or an address that begins with s3:// or gs://")
     if "@" in parts.netloc and scheme == "s3":
-        raise ValueError("an address must not hold a key, which logs would show: set AWS_ACCESS_KEY_ID instead")
+        raise ValueError("an address must not contain a key, because logs would show it: set AWS_ACCESS_KEY_ID instead")
     key = (parts.netloc + parts.path).rstrip("/")
     if "/" not in key:
-        raise ValueError(f"{place}: name a place in the bucket, for example {scheme}://{key or 'bucket'}/runs/li-si")
+        raise ValueError(f"{place}: give a path in the bucket, for example {scheme}://{key or 'bucket'}/runs/li-si")
     return StorePath(scheme, key, parts.query, _filesystem(place))
 
 
 def _filesystem(address: str) -> fs.FileSystem:
-    # S3: an object that is not begun before all of it is known goes out in one request.
-    # Google: without a limit pyarrow tries for a quarter of an hour to find credentials.
+    # S3: with delayed opening, a small object is written in a single request.
+    # Google: without a limit, pyarrow spends a quarter of an hour looking for credentials.
     option = {"s3": "allow_delayed_open=true", "gs": "retry_limit_seconds=30"}[address.partition(":")[0]]
     if option.partition("=")[0] not in address:
         address += ("&" if "?" in address else "?") + option
@@ -177,7 +177,7 @@ def _filesystem(address: str) -> fs.FileSystem:
 
 
 def write_whole(path: RunPath, content: bytes) -> None:
-    """Write a file or object whole or not at all: if the process dies, it is as it was, or complete and on the disk.
+    """Write a file or object atomically: if the process dies, it is either unchanged or complete and on disk.
 
     Raises:
         OSError: the disk is full or fails, or the store refuses.
@@ -193,7 +193,7 @@ def write_whole(path: RunPath, content: bytes) -> None:
 
 
 def rename(path: RunPath, name: str) -> None:
-    """Give a file another name in its folder."""
+    """Rename a file within its folder."""
     if isinstance(path, StorePath):
         path.filesystem.move(path.key, path.with_name(name).key)
         return
@@ -201,34 +201,34 @@ def rename(path: RunPath, name: str) -> None:
 
 
 def unwritten(path: Path, error: OSError) -> OSError:
-    """What a full or failing disk means for a run."""
-    what = f"{path} cannot be written. What was stored is as it was; make room, then start the same command again"
+    """Error for a full or failing disk, with its consequences for the run."""
+    what = f"{path} cannot be written. Stored results are unaffected; free some space and rerun the same command"
     return OSError(error.errno, f"{os.strerror(error.errno or 0)}: {what}")
 
 
 def require_lasting(run: RunPath) -> None:
-    """Refuse a folder that a Ray job would lose: jobs may run in a temporary folder, which is deleted.
+    """Refuse a folder that would be lost with a Ray job: jobs may run in a temporary folder, which is deleted.
 
     Raises:
-        ValueError: inside a Ray job, a path that is relative or temporary.
+        ValueError: the path is relative or temporary, inside a Ray job.
     """
     if JOB not in os.environ or isinstance(run, StorePath):
         return
     if not run.is_absolute() or run.resolve().is_relative_to(Path(tempfile.gettempdir()).resolve()):
         raise ValueError(
-            f"--run {run}: results in there would be lost with this Ray job; give an absolute path on a disk that "
-            "stays, or an address such as s3://bucket/runs/li-si"
+            f"--run {run}: results in this folder would be lost with the Ray job; give an absolute path on a permanent "
+            "disk, or an address such as s3://bucket/runs/li-si"
         )
 
 
 def is_run(place: RunPath) -> bool:
-    """Whether this can be a run, and is not one file."""
+    """Whether this can be a run rather than a single file."""
     return isinstance(place, StorePath) or place.is_dir()
 
 
 def beside(run: RunPath) -> Path:
-    """The folder for pictures, tables and other files made from a run.
+    """The folder for figures, tables and other files made from a run.
 
-    The run itself, or, of one in a store, a folder of its name where the program was started.
+    The run's own folder; for a run in an object store, a folder of the same name in the working directory.
     """
     return run if isinstance(run, Path) else Path(run.name)

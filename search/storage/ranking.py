@@ -1,4 +1,4 @@
-"""The best of a run's candidates, each crystal once."""
+"""Ranking the candidates of a run by energy, each distinct crystal once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def rank(
     distinct: bool = True,
     e_d_below: float | None = None,
 ) -> pd.DataFrame:
-    """The ``top`` relaxed candidates of lowest E_d (eV/atom); of equal crystals only the best if ``distinct``."""
+    """The ``top`` relaxed candidates of lowest E_d (eV/atom); if ``distinct``, only the best of equal crystals."""
     chosen = frame[(frame["status"] == Status.RELAXED) & frame["e_d"].notna()]
     if formula is not None:
         wanted = CellFormula.parse(formula).reduced

@@ -1,7 +1,7 @@
-"""The results of a run: one Parquet data set, one row a candidate, one immutable part a task.
+"""The results of a run: one Parquet data set with one row per candidate and one immutable part per task.
 
-A part appears under its final name only when it is complete and on disk, and its name is its task's identity. So a
-killed run loses at most the tasks in flight, a task stored once is never run again, and no candidate is there twice.
+A part gets its final name, the task's identity, only when it is complete and on disk. So a killed run loses at most
+the unfinished tasks, a stored task is never repeated, and no candidate is stored twice.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from model.files import TEMPORARY
 from search.storage.paths import RunPath, rename, run_path, write_whole
 from search.storage.rows import SCHEMA_VERSION, HistoryRow, Row, names, rows_of, table_of, unpack
 
-READERS = 16  # parts that are read at once: a store takes some time to answer
+READERS = 16  # parts read at the same time, because object stores respond slowly
 
 
 class DamagedPart(ValueError):
-    """A part that is not what was written, as a failing disk may leave it."""
+    """A part whose content is not what was written, for example because of a failing disk."""
 
 
 class ResultStore:
@@ -38,30 +38,30 @@ class ResultStore:
         return {path.stem for path in _parts(self.folder)}
 
     def append(self, task: str, rows: Sequence[Row]) -> None:
-        """Store all rows of one task, or, if the process dies, none."""
+        """Store all rows of one task, or none if the process dies."""
         self.write(task, self.encoded(rows)[0])
 
     def encoded(self, rows: Sequence[Row]) -> tuple[bytes, pa.Table]:
-        """Rows of a task as the content of its part, and as `history` will read them."""
+        """Rows of a task as content of a Parquet file, and as the table that `history` will read."""
         table = table_of(rows, Row)
         buffer = pa.BufferOutputStream()
-        # Of some rows each column is short: dictionaries and statistics make it longer, and zstd takes its time.
+        # With few rows, dictionaries and statistics only make columns larger, and zstd is slow.
         pq.write_table(
             table, buffer, compression="lz4", use_dictionary=False, write_statistics=False, write_page_checksum=True
         )
         return bytes(buffer.getvalue()), table.select(names(HistoryRow))
 
     def write(self, task: str, content: bytes) -> None:
-        """Store the part of a task, or, if the process dies, nothing."""
+        """Store the part of a task, or nothing if the process dies."""
         write_whole(self.folder / f"{task}.parquet", content)
 
     def tidy(self) -> None:
-        """Remove what killed processes left unfinished; only for the process that holds the run's lock."""
+        """Remove incomplete files of killed processes; call only while holding the run's lock."""
         for path in self.folder.glob(f"{TEMPORARY}*"):
             path.unlink()
 
     def set_aside(self, task: str) -> str:
-        """Rename a damaged part, so that nobody reads it and its task is open again; returns the new name."""
+        """Rename a damaged part, so that it is not read and its task is repeated; returns the new name."""
         aside = f"_damaged-{task}.parquet"
         rename(self.folder / f"{task}.parquet", aside)
         return aside
@@ -71,11 +71,11 @@ class ResultStore:
         return [row for task in tasks for row in rows_of(read_part(self.folder / f"{task}.parquet"), Row)]
 
     def history(self, task: str) -> pa.Table:
-        """Rows of a task, of each as much as planning needs: the columns of `HistoryRow`."""
+        """Rows of a task, with only the columns that planning needs (`HistoryRow`)."""
         return read_part(self.folder / f"{task}.parquet", names(HistoryRow))
 
     def histories(self, tasks: Iterable[str]) -> dict[str, Future[pa.Table]]:
-        """`history` of several tasks, read at once: what came of each."""
+        """`history` of several tasks, read in parallel; each future gives the rows or raises the error."""
         with ThreadPoolExecutor(READERS) as readers:
             return {task: readers.submit(self.history, task) for task in tasks}
 
@@ -88,11 +88,15 @@ def parquet_bytes(table: pa.Table) -> bytes:
 
 
 def read_part(path: RunPath, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read one part; raises ValueError when it is of another schema version, and DamagedPart when it is damaged.
+    """Read one part.
 
     Args:
         path: the file.
-        columns: only these.
+        columns: columns to read (default: all).
+
+    Raises:
+        DamagedPart: the file is damaged.
+        ValueError: its schema version is not the current one.
     """
     content = path.read_bytes()
     try:
@@ -100,13 +104,13 @@ def read_part(path: RunPath, columns: Sequence[str] | None = None) -> pa.Table:
         table = file.read(None if columns is None else list(columns), use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise DamagedPart(
-            f"{path} is damaged ({error}). Run the same search again: it sets the file aside and repeats its task."
+            f"{path} is damaged ({error}). Rerun the same search: it sets the file aside and repeats the task."
         ) from error
     found = (table.schema.metadata or {}).get(b"schema_version", b"none").decode()
     if found != SCHEMA_VERSION:
         raise ValueError(
-            f"{path} has results schema version {found}, this program reads {SCHEMA_VERSION}. "
-            "Read it with the version of hostguide that is named in run.json, or search in a new folder."
+            f"{path} has results schema version {found}, but this program reads version {SCHEMA_VERSION}. "
+            "Read it with the version of hostguide named in run.json, or search in a new folder."
         )
     return table
 
@@ -116,15 +120,15 @@ def load_results(run: str | RunPath, *, structures: bool = True) -> pd.DataFrame
 
     Args:
         run: folder of the run, or its address in an object store.
-        structures: add the columns ``structure`` and ``structure_initial`` with pymatgen Structures (None where a
+        structures: add the columns ``structure`` and ``structure_initial`` with pymatgen Structures (None if a
             candidate has none).
 
     Raises:
-        ValueError: the folder holds no results.
+        ValueError: the folder contains no results.
     """
     parts = _parts(run_path(run) / "candidates")
     if not parts:
-        raise ValueError(f"{run} holds no results; `hostguide search CONFIG --run {run}` makes some")
+        raise ValueError(f"{run} contains no results; run `hostguide search CONFIG --run {run}` first")
     with ThreadPoolExecutor(READERS) as readers:
         table = pa.concat_tables(readers.map(read_part, parts))
     frame = table.to_pandas(maps_as_pydicts="strict").sort_values(["e_d", "candidate"], ignore_index=True)

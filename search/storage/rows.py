@@ -1,5 +1,5 @@
-"""What is stored of a candidate. The schema, the columns that planning reads and the tables of docs/results.md follow
-from the three classes here: a new column is one field.
+"""The columns of the results. The schema, the columns read for planning and the tables of docs/results.md are derived
+from the three row classes in this module; to add a column, add a field.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ ARROW_FRAMEWORK = pa.struct(
     [
         ("framework", pa.string()),  # name
         ("host", ARROW_CRYSTAL),
-        ("guests", pa.map_(pa.string(), pa.int16())),  # to put back into this host
+        ("guests", pa.map_(pa.string(), pa.int16())),  # that were found in this host
         ("space_group", pa.string()),
         ("space_group_number", pa.int16()),
         ("symprec", pa.float64()),  # Å
         ("angle_tolerance", pa.float64()),  # degrees
-        ("displacement", pa.float64()),  # Å, the furthest an atom was moved
+        ("displacement", pa.float64()),  # Å, largest displacement of an atom by symmetrisation
     ]
 )
 CANDIDATE, ORIGIN, RELAXATION, ANALYSIS, TIME = "candidate", "origin", "relaxation", "analysis", "time"
@@ -41,7 +41,7 @@ Some = TypeVar("Some", bound="PendingRow")
 
 
 class Status(StrEnum):
-    """What became of a candidate."""
+    """Outcome of a candidate."""
 
     RELAXED = "relaxed"
     UNCONVERGED = "unconverged"
@@ -51,7 +51,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StoredCrystal:
-    """A crystal, exactly, as it is stored.
+    """A crystal in the form in which it is stored, without loss of precision.
 
     Attributes:
         lattice: 9 numbers, Å, rows one after the other.
@@ -65,7 +65,7 @@ class StoredCrystal:
 
     @classmethod
     def of(cls, crystal: Crystal) -> StoredCrystal:
-        """Inverse of `crystal`."""
+        """From a crystal; inverse of `crystal`."""
         return cls(crystal.lattice.ravel().tolist(), crystal.fractional.ravel().tolist(), crystal.numbers.tolist())
 
     @property
@@ -75,23 +75,23 @@ class StoredCrystal:
 
     @property
     def record(self) -> dict[str, Any]:
-        """For Arrow."""
+        """As a dictionary for Arrow."""
         return {"lattice": self.lattice, "fractional": self.fractional, "numbers": self.numbers}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredFramework:
-    """A symmetric host without its guests, as it is stored.
+    """A symmetric host without its guests, in the form in which it is stored.
 
     Attributes:
         framework: its name.
         host: the crystal to fill.
-        guests: element -> count, to put back into this host.
-        space_group: symbol of the host's.
+        guests: element -> count; the guests it was found with.
+        space_group: symbol of the host's space group.
         space_group_number: 1 to 230.
-        symprec: Å, at which it was found.
-        angle_tolerance: degrees, likewise.
-        displacement: Å, the furthest an atom was moved.
+        symprec: tolerance (Å) at which the space group was found.
+        angle_tolerance: likewise, degrees.
+        displacement: Å, largest displacement of an atom by symmetrisation.
     """
 
     framework: str
@@ -105,7 +105,7 @@ class StoredFramework:
 
     @classmethod
     def of(cls, name: str, found: Framework) -> StoredFramework:
-        """A framework under a name."""
+        """From a framework and its name."""
         return cls(
             framework=name,
             host=StoredCrystal.of(found.host),
@@ -124,19 +124,19 @@ class StoredFramework:
 
     @property
     def record(self) -> dict[str, Any]:
-        """For Arrow."""
+        """As a dictionary for Arrow."""
         return {name.name: getattr(self, name.name) for name in fields(self)} | {"host": self.host.record}
 
 
 def column(kind: pa.DataType, group: str, about: str, *, unit: str = "", required: bool = False) -> Any:
-    """A field that is a column.
+    """A dataclass field that is a column.
 
     Args:
         kind: type in the file.
-        group: of columns that docs/results.md explains together.
-        about: what it holds, for that page.
+        group: of columns that share a table in docs/results.md.
+        about: meaning of the column, for that table.
         unit: likewise.
-        required: whether every candidate has it; else it may be left out, and is None.
+        required: whether every candidate has it; otherwise the default is None.
     """
     metadata = {"kind": kind, "group": group, "about": about, "unit": unit}
     return field(default=MISSING if required else None, metadata=metadata)
@@ -144,7 +144,7 @@ def column(kind: pa.DataType, group: str, about: str, *, unit: str = "", require
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingRow:
-    """A candidate before it has results, as far as planning needs it."""
+    """A candidate without results; the columns that planning needs."""
 
     task: str = column(pa.string(), CANDIDATE, "name of its task and of its file", required=True)
     round: int = column(pa.int32(), CANDIDATE, "counted from 0", required=True)
@@ -172,18 +172,18 @@ class PendingRow:
 
     @classmethod
     def from_record(cls: type[Some], record: Mapping[str, Any]) -> Some:
-        """From a row of a table as Arrow gives it, with all columns; see `rows_of`."""
+        """From a table row as returned by Arrow, with all columns; see `rows_of`."""
         return cls(**{**record, "role": Role(record["role"])})
 
     @property
     def record(self) -> dict[str, Any]:
-        """For Arrow."""
+        """As a dictionary for Arrow."""
         return {one.name: getattr(self, one.name) for one in fields(self)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryRow(PendingRow):
-    """What planning and progress look at; driver and planner see no more of a candidate than this."""
+    """The columns that planning and progress need; driver and planner see only these."""
 
     candidate: str = column(pa.string(), CANDIDATE, "name of the crystal, see above", required=True)
     formula: str = column(pa.string(), CANDIDATE, "reduced formula", required=True)
@@ -212,9 +212,9 @@ class HistoryRow(PendingRow):
     frameworks: Sequence[StoredFramework] | None = column(
         pa.list_(ARROW_FRAMEWORK),
         ANALYSIS,
-        "list of symmetric hosts found in it, see below. They are looked for in new crystals, and in filled frameworks "
-        "whose volume changed, but only if they might still be filled: not above the E_d of the `policy.max_parents` "
-        "best ones, and not at all in searches that fill none",
+        "list of symmetric hosts found in it, see below. They are extracted from new crystals, and from filled "
+        "frameworks whose volume changed, but only if they might still be filled: not above the E_d of the "
+        "`policy.max_parents` best ones, and not at all in searches that fill none",
     )
     seconds_generate: float | None = column(
         pa.float64(), TIME, "wall time of the batch divided by its number of crystals", unit="s"
@@ -226,7 +226,7 @@ class HistoryRow(PendingRow):
 
     @classmethod
     def from_record(cls: type[Some], record: Mapping[str, Any]) -> Some:
-        """From a row of a table as Arrow gives it, with all columns; see `rows_of`."""
+        """From a table row as returned by Arrow, with all columns; see `rows_of`."""
         crystals = {name: _crystal(record[name]) for name in ("initial", "final") if name in record}
         frameworks = record["frameworks"]
         found = None if frameworks is None else [StoredFramework.from_record(one) for one in frameworks]
@@ -235,7 +235,7 @@ class HistoryRow(PendingRow):
 
     @property
     def record(self) -> dict[str, Any]:
-        """For Arrow."""
+        """As a dictionary for Arrow."""
         values = {one.name: getattr(self, one.name) for one in fields(self)}
         crystals = {name: crystal.record for name in ("initial", "final") if (crystal := values.get(name)) is not None}
         frameworks = None if self.frameworks is None else [one.record for one in self.frameworks]
@@ -243,13 +243,13 @@ class HistoryRow(PendingRow):
 
     @property
     def seconds(self) -> float:
-        """Of all actors, spent on it."""
+        """Total time of all actors spent on it."""
         return (self.seconds_generate or 0.0) + (self.seconds_relax or 0.0) + (self.seconds_analyse or 0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row(HistoryRow):
-    """Everything that is stored of a candidate."""
+    """All stored columns of a candidate."""
 
     detail: str | None = column(pa.string(), CANDIDATE, "the original error message, if there was an error")
     seed: int = column(pa.int64(), CANDIDATE, "determines every random number used for this crystal", required=True)
@@ -276,7 +276,7 @@ class Row(HistoryRow):
         pa.float64(), RELAXATION, "of `final`; positive: the crystal tends to expand", unit="GPa"
     )
     converged: bool | None = column(pa.bool_(), RELAXATION, "whether `max_force` fell below `fmax`")
-    potential: str = column(pa.string(), RELAXATION, "what computed the energies", required=True)
+    potential: str = column(pa.string(), RELAXATION, "potential that computed the energies", required=True)
     score_model: str | None = column(
         pa.string(), CANDIDATE, "name and content hash of the score model's weights; empty if it was not used"
     )
@@ -288,8 +288,8 @@ class Row(HistoryRow):
     e_d_with_found: float | None = column(
         pa.float64(),
         ANALYSIS,
-        "the same against a hull that also contains whatever the search itself had found below the reference hull "
-        "when the task was planned. The meaning of `e_d` never changes during a search; that of this column does",
+        "the same, against a hull that also contains the phases that the search had found below the reference hull "
+        "when the task was planned. The hull of `e_d` never changes during a search; that of this column does",
         unit="eV/atom",
     )
     products: Mapping[str, float] | None = column(
@@ -301,7 +301,7 @@ class Row(HistoryRow):
 
 
 def names(kind: type[PendingRow]) -> list[str]:
-    """Columns of a kind of row."""
+    """Column names of a kind of row."""
     return [one.name for one in fields(kind)]
 
 
@@ -312,7 +312,7 @@ def schema(kind: type[PendingRow]) -> pa.Schema:
 
 
 def table_of(rows: Sequence[PendingRow], kind: type[PendingRow]) -> pa.Table:
-    """Rows as a table with the columns of their kind."""
+    """Rows as an Arrow table."""
     return pa.Table.from_pylist([row.record for row in rows], schema=schema(kind))
 
 
@@ -331,7 +331,7 @@ def rows_of(table: pa.Table, kind: type[Some]) -> list[Some]:
 
 
 def explained(group: str) -> str:
-    """The columns of a group as the Markdown table of docs/results.md."""
+    """The columns of a group as a Markdown table for docs/results.md."""
     lines = [_explained(one) for one in fields(Row) if one.metadata["group"] == group]
     return "\n".join(["| column | unit | meaning |", "|---|---|---|", *lines])
 
@@ -346,12 +346,12 @@ def _crystal(record: Mapping[str, Any] | None) -> StoredCrystal | None:
 
 
 def unpack(record: Mapping[str, Any] | None) -> Crystal | None:
-    """The crystal of a field of a DataFrame; None where it has none."""
+    """The crystal in a field of a DataFrame; None if the field is empty."""
     return None if record is None else StoredCrystal(**record).crystal
 
 
 def unpack_or_raise(record: Mapping[str, Any] | None) -> Crystal:
-    """`unpack` for a field that is always there."""
+    """`unpack` for a field that is never empty."""
     crystal = unpack(record)
     assert crystal is not None
     return crystal

@@ -1,4 +1,4 @@
-"""Tables and pictures of `hostguide analyse`: environments, migration, voltages."""
+"""Computations, tables and figures of `hostguide analyse`: local environments, migration, voltages."""
 
 from __future__ import annotations
 
@@ -28,12 +28,14 @@ from search.storage.crystal_files import read_host
 from search.storage.rows import Status
 
 FOUND, KNOWN = "#1f6f8b", "#d1495b"
-NARROWEST = 1.5  # Å, radius of a void that takes a guest
-ONE_SITE = 0.7  # Å, sites closer than this are one
+NARROWEST = 1.5  # Å, smallest radius of a void that can hold a guest
+ONE_SITE = 0.7  # Å, sites closer than this are merged
 
 
 def known_phases(paths: Sequence[Path], elements: Sequence[str]) -> list[Crystal]:
-    """Phases to compare with: crystal files; of a Parquet file of structures, the system's own near the hull.
+    """Known phases to compare with, from crystal files or from Parquet files of structures.
+
+    From a Parquet file, the phases of the chemical system up to 0.1 eV/atom above the hull are taken.
 
     Raises:
         ValueError: a file does not exist or cannot be read, or there is no such phase.
@@ -52,14 +54,17 @@ def known_phases(paths: Sequence[Path], elements: Sequence[str]) -> list[Crystal
 
 
 def surrounding_elements(elements: Sequence[str], center: str) -> list[str]:
-    """Whose atoms make up the coordination of an element: the most electronegative one's; around that, all others."""
+    """Elements counted in the coordination of ``center``: the most electronegative one; for that one, all others."""
     anion = max(elements, key=lambda symbol: Element(symbol).X)
     others = [symbol for symbol in elements if symbol != center]
     return [anion] if center != anion else others or [center]
 
 
 def coordination_table(found: Sequence[Crystal], known: Sequence[Crystal], elements: Sequence[str]) -> pd.DataFrame:
-    """Shares of coordination numbers: element, neighbours, coordination, found, known (NaN without known phases)."""
+    """Shares of coordination numbers, with columns element, neighbours, coordination, found and known.
+
+    ``known`` is NaN without known phases.
+    """
     rows = []
     for center in elements:
         around = surrounding_elements(elements, center)
@@ -74,7 +79,7 @@ def coordination_table(found: Sequence[Crystal], known: Sequence[Crystal], eleme
 
 
 def draw_radial(found: Sequence[Crystal], known: Sequence[Crystal], elements: Sequence[str], path: Path) -> None:
-    """g(r) of every pair of elements, found against known."""
+    """Plot g(r) of every pair of elements, found and known."""
     pairs = list(combinations_with_replacement(sorted(elements), 2))
     figure, axes = new_figure(len(pairs))
     for axis, (one, other) in zip(axes, pairs, strict=False):
@@ -88,7 +93,7 @@ def draw_radial(found: Sequence[Crystal], known: Sequence[Crystal], elements: Se
 
 
 def draw_coordination(table: pd.DataFrame, path: Path) -> None:
-    """Bars of a `coordination_table`."""
+    """Plot a `coordination_table` as bars."""
     groups = list(table.groupby("element", sort=False))
     figure, axes = new_figure(len(groups))
     for axis, (element, rows) in zip(axes, groups, strict=False):
@@ -102,7 +107,7 @@ def draw_coordination(table: pd.DataFrame, path: Path) -> None:
 
 
 def new_figure(panels: int) -> tuple[Figure, list]:
-    """A figure of so many panels, three in a row, and their axes."""
+    """A figure with a number of panels, three per row, and their axes."""
     columns = min(panels, 3)
     rows = -(-panels // columns)
     figure = Figure(figsize=(3.4 * columns, 2.8 * rows), layout="constrained")
@@ -114,21 +119,21 @@ def new_figure(panels: int) -> tuple[Figure, list]:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a picture, and the folder that it goes to."""
+    """Save a figure, creating its folder if needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Percolation:
-    """How a guest migrates through a crystal.
+    """Migration paths of a guest through a crystal.
 
     Attributes:
         network: sites and hops.
-        lengths: dimension (1, 2, 3) -> Å, the longest hop that is needed to percolate in so many.
+        lengths: dimension (1, 2, 3) -> Å, longest hop needed to percolate in that many dimensions.
         barriers: index of a hop -> its barrier.
-        highest: dimension -> eV, the highest barrier that must be overcome, where all hops that it takes were computed.
-        problems: why barriers could not be computed.
+        highest: dimension -> eV, highest barrier on the way; only where all hops needed were computed.
+        problems: reasons why barriers could not be computed.
     """
 
     network: MigrationNetwork
@@ -150,12 +155,12 @@ def percolation(
     """Hops of a guest, the dimensions in which they percolate and, with a potential, their barriers.
 
     Args:
-        crystal: with its guests; without any, its voids are taken for their sites.
+        crystal: with its guests; without any, guest sites are placed in its voids.
         guest: element.
-        max_length: Å, of a hop.
-        potential: computes the barriers of the hops that are needed to percolate in one dimension.
+        max_length: maximum length of a hop, Å.
+        potential: computes the barriers of the hops needed to percolate in one dimension.
         settings: of the barriers.
-        equal_sites: join the sites that the host's symmetry makes of the guests', see `with_equal_sites`.
+        equal_sites: include all sites equivalent under the host's symmetry, see `with_equal_sites`.
     """
     filled = with_equal_sites(crystal, guest) if equal_sites else with_sites(crystal, guest)
     network = migration_network(filled, guest, max_length=max_length)
@@ -178,17 +183,17 @@ def percolation(
 
 
 def draw_barriers(found: Mapping[str, Barrier], path: Path) -> None:
-    """Energies along hops, by the name of each, over the path length of the moving atom."""
+    """Plot energies along hops, by name, against the path length of the moving atom."""
     figure, (axis,) = new_figure(1)
     for name, one in found.items():
         axis.plot(path_length(one), one.energies, marker="o", markersize=3, label=name)
-    axis.set(xlabel="path of the guest (Å)", ylabel="energy (eV)")
+    axis.set(xlabel="path length (Å)", ylabel="energy (eV)")
     axis.legend(frameon=False, fontsize=8)
     save_figure(figure, path)
 
 
 def path_length(found: Barrier) -> np.ndarray:
-    """(images + 2,) Å that the moving atom has moved up to each image of a hop."""
+    """Path length (images + 2,) in Å of the moving atom up to each image of a hop."""
     steps = [
         shortest_steps(after.fractional[-1] - before.fractional[-1], before.lattice) @ before.lattice
         for before, after in pairwise(found.images)
@@ -197,16 +202,16 @@ def path_length(found: Barrier) -> np.ndarray:
 
 
 def with_equal_sites(crystal: Crystal, guest: str) -> Crystal:
-    """The crystal with a guest on every site that the empty host's symmetry makes equal to one of its guests'.
+    """The crystal with a guest on every site that is equivalent to a guest site under the empty host's symmetry.
 
-    Sites closer than `ONE_SITE` are one, in their middle. The host is moved onto its space group (within 0.1 Å).
+    Sites closer than `ONE_SITE` are merged at their mean position. The host is symmetrised (within 0.1 Å).
 
     Raises:
-        ValueError: no guest in the crystal, nothing else in it, or no space group is found.
+        ValueError: the crystal contains no guest or nothing else, or no space group is found.
     """
     mask = np.array(crystal.symbols) == guest
     if mask.all() or not mask.any():
-        raise ValueError(f"{crystal.formula} needs {guest} and a host for the host's symmetry to give sites")
+        raise ValueError(f"{crystal.formula} must contain {guest} and a host, whose symmetry gives equivalent sites")
     refined = refine(crystal.select(~mask))
     if refined is None:
         raise ValueError(f"spglib finds no space group of {crystal.select(~mask).formula}")
@@ -226,7 +231,7 @@ def with_equal_sites(crystal: Crystal, guest: str) -> Crystal:
 
 
 def with_sites(crystal: Crystal, guest: str) -> Crystal:
-    """The crystal itself, or, if it holds no guest, the crystal with a guest in each void.
+    """The crystal itself, or, if it contains no guest, the crystal with a guest in each void.
 
     Raises:
         ValueError: no void is wide enough.
@@ -235,7 +240,7 @@ def with_sites(crystal: Crystal, guest: str) -> Crystal:
         return crystal
     voids = void_sites(crystal, min_radius=NARROWEST, merge=1.0)
     if not voids:
-        raise ValueError(f"{crystal.formula} has no void wider than {NARROWEST} Å for {guest}")
+        raise ValueError(f"{crystal.formula} has no void with a radius above {NARROWEST} Å for {guest}")
     sites = np.array([void.fractional for void in voids])
     return crystal.join(Crystal(crystal.lattice, sites, np.full(len(sites), Element(guest).Z)))
 
@@ -250,10 +255,10 @@ def run_voltages(
         guest: element.
         host: formula unit without the guest.
         stability: hull of the run.
-        known: whether the phases of the run's reference take part.
+        known: whether to include the phases of the run's reference.
 
     Returns:
-        no steps where not two phases of the line are known.
+        steps of the curve; empty if fewer than two stable phases are known on the line from host to guest.
     """
     relaxed = frame[frame["status"] == Status.RELAXED]
     phases = [*zip(relaxed["formula"], relaxed["energy"], strict=True)]
@@ -264,9 +269,9 @@ def run_voltages(
 
 
 def draw_voltages(steps: Sequence[VoltageStep], guest: str, host: str, path: Path) -> None:
-    """The curve as a picture."""
+    """Plot a voltage curve."""
     figure, (axis,) = new_figure(1)
     x = [value for step in steps for value in (step.start, step.end)]
     axis.plot(x, [step.voltage for step in steps for _ in range(2)], color=FOUND)
-    axis.set(xlabel=f"x in {guest}$_x${host}", ylabel=f"V against {guest}")
+    axis.set(xlabel=f"x in {guest}$_x${host}", ylabel=f"V vs {guest}")
     save_figure(figure, path)

@@ -1,4 +1,4 @@
-"""How a host takes up a guest: the best crystal of a run for every guest content, of any host or of one framework."""
+"""Uptake of a guest by a host: the best crystal for every guest content, for a host composition or one framework."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ NAMES_SHOWN = 12  # names of frameworks in a message
 
 
 class Uptake(NamedTuple):
-    """How a host takes up a guest.
+    """Uptake of a guest by a host.
 
     Attributes:
         host: its formula unit.
-        sweep: the best crystal of each guest content, see `guest_sweep`.
-        steps: voltage curve, empty where fewer than two stable phases are known.
+        sweep: the best crystal for each guest content, see `guest_sweep`.
+        steps: voltage curve; empty if fewer than two stable phases are known.
     """
 
     host: str
@@ -40,15 +40,15 @@ class Uptake(NamedTuple):
 def guest_uptake(
     frame: pd.DataFrame, stability: Stability, guest: str, *, host: str | None = None, framework: str | None = None
 ) -> Uptake:
-    """How a host composition takes up a guest, or one framework alone.
+    """Analyse the uptake of a guest by a host composition or by one framework.
 
     Args:
         frame: results of a run.
         stability: hull of the run.
         guest: element.
-        host: formula unit of a host; all crystals and reference phases that consist of it and the guest count.
+        host: formula unit of a host; all crystals and reference phases that consist of it and the guest are included.
         framework: instead of ``host``, one framework that the run filled, see `fillings_of`; only its fillings and the
-            relaxed empty framework count.
+            relaxed empty framework are included.
 
     Raises:
         ValueError: neither is given, the run has no such host or framework, or the empty framework does not relax.
@@ -67,17 +67,17 @@ def guest_uptake(
 
 
 def fillings_of(frame: pd.DataFrame, framework: str, guest: str) -> tuple[pd.DataFrame, Crystal]:
-    """The candidates that one framework was filled to with one guest, and its empty host.
+    """The candidates made by filling one framework with one guest, and its empty host.
 
-    Where such a candidate, relaxed, gave a framework again, its fillings belong to them too.
+    If another framework was extracted from such a candidate after relaxation, its fillings are included too.
 
     Args:
         frame: results of a run.
-        framework: its name, or the beginning of it.
+        framework: its name, or the beginning of its name.
         guest: element.
 
     Raises:
-        ValueError: the run filled no such framework with this guest alone, or several.
+        ValueError: no framework that was filled with this guest alone matches, or several do.
     """
     alone = frame["guests"].map(lambda guests: guests is not None and list(guests) == [guest])
     filled = frame[frame["framework"].notna() & frame["initial"].notna() & alone]
@@ -86,7 +86,7 @@ def fillings_of(frame: pd.DataFrame, framework: str, guest: str) -> tuple[pd.Dat
     if not names:
         raise ValueError(f"--framework {framework}: the run filled no framework with {guest} alone")
     if len(chosen) != 1:
-        what = f"{len(chosen)} frameworks begin so" if chosen else f"none of this name was filled with {guest} alone"
+        what = f"{len(chosen)} frameworks match" if chosen else f"no such framework was filled with {guest} alone"
         shown = chosen or names
         more = f" and {len(shown) - NAMES_SHOWN} more" if len(shown) > NAMES_SHOWN else ""
         raise ValueError(f"--framework {framework}: {what}; choose from {', '.join(shown[:NAMES_SHOWN])}{more}")
@@ -100,7 +100,7 @@ def fillings_of(frame: pd.DataFrame, framework: str, guest: str) -> tuple[pd.Dat
 
 
 def empty_host(host: Crystal, filled: pd.DataFrame, stability: Stability) -> dict[str, Any]:
-    """The host without guests, relaxed as the lowest of its fillings was, as one more row of theirs.
+    """The host without guests, relaxed with the settings of its best filling, as one more row of the fillings.
 
     Args:
         host: as it was filled.
@@ -108,7 +108,7 @@ def empty_host(host: Crystal, filled: pd.DataFrame, stability: Stability) -> dic
         stability: hull of the run.
 
     Raises:
-        ValueError: it does not relax.
+        ValueError: the relaxation does not converge.
     """
     like = filled.iloc[0]
     settings = RelaxSettings.model_validate_json(like["relaxation_settings"]).model_copy(
@@ -116,7 +116,7 @@ def empty_host(host: Crystal, filled: pd.DataFrame, stability: Stability) -> dic
     )
     (outcome,) = relax([host], load_potential(str(like["potential"])), settings)
     if not outcome.converged:
-        raise ValueError(f"the empty host {host.formula} does not relax: {outcome.reason}")
+        raise ValueError(f"the relaxation of the empty host {host.formula} did not converge: {outcome.reason}")
     group = space_group(outcome.final)
     return {
         "candidate": "empty host",
@@ -132,16 +132,16 @@ def empty_host(host: Crystal, filled: pd.DataFrame, stability: Stability) -> dic
 
 
 def relaxed_fillings(frame: pd.DataFrame, guest: str, host: str) -> pd.DataFrame:
-    """The relaxed candidates that are made of a host and a guest, with the column x of `guest_sweep`.
+    """The relaxed candidates that consist of a host and a guest, with the column x of `guest_sweep`.
 
     Raises:
-        ValueError: the host holds the guest, or there is none.
+        ValueError: the host contains the guest, or there is no such candidate.
     """
     relaxed = frame[(frame["status"] == Status.RELAXED) & frame["e_d"].notna()]
     content = relaxed["formula"].map(lambda formula: guest_content(formula, guest, host))
     relaxed = relaxed.assign(x=content).dropna(subset="x")
     if relaxed.empty:
-        raise ValueError(f"the run has no relaxed crystal made of {host} and {guest}")
+        raise ValueError(f"the run has no relaxed crystal that consists of {host} and {guest}")
     return relaxed
 
 
@@ -152,17 +152,18 @@ def guest_sweep(frame: pd.DataFrame, guest: str, host: str, framework: Crystal |
         frame: results of a run.
         guest: element.
         host: formula unit without the guest, for example ``CoO2``.
-        framework: what the host is compared with after relaxation, in the same cell or one of several such; what was
-            filled when left out.
+        framework: with which the host is compared after relaxation, in the same cell or a multiple of it (default: the
+            host as it was filled).
 
     Returns:
-        x (guests a formula unit of the host), formula, space_group, e_d (eV/atom), volume (Å³ a formula unit of the
-        host), expansion (relative, against the volume at x = 0, if that is there), candidate, and of inpainted crystals
-        volume_change (relative, while relaxing) and host_kept: whether pymatgen's StructureMatcher maps the host after
-        relaxation onto the framework (topotactic), atoms off by 0.3 of their mean spacing, root mean square, at most.
+        x (guests per formula unit of the host), formula, space_group, e_d (eV/atom), volume (Å³ per formula unit of the
+        host), expansion (relative to the volume at x = 0; NaN if that is missing) and candidate. For crystals from a
+        host also volume_change (relative, on relaxation) and host_kept: whether pymatgen's StructureMatcher maps the
+        relaxed host onto the framework (topotactic), with a root-mean-square displacement of at most 0.3 times the mean
+        spacing of atoms.
 
     Raises:
-        ValueError: the host holds the guest, or the run has no relaxed crystal of this host.
+        ValueError: the host contains the guest, or the run has no relaxed crystal of this host.
     """
     best = relaxed_fillings(frame, guest, host).sort_values(["x", "e_d", "candidate"]).drop_duplicates("x")
     sweep = pd.DataFrame([_described(row, guest, host, framework) for row in best.to_dict("records")])
@@ -195,11 +196,11 @@ def _alike(one: Crystal, other: Crystal) -> bool:
 
 
 def draw_sweep(sweep: pd.DataFrame, guest: str, host: str, path: Path) -> None:
-    """E_d and volume over the guest content."""
+    """Plot E_d and volume against the guest content."""
     figure, axes = new_figure(2)
     axes[0].plot(sweep["x"], 1e3 * sweep["e_d"], color=FOUND, marker="o")
     axes[0].axhline(0, color=KNOWN, linewidth=0.8)
-    axes[0].set(xlabel=f"x in {guest}$_x${host}", ylabel="$E_d$ of the best (meV/atom)")
+    axes[0].set(xlabel=f"x in {guest}$_x${host}", ylabel="lowest $E_d$ (meV/atom)")
     axes[1].plot(sweep["x"], sweep["volume"], color=FOUND, marker="o")
-    axes[1].set(xlabel=f"x in {guest}$_x${host}", ylabel=f"Å³ a {host}")
+    axes[1].set(xlabel=f"x in {guest}$_x${host}", ylabel=f"Å³ per {host}")
     save_figure(figure, path)

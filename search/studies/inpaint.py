@@ -1,4 +1,4 @@
-"""Guests into one given host: sample, screen, relax, rank. What `hostguide inpaint` does, as functions."""
+"""Placing guests into a given host: sample, screen, relax, rank. The functions behind `hostguide inpaint`."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from model.relaxation.relax import Relaxation
 from model.stages import CrystalMaker, Rejected, Relaxer, may_be_ranked
 from model.symmetry.space_group import space_group
 
-SHORTLIST = 8  # arrangements whose energy is computed, for each that is relaxed
-PARENTS = 4  # arrangements that a round of refinement starts from
+SHORTLIST = 8  # arrangements whose energy is computed, per arrangement that is relaxed
+PARENTS = 4  # number of arrangements from which a round of refinement starts
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +30,7 @@ class Filled:
     Attributes:
         crystal: relaxed crystal.
         guest: (n,) bool, which of its atoms are guests.
-        relaxation: how it got there, energies in eV/atom.
+        relaxation: result of its relaxation, energies in eV/atom.
         space_group: symbol of the relaxed crystal's space group.
     """
 
@@ -42,7 +42,7 @@ class Filled:
 
 @dataclass(frozen=True)
 class Region:
-    """A slab of the cell, from one fraction of c to another; where ``high`` is below ``low``, through the cell's top.
+    """A slab of the cell between two fractions of c; if ``high`` is below ``low``, it wraps around the cell boundary.
 
     Raises:
         ValueError: the fractions are equal or not between 0 and 1.
@@ -57,15 +57,15 @@ class Region:
 
     @property
     def width(self) -> float:
-        """Its share of c."""
+        """Its thickness as a fraction of c."""
         return (self.high - self.low) % 1 or 1.0
 
     def holds(self, fractional: np.ndarray) -> np.ndarray:
-        """(n,) bool: which positions (n, 3) lie in it."""
+        """(n,) bool: which of the positions (n, 3) lie in the region."""
         return (fractional[:, 2] - self.low) % 1 < self.width
 
     def scattered(self, crystal: Crystal, atoms: np.ndarray, seed: int) -> Crystal:
-        """The crystal with ``atoms`` (n,) bool anywhere in the region."""
+        """The crystal with ``atoms`` ((n,) bool) at random positions in the region."""
         anywhere = np.random.default_rng(seed).random((len(crystal), 3))
         anywhere[:, 2] = (self.low + self.width * anywhere[:, 2]) % 1
         return crystal.replace(fractional=np.where(atoms[:, None], anywhere, crystal.fractional))
@@ -74,13 +74,13 @@ class Region:
 def make_templates(
     host: Crystal, guests: Mapping[str, int], *, samples: int, seed: int, region: Region | None = None
 ) -> list[Template]:
-    """Templates of the host with ``guests`` (element -> count) to be placed, each with a seed of its own.
+    """Templates of the host with ``guests`` (element -> count) to be placed, each with its own seed.
 
-    With a region the host's atoms in it are guests too, and all guests start from somewhere in it.
+    If a region is given, the host's atoms in it are guests too, and all guests start at random positions in it.
 
     Raises:
-        ValueError: an unknown element, a count below one, more guests than there is room for, no sample asked for,
-            or a region that leaves nothing to place or nothing in place.
+        ValueError: unknown element, count below one, more guests than there is room for, fewer than one sample, or a
+            region that leaves no atoms to place or no host.
     """
     for element, count in guests.items():
         if not Element.is_valid_symbol(element):
@@ -96,7 +96,7 @@ def make_templates(
     if region and (taken.all() or not guest.any()):
         raise ValueError(
             f"{taken.sum()} of the {len(host)} atoms of {host.formula} lie between {region.low} and {region.high} of "
-            f"c: {'there is no host' if taken.all() else 'nothing is to be placed'}. Choose another region"
+            f"c: {'no host is left' if taken.all() else 'there is nothing to place'}. Choose another region"
         )
     _check_room(host.select(~taken), crystal.numbers[guest])
     seeds = [int(one) for one in np.random.default_rng(seed).integers(2**62, size=samples)]
@@ -108,20 +108,20 @@ def make_templates(
 
 
 def _check_room(host: Crystal, guests: np.ndarray) -> None:
-    """Refuse guests (atomic numbers) that no arrangement can hold."""
+    """Raise ValueError if the guests (atomic numbers) cannot fit into the host."""
     needed = _packed_volume(host.numbers), _packed_volume(guests)
     if sum(needed) <= host.volume:
         return
     fit = max(0, int((host.volume - needed[0]) / needed[1] * len(guests)))
     raise ValueError(
-        f"{len(guests)} guests do not fit into {host.formula}: its cell of {host.volume:.0f} Å³ holds {len(host)} "
-        f"atoms and has room for {fit} such guests at most, touching each other. Give a smaller --count, or a larger "
+        f"{len(guests)} guests do not fit into {host.formula}: its cell of {host.volume:.0f} Å³ contains {len(host)} "
+        f"atoms and has room for at most {fit} such guests, touching each other. Give a smaller --count, or a larger "
         "cell with --supercell"
     )
 
 
 def _packed_volume(numbers: np.ndarray) -> float:
-    """Å³ of spheres that touch at the distance where screening begins to reject, in random close packing (64 %)."""
+    """Volume (Å³) of randomly close-packed (64 %) spheres that touch at the smallest distance that screening allows."""
     diameter = closest_allowed(numbers, numbers, ScreenSettings())
     return float((np.pi / 6 * diameter**3).sum() / 0.64)
 
@@ -140,10 +140,11 @@ def fill(
 
     Args:
         templates: from `make_templates`.
-        maker, relaxer: they know the models.
-        sampler: the few-step ancestral one when left out.
-        free_guests_only: keep the host's atoms fixed while relaxing; the relaxer's settings decide about the cell.
-        batch: crystals at a time.
+        maker, relaxer: stages with the models loaded.
+        sampler: its settings (default: the few-step ancestral sampler).
+        free_guests_only: keep the host's atoms fixed while relaxing; whether the cell relaxes depends on the settings
+            of the relaxer.
+        batch: crystals per batch.
         report: called with a stage (placed or relaxed) and a number of crystals.
 
     Returns:
@@ -167,20 +168,21 @@ def refine_fillings(
     batch: int = 8,
     report: Callable[[str, int], None] = lambda stage, done: None,
 ) -> tuple[list[Filled], list[str]]:
-    """One round of refinement: in the best arrangements, neighbouring guests are taken out and placed again.
+    """One round of refinement: in the best arrangements, neighbouring guests are removed and placed again.
 
-    Each attempt starts from one of the `PARENTS` best arrangements that differ, as it was relaxed, and takes out one of
-    its guests and those nearest to it; how many is random, from one to all. The others stay while the network places
-    these. A host that relaxed with its guests is filled anew in its new shape.
+    Each attempt starts from one of the `PARENTS` best distinct arrangements after relaxation, and removes one of its
+    guests and those nearest to it, from one to all of them at random. The other guests stay while the network places
+    the removed ones again. If the host relaxed with its guests, the relaxed host is used.
 
     Args:
-        found: from `fill` or from a round before.
+        found: from `fill` or from an earlier round.
         maker, relaxer, sampler, free_guests_only, batch, report: as for `fill`.
-        samples: attempts.
-        seed: decides which guests are taken out, and the noise.
+        samples: number of attempts.
+        seed: determines which guests are removed, and the noise.
 
     Returns:
-        ``found`` and the new arrangements, each once, lowest energy first, and the reasons why others were dropped.
+        ``found`` and the new arrangements without duplicates, lowest energy first, and the reasons why others were
+        dropped.
     """
     rng = np.random.default_rng(seed)
     parents = _distinct(found)[:PARENTS]
@@ -207,7 +209,7 @@ def _fill(
     batch: int,
     report: Callable[[str, int], None],
 ) -> tuple[list[Filled], list[str]]:
-    """Sample and relax templates, given with all guests of their crystals: more than those to be placed, perhaps."""
+    """Sample and relax templates, each given with the mask of all its guests, possibly more than those to be placed."""
     filled: list[Filled] = []
     dropped: list[str] = []
     for start in range(0, len(attempts), batch):
@@ -230,13 +232,13 @@ def _energy(one: Filled) -> float:
 
 
 def _distinct(filled: Sequence[Filled]) -> list[Filled]:
-    """The first of each crystal."""
+    """The first of each distinct crystal."""
     known = DistinctCrystals()
     return [one for one in filled if known.add(one.crystal) is None]
 
 
 def _neighbouring(one: Filled, rng: np.random.Generator) -> np.ndarray:
-    """(n,) bool: a random guest and so many of those nearest to it; the number is random too."""
+    """(n,) bool: a random guest and a random number of the guests nearest to it."""
     guests = np.flatnonzero(one.guest)
     distance = one.crystal.select(one.guest).to_pymatgen().distance_matrix[rng.integers(len(guests))]
     chosen = guests[np.argsort(distance, kind="stable")[: rng.integers(1, len(guests) + 1)]]
@@ -253,21 +255,21 @@ def fill_sites(
     batch: int = 8,
     report: Callable[[str, int], None] = lambda stage, done: None,
 ) -> tuple[list[Filled], list[str]]:
-    """Order a crystal with partially occupied sites: the best of many arrangements by energy, relaxed.
+    """Order a crystal with partially occupied sites: relax the best of many arrangements.
 
-    `SHORTLIST` times as many arrangements as asked for are made and their energies computed as they are.
+    `SHORTLIST` times ``samples`` arrangements are made; those of lowest energy before relaxation are relaxed.
 
     Args:
         disordered: the crystal.
-        relaxer: knows the potential.
-        samples: arrangements to relax.
-        seed: decides which arrangements are made where there are too many.
+        relaxer: stage with the potential loaded.
+        samples: number of arrangements to relax.
+        seed: determines which arrangements are made if there are too many.
         free_guests_only: relax only the atoms on partially occupied sites.
-        batch: crystals at a time.
+        batch: crystals per batch.
         report: called with a stage (placed or relaxed) and a number of crystals.
 
     Returns:
-        as `fill`.
+        as for `fill`.
     """
     crystals = [disordered.crystal(numbers) for numbers in order(disordered, SHORTLIST * samples, seed=seed)]
     energies = [one.energy for one in relaxer.potential.evaluate([crystal for crystal, _ in crystals])]

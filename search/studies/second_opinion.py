@@ -1,8 +1,7 @@
-"""The best candidates of a run, judged again by another potential against its own energies of the competing phases.
+"""E_d of a run's best candidates by another potential, relative to its own energies of the competing phases.
 
-Candidates are single points at the geometry that the run's potential relaxed, competing phases what the other
-potential's reference has. Where two potentials that were trained on different functionals agree, an E_d deserves more
-trust.
+The other potential evaluates candidates as single points at the geometry relaxed by the run's potential; the competing
+phases come from its own reference. If two potentials trained on different functionals agree, an E_d is more reliable.
 """
 
 from __future__ import annotations
@@ -30,22 +29,22 @@ from search.storage.rows import unpack_or_raise
 
 FILE = "second_opinion.parquet"
 SCHEMA_VERSION = "2"
-TOLERANCE = 0.03  # eV/atom, about the error that potentials are given by their authors
+TOLERANCE = 0.03  # eV/atom, about the error stated by the authors of the potentials
 SCHEMA = pa.schema(
     [
         ("candidate", pa.string()),
         ("formula", pa.string()),  # reduced
         ("space_group", pa.string()),
-        ("e_d_run", pa.float64()),  # eV/atom, as the run has it
+        ("e_d_run", pa.float64()),  # eV/atom, as stored in the run
         ("potential_first", pa.string()),  # of the run
-        ("potential", pa.string()),  # the other
-        ("e_d_first", pa.float64()),  # eV/atom, the run's potential against the phases that both potentials know
-        ("energy", pa.float64()),  # eV/atom, the other potential
-        ("e_d", pa.float64()),  # eV/atom, the other potential
+        ("potential", pa.string()),  # the other potential
+        ("e_d_first", pa.float64()),  # eV/atom, by the run's potential, with the phases that both references contain
+        ("energy", pa.float64()),  # eV/atom, by the other potential
+        ("e_d", pa.float64()),  # eV/atom, by the other potential
         ("products", pa.map_(pa.string(), pa.float64())),
         ("difference", pa.float64()),  # eV/atom, e_d - e_d_first
         ("disagrees", pa.bool_()),  # whether the difference exceeds the tolerance
-        ("max_force", pa.float64()),  # eV/Å, of the other potential at this geometry
+        ("max_force", pa.float64()),  # eV/Å, by the other potential at this geometry
         ("reference", pa.string()),
         ("missing", pa.list_(pa.string())),  # stable phases that the other potential's reference lacks
     ],
@@ -54,7 +53,7 @@ SCHEMA = pa.schema(
 
 
 def missing_phases(first: Reference, other: Reference, elements: Collection[str]) -> list[str]:
-    """Formulas on the hull of a system by one reference that another knows nothing of."""
+    """Formulas of phases on the hull of one reference that the other reference lacks."""
     hull = Stability(first, elements)
     stable = {entry.composition.reduced_formula for entry in hull.diagram.stable_entries}
     return sorted(stable - set(other.of_system(elements)["formula"]))
@@ -63,22 +62,22 @@ def missing_phases(first: Reference, other: Reference, elements: Collection[str]
 def second_opinions(
     frame: pd.DataFrame, reference: Reference, potential: Potential, *, tolerance: float = TOLERANCE
 ) -> list[dict[str, Any]]:
-    """Rows of `SCHEMA` for ranked candidates, in their order.
+    """Rows of `SCHEMA` for ranked candidates, in the same order.
 
-    Both potentials are compared on the phases that both know: a stable phase without an energy by the other potential
-    is left out of both hulls, and named.
+    The potentials are compared on the phases that both references contain: a stable phase without an energy by the
+    other potential is left out of both hulls, and listed in ``missing``.
 
     Args:
-        frame: candidates as `search.storage.ranking.rank` gives them, of one potential that has a packaged reference.
+        frame: candidates from `search.storage.ranking.rank`, all by one potential that has a packaged reference.
         reference: competing phases, computed with ``potential``.
-        potential: another than the candidates'.
-        tolerance: eV/atom beyond which the two potentials disagree.
+        potential: one other than the candidates'.
+        tolerance: difference (eV/atom) above which the two potentials disagree.
 
     Raises:
-        ValueError: the reference is of a third potential or lacks an element, or the candidates are of ``potential``.
+        ValueError: the reference is for a third potential or lacks an element, or the candidates are by ``potential``.
     """
     if reference.potential != potential.name:
-        raise ValueError(f"a reference of {reference.potential} cannot judge energies of {potential.name}")
+        raise ValueError(f"energies of {potential.name} cannot be compared with a reference of {reference.potential}")
     name = potential_of(frame)
     if name == potential.name:
         raise ValueError(f"{name} cannot give a second opinion on its own candidates; choose another potential")
@@ -98,18 +97,18 @@ def second_opinions(
 
 
 def potential_of(frame: pd.DataFrame) -> str:
-    """The potential that candidates were relaxed with; raises ValueError if there is not exactly one."""
+    """The potential with which the candidates were relaxed; raises ValueError if there is not exactly one."""
     names = sorted(set(frame["potential"]))
     if len(names) != 1:
-        raise ValueError(f"a second opinion needs candidates of one potential, these are of {', '.join(names)}")
+        raise ValueError(f"a second opinion needs candidates of one potential; these are of {', '.join(names)}")
     return str(names[0])
 
 
 def _another(first: str) -> str:
-    """The first potential of the catalogue but ``first`` that a reference comes with."""
+    """The first potential of the catalogue other than ``first`` that has a packaged reference."""
     others = [row.name for row in CATALOG.values() if row.name != first and row.reference is not None]
     if not others:
-        raise ValueError(f"no potential but {first} has a packaged reference: name one, and give its structures")
+        raise ValueError(f"no potential except {first} has a packaged reference: give a potential and structures")
     return others[0]
 
 
@@ -145,17 +144,17 @@ def take_second_opinion(
     structures: Path | None = None,
     tolerance: float = TOLERANCE,
 ) -> list[dict[str, Any]]:
-    """Judge the best candidates of a run again and store the answer in its second_opinion.parquet.
+    """Evaluate the best candidates of a run with another potential and store the result in second_opinion.parquet.
 
     Args:
         run: its folder.
-        top: so many distinct candidates of lowest E_d.
-        potential: that gives it; when left out, the first of the catalogue that has a packaged reference.
-        structures: Parquet of structures to compute the competing phases from; the packaged table when left out.
-        tolerance: eV/atom beyond which the two potentials disagree.
+        top: number of distinct candidates of lowest E_d.
+        potential: the other potential (default: the first other one in the catalogue with a packaged reference).
+        structures: Parquet file of structures from which to compute the competing phases (default: packaged table).
+        tolerance: difference (eV/atom) above which the two potentials disagree.
 
     Raises:
-        ValueError: the run has no relaxed candidate, or the competing phases are not known.
+        ValueError: the run has no relaxed candidate, or the competing phases are not available.
     """
     best = rank(load_results(run, structures=False), top=top)
     if best.empty:
@@ -179,6 +178,6 @@ def load_second_opinion(run: str | RunPath) -> pd.DataFrame:
     """
     path = run_path(run) / FILE
     if not path.is_file():
-        raise ValueError(f"{run} holds no second opinion; `hostguide second-opinion {run}` gives one")
+        raise ValueError(f"{run} contains no second opinion; run `hostguide second-opinion {run}` first")
     frame = pq.read_table(pa.BufferReader(path.read_bytes())).to_pandas(maps_as_pydicts="strict")
     return frame.sort_values("e_d", ignore_index=True)

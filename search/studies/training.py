@@ -1,4 +1,4 @@
-"""Training a score model: reading its configuration, and drawing its curves."""
+"""Training a score model: reading the configuration and plotting the training curves."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def load_training(config: Path) -> TrainConfig:
     """Read the configuration of a training.
 
     Raises:
-        ValueError: the file does not exist, or something in it is wrong.
+        ValueError: the file does not exist or is invalid.
     """
     if not config.is_file():
         raise ValueError(f"{config} does not exist")
@@ -27,10 +27,10 @@ def load_training(config: Path) -> TrainConfig:
 
 
 def draw_curves(folder: Path) -> Path | None:
-    """Draw ``curves.png`` beside the log of a training: losses, and validation loss by noise level.
+    """Plot ``curves.png`` in the folder of a training: losses, and validation loss by noise level.
 
     Returns:
-        its path; None while the log is empty.
+        its path; None if the log is empty.
     """
     log = read_log(folder)
     if not log:

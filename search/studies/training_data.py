@@ -1,4 +1,4 @@
-"""Training data from what people have: a Parquet file, a folder of CIFs, an ASE database."""
+"""Preparing training data from a Parquet file, a folder of CIF files or an ASE database."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ BATCH = 32  # crystals that the potential evaluates at once
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Entry:
-    """A crystal as it was found; ``problem`` says why there is none, or why it is dropped.
+    """A crystal of the source.
 
     Attributes:
         name: unique in its source.
-        crystal: as stored.
-        e_above_hull: eV/atom, if the source says.
-        split: if the source says.
-        problem: empty for what is kept.
+        crystal: as stored; None if it could not be read.
+        e_above_hull: eV/atom, if the source provides it.
+        split: if the source provides it.
+        problem: why it is dropped; empty if it is kept.
     """
 
     name: str
@@ -47,12 +47,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class Filters:
-    """What is kept.
+    """Which crystals are kept.
 
     Attributes:
-        max_atoms: larger cells are dropped, as are those of one atom.
+        max_atoms: maximum number of atoms in the cell; cells of one atom are dropped too.
         max_e_above_hull: eV/atom.
-        without: elements that must not occur.
+        without: excluded elements.
     """
 
     max_atoms: int = 250
@@ -61,7 +61,7 @@ class Filters:
 
 
 def read_source(source: Path) -> Iterator[Entry]:
-    """All crystals of a source: ``.parquet``, ``.db`` (ASE), or a folder in which ``.cif`` files lie at any depth.
+    """All crystals of a source: ``.parquet``, ``.db`` (ASE), or a folder with ``.cif`` files at any depth.
 
     Raises:
         ValueError: it is none of these, or empty.
@@ -69,7 +69,7 @@ def read_source(source: Path) -> Iterator[Entry]:
     if source.is_dir():
         files = sorted(source.rglob("*.cif"))
         if not files:
-            raise ValueError(f"{source} holds no .cif file")
+            raise ValueError(f"{source} contains no .cif file")
         return (_from_cif(file, str(file.relative_to(source))) for file in files)
     if not source.is_file():
         raise ValueError(f"{source} does not exist: give a .parquet file, an ASE .db file, or a folder of .cif files")
@@ -83,9 +83,9 @@ def read_source(source: Path) -> Iterator[Entry]:
 def _from_cif(file: Path, name: str) -> Entry:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what does not concern atoms and cell
+            warnings.simplefilter("ignore")  # about details that do not affect atoms and cell
             return Entry(name=name, crystal=Crystal.from_pymatgen(Structure.from_file(file)))
-    except Exception as error:  # parsers raise whatever they like
+    except Exception as error:  # parsers raise all kinds of exceptions
         text = " ".join(str(error).split()) or type(error).__name__
         return Entry(
             name=name,
@@ -127,7 +127,7 @@ def _from_ase(source: Path) -> Iterator[Entry]:
 
 
 def filtered(entries: Iterable[Entry], filters: Filters) -> Iterator[Entry]:
-    """The entries, those that are dropped with their problem; distances above the hull are not asked for yet."""
+    """The entries, with ``problem`` set for those to drop; energies above the hull are not checked yet."""
     seen: dict[str, str] = {}
     for entry in entries:
         problem = entry.problem or _problem(entry, filters)
@@ -143,17 +143,17 @@ def _problem(entry: Entry, filters: Filters) -> str:
         return f"not 2 to {filters.max_atoms} atoms"
     unwanted = sorted(set(entry.crystal.symbols) & set(filters.without))
     if unwanted:
-        return f"holds {', '.join(unwanted)}"
+        return f"contains {', '.join(unwanted)}"
     return screen(entry.crystal) or ""
 
 
 def judged(
     entries: Sequence[Entry], potential: Potential | None, reference: Reference, filters: Filters
 ) -> Iterator[Entry]:
-    """The entries with their distance above the hull, those too far above it dropped.
+    """The entries with their energy above the hull, with ``problem`` set for those too far above it.
 
-    Where the source does not say, ``potential`` evaluates the crystal as it is, and ``reference``, which must be of
-    the same potential, gives the hull. Without a potential such crystals are dropped.
+    If the source does not provide it, ``potential`` evaluates the unrelaxed crystal, and ``reference``, which must be
+    of the same potential, gives the hull. Without a potential, such crystals are dropped.
     """
     for start in range(0, len(entries), BATCH):
         some = list(entries[start : start + BATCH])
@@ -182,20 +182,20 @@ def _near_hull(entry: Entry, filters: Filters) -> Entry:
     if entry.problem:
         return entry
     if entry.e_above_hull is None:
-        return replace(entry, problem="distance above the hull unknown")
+        return replace(entry, problem="energy above the hull unknown")
     above = entry.e_above_hull > filters.max_e_above_hull
     return replace(entry, problem=f"more than {filters.max_e_above_hull:g} eV/atom above the hull" if above else "")
 
 
 def split_of(formula: str, *, val: float, test: float, seed: int) -> str:
-    """``train``, ``val`` or ``test``: all crystals of a formula go into one split, whatever else there is."""
+    """``train``, ``val`` or ``test``: all crystals of a formula get the same split, independent of the other data."""
     digest = hashlib.blake2b(f"{seed}/{formula}".encode(), digest_size=8).digest()
     draw = int.from_bytes(digest, "big") / 2**64
     return "val" if draw < val else "test" if draw < val + test else "train"
 
 
 def table(entries: Iterable[Entry], *, val: float, test: float, seed: int) -> pd.DataFrame:
-    """Rows of the training data, see docs/training.md; ``guest`` of a ``test`` row is a usual guest element, if any."""
+    """Rows of the training data, see docs/training.md; in ``test`` rows, ``guest`` is a usual guest element, if any."""
     rows = []
     for entry in entries:
         if entry.problem or entry.crystal is None:
@@ -222,7 +222,7 @@ def table(entries: Iterable[Entry], *, val: float, test: float, seed: int) -> pd
 
 
 def reasons(entries: Iterable[Entry]) -> list[tuple[str, int]]:
-    """What was dropped and how often, the commonest first; names and numbers of single crystals left out."""
+    """Reasons for dropping crystals and their counts, most common first, without details of single crystals."""
     kinds = Counter(_kind(entry.problem) for entry in entries if entry.problem)
     return kinds.most_common()
 
@@ -235,7 +235,7 @@ def _kind(problem: str) -> str:
 
 
 def write(frame: pd.DataFrame, entries: Iterable[Entry], out: Path) -> Path:
-    """Write the data, and beside them a CSV of everything dropped and why, whose path is returned."""
+    """Write the data, and next to them a CSV file of dropped crystals and reasons; returns the path of the CSV."""
     dropped = out.with_suffix(".dropped.csv")
     out.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(out) as temporary:

@@ -1,4 +1,4 @@
-"""A search that only tries settings of one system, and the configuration with the best of them: `hostguide tune`."""
+"""Tuning settings before a search (`hostguide tune`): the search that tries them, and the tuned configuration."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from search.config import Range, SearchConfig, changed
 from search.config_file import check_config
 from search.planning.tuning import SAMPLES, Trial
 
-# Ranges for samplers of which the configuration tunes nothing.
+# Ranges to use if the configuration specifies none.
 RANGES: dict[str, dict[str, Range]] = {
     "predictor-corrector": {"steps": (20, 200), "correctors": (0, 5), "snr": (0.05, 0.5)},
     "heun": {"steps": (6, 32), "churn": (0.0, 1.0)},
@@ -23,7 +23,7 @@ INPAINTING_RANGES: dict[str, dict[str, Range]] = {"predictor-corrector": {"resam
 def tuning_search(config: SearchConfig, trials: int) -> SearchConfig:
     """The search that tries settings: every round has a batch of each generator that can be tuned.
 
-    All compositions get equal shares, so that batches can be compared.
+    All compositions get equal shares, so that batches are comparable.
     """
     content = config.model_dump(mode="json")
     tunable = [name for name, row in GENERATORS.items() if row.is_tunable]
@@ -48,7 +48,7 @@ def _ranges(generator: str, settings: Mapping[str, Any]) -> dict[str, Range]:
 
 
 def with_settings(config: SearchConfig, best: Mapping[str, Trial]) -> SearchConfig:
-    """The configuration with the settings of the best trials, and nothing left to tune."""
+    """The configuration with the settings of the best trials and without tuning."""
     content = config.model_dump(mode="json")
     for part, trial in best.items():
         if part in config.sampling:

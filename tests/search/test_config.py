@@ -123,7 +123,7 @@ def test_an_unknown_field_is_named_beside_those_there_are(content, where, known)
         (with_section(frameworks={"guests": ["Xx"]}), ["frameworks.guests", "'Xx' is not an element", "such as Li"]),
         (with_section(frameworks={"guests": ["Li", "Si"]}), ["frameworks.guests", "Li, Si", "leave out"]),
         (with_section(frameworks={"guests": "Li"}), ["frameworks.guests", "must be a list", "'Li'"]),
-        (with_section(frameworks={"guests": []}), ["frameworks.guests", "leave guests out", "[]"]),
+        (with_section(frameworks={"guests": []}), ["frameworks.guests", "omit guests", "[]"]),
         (with_section(frameworks={"tolerances": []}), ["frameworks.tolerances", "symprec", "[]"]),
         (with_section(frameworks={"tolerances": [[0.1]]}), ["frameworks.tolerances.0", "too short", "[0.1]"]),
         (with_section(frameworks={"tolerances": [[-0.1, 5]]}), ["frameworks.tolerances", "symprec above 0", "-0.1"]),
@@ -136,7 +136,7 @@ def test_an_unknown_field_is_named_beside_those_there_are(content, where, known)
         # reference
         (with_section(reference={"kind": "file"}), ["reference", "kind: file needs", "path and potential must be"]),
         (with_section(reference={"kind": "file", "path": "x"}), ["reference", "; potential must be given"]),
-        (with_section(reference={"path": "x.json"}), ["reference", "no meaning with kind: packaged", "change kind"]),
+        (with_section(reference={"path": "x.json"}), ["reference", "no effect with kind: packaged", "change kind"]),
         (with_section(reference={"kind": "web"}), ["reference.kind", "'packaged', 'table', 'file' or 'mp'", "'web'"]),
         # samplers
         (
@@ -215,16 +215,16 @@ def test_nobody_has_to_read_python_in_a_problem():
 
 
 def test_a_file_that_is_missing_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"nowhere\.yaml does not exist; configs/ in the repository holds examples"):
+    with pytest.raises(ValueError, match=r"nowhere\.yaml does not exist; configs/ in the repository contains examples"):
         load_config(tmp_path / "nowhere.yaml")
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("- name: x\n", "must hold a mapping of fields, found list"),
-        ("", "must hold a mapping of fields, found NoneType"),
-        ("just text", "must hold a mapping of fields, found str"),
+        ("- name: x\n", "must contain a mapping of fields, found list"),
+        ("", "must contain a mapping of fields, found NoneType"),
+        ("just text", "must contain a mapping of fields, found str"),
         ("name: [x\n", r"is not valid YAML: .*line 2"),
     ],
 )
@@ -382,5 +382,5 @@ def test_a_missing_host_is_an_error_before_any_work(tmp_path):
 
 
 def test_generators_that_need_frameworks_need_something_to_begin_with(make_config):
-    with pytest.raises(ValueError, match=r"inpainting need crystals to begin with; add one of diffusion"):
+    with pytest.raises(ValueError, match=r"inpainting need crystals to start from; add one of diffusion"):
         make_config(generators=["inpainting"])

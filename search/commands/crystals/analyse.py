@@ -1,4 +1,4 @@
-"""`hostguide analyse`: coordination, voids, migration paths and voltages, of one crystal or the best of a run."""
+"""`hostguide analyse`: coordination, voids, migration paths and voltages of a crystal or the best ones of a run."""
 
 from __future__ import annotations
 
@@ -25,29 +25,30 @@ if TYPE_CHECKING:
 
 def analyse(
     source: Annotated[str, typer.Argument(help="Folder or address of a run, or a crystal file")],
-    guest: Annotated[str | None, typer.Option(help="Element whose migration paths are looked for")] = None,
-    host: Annotated[str | None, typer.Option(help="Of a run: formula of the host, for a voltage curve")] = None,
+    guest: Annotated[str | None, typer.Option(help="Mobile element, whose migration paths are analysed")] = None,
+    host: Annotated[str | None, typer.Option(help="Run only: formula of the host, for a voltage curve")] = None,
     framework: Annotated[
-        str | None, typer.Option(help="Of a run: one of its frameworks, as it takes up the guest, empty to full")
+        str | None, typer.Option(help="Run only: analyse the uptake of the guest by this framework")
     ] = None,
     against: Annotated[
         list[Path] | None, typer.Option(help="Known phases to compare with: crystal files, or Parquet of structures")
     ] = None,
     barriers: Annotated[bool, typer.Option("--barriers", help="Compute migration barriers; takes minutes")] = False,
     single: Annotated[
-        bool, typer.Option("--single", help="Barriers of a lone guest instead of a vacancy among guests")
+        bool, typer.Option("--single", help="Barriers for a single guest (default: for a vacancy among guests)")
     ] = False,
-    height: Annotated[float, typer.Option(help="Minimum height in Å of the supercell for a barrier")] = 8.0,
+    height: Annotated[float, typer.Option(help="Minimum height of the supercell for a barrier, Å")] = 8.0,
     equal_sites: Annotated[
-        bool, typer.Option("--equal-sites", help="Include all sites that are equivalent by the host's symmetry")
+        bool, typer.Option("--equal-sites", help="Include all sites equivalent under the host's symmetry")
     ] = False,
-    max_length: Annotated[float, typer.Option(help="Longest hop in Å")] = 4.5,
-    top: Annotated[int, typer.Option(min=1, help="Of a run: how many of the best crystals")] = 20,
+    max_length: Annotated[float, typer.Option(help="Maximum length of a hop, Å")] = 4.5,
+    top: Annotated[int, typer.Option(min=1, help="Run only: number of best crystals to analyse")] = 20,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of tables and figures; <source>-analysis if omitted", file_okay=False)
+        Path | None,
+        typer.Option(help="Folder for tables and figures (default: RUN/analysis or FILE-analysis)", file_okay=False),
     ] = None,
 ) -> None:
-    """Coordination, radial distribution functions, voids, migration paths of a guest, voltages."""
+    """Compute coordination, radial distribution functions, voids, migration paths of a guest, and voltages."""
     from model.analysis.migration import BarrierSettings
     from search.planning.prepare import run_stability
     from search.storage.results import load_results
@@ -60,12 +61,12 @@ def analyse(
     place = run_path(source)
     require_elements("--guest", [guest] if guest is not None else [])
     if guest is None and (barriers or equal_sites or host or framework):
-        raise ValueError("say with --guest which element moves")
+        raise ValueError("give --guest, the element that moves")
     frame = load_results(place, structures=False) if is_run(place) else None
     if host and framework:
-        raise ValueError(f"give --host or --framework, not both: {framework} has a host")
+        raise ValueError(f"give --host or --framework, not both: {framework} already defines the host")
     if frame is None and (host or framework):
-        raise ValueError("--host and --framework, for the voltage curve, need the folder of a run")
+        raise ValueError("--host and --framework (voltage curve) need a run, not a crystal file")
     folder = out or (beside(place) / "analysis" if is_run(place) else Path(f"{place.stem}-analysis"))
     uptake = None
     if frame is not None and guest and (host or framework):
@@ -95,14 +96,14 @@ def _show_uptake(uptake: Uptake, guest: str, out: Path, suffix: str) -> None:
     picture = out / f"voltage{suffix}.png"
     if not steps:
         picture.unlink(missing_ok=True)  # from an earlier call
-        console.print(f"No voltages: fewer than two stable phases of {guest} in {host} are known.")
+        console.print(f"No voltage curve: fewer than two stable phases are known on the line from {host} to {guest}.")
         return
     console.print(_voltage_table(steps, guest))
     draw_voltages(steps, guest, host, picture)
 
 
 def _crystals(frame: pd.DataFrame | None, source: RunPath, top: int) -> list[tuple[str, Crystal]]:
-    """Names and crystals to look at: the one of the file, or the best of the run."""
+    """Names and crystals to analyse: that of the file, or the best ones of the run."""
     from search.storage.crystal_files import read_host
     from search.storage.ranking import rank
     from search.storage.rows import unpack_or_raise
@@ -119,7 +120,7 @@ def _crystals(frame: pd.DataFrame | None, source: RunPath, top: int) -> list[tup
 
 
 def _symmetric(crystal: Crystal) -> Crystal:
-    """The crystal moved onto its space group, so that equivalent atoms have equal surroundings."""
+    """The symmetrised crystal, in which equivalent atoms have identical environments."""
     from model.symmetry.space_group import refine
 
     refined = refine(crystal)
@@ -136,7 +137,7 @@ def _surroundings(found: Sequence[Crystal], known: Sequence[Crystal], elements: 
     draw_coordination(table, out / "coordination.png")
     shown = Table(title=f"Coordination in {len(found)} crystals", title_justify="left")
     known_share = f"known % ({len(known)} phases)" if known else "known %"
-    for name in ("element", "neighbours", "number", "found %", known_share):
+    for name in ("element", "neighbours", "coordination", "found %", known_share):
         shown.add_column(name, justify="left" if name in ("element", "neighbours") else "right")
     for row in table.itertuples():
         shares = f"{100 * row.found:.0f}", number(100 * row.known, ".0f")
@@ -174,7 +175,8 @@ def _ways(
 
     potential = load_potential(DEFAULT) if barriers else None
     table = Table(title=f"{guest} migration paths", title_justify="left")
-    columns = ("crystal", "hop", "length Å", "times", "gate Å", *(["barrier eV"] if barriers else []), "percolates in")
+    barrier_column = ["barrier eV"] if barriers else []
+    columns = ("crystal", "hop", "length Å", "multiplicity", "bottleneck Å", *barrier_column, "percolates in")
     for name in columns:
         table.add_column(name, justify="left" if name in ("crystal", "percolates in") else "right")
     rows: list[dict[str, object]] = []
@@ -202,9 +204,9 @@ def _ways(
 
 
 def _add_rows(table: Table, name: str, ways: Percolation, *, every_hop: bool, barriers: bool) -> None:
-    """Rows of one crystal: all its hops, or the shortest and those with a barrier."""
+    """Rows of one crystal: all its hops, or only the shortest one and those with a barrier."""
     through = [f"{d}D with hops of {length:.2f} Å" for d, length in ways.lengths.items()] or ["no dimension"]
-    through += [f"{d}D over {cost:.2f} eV" for d, cost in ways.highest.items()]
+    through += [f"{d}D with barriers up to {cost:.2f} eV" for d, cost in ways.highest.items()]
     for index, hop in enumerate(ways.network.hops):
         found = ways.barriers.get(index)
         if not (every_hop or found or index == 0):
@@ -242,15 +244,15 @@ def _hop_rows(name: str, ways: Percolation) -> list[dict[str, object]]:
 
 
 def _sweep_table(sweep: pd.DataFrame, guest: str, host: str) -> Table:
-    table = Table(title=f"The best crystal of each content of {guest} in {host}", title_justify="left")
+    table = Table(title=f"Best crystal for each {guest} content of {host}", title_justify="left")
     names = (
         "x",
         "formula",
         "space group",
         "E_d meV/atom",
         f"Å³ per {host}",
-        "against x = 0 %",
-        "relaxing %",
+        "volume vs x = 0 %",
+        "on relaxation %",
         "host kept",
     )
     for name in names:
@@ -270,7 +272,7 @@ def _sweep_table(sweep: pd.DataFrame, guest: str, host: str) -> Table:
 
 
 def _voltage_table(steps: Sequence[VoltageStep], guest: str) -> Table:
-    table = Table(title=f"Voltage against {guest}", title_justify="left")
+    table = Table(title=f"Voltage vs {guest}", title_justify="left")
     for name in ("from", "to", "x", "V"):
         table.add_column(name, justify="left" if name in ("from", "to") else "right")
     for step in steps:

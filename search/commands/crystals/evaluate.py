@@ -1,4 +1,4 @@
-"""`hostguide evaluate`: the potential alone, on anyone's crystals."""
+"""`hostguide evaluate`: single-point evaluation of crystals from files."""
 
 from __future__ import annotations
 
@@ -33,26 +33,24 @@ if TYPE_CHECKING:
     from model.potentials.interface import Evaluation
     from search.storage.crystal_files import NamedCrystal
 
-CHUNK = 32  # crystals evaluated between two movements of the progress bar
+CHUNK = 32  # crystals evaluated between updates of the progress bar
 
 
 def evaluate(
     files: CrystalFiles,
-    out: Annotated[
-        Path | None, typer.Option(help="File for the results: .csv, or .extxyz with forces and stress")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Output file: .csv, or .extxyz with forces and stress")] = None,
     overwrite: OverwriteOption = False,
     potential: PotentialOption = DEFAULT,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = 1,
 ) -> None:
-    """Energy, forces, stress and moments of crystals as they are; exits with 1 if one could not be evaluated."""
+    """Compute energy, forces, stress and moments without relaxation; exits with 1 if any evaluation fails."""
     from search.storage.crystal_files import read_files
 
     crystals = read_files(files)
     if out is not None:
         if out.suffix not in (".csv", *FRAMES):
-            raise ValueError(f"--out {out}: the name must end in .csv (energies) or .extxyz (forces and stress too)")
+            raise ValueError(f"--out {out}: the name must end in .csv (energies) or .extxyz (also forces and stress)")
         require_new([out], overwrite)
     model = load_potential(potential, device, threads)
     results: list[Evaluation] = []
@@ -97,7 +95,7 @@ def _table(rows: Sequence[dict[str, Any]]) -> Table:
         "E eV/atom",
         "max force eV/Å",
         "pressure GPa",
-        "sum of moments μB",
+        "total moment μB",
         "problem",
         title="Single points",
         caption=left_out(rows),

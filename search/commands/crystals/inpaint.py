@@ -1,4 +1,4 @@
-"""`hostguide inpaint`: put guests into one host, or order its partially occupied sites; progress, table and CIFs."""
+"""`hostguide inpaint`: place guests into a host, or order its partially occupied sites; writes a table and CIFs."""
 
 from __future__ import annotations
 
@@ -27,41 +27,41 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 def inpaint(
-    host: Annotated[Path, typer.Argument(help="Host crystal: CIF, POSCAR or anything pymatgen reads")],
+    host: Annotated[Path, typer.Argument(help="Host crystal: CIF, POSCAR or any other format that pymatgen reads")],
     guest: Annotated[list[str] | None, typer.Option(help="Guest element; may be given several times")] = None,
-    count: Annotated[list[int] | None, typer.Option(help="Atoms of each guest in the cell, in the same order")] = None,
-    supercell: Annotated[tuple[int, int, int], typer.Option(help="Cells along a, b and c to work in")] = (1, 1, 1),
+    count: Annotated[list[int] | None, typer.Option(help="Atoms per cell of each guest, in the same order")] = None,
+    supercell: Annotated[tuple[int, int, int], typer.Option(help="Multiples of the cell along a, b and c")] = (1, 1, 1),
     region: Annotated[
         str | None,
-        typer.Option(help="LOW:HIGH, fractions of c: the host's atoms between them are placed anew, with the guests"),
+        typer.Option(help="LOW:HIGH, fractions of c: host atoms in between are placed again, together with the guests"),
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Arrangements to try")] = 8,
     refine: Annotated[
-        int, typer.Option(min=0, help="Rounds in which guests of the best arrangements are placed again")
+        int, typer.Option(min=0, help="Rounds of refinement, in which guests of the best arrangements are placed again")
     ] = 0,
     seed: SeedOption = 0,
     fix_host: Annotated[
-        bool, typer.Option("--fix-host", help="Relax the guests only; host and cell stay as given")
+        bool, typer.Option("--fix-host", help="Relax only the guests; host and cell stay fixed")
     ] = False,
     weights: WeightsOption = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the CIFs; <host>-<guests> if omitted", file_okay=False)
+        Path | None, typer.Option(help="Folder for the CIFs (default: <host>-<guests>)", file_okay=False)
     ] = None,
 ) -> None:
-    """Put guest atoms into one host, relax and rank by energy. Without guests: order its partially occupied sites."""
+    """Insert guest atoms into a host, relax, and rank by energy. Without guests: order partially occupied sites."""
     from search.storage.crystal_files import read_structure
 
     use_threads()
     guests = _guests(guest or [], count or [])
     ordering = not guests and region is None
     if ordering and refine:
-        raise ValueError(f"--refine {refine} places guests again: say which with --guest and --count, or --region")
+        raise ValueError(f"--refine {refine} places guests again: give them with --guest and --count, or --region")
     if min(supercell) < 1:
         raise ValueError(f"--supercell needs three numbers of at least 1, got {' '.join(map(str, supercell))}")
     structure = read_structure(host) * list(supercell)
     if ordering:
         if structure.is_ordered:
-            raise ValueError(f"every site of {host} is full: say what to put in with --guest and --count")
+            raise ValueError(f"{host} has no partially occupied sites: give --guest and --count")
         folder = out or Path(f"{host.stem}-ordered")
         filled, dropped = _order(structure, samples=samples, seed=seed, fix_host=fix_host)
     else:
@@ -84,7 +84,7 @@ def _guests(elements: Sequence[str], counts: Sequence[int]) -> dict[str, int]:
     """Element -> count, from the repeated options."""
     if len(elements) != len(counts):
         raise ValueError(
-            f"--guest was given {len(elements)} times and --count {len(counts)} times; each guest needs its count"
+            f"--guest was given {len(elements)} times and --count {len(counts)} times; each guest needs a count"
         )
     repeated = sorted({element for element in elements if elements.count(element) > 1})
     if repeated:
@@ -106,7 +106,7 @@ def _fill(
     weights: str | None,
     out: Path,
 ) -> tuple[list[Filled], list[str]]:
-    """The host with its guests, lowest energy first, and why other arrangements were dropped."""
+    """Fill the host; returns arrangements, lowest energy first, and the reasons why others were dropped."""
     from model.crystals.crystal import Crystal
     from model.stages import CrystalMaker
     from search.studies.inpaint import fill, make_templates, refine_fillings
@@ -124,7 +124,7 @@ def _fill(
     with _progress(samples * (1 + rounds)) as report:
         filled, dropped = fill(templates, maker, relaxer, free_guests_only=fix_host, report=report)
         for number in range(1, rounds + 1 if filled else 0):
-            _write_all(filled, out)  # if a later round is stopped, nothing found so far is lost
+            _write_all(filled, out)  # so that the results are kept if a later round is interrupted
             filled, more = refine_fillings(
                 filled,
                 maker,
@@ -139,7 +139,7 @@ def _fill(
 
 
 def _order(structure: Structure, *, samples: int, seed: int, fix_host: bool) -> tuple[list[Filled], list[str]]:
-    """The crystal with its partially occupied sites ordered, lowest energy first, and why others were dropped."""
+    """Order the sites; returns arrangements, lowest energy first, and the reasons why others were dropped."""
     from model.generation.disorder import Disordered
     from search.studies.inpaint import fill_sites
 
@@ -162,10 +162,10 @@ def _region(text: str) -> Region:
 
 
 def _what_is_ordered(disordered: Disordered) -> str:
-    """What there is to order, in words.
+    """Description of the sites to order.
 
     Raises:
-        ValueError: less than half an atom of some element is in the cell.
+        ValueError: the cell contains less than half an atom of some element.
     """
     from ase.data import chemical_symbols
 
@@ -173,7 +173,8 @@ def _what_is_ordered(disordered: Disordered) -> str:
     lost = [f"{n:.2f} {element}" for element, n in disordered.occupancy.items() if element not in atoms]
     if lost:
         raise ValueError(
-            f"the cell holds {' and '.join(lost)}, which round to none: give a larger --supercell, for example 1 1 3"
+            f"the cell contains {' and '.join(lost)}, which rounds to zero atoms: give a larger --supercell, for "
+            "example 1 1 3"
         )
     rounded = [
         f"{n} {element} for {disordered.occupancy[element]:.2f}"
@@ -182,9 +183,9 @@ def _what_is_ordered(disordered: Disordered) -> str:
     ]
     text = (
         f"{disordered.free.sum()} partially occupied sites; {disordered.arrangements():,} arrangements of "
-        f"{''.join(f'{element}{n}' for element, n in atoms.items())}, symmetry and overlaps aside"
+        f"{''.join(f'{element}{n}' for element, n in atoms.items())}, including equivalent and overlapping ones"
     )
-    return text + (f". Counts are rounded ({', '.join(rounded)}): a larger --supercell comes closer" if rounded else "")
+    return text + (f". Counts are rounded ({', '.join(rounded)}): a larger --supercell is closer" if rounded else "")
 
 
 def _relaxer(fix_host: bool) -> Relaxer:
@@ -198,7 +199,7 @@ def _relaxer(fix_host: bool) -> Relaxer:
 
 @contextmanager
 def _progress(samples: int) -> Iterator[Callable[[str, int], None]]:
-    """Bars on a terminal, lines elsewhere."""
+    """Progress bars in a terminal, lines elsewhere."""
     if not console.is_terminal:
         yield _lines(samples)
         return
@@ -223,7 +224,7 @@ def _lines(samples: int) -> Callable[[str, int], None]:
 
 
 def _show(filled: list[Filled], dropped: list[str], out: Path, volume: float) -> None:
-    """Table and files; the volume is that of the host as given, in Å³."""
+    """Print a table and write files; ``volume`` is that of the host as given, in Å³."""
     if not filled:
         raise ValueError(
             f"no arrangement survived screening and relaxation ({', '.join(sorted(set(dropped)))}); "
@@ -237,7 +238,7 @@ def _show(filled: list[Filled], dropped: list[str], out: Path, volume: float) ->
 
 
 def _write_all(filled: list[Filled], out: Path) -> list[Path]:
-    """CIFs of all; those of an earlier call are removed."""
+    """Write CIFs of all arrangements; CIFs of an earlier call are removed."""
     for old in out.glob("[0-9]*_*_+*meV.cif"):
         old.unlink()
     return [_write(one, position, filled[0], out) for position, one in enumerate(filled, start=1)]
@@ -250,7 +251,7 @@ def _write(one: Filled, position: int, best: Filled, out: Path) -> Path:
     above = 1e3 * (one.relaxation.energy_final - best.relaxation.energy_final)
     group = one.space_group.replace("/", "_")
     path = out / f"{position:02d}_{one.crystal.formula}_{group}_{above:+.0f}meV.cif"
-    CifWriter(one.crystal.to_pymatgen()).write_file(path)  # every atom where it is, no symmetry imposed
+    CifWriter(one.crystal.to_pymatgen()).write_file(path)  # all atoms unchanged, no symmetry imposed
     return path
 
 

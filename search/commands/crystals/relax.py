@@ -1,4 +1,4 @@
-"""`hostguide relax`: the relaxer alone, on anyone's crystals."""
+"""`hostguide relax`: relaxation of crystals from files."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def relax(
     steps: Annotated[int, typer.Option(min=0, help="Maximum number of steps per crystal")] = 500,
     cell: Annotated[
         Literal["full", "hydrostatic", "fixed_volume", "fixed"] | None,
-        typer.Option(help="What may change in the cell; if omitted full, or fixed with --free", show_default=False),
+        typer.Option(help="How the cell may change (default: full, or fixed with --free)", show_default=False),
     ] = None,
     pressure: Annotated[float, typer.Option(help="External pressure, GPa")] = 0.0,
     free: Annotated[
@@ -65,15 +65,15 @@ def relax(
         typer.Option(help="Move only atoms of this element; may be given several times", show_default=False),
     ] = None,
     keep_symmetry: Annotated[
-        bool, typer.Option("--keep-symmetry", help="Keep the space group that each crystal has at the start")
+        bool, typer.Option("--keep-symmetry", help="Keep each crystal in its initial space group")
     ] = False,
-    symprec: Annotated[float, typer.Option(help="Tolerance of that space group, Å")] = 0.01,
-    batch: Annotated[int, typer.Option(min=1, help="Crystals that relax together; raise it on a GPU")] = 16,
+    symprec: Annotated[float, typer.Option(help="Tolerance for finding that space group, Å")] = 0.01,
+    batch: Annotated[int, typer.Option(min=1, help="Number of crystals relaxed together; raise it on a GPU")] = 16,
     minutes: MinutesOption = None,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = 1,
 ) -> None:
-    """Relax crystals; exits with 1 if one of them did not converge."""
+    """Relax crystals; exits with 1 if any of them did not converge."""
     from model.relaxation.relax import RelaxSettings
     from model.relaxation.relax import relax as relax_crystals
     from search.storage.crystal_files import read_files
@@ -94,7 +94,7 @@ def relax(
     writer = _Results(out, crystals, overwrite=overwrite)
     model = load_potential(potential, device, threads)
     console.print(
-        f"{_count(crystals)}: {potential}, {settings.optimizer}, to {settings.fmax} eV/Å, cell {settings.cell}"
+        f"{_count(crystals)}: {potential}, {settings.optimizer}, fmax {settings.fmax} eV/Å, cell {settings.cell}"
     )
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("relaxed", total=len(crystals))
@@ -129,7 +129,7 @@ def _masks(crystals: Sequence[NamedCrystal], free: Sequence[str]) -> list[np.nda
     without = [one.name for one, mask in zip(crystals, masks, strict=True) if not mask.any()]
     if without:
         more = f" and {len(without) - 3} more" if len(without) > 3 else ""
-        raise ValueError(f"--free {', '.join(free)}: there is none in {', '.join(without[:3])}{more}")
+        raise ValueError(f"--free {', '.join(free)}: no such atoms in {', '.join(without[:3])}{more}")
     return list(masks)
 
 
@@ -145,7 +145,7 @@ def _reasons(results: Sequence[Relaxation]) -> str:
 
 
 class _Results:
-    """Writes each relaxed crystal as soon as it is done, so that nothing is lost when the command is stopped."""
+    """Writes each relaxed crystal as soon as it is done, so that nothing is lost if the command is interrupted."""
 
     def __init__(self, out: Path, crystals: Sequence[NamedCrystal], *, overwrite: bool) -> None:
         self.out, self.crystals, self.frames = out, crystals, out.suffix in FRAMES
@@ -159,7 +159,7 @@ class _Results:
             path.unlink(missing_ok=True)
 
     def add(self, index: int, result: Relaxation) -> None:
-        """Write one result; a crystal that failed gets a row, and a file only if it has a structure and an energy."""
+        """Write one result; a crystal that failed always gets a row, but a CIF only if it can be ranked."""
         import ase.io
         from pymatgen.io.cif import CifWriter
 
@@ -217,14 +217,14 @@ def _row(name: str, result: Relaxation) -> dict[str, Any]:
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> Table:
-    """Failures first: they are what needs attention."""
+    """Table of results, failures first."""
     table = Table(
         Column("crystal", overflow="fold"),
         "formula",
         "E eV/atom",
-        "gained meV/atom",
+        "energy gain meV/atom",
         "max force eV/Å",
-        "volume %",
+        "volume change %",
         "space group",
         "steps",
         "outcome",

@@ -1,4 +1,4 @@
-"""`hostguide benchmark`: how often the score model puts guests back where they were."""
+"""`hostguide benchmark`: how often the score model recovers removed guests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def reconstruct(
     data: Annotated[
         Path, typer.Option(help="Parquet of crystals with the columns split and guest, see docs/training.md")
     ],
-    split: Annotated[str, typer.Option(help="Split whose crystals are taken")] = "test",
+    split: Annotated[str, typer.Option(help="Split from which crystals are taken")] = "test",
     guest: Annotated[str | None, typer.Option(help="Only this guest element")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Maximum number of crystals per guest element")] = None,
     method: Annotated[
@@ -39,19 +39,19 @@ def reconstruct(
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Attempts per crystal")] = 4,
     seed: SeedOption = 0,
-    rank: Annotated[bool, typer.Option(help="Rank the attempts by energy, as they are and with guests relaxed")] = True,
+    rank: Annotated[bool, typer.Option(help="Rank attempts by energy, before and after relaxing the guests")] = True,
     residual: Annotated[bool, typer.Option(help="Also rank them by the score model's residual")] = False,
     stability: Annotated[bool, typer.Option(help="Relax all atoms of each first attempt: F_max and ΔE")] = False,
     train: Annotated[
-        Path | None, typer.Option(help="Training crystals that tell which hosts are new; the data if omitted")
+        Path | None, typer.Option(help="Training crystals, to tell which hosts are new (default: those in --data)")
     ] = None,
     weights: WeightsOption = None,
-    shard: Annotated[str, typer.Option(help="k/n: do the k-th of n shares, one process each, same --json")] = "1/1",
+    shard: Annotated[str, typer.Option(help="k/n: process the k-th of n parts, with the same --json")] = "1/1",
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="File for the results; cases in its .jsonl are not run again")
+        Path | None, typer.Option("--json", help="File for the results; cases in its .jsonl are not repeated")
     ] = None,
 ) -> None:
-    """Take all guests out of known crystals, put them back, and count how often the crystal is recovered.
+    """Remove all guests from known crystals, place them again, and count how often the crystal is recovered.
 
     With --json, every case is stored as soon as it is done; rerun the same command to resume.
     """
@@ -112,7 +112,7 @@ def reconstruct(
 
 
 def _prototypes(path: Path, cases: Sequence[Case]) -> TrainingCrystals | None:
-    """The training crystals; None, with a message, if the file has none."""
+    """The training crystals; prints a message and returns None if the file has none."""
     from search.benchmark.training_hosts import TrainingCrystals
 
     try:
@@ -144,12 +144,12 @@ def _show(found: dict[str, dict[str, Any]], done: dict[str, str]) -> None:
         "energy_drop_median",
         "energy_drop_75",
     )
-    lines = Table("means over the guests", *found)
+    lines = Table("mean over guest elements", *found)
     for key in ranking:
         lines.add_row(key.replace("_", " "), *(number(one["summary"][key], ".4f") for one in found.values()))
     console.print(lines)
     for name, result in found.items():
-        bins = Table(f"bins of {name}", "cases", "raw match", "ranked match", "oracle match", "rmse median")
+        bins = Table(f"{name} by group", "cases", "raw match", "ranked match", "oracle match", "rmse median")
         for label, row in result["bins"].items():
             bins.add_row(label, str(row["cases"]), *(number(row[k], ".3f") for k in list(row)[1:]))
         console.print(bins)

@@ -1,4 +1,4 @@
-"""`hostguide train`: train a score model, with its losses on the console and in `curves.png`."""
+"""`hostguide train`: train a score model; losses go to the console and to `curves.png`."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ def train(
     config: Annotated[Path, typer.Argument(help="YAML file, for example configs/train/small.yaml")],
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder of the training; runs/train-<config> if omitted. An existing training is resumed."),
+        typer.Option(help="Folder of the training (default: runs/train-<config>). An existing training is resumed."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     threads: ThreadsOption = 1,
     minutes: MinutesOption = None,
-    workers: Annotated[int, typer.Option(min=1, help="Ray processes that share every batch, with one GPU each")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Ray processes that share every batch, one GPU each")] = 1,
 ) -> None:
-    """Train a score model, and draw curves.png beside the log. Rerun the same command to resume."""
+    """Train a score model and plot curves.png in its folder. Rerun the same command to resume."""
     import torch
 
     from model.diffusion.checkpoint import default_device
@@ -41,7 +41,7 @@ def train(
         draw_curves(folder)
 
     if workers > 1:
-        from actors.training import train_together  # starts Ray, which a single process does without
+        from actors.training import train_together  # imports Ray, which a single process does not need
 
         step = train_together(settings, folder, device=device, workers=workers, seconds=seconds)
         for record in read_log(folder)[-1:]:

@@ -22,16 +22,16 @@ app = typer.Typer(help="Write VASP inputs of the best crystals, and read the res
 @app.command("write")
 def write(
     source: Annotated[list[str], typer.Argument(help="Folder or address of a run, or crystal files")],
-    out: Annotated[Path, typer.Option(help="Folder of the inputs", file_okay=False)],
+    out: Annotated[Path, typer.Option(help="Folder for the inputs", file_okay=False)],
     kind: Annotated[str, typer.Option("--set", help="mp-gga (GGA/GGA+U) or mp-r2scan")] = "mp-gga",
     static: Annotated[bool, typer.Option("--static", help="Single points instead of relaxations")] = False,
-    top: Annotated[int, typer.Option(min=1, help="Of a run: maximum number of crystals")] = 5,
-    formula: Annotated[str | None, typer.Option(help="Of a run: only this reduced formula")] = None,
-    e_d_below: Annotated[float | None, typer.Option(help="Of a run: only E_d below this, eV/atom")] = None,
-    candidate: Annotated[list[str] | None, typer.Option(help="Of a run: these candidates instead")] = None,
-    potcars: Annotated[str | None, typer.Option(help="POTCAR release as pymatgen names it, e.g. PBE_54")] = None,
+    top: Annotated[int, typer.Option(min=1, help="Run only: maximum number of crystals")] = 5,
+    formula: Annotated[str | None, typer.Option(help="Run only: only this reduced formula")] = None,
+    e_d_below: Annotated[float | None, typer.Option(help="Run only: only E_d below this, eV/atom")] = None,
+    candidate: Annotated[list[str] | None, typer.Option(help="Run only: these candidates instead")] = None,
+    potcars: Annotated[str | None, typer.Option(help="pymatgen's name of the POTCAR release, e.g. PBE_54")] = None,
 ) -> None:
-    """Write VASP inputs as the Materials Project makes them."""
+    """Write VASP inputs with the settings of the Materials Project."""
     from search.dft.inputs import MANIFEST, has_potcars, job_of_file, jobs_of_run, write_inputs
 
     if kind not in ("mp-gga", "mp-r2scan"):
@@ -52,31 +52,31 @@ def write(
         console.print(f"pymatgen: {text}", soft_wrap=True)
     if not has_potcars():
         console.print(
-            "There is no POTCAR: set PMG_VASP_PSP_DIR to the folder of your licensed VASP pseudopotentials and run "
-            "this again (https://pymatgen.org/installation.html#potcar-setup), or concatenate the POTCARs that "
-            "POTCAR.spec names.",
+            "No POTCARs were written: set PMG_VASP_PSP_DIR to the folder of your licensed VASP pseudopotentials and "
+            "run this again (https://pymatgen.org/installation.html#potcar-setup), or concatenate the POTCARs named "
+            "in POTCAR.spec.",
             soft_wrap=True,
         )
 
 
 @app.command("read")
 def read(
-    folders: Annotated[list[Path], typer.Argument(help="Folders with vasprun.xml or vasprun.xml.gz, or their parents")],
-    run: Annotated[str, typer.Option(help="Folder or address of the run that the candidates come from")],
+    folders: Annotated[list[Path], typer.Argument(help="Folders with vasprun.xml(.gz), also in subfolders")],
+    run: Annotated[str, typer.Option(help="Folder or address of the candidates' run")],
     reference: Annotated[
         str, typer.Option(help="Competing phases: own (those among the calculations), mp, packaged, or a file")
     ] = "own",
     reference_potential: Annotated[
         str | None,
-        typer.Option(help="For a JSON file: what computed it, `MP2020-corrected PBE` or r2SCAN"),
+        typer.Option(help="For a JSON file: the method of its energies, `MP2020-corrected PBE` or r2SCAN"),
     ] = None,
 ) -> None:
-    """Read finished calculations, correct and judge them, and store them beside the run's own results."""
+    """Read finished calculations, apply corrections, compute E_d, and store the results in the run."""
     from search.dft.results import FILE, find_vaspruns, read_calculation, take_in
     from search.storage.results import load_results
 
     place = run_path(run)
-    load_results(place, structures=False)  # a folder that is no run is refused before the files are read
+    load_results(place, structures=False)  # raises if this is not a run, before the files are read
     calculations = []
     for path in find_vaspruns(folders):
         try:
@@ -94,7 +94,7 @@ def read(
 
 
 def _reference(name: str, potential: str | None, calculations: Sequence[Calculation]) -> Reference | None:
-    """The competing phases that the user asked for; None for those among the calculations."""
+    """The competing phases requested by the user; None for those among the calculations."""
     from model.thermodynamics.reference import (
         load_entries,
         load_materials_project,
@@ -109,7 +109,7 @@ def _reference(name: str, potential: str | None, calculations: Sequence[Calculat
         return packaged_reference()
     if name == "mp":
         if len(families) > 1:
-            raise ValueError(f"these calculations are of {' and '.join(families)}: read one kind at a time")
+            raise ValueError(f"these calculations use {' and '.join(families)}: read one kind at a time")
         elements = {symbol for one in calculations for symbol in one.crystal.symbols}
         return load_materials_project(elements, potential=families[0])
     if not Path(name).is_file():
@@ -118,7 +118,7 @@ def _reference(name: str, potential: str | None, calculations: Sequence[Calculat
         return load_reference_table(name)
     if potential is None:
         raise ValueError(
-            f"say with --reference-potential what computed the entries of {name}, for example 'MP2020-corrected PBE' "
+            f"give --reference-potential, the method of the entries in {name}, for example 'MP2020-corrected PBE' "
             "(with the corrections stored in the entries) or r2SCAN"
         )
     return load_entries(name, potential=potential)
@@ -135,7 +135,7 @@ def _table(rows: Sequence[dict[str, Any]]) -> Table:
         "correction",
         "E_d DFT meV/atom",
         "E_d potential",
-        "gap",
+        "difference",
         "volume change %",
         "same structure",
     ):
@@ -163,7 +163,7 @@ def _scaled(value: float | None, scale: float) -> str:
 
 
 def _explanations(run: RunPath, calculations: Sequence[Calculation], reference: Reference | None) -> list[str]:
-    """Why some calculations have no E_d, and how far to trust the others."""
+    """Why some calculations have no E_d, and how reliable the others are."""
     from model.potentials.catalog import CATALOG
     from search.dft.results import own_reference, stored_calculations, why_not
 
@@ -176,13 +176,13 @@ def _explanations(run: RunPath, calculations: Sequence[Calculation], reference: 
     if lines and reference is None:
         lines.append(
             "Calculate the competing phases with the same set too (`hostguide dft write PHASES.cif`), "
-            "or name a hull of DFT energies with --reference."
+            "or give a hull of DFT energies with --reference."
         )
     if reference is not None and reference.potential in CATALOG:
         error = 1e3 * CATALOG[reference.potential].error
         lines.append(
-            f"The hull holds energies of {reference.potential}: E_d and gap carry its own error of about "
-            f"{error:.0f} meV/atom. "
-            "Give a hull of DFT energies with --reference before you trust a difference of that size."
+            f"The hull consists of energies of {reference.potential}, whose error of about {error:.0f} meV/atom "
+            "affects E_d and the difference. "
+            "To resolve differences of that size, give a hull of DFT energies with --reference."
         )
     return lines

@@ -1,4 +1,4 @@
-"""`hostguide export`: the crystals of a run in the formats of other tools."""
+"""`hostguide export`: write the crystals of a run in the formats of other tools."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from search.commands.common import FormulaOption, RunArgument, console
 
 def export(
     run: RunArgument,
-    out: Annotated[Path, typer.Option(help="Folder of the files", file_okay=False)],
+    out: Annotated[Path, typer.Option(help="Folder for the files", file_okay=False)],
     kind: Annotated[str, typer.Option("--format", help="cif, poscar, res, extxyz, ase-db or optimade-json")] = "cif",
-    e_d_below: Annotated[float | None, typer.Option("--e-d-below", help="Largest E_d in eV/atom")] = None,
+    e_d_below: Annotated[float | None, typer.Option("--e-d-below", help="Maximum E_d, eV/atom")] = None,
     top: Annotated[int, typer.Option(min=1, help="Maximum number of crystals")] = 1_000_000,
     formula: FormulaOption = None,
     distinct: Annotated[
         bool, typer.Option("--distinct/--all", help="Write each distinct crystal once, or every candidate")
     ] = True,
 ) -> None:
-    """Write the crystals of a run for other tools, lowest E_d first."""
+    """Export the crystals of a run for other tools, lowest E_d first."""
     from search.reporting.export import export as write_files
     from search.storage.ranking import rank
     from search.storage.results import load_results

@@ -1,4 +1,4 @@
-"""`hostguide plot`: the figures of a run for a paper."""
+"""`hostguide plot`: publication-quality figures of a run."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from search.storage.paths import beside, run_path
 def plot(
     run: RunArgument,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the figures; RUN/plots if omitted", file_okay=False)
+        Path | None, typer.Option(help="Folder for the figures (default: RUN/plots)", file_okay=False)
     ] = None,
     kind: Annotated[str, typer.Option("--format", help="png, svg or pdf")] = "png",
 ) -> None:
-    """Draw hull, progress, symmetry, changes on relaxation and the best crystal, each one journal column wide."""
+    """Plot hull, progress, symmetry, changes on relaxation and the best crystal, each one journal column wide."""
     from search.reporting.plots import plot_run
 
     place = run_path(run)

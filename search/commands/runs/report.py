@@ -1,4 +1,4 @@
-"""`hostguide report`: one HTML page about a run, as a file or served while the search runs."""
+"""`hostguide report`: the HTML report of a run, as a file or served while the search runs."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from search.storage.paths import beside, run_path
 
 def report(
     run: RunArgument,
-    out: Annotated[Path | None, typer.Option(help="HTML file; RUN/report.html if omitted", dir_okay=False)] = None,
+    out: Annotated[Path | None, typer.Option(help="HTML file (default: RUN/report.html)", dir_okay=False)] = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="Serve the page on this machine while the search runs")
     ] = False,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="With --watch; 0 picks a free port")] = 8365,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port for --watch; 0 picks a free one")] = 8365,
 ) -> None:
-    """Write one HTML page about a run: hull, progress, symmetry, the best crystals in 3D. It needs no network."""
+    """Write an HTML report of a run: hull, progress, symmetry, the best crystals in 3D. It needs no network."""
     from search.reporting.report import build_report, serve
 
     place = run_path(run)

@@ -14,18 +14,18 @@ from search.storage.paths import RunPath, beside, run_path
 
 def results(
     run: RunArgument,
-    top: Annotated[int, typer.Option(min=1, help="How many crystals to show")] = 20,
+    top: Annotated[int, typer.Option(min=1, help="Number of crystals to show")] = 20,
     formula: FormulaOption = None,
     role: Annotated[
         Literal["new", "from_host"] | None, typer.Option(help="Only new crystals, or only those from hosts")
     ] = None,
     all_candidates: Annotated[
-        bool, typer.Option("--all", help="Show every candidate, also duplicates of the same crystal")
+        bool, typer.Option("--all", help="Show every candidate, including duplicates of the same crystal")
     ] = False,
     cif: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of the CIFs; if omitted RUN/best, or NAME/best here for a run in an object store",
+            help="Folder for the CIFs (default: RUN/best, or ./NAME/best for a run in an object store)",
             file_okay=False,
         ),
     ] = None,
@@ -45,7 +45,7 @@ def show_best(
     role: str | None = None,
     distinct: bool = True,
 ) -> None:
-    """Print the best crystals of a run; write them to the folder ``cif``, or say how to get them."""
+    """Print the best crystals of a run; write them to the folder ``cif``, or print the command that does."""
     from search.reporting.tables import results_table
     from search.storage.cif import write_cifs
     from search.storage.ranking import rank

@@ -1,4 +1,4 @@
-"""`hostguide second-opinion`: the best crystals of a run, judged again with another potential."""
+"""`hostguide second-opinion`: evaluate the best crystals of a run with another potential."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from search.storage.paths import run_path
 
 def second_opinion(
     run: RunArgument,
-    top: Annotated[int, typer.Option(min=1, help="How many crystals to judge again")] = 20,
+    top: Annotated[int, typer.Option(min=1, help="Number of crystals to evaluate")] = 20,
     potential: Annotated[
         str | None,
-        typer.Option(help="The other potential; one with a packaged reference if omitted", callback=in_catalogue),
+        typer.Option(help="The other potential (default: one with a packaged reference)", callback=in_catalogue),
     ] = None,
     structures: Annotated[
         Path | None,
-        typer.Option(help="Parquet of structures to compute competing phases from; the packaged table if omitted"),
+        typer.Option(help="Parquet of structures from which to compute competing phases (default: packaged table)"),
     ] = None,
-    tolerance: Annotated[float, typer.Option(help="Difference in eV/atom beyond which the potentials disagree")] = 0.03,
+    tolerance: Annotated[float, typer.Option(help="Difference above which the potentials disagree, eV/atom")] = 0.03,
 ) -> None:
-    """Judge the best crystals of a run again, with another potential."""
+    """Evaluate the best crystals of a run with another potential and compare the decomposition energies."""
     from search.studies.second_opinion import FILE, take_second_opinion
 
     use_threads()
@@ -41,7 +41,7 @@ def second_opinion(
     console.print(f"{disagree} of {len(rows)} differ by more than {1e3 * tolerance:.0f} meV/atom.")
     if rows[0]["missing"]:
         console.print(
-            f"{rows[0]['potential']} has no energy of {', '.join(rows[0]['missing'])}: left out of both hulls, so E_d "
+            f"{rows[0]['potential']} has no energy for {', '.join(rows[0]['missing'])}: left out of both hulls, so E_d "
             "may be too low. Both columns use the same phases and can be compared.",
             soft_wrap=True,
         )

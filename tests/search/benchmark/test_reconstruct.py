@@ -257,7 +257,7 @@ def test_the_benchmark_goes_on_where_it_stopped_and_shares_add_up(tmp_path, tiny
     ]
     assert timeless[0] == timeless[1]
     assert shared["summary"]["raw_match"] == whole["summary"]["raw_match"]
-    with pytest.raises(ValueError, match=r"holds a benchmark with samples 2 \(now 3\)"):
+    with pytest.raises(ValueError, match=r"contains a benchmark with samples 2 \(now 3\)"):
         run(path, tmp_path / "shares.json", tiny_weights, samples=3)
     with pytest.raises(ValueError, match=r"--shard must be k/n with k from 1 to n, for example 1/4; got '3/2'"):
         run(path, tmp_path / "none.json", tiny_weights, shard="3/2")

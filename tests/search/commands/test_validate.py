@@ -12,7 +12,7 @@ from tests.support.configs import per_round
         (per_round(6, 5), "2 rounds of up to 11 candidates: at most 17 candidates"),
         (
             per_round(6, 5) | {"feedback": False},
-            "2 rounds of 6 new crystals and up to 5 made from hosts and crystals: at most 17 candidates",
+            "2 rounds of 6 new crystals and up to 5 made from hosts or other crystals: at most 17 candidates",
         ),
         (per_round(6, 0), "2 rounds of 6 new crystals: at most 12 candidates"),
     ],

@@ -116,12 +116,12 @@ def test_inputs_are_never_written_over_those_of_another_crystal(run, tmp_path):
     write_inputs([job], out, kind="mp-gga")
     write_inputs([job], out, kind="mp-r2scan")  # the same crystal again
     other = type(job)(job.name, job.crystal.replace(lattice=job.crystal.lattice * 1.01), job.about)
-    with pytest.raises(ValueError, match="holds inputs of another crystal"):
+    with pytest.raises(ValueError, match="contains inputs of another crystal"):
         write_inputs([other], out, kind="mp-gga")
     (out / "foreign").mkdir()
     with pytest.raises(ValueError, match="was not written by hostguide"):
         write_inputs([type(job)("foreign", job.crystal, job.about)], out, kind="mp-gga")
-    with pytest.raises(ValueError, match=f"two crystals would go to the folder {job.name[:10]}"):
+    with pytest.raises(ValueError, match=f"two crystals would use the folder {job.name[:10]}"):
         write_inputs([job, job], tmp_path / "new", kind="mp-gga")
     assert not (tmp_path / "new").exists()
 
@@ -230,7 +230,7 @@ def test_half_a_file_is_no_calculation(calculated):
 def test_folders_without_calculations_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"nowhere does not exist"):
         find_vaspruns([tmp_path / "nowhere"])
-    with pytest.raises(ValueError, match=r"holds no vasprun\.xml"):
+    with pytest.raises(ValueError, match=r"contain no vasprun\.xml"):
         find_vaspruns([tmp_path])
 
 
@@ -319,7 +319,7 @@ def invoke(*arguments):
 def test_to_vasp_and_back(run, tmp_path):
     out = tmp_path / "out"
     text = invoke("write", run, "--out", out, "--top", 1)
-    assert "There is no POTCAR: set PMG_VASP_PSP_DIR" in text
+    assert "No POTCARs were written: set PMG_VASP_PSP_DIR" in text
     (folder,) = (path for path in out.iterdir() if path.is_dir())
     shutil.copy(VASP / "Fe2O3.xml.gz", folder / "vasprun.xml.gz")
     shutil.copytree(folder, out / "broken")
@@ -339,7 +339,7 @@ def test_to_vasp_and_back(run, tmp_path):
 
 def test_a_potentials_hull_comes_with_a_warning(run, calculated):
     text = invoke("read", calculated("Li"), "--run", run, "--reference", "packaged")
-    assert "energies of chgnet-0.3.0: E_d and gap carry its own error of about 29 meV/atom" in text
+    assert "energies of chgnet-0.3.0, whose error of about 29 meV/atom affects E_d and the difference" in text
 
 
 def test_missing_competing_phases_are_explained(run, calculated):
@@ -352,7 +352,7 @@ def test_missing_competing_phases_are_explained(run, calculated):
     ("arguments", "words"),
     [
         (("read", "{vasp}", "--run", "{run}", "--reference", "nowhere.json"), r"nowhere\.json.*does not exist"),
-        (("read", "{vasp}", "--run", "{vasp}"), "holds no results"),
+        (("read", "{vasp}", "--run", "{vasp}"), "contains no results"),
         (("write", "{run}", "--out", "{run}/x", "--set", "mp-lda"), "mp-gga or mp-r2scan, got 'mp-lda'"),
     ],
 )

@@ -357,7 +357,7 @@ def test_ion_exchange_ends_with_its_prototypes_and_begins_again_when_alone(make_
 
 def test_ion_exchange_alone_needs_a_prototype(make_config):
     config = make_config(compositions={"cells": [{"Li": 29, "Si": 1}]}, generators=["ion_substitution"])
-    with pytest.raises(ValueError, match="no structure type for Li29Si"):
+    with pytest.raises(ValueError, match="no known structure type for Li29Si"):
         campaign_of(config)
 
 

@@ -49,7 +49,7 @@ def test_crystals_of_the_page_are_those_of_the_run(small_run, lisi):
 
 @pytest.mark.parametrize(
     ("parent", "framework", "expected"),
-    [(None, None, "generated"), ("a-01", None, "change of a-01"), ("a-01", "a-01-f0", "host P6/mmm of a-01")],
+    [(None, None, "new"), ("a-01", None, "mutation of a-01"), ("a-01", "a-01-f0", "host P6/mmm of a-01")],
 )
 def test_the_table_says_what_a_crystal_was_made_from(small_run, parent, framework, expected):
     store = ResultStore(small_run)
@@ -65,7 +65,7 @@ def test_hull_points_lie_e_d_above_the_hull(small_run):
     stability = Stability(load_reference(config), "Li-Si")
     figure = figures.hull(load_results(small_run, structures=False), stability)
     traces = {trace.name: trace for trace in figure.data}
-    known, above, new = (traces[name] for name in ("reference hull", "known, above it", "new"))
+    known, above, new = (traces[name] for name in ("reference hull", "known, above hull", "new"))
     assert "LiSi" in above.text
     assert (np.array(above.y) > np.interp(above.x, known.x, known.y)).all()
     at = np.interp(0.5, known.x, known.y)

@@ -158,7 +158,7 @@ def test_a_planner_that_fails_again_and_again_ends_the_search_with_the_reason(se
 
 
 def test_a_planner_notices_that_it_was_not_told_all(config, reference):
-    with pytest.raises(ValueError, match="knows 0 rounds, 3 were given to one before it"):
+    with pytest.raises(ValueError, match="restarted planner has 0 rounds, its predecessor had 3"):
         Planner(config, reference).plan(4, 3, [], [])
 
 
@@ -368,7 +368,7 @@ def small_disk(tmp_path):
 
 
 def test_a_full_disk_ends_the_search_and_damages_nothing(search, undisturbed, small_disk):
-    with pytest.raises(OSError, match=r"No space left on device: .* make room, then start the same command again"):
+    with pytest.raises(OSError, match=r"No space left on device: .* free some space and rerun the same command"):
         search(run=small_disk)
     stored = load_results(small_disk, structures=False)  # every part is whole
     assert 0 < len(stored) < len(undisturbed)

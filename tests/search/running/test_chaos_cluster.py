@@ -105,7 +105,7 @@ def failures(folder):
 
 
 def recounts(folder):
-    return (folder / "run" / "log.jsonl").read_text().split("the cluster has")[1:]
+    return (folder / "run" / "log.jsonl").read_text().split("the cluster now has")[1:]
 
 
 def wait_for(process, folder, count, what=parts):

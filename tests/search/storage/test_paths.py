@@ -92,10 +92,10 @@ def test_an_address_says_where_and_how(place):
     ("address", "said"),
     [
         ("http://host/run", "begins with s3:// or gs://"),
-        ("s3://bucket", "name a place in the bucket, for example s3://bucket/runs/li-si"),
-        ("s3://key:secret@bucket/run", "must not hold a key"),
+        ("s3://bucket", "give a path in the bucket, for example s3://bucket/runs/li-si"),
+        ("s3://key:secret@bucket/run", "must not contain a key"),
         ("s3://bucket/run?speed=high", "Unexpected query parameter"),
-        (Path("s3://bucket/run"), "give an address as text"),
+        (Path("s3://bucket/run"), "give an address as a string"),
     ],
 )
 def test_a_wrong_address_is_refused_before_anything_is_asked(address, said):
@@ -111,7 +111,7 @@ def test_a_job_does_not_write_where_it_would_be_lost(tmp_path, monkeypatch, run)
     folder = run_path(run.format(temporary=tmp_path))
     require_lasting(folder)  # outside a job anything goes
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
-    with pytest.raises(ValueError, match=r"would be lost with this Ray job; give an absolute path"):
+    with pytest.raises(ValueError, match=r"would be lost with the Ray job; give an absolute path"):
         require_lasting(folder)
     require_lasting(tmp_path.parent / "run")
     require_lasting(run_path("s3://bucket/run?region=us-east-1"))
@@ -176,7 +176,7 @@ def test_a_missing_bucket_is_named(place):
 
 
 def test_results_are_those_of_a_folder(place, tmp_path, cobaltate):
-    with pytest.raises(ValueError, match="holds no results; `hostguide search CONFIG --run s3://runs/"):
+    with pytest.raises(ValueError, match="contains no results; run `hostguide search CONFIG --run s3://runs/"):
         load_results(place)
     for run in (run_path(place), tmp_path):
         store = ResultStore(run)
@@ -261,7 +261,7 @@ def test_another_search_is_refused(place, tiny):
     write_run_metadata(run, tiny, reference)
     same_search(run, tiny, reference)
     assert load_config(run / "config.yaml") == tiny
-    with pytest.raises(ValueError, match=r"s3://runs/.* holds a search with another configuration \(seed"):
+    with pytest.raises(ValueError, match=r"s3://runs/.* contains a search with a different configuration \(seed"):
         same_search(run, tiny.model_copy(update={"seed": 4}), reference)
 
 
@@ -376,7 +376,7 @@ def test_every_command_that_takes_a_run_takes_an_address(place, stored, call, tm
         assert code == 0, error
         assert list(tmp_path.glob(made)), out
     code, _, error = call("dft", "read", tmp_path / "inputs", "--run", place)
-    assert code == 2 and "holds no vasprun.xml" in error  # the run itself was accepted
+    assert code == 2 and "contain no vasprun.xml" in error  # the run itself was accepted
     assert not (tmp_path / "s3:").exists()
 
 

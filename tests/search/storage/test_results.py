@@ -209,7 +209,7 @@ def test_an_empty_run_says_how_to_get_results(tmp_path, exists):
     run = tmp_path / "run"
     if exists:
         ResultStore(run)
-    with pytest.raises(ValueError, match=r"run holds no results; `hostguide search CONFIG --run .*run` makes some"):
+    with pytest.raises(ValueError, match=r"run contains no results; run `hostguide search CONFIG --run .*run` first"):
         load_results(run)
 
 

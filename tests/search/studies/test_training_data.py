@@ -52,7 +52,7 @@ def test_a_folder_of_cifs_becomes_training_data(folder: Path, tmp_path: Path) ->
     assert frame.loc["NaCl.cif", "split"] == frame.loc["deep/NaCl-2.cif", "split"]
     dropped = pd.read_csv(tmp_path / "data.dropped.csv").set_index("material_id")["reason"]
     assert dropped["half.cif"] == "partial occupancy" and dropped["dense.cif"] == "volume"
-    assert dropped["broken.cif"].startswith("unreadable") and dropped["AgCl.cif"] == "holds Ag"
+    assert dropped["broken.cif"].startswith("unreadable") and dropped["AgCl.cif"] == "contains Ag"
     loaded = {crystal.formula: crystal for group in load_crystals(splits(out)).groups.values() for crystal in group}
     stored = Crystal.from_pymatgen(Structure.from_file(folder / "KCl.cif"))
     np.testing.assert_allclose(loaded["KCl"].lattice, stored.lattice, atol=1e-6)
@@ -114,7 +114,7 @@ def test_reasons_are_counted() -> None:
         "",
         "same as a",
         "not 2 to 250 atoms",
-        "distance above the hull unknown",
+        "energy above the hull unknown",
     ]
     assert dict(reasons(kept))["same as another"] == 1
 
@@ -130,9 +130,9 @@ def test_formulas_go_whole_into_splits_of_the_right_size() -> None:
     ("name", "options", "message"),
     [
         ("none.parquet", {}, "does not exist"),
-        ("empty", {}, "holds no .cif file"),
+        ("empty", {}, "contains no .cif file"),
         ("text.txt", {}, "an ASE .db file"),
-        ("empty", {"val": 0.0}, "--val 0.0 and --test 0.2 are shares"),
+        ("empty", {"val": 0.0}, "--val 0.0 and --test 0.2 must be fractions"),
         ("empty", {"without": ("Xx",)}, "--without 'Xx' is not an element; use symbols such as Li"),
     ],
 )

@@ -118,13 +118,15 @@ def test_a_larger_cell_has_more_arrangements(half_filled, ordered, tmp_path):
 def test_an_element_that_rounds_to_none_is_told(ordered, tmp_path):
     path = tmp_path / "doped.cif"
     Structure(Lattice.cubic(4.2), [{"Na": 0.8, "K": 0.2}, "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]]).to(path)
-    with pytest.raises(ValueError, match=r"the cell holds 0\.20 K, which round to none: give a larger --supercell"):
+    with pytest.raises(
+        ValueError, match=r"the cell contains 0\.20 K, which rounds to zero atoms: give a larger --supercell"
+    ):
         ordered(path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_full_host_and_a_strange_supercell_are_told(half_filled, host_file, ordered, tmp_path):
-    with pytest.raises(ValueError, match=r"every site of .*CoO2\.cif is full.*--guest and --count"):
+    with pytest.raises(ValueError, match=r"CoO2\.cif has no partially occupied sites: give --guest and --count"):
         ordered(host_file, tmp_path / "out")
     with pytest.raises(ValueError, match=r"three numbers of at least 1, got 1 0 1"):
         ordered(half_filled, tmp_path / "out", supercell=(1, 0, 1))

@@ -123,7 +123,7 @@ def test_bad_input_stops_before_any_work(files, call, monkeypatch) -> None:
     for arguments, words in (
         (
             ["relax", poscar, files / "junk.foo", files / "molecule.xyz"],
-            ["junk.foo", ".extxyz", "molecule.xyz", "cell"],
+            ["junk.foo", ".extxyz", "molecule.xyz", "periodic"],
         ),
         (["relax", files / "nothere.cif"], ["nothere.cif", "no such file"]),
         (["relax", files], ["folder"]),
