@@ -178,16 +178,6 @@ class PolicySettings(Settings):
     batch: int = Field(8, ge=1, le=100)  # crystals per task
     stop: StopSettings = StopSettings()
 
-    @property
-    def new_per_round(self) -> int:
-        """New crystals per round without feedback; also the size of rounds before any host or parent exists."""
-        return max(1, round(self.candidates_per_round * self.new_share))
-
-    @property
-    def from_host_per_round(self) -> int:
-        """The other candidates per round: filled frameworks and mutated crystals."""
-        return self.candidates_per_round - self.new_per_round
-
 
 class Tuning(Settings):
     """Settings to tune: field -> lowest and highest value (default: none)."""
@@ -345,20 +335,35 @@ class SearchConfig(Settings):
         return json.dumps(self.model_dump(mode="json", exclude=exclude), sort_keys=True)
 
     @property
+    def builds(self) -> bool:
+        """Whether candidates are also made from hosts and crystals, once there are some."""
+        return any(GENERATORS[name].start != Start.NOTHING for name in self.generators) and self.policy.new_share < 1
+
+    @property
+    def new_per_round(self) -> int:
+        """New crystals of a round where feedback does not decide, and of one that has nothing to build on yet."""
+        share = self.policy.new_share if self.builds else 1.0
+        return max(1, round(self.policy.candidates_per_round * share))
+
+    @property
+    def built_per_round(self) -> int:
+        """The other candidates of such a round: frameworks filled and crystals changed."""
+        return self.policy.candidates_per_round - self.new_per_round
+
+    @property
     def candidates(self) -> int:
-        """Maximum number of candidates; the first rounds are smaller, because there is no host or parent yet."""
+        """Maximum number of candidates of the search; the first rounds have nothing to build on yet and are smaller."""
         return sum(self.round_size(number) for number in range(self.policy.rounds))
 
     @property
-    def candidates_from_host(self) -> int:
-        """How many of `candidates` are planned from hosts or parents (without feedback)."""
-        return self.candidates - self.policy.rounds * self.policy.new_per_round
+    def candidates_built(self) -> int:
+        """Those of `candidates` that are planned once there is something to build on."""
+        return self.candidates - self.policy.rounds * self.new_per_round
 
     def round_size(self, number: int) -> int:
         """Maximum number of candidates of a round."""
         first_to_build = 0 if self.frameworks.files else self.policy.rounds_ahead + 1
-        builds = number >= first_to_build and not set(self.generators) <= set(starting_from(Start.NOTHING))
-        return self.policy.candidates_per_round if builds else self.policy.new_per_round
+        return self.policy.candidates_per_round if number >= first_to_build else self.new_per_round
 
 
 class ProblemsInside(ValueError):

@@ -66,8 +66,8 @@ def describe(config: SearchConfig) -> Iterator[str]:
 
 
 def _rounds(config: SearchConfig) -> str:
-    policy, new, others = config.policy, config.policy.new_per_round, config.policy.from_host_per_round
-    if not config.candidates_from_host:
+    policy, new, others = config.policy, config.new_per_round, config.built_per_round
+    if not config.candidates_built:
         return f"{policy.rounds} rounds of {new} new crystals"
     if policy.feedback:  # the policy decides how many of them are new
         return f"{policy.rounds} rounds of up to {new + others} candidates"
@@ -117,8 +117,8 @@ def _estimate(config: SearchConfig, reference: Reference) -> float:
     task = plan_round(campaign, 0, campaign.history())[0]
     network, potential = _seconds_per_evaluation(config, task)
     policy = config.policy
-    new = policy.rounds * policy.new_per_round / policy.batch
-    filled = config.candidates_from_host / policy.batch
+    new = policy.rounds * config.new_per_round / policy.batch
+    filled = config.candidates_built / policy.batch
     calls = dict.fromkeys(Role, 0)  # of the most expensive generator
     for name in config.generators:
         row = GENERATORS[name]

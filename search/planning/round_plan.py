@@ -61,7 +61,7 @@ class _Round:
         self.pool, self.frameworks, self.parents = history.pool, history.pool.known, history.parents
         self.reward_threshold = history.reward_threshold()
         self.volumes, self.found_phases = history.volumes, dict(sorted(history.found_phases.items()))
-        fills = self.policy.from_host_per_round and any(row.start == Start.HOST for row in self.generators.values())
+        fills = self.config.built_per_round and any(row.start == Start.HOST for row in self.generators.values())
         self.max_parent_e_d = self.pool.max_parent_e_d if fills else -math.inf
         self.tuner = tuner(self.config, history.rows, self.reward_threshold)
         self.tuner.note_pending(pending)
@@ -79,7 +79,7 @@ class _Round:
         assert isinstance(policy, PolicySettings)
         self.samples = policy.samples
         new = self._arms_of_cells()
-        building = [*self._arms_of_crystals(), *self._arms_of_hosts()] if self.policy.from_host_per_round else []
+        building = [*self._arms_of_crystals(), *self._arms_of_hosts()] if self.config.built_per_round else []
         self._next_option = {
             (arm.generator, arm.cell, arm.host): self._tried(arm)
             for arm in (*new, *building)
@@ -140,10 +140,10 @@ class _Round:
 
     def _picks(self, new: Sequence[Arm], building: Sequence[Arm]) -> list[tuple[Arm, int]]:
         """Arms and the number of candidates of each; with feedback, both kinds compete."""
-        more = self.policy.from_host_per_round if building else 0
+        more = self.config.built_per_round if building else 0
         if self.policy.feedback:
-            return self._choose([*new, *building], self.policy.new_per_round + more, "arms")
-        return self._choose(new, self.policy.new_per_round, "new") + self._choose(building, more, "hosts")
+            return self._choose([*new, *building], self.config.new_per_round + more, "arms")
+        return self._choose(new, self.config.new_per_round, "new") + self._choose(building, more, "hosts")
 
     def _choose(self, arms: Sequence[Arm], slots: int, purpose: str) -> list[tuple[Arm, int]]:
         def rng(pick: int) -> np.random.Generator:

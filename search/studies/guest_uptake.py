@@ -28,12 +28,12 @@ class Uptake(NamedTuple):
 
     Attributes:
         host: its formula unit.
-        sweep: the best crystal for each guest content, see `guest_sweep`.
+        curve: the best crystal for each guest content, see `uptake_curve`.
         steps: voltage curve; empty if fewer than two stable phases are known.
     """
 
     host: str
-    sweep: pd.DataFrame
+    curve: pd.DataFrame
     steps: list[VoltageStep]
 
 
@@ -62,8 +62,8 @@ def guest_uptake(
         frame, alone = pd.concat([filled, pd.DataFrame([empty])]), unpack_or_raise(empty["final"])
     if host is None:
         raise ValueError("guest_uptake needs a host or a framework")
-    sweep = guest_sweep(frame, guest, host, alone)
-    return Uptake(host, sweep, run_voltages(frame, guest, host, stability, known=framework is None))
+    curve = uptake_curve(frame, guest, host, alone)
+    return Uptake(host, curve, run_voltages(frame, guest, host, stability, known=framework is None))
 
 
 def fillings_of(frame: pd.DataFrame, framework: str, guest: str) -> tuple[pd.DataFrame, Crystal]:
@@ -132,7 +132,7 @@ def empty_host(host: Crystal, filled: pd.DataFrame, stability: Stability) -> dic
 
 
 def relaxed_fillings(frame: pd.DataFrame, guest: str, host: str) -> pd.DataFrame:
-    """The relaxed candidates that consist of a host and a guest, with the column x of `guest_sweep`.
+    """The relaxed candidates that consist of a host and a guest, with the column x of `uptake_curve`.
 
     Raises:
         ValueError: the host contains the guest, or there is no such candidate.
@@ -145,7 +145,7 @@ def relaxed_fillings(frame: pd.DataFrame, guest: str, host: str) -> pd.DataFrame
     return relaxed
 
 
-def guest_sweep(frame: pd.DataFrame, guest: str, host: str, framework: Crystal | None = None) -> pd.DataFrame:
+def uptake_curve(frame: pd.DataFrame, guest: str, host: str, framework: Crystal | None = None) -> pd.DataFrame:
     """The candidate of lowest E_d for each content of a guest, by increasing content.
 
     Args:
@@ -166,10 +166,10 @@ def guest_sweep(frame: pd.DataFrame, guest: str, host: str, framework: Crystal |
         ValueError: the host contains the guest, or the run has no relaxed crystal of this host.
     """
     best = relaxed_fillings(frame, guest, host).sort_values(["x", "e_d", "candidate"]).drop_duplicates("x")
-    sweep = pd.DataFrame([_described(row, guest, host, framework) for row in best.to_dict("records")])
-    empty = sweep.loc[sweep["x"] == 0, "volume"]
-    sweep["expansion"] = sweep["volume"] / (empty.iloc[0] if len(empty) else np.nan) - 1
-    return sweep
+    curve = pd.DataFrame([_described(row, guest, host, framework) for row in best.to_dict("records")])
+    empty = curve.loc[curve["x"] == 0, "volume"]
+    curve["expansion"] = curve["volume"] / (empty.iloc[0] if len(empty) else np.nan) - 1
+    return curve
 
 
 def _described(row: dict[str, Any], guest: str, host: str, framework: Crystal | None) -> dict[str, Any]:
@@ -195,12 +195,12 @@ def _alike(one: Crystal, other: Crystal) -> bool:
     return distance is not None and bool(distance[0] <= matcher.stol)
 
 
-def draw_sweep(sweep: pd.DataFrame, guest: str, host: str, path: Path) -> None:
+def draw_uptake(curve: pd.DataFrame, guest: str, host: str, path: Path) -> None:
     """Plot E_d and volume against the guest content."""
     figure, axes = new_figure(2)
-    axes[0].plot(sweep["x"], 1e3 * sweep["e_d"], color=FOUND, marker="o")
+    axes[0].plot(curve["x"], 1e3 * curve["e_d"], color=FOUND, marker="o")
     axes[0].axhline(0, color=KNOWN, linewidth=0.8)
     axes[0].set(xlabel=f"x in {guest}$_x${host}", ylabel="lowest $E_d$ (meV/atom)")
-    axes[1].plot(sweep["x"], sweep["volume"], color=FOUND, marker="o")
+    axes[1].plot(curve["x"], curve["volume"], color=FOUND, marker="o")
     axes[1].set(xlabel=f"x in {guest}$_x${host}", ylabel=f"Å³ per {host}")
     save_figure(figure, path)

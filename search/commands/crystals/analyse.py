@@ -79,7 +79,7 @@ def analyse(
         _voids(crystals[0][1], guest)
     if guest is not None:
         settings = BarrierSettings(min_length=height, vacancy=not single) if barriers else None
-        _ways(crystals, guest, barriers=settings, equal_sites=equal_sites, max_length=max_length, out=folder)
+        _migration(crystals, guest, barriers=settings, equal_sites=equal_sites, max_length=max_length, out=folder)
     if uptake is not None and guest is not None:
         _show_uptake(uptake, guest, folder, "" if framework is None else f"-{framework}")
     console.print(f"Tables and figures: {folder}", soft_wrap=True)
@@ -87,12 +87,12 @@ def analyse(
 
 def _show_uptake(uptake: Uptake, guest: str, out: Path, suffix: str) -> None:
     from search.studies.analyse import draw_voltages
-    from search.studies.guest_uptake import draw_sweep
+    from search.studies.guest_uptake import draw_uptake
 
-    host, sweep, steps = uptake
-    console.print(_sweep_table(sweep, guest, host))
-    sweep.to_csv(out / f"sweep{suffix}.csv", index=False)
-    draw_sweep(sweep, guest, host, out / f"sweep{suffix}.png")
+    host, curve, steps = uptake
+    console.print(_uptake_table(curve, guest, host))
+    curve.to_csv(out / f"uptake{suffix}.csv", index=False)
+    draw_uptake(curve, guest, host, out / f"uptake{suffix}.png")
     picture = out / f"voltage{suffix}.png"
     if not steps:
         picture.unlink(missing_ok=True)  # from an earlier call
@@ -158,7 +158,7 @@ def _voids(crystal: Crystal, guest: str | None) -> None:
     console.print(table)
 
 
-def _ways(
+def _migration(
     crystals: Sequence[tuple[str, Crystal]],
     guest: str,
     *,
@@ -184,18 +184,18 @@ def _ways(
     for name, crystal in crystals:
         if set(crystal.symbols) == {guest}:
             continue
-        ways = percolation(
+        paths = percolation(
             crystal, guest, max_length=max_length, potential=potential, settings=barriers, equal_sites=equal_sites
         )
-        rows += _hop_rows(name, ways)
-        _add_rows(table, name, ways, every_hop=len(crystals) == 1, barriers=barriers is not None)
-        for index, found in ways.barriers.items():
+        rows += _hop_rows(name, paths)
+        _add_rows(table, name, paths, every_hop=len(crystals) == 1, barriers=barriers is not None)
+        for index, found in paths.barriers.items():
             profiles[f"{name} {index}"] = found
             for position, image in enumerate(found.images):
                 folder = out / "hops" / f"{name.replace(' ', '_')}-{index}"
                 folder.mkdir(parents=True, exist_ok=True)
                 write_cif(image, folder / f"{position:02d}.cif")
-        for problem in ways.problems:
+        for problem in paths.problems:
             console.print(f"{name}: {problem}", soft_wrap=True)
     pd.DataFrame(rows).to_csv(out / "hops.csv", index=False)
     if profiles:
@@ -203,12 +203,12 @@ def _ways(
     console.print(table)
 
 
-def _add_rows(table: Table, name: str, ways: Percolation, *, every_hop: bool, barriers: bool) -> None:
+def _add_rows(table: Table, name: str, paths: Percolation, *, every_hop: bool, barriers: bool) -> None:
     """Rows of one crystal: all its hops, or only the shortest one and those with a barrier."""
-    through = [f"{d}D with hops of {length:.2f} Å" for d, length in ways.lengths.items()] or ["no dimension"]
-    through += [f"{d}D with barriers up to {cost:.2f} eV" for d, cost in ways.highest.items()]
-    for index, hop in enumerate(ways.network.hops):
-        found = ways.barriers.get(index)
+    through = [f"{d}D with hops of {length:.2f} Å" for d, length in paths.lengths.items()] or ["no dimension"]
+    through += [f"{d}D with barriers up to {cost:.2f} eV" for d, cost in paths.highest.items()]
+    for index, hop in enumerate(paths.network.hops):
+        found = paths.barriers.get(index)
         if not (every_hop or found or index == 0):
             continue
         cells = [
@@ -223,18 +223,18 @@ def _add_rows(table: Table, name: str, ways: Percolation, *, every_hop: bool, ba
         table.add_row(*cells, "; ".join(through) if index == 0 else "")
 
 
-def _hop_rows(name: str, ways: Percolation) -> list[dict[str, object]]:
+def _hop_rows(name: str, paths: Percolation) -> list[dict[str, object]]:
     """All hops of one crystal, for hops.csv."""
     rows = []
-    for index, hop in enumerate(ways.network.hops):
-        found = ways.barriers.get(index)
+    for index, hop in enumerate(paths.network.hops):
+        found = paths.barriers.get(index)
         rows.append(
             {
                 "crystal": name,
                 "hop": index,
                 "length": hop.length,
                 "multiplicity": hop.multiplicity,
-                "gate": hop.bottleneck_radius,
+                "bottleneck_radius": hop.bottleneck_radius,
                 "forward": found.forward if found else None,
                 "backward": found.backward if found else None,
                 "converged": found.converged if found else None,
@@ -243,7 +243,7 @@ def _hop_rows(name: str, ways: Percolation) -> list[dict[str, object]]:
     return rows
 
 
-def _sweep_table(sweep: pd.DataFrame, guest: str, host: str) -> Table:
+def _uptake_table(curve: pd.DataFrame, guest: str, host: str) -> Table:
     table = Table(title=f"Best crystal for each {guest} content of {host}", title_justify="left")
     names = (
         "x",
@@ -257,7 +257,7 @@ def _sweep_table(sweep: pd.DataFrame, guest: str, host: str) -> Table:
     )
     for name in names:
         table.add_column(name, justify="left" if name in ("formula", "space group", "host kept") else "right")
-    for row in sweep.itertuples():
+    for row in curve.itertuples():
         table.add_row(
             f"{row.x:.3f}",
             row.formula,

@@ -194,6 +194,16 @@ def test_one_round_tries_every_composition(make_config):
     )
 
 
+def test_rounds_are_whole_where_nothing_is_ever_built_on_others(make_config):
+    policy = {"rounds": 3, "candidates_per_round": 10, "rounds_ahead": 1}
+    alone = make_config(generators=["diffusion", "random"], policy=policy)
+    assert [alone.round_size(number) for number in range(3)] == [10, 10, 10] and alone.candidates == 30
+    building = make_config(policy=policy)
+    assert [building.round_size(number) for number in range(3)] == [5, 5, 10] and building.candidates == 20
+    assert sum(len(task) for task in planned(campaign_of(alone), 0)) == 10
+    assert sum(len(task) for task in planned(campaign_of(building), 0)) == 5
+
+
 # --- new crystals -------------------------------------------------------------------------------------------------
 
 
@@ -259,7 +269,7 @@ def test_volumes_are_shared_by_all_cells_of_a_formula(make_config):
 
 def test_fourteen_turns_visit_all_lattices(make_config):
     config = make_config(
-        generators=["diffusion"], compositions={"cells": [{"Li": 1, "Si": 1}]}, policy={**per_round(14, 16)}
+        generators=["diffusion"], compositions={"cells": [{"Li": 1, "Si": 1}]}, policy={"candidates_per_round": 14}
     )
     (first, *rest) = planned(campaign_of(config), 0)
     systems = [one.origin.bravais_lattice for task in (first, *rest) for one in task.candidates]
@@ -267,7 +277,7 @@ def test_fourteen_turns_visit_all_lattices(make_config):
 
 
 def test_turns_go_on_over_rounds_results_and_tasks_under_way(make_config):
-    policy = {**per_round(2, 16), "feedback": False}
+    policy = {"candidates_per_round": 2, "feedback": False}
     config = make_config(generators=["diffusion"], compositions={"cells": [{"Li": 1, "Si": 1}]}, policy=policy)
     rounds = walk(campaign_of(config), 7, ahead=1)
     systems = [one.origin.bravais_lattice for tasks in rounds for task in tasks for one in task.candidates]
@@ -275,7 +285,7 @@ def test_turns_go_on_over_rounds_results_and_tasks_under_way(make_config):
 
 
 def test_inpainted_crystals_take_no_lattices_turn(make_config):
-    policy = {**per_round(1, 16), "feedback": False}
+    policy = {"candidates_per_round": 1, "feedback": False}
     config = make_config(generators=["diffusion"], compositions={"cells": [{"Li": 1, "Si": 1}]}, policy=policy)
     campaign, rows, systems = campaign_of(config), [], []
     for number in range(14):
@@ -290,7 +300,9 @@ def test_inpainted_crystals_take_no_lattices_turn(make_config):
 def test_compositions_begin_with_different_lattices(make_config):
     campaign = campaign_of(
         make_config(
-            generators=["diffusion"], compositions={"system": "Li-Si", "max_atoms": 8}, policy={**per_round(28, 16)}
+            generators=["diffusion"],
+            compositions={"system": "Li-Si", "max_atoms": 8},
+            policy={"candidates_per_round": 28},
         )
     )
     first = [one.origin.bravais_lattice for task in planned(campaign, 0, []) for one in task.candidates]
@@ -317,7 +329,9 @@ def test_lattices_that_pay_are_taken_more_often(make_config):
 
 
 def test_only_lattices_that_were_asked_for(make_config):
-    config = make_config(generators=["diffusion"], lattices={"bravais": ["cF", "hR"]}, policy={**per_round(30, 16)})
+    config = make_config(
+        generators=["diffusion"], lattices={"bravais": ["cF", "hR"]}, policy={"candidates_per_round": 30}
+    )
     tasks = planned(campaign_of(config), 0)
     assert {one.origin.bravais_lattice for task in tasks for one in task.candidates} == {"cF", "hR"}
 
@@ -329,7 +343,7 @@ def test_ion_exchange_takes_each_prototype_once_in_the_order_of_its_list(make_co
     config = make_config(
         compositions={"cells": [{"Li": 4, "Si": 2}]},
         generators=["ion_substitution", "random"],
-        policy={**per_round(6, 16)},
+        policy={"candidates_per_round": 6},
     )
     tasks = [task for tasks in walk(campaign_of(config), 6, ahead=1) for task in tasks]
     names = [one.origin.prototype for task in tasks for one in task.candidates if one.generator == "ion_substitution"]
@@ -341,7 +355,7 @@ def test_ion_exchange_takes_each_prototype_once_in_the_order_of_its_list(make_co
 def test_ion_exchange_ends_with_its_prototypes_and_begins_again_when_alone(make_config):
     cells = {"cells": [{"Li": 5, "Si": 2}]}
     known = len(substitutions(CellFormula.parse("Li5Si2")))
-    policy = {**per_round(known + 2, 16), "rounds_ahead": 0}
+    policy = {"candidates_per_round": known + 2, "rounds_ahead": 0}
     both = campaign_of(make_config(compositions=cells, generators=["ion_substitution", "random"], policy=policy))
     rows = pretended(planned(both, 0, [])) + pretended(planned(both, 1, []), candidate="z")
     spent = [row for row in rows if row.generator == "ion_substitution"]
@@ -379,7 +393,7 @@ def test_inpainting_keeps_the_host_and_adds_the_guests_asked_for(cobaltate):
         if one.role == Role.FROM_HOST
     ]
     found = {one.framework: (one, row) for row in cobaltate["rows"] for one in row.frameworks or ()}
-    assert len(candidates) == config.policy.from_host_per_round == 4
+    assert len(candidates) == config.built_per_round == 4
     for one in candidates:
         framework, parent = found[one.origin.framework]
         host, crystal = framework.host.crystal, one.template.crystal
@@ -467,7 +481,7 @@ def test_an_origin_fits_the_results(cobaltate):
     ("generated", "batch", "sizes"), [(10, 4, [4, 4, 2]), (8, 8, [8]), (3, 8, [3]), (2, 1, [1, 1])]
 )
 def test_tasks_are_full_batches_and_a_rest(make_config, generated, batch, sizes):
-    policy = {**per_round(generated, 16), "batch": batch}
+    policy = {"candidates_per_round": generated, "batch": batch}
     tasks = planned(campaign_of(make_config(policy=policy, generators=["diffusion"])), 0)
     assert [len(task.candidates) for task in tasks] == sizes
     assert [len(task.templates) for task in tasks] == sizes

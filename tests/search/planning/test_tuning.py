@@ -16,7 +16,6 @@ from search.reporting.tuning_plots import plot_study, plot_tuning
 from search.running.pipeline import Provenance, failed_rows
 from search.storage.rows import StoredCrystal
 from search.studies.tuning_search import tuning_search, with_settings
-from tests.support.configs import per_round
 from tests.support.rows import row_with
 from tests.support.simulated import planned
 
@@ -151,7 +150,7 @@ def tuned_config(make_config, seed=0, **policy):
         sampling={"diffusion": {"kind": "heun"}},
         generators=["diffusion"],
         tuning={"sampling": {"diffusion": RANGES}, "relaxation": {"max_steps": [50, 150]}},
-        policy={**per_round(8, 16), "batch": 2, "rounds_ahead": 0, **policy},
+        policy={"candidates_per_round": 8, "batch": 2, "rounds_ahead": 0, **policy},
     )
 
 
@@ -268,7 +267,9 @@ def test_the_command_tunes_and_resumes(tmp_path, call):
 
 def test_in_a_batch_of_several_generators_only_those_that_are_tuned_count(make_config):
     config = tuned_config(make_config).model_copy(update={"generators": ("diffusion", "random")})
-    config = config.model_copy(update={"policy": config.policy.model_copy(update={**per_round(6, 16), "batch": 4})})
+    config = config.model_copy(
+        update={"policy": config.policy.model_copy(update={"candidates_per_round": 6, "batch": 4})}
+    )
     campaign = Campaign(config, lambda cell: 16.0)
     (task, rest) = planned(campaign, 0, [])
     assert {candidate.generator for candidate in (*task.candidates, *rest.candidates)} == {"diffusion", "random"}

@@ -25,7 +25,6 @@ from search.running.pipeline import Provenance, guests_to_remove, search_here, t
 from search.running.rounds import Question
 from search.running.statistics import summary_lines
 from search.storage.results import ResultStore, load_results
-from tests.support.configs import per_round
 from tests.support.simulated import Stages, planned, pools_of
 
 TIMES = ["seconds_generate", "seconds_relax", "seconds_analyse"]
@@ -171,7 +170,7 @@ def poison_of(undisturbed):
 
 def test_a_candidate_that_goes_on_alone_leaves_the_row_that_it_leaves_in_its_batch(make_config):
     """In a batch of several generators each has its own evaluations and score model, and may repeat another."""
-    config = make_config(generators=["random", "diffusion"], policy={**per_round(5, 1), "batch": 5})
+    config = make_config(generators=["random", "diffusion"], policy={"candidates_per_round": 5, "batch": 5})
     (task,) = planned(Campaign(config, lambda cell: 16.0), 0)
     stages, provenance = Stages(), Provenance("none", "none")
     made = stages.maker.generate(task.templates, task.generators, task.settings)

@@ -48,7 +48,7 @@ def config(monkeypatch, make_config, tiny_weights):
         generators=["diagonal"],
         sampling={"diagonal": {"shift": 0.25}},
         relaxation={"max_steps": 3},
-        policy={"rounds": 2, "candidates_per_round": 4, "new_share": 1, "batch": 4},
+        policy={"rounds": 2, "candidates_per_round": 4, "batch": 4},
         models={"weights": str(tiny_weights)},
     )
 

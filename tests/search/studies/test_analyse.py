@@ -25,7 +25,7 @@ from search.studies.analyse import (
     with_equal_sites,
     with_sites,
 )
-from search.studies.guest_uptake import empty_host, fillings_of, guest_sweep
+from search.studies.guest_uptake import empty_host, fillings_of, uptake_curve
 from tests.support.crystals import rattled
 
 
@@ -144,11 +144,11 @@ def test_a_run_is_analysed_with_its_voltages(run):
     assert "Coordination in" in text
     assert "Voltage vs Li" in text
     assert "Best crystal for each Li content of CoO2" in text
-    for name in ("voltage.png", "sweep.png"):
+    for name in ("voltage.png", "uptake.png"):
         assert (run / "analysis" / name).read_bytes().startswith(b"\x89PNG")
-    sweep = pd.read_csv(run / "analysis" / "sweep.csv")
-    assert sweep["formula"].tolist() == ["LiCoO2"]
-    assert sweep["candidate"].tolist() == [frame["candidate"][0]]  # the best of two
+    curve = pd.read_csv(run / "analysis" / "uptake.csv")
+    assert curve["formula"].tolist() == ["LiCoO2"]
+    assert curve["candidate"].tolist() == [frame["candidate"][0]]  # the best of two
     stability = run_stability(run)
     known = stability.reference.of_system(stability.elements).groupby("formula")["energy_per_atom"].min()
     voltage = -(7 * known["Li(CoO2)2"] - 6 * known["CoO2"] - stability.hull_energy("Li"))
@@ -157,12 +157,12 @@ def test_a_run_is_analysed_with_its_voltages(run):
 
 def test_a_framework_is_swept_alone_from_its_empty_host_on(filled_run):
     text = analysed(filled_run, "--guest", "Li", "--framework", "host-1")
-    sweep = pd.read_csv(filled_run / "analysis" / "sweep-host-1.csv")
-    assert sweep["candidate"].tolist() == ["empty host", "c"]
-    assert sweep["formula"].tolist() == ["CoO2", "LiCoO2"] and sweep["host_kept"].tolist() == [True, True]
-    assert sweep["expansion"].tolist() == pytest.approx([0.0, sweep["volume"][1] / sweep["volume"][0] - 1])
+    curve = pd.read_csv(filled_run / "analysis" / "uptake-host-1.csv")
+    assert curve["candidate"].tolist() == ["empty host", "c"]
+    assert curve["formula"].tolist() == ["CoO2", "LiCoO2"] and curve["host_kept"].tolist() == [True, True]
+    assert curve["expansion"].tolist() == pytest.approx([0.0, curve["volume"][1] / curve["volume"][0] - 1])
     stability = run_stability(filled_run)
-    empty = sweep["e_d"][0] + stability.hull_energy("CoO2")
+    empty = curve["e_d"][0] + stability.hull_energy("CoO2")
     assert -7 < empty < -6  # CHGNet 0.3.0 of O3-CoO2, eV/atom
     voltage = -(4 * -5.8 - 3 * empty - stability.hull_energy("Li"))
     assert f"│ CoO2 │ LiCoO2 │ 0.00 – 1.00 │ {voltage:.2f} │" in text
@@ -189,7 +189,7 @@ def test_without_two_phases_there_are_no_voltages(filled_run):
     assert run_voltages(frame, "Li", "CoO2", run_stability(filled_run))
 
 
-def test_the_sweep_takes_the_best_of_each_content_and_says_if_the_host_stayed(licoo2):
+def test_the_curve_takes_the_best_of_each_content_and_says_if_the_host_stayed(licoo2):
     """CoO2 with none, half and all of its Li; at one half the host as it was beats one torn apart, and is kept."""
     two = Crystal.from_pymatgen(licoo2.to_pymatgen() * [2, 1, 1])
     half = two.select(np.arange(8) != np.flatnonzero(two.numbers == 3)[0])
@@ -209,16 +209,16 @@ def test_the_sweep_takes_the_best_of_each_content_and_says_if_the_host_stayed(li
         row("empty", none, none, 0.1),
         {**row("failed", half, half, -1.0), "status": "rejected"},
     ]
-    sweep = guest_sweep(pd.DataFrame(rows), "Li", "CoO2")
-    assert sweep["candidate"].tolist() == ["empty", "lost", "full"]
-    assert sweep["x"].tolist() == [0, 0.5, 1]
-    assert sweep["host_kept"].tolist() == [True, False, None]
-    kept = guest_sweep(pd.DataFrame(rows[1:2]), "Li", "CoO2").iloc[0]
+    curve = uptake_curve(pd.DataFrame(rows), "Li", "CoO2")
+    assert curve["candidate"].tolist() == ["empty", "lost", "full"]
+    assert curve["x"].tolist() == [0, 0.5, 1]
+    assert curve["host_kept"].tolist() == [True, False, None]
+    kept = uptake_curve(pd.DataFrame(rows[1:2]), "Li", "CoO2").iloc[0]
     assert kept["host_kept"]
     assert kept["volume_change"] == pytest.approx(1.05**3 - 1)
     assert kept["volume"] == pytest.approx(wide.volume / 2)
     with pytest.raises(ValueError, match="no relaxed crystal that consists of NiO2 and Li"):
-        guest_sweep(pd.DataFrame(rows), "Li", "NiO2")
+        uptake_curve(pd.DataFrame(rows), "Li", "NiO2")
 
 
 @pytest.mark.parametrize(
