@@ -57,7 +57,7 @@ def test_the_interface_is_oxide_and_metal_at_their_distances():
 
 
 def test_the_table_of_mno2_goes_between_the_marks(tmp_path):
-    mno2 = script(ROOT / "benchmarks" / "mno2.py")
+    mno2 = script(ROOT / "benchmarks" / "cases" / "mno2.py")
     page, folder = tmp_path / "page.md", tmp_path / "results"
     (tmp_path / "images").mkdir()
     folder.mkdir()
@@ -75,7 +75,7 @@ def test_the_table_of_mno2_goes_between_the_marks(tmp_path):
 
 
 def test_the_verdict_on_mno2_counts_what_is_as_low_and_names_what_is_not():
-    mno2 = script(ROOT / "benchmarks" / "mno2.py")
+    mno2 = script(ROOT / "benchmarks" / "cases" / "mno2.py")
 
     def case(guest, inpainted, *others):
         ways = {name: {"fixed": {"energy": energy}} for name, energy in zip("ab", others, strict=False)}

@@ -1,6 +1,6 @@
 """Guests in the MnO2 polymorphs, as the inpainting paper shows them: everything that docs/mno2.md says.
 
-    python benchmarks/mno2.py --out mno2 --docs docs/mno2.md
+    python benchmarks/cases/mno2.py --out mno2 --docs docs/mno2.md
 
 Four hosts and four guests, Zn0.5MnO2, Mg0.5MnO2, HMnO2 and LiMnO2. Each case is done three times with the same number
 of attempts: by inpainting, by guests in the widest voids, and, for H, from the places that the Materials Project gives.
@@ -52,7 +52,7 @@ from model.symmetry.space_group import space_group
 from search.storage.crystal_files import read_host
 from search.studies.inpaint import fill, make_templates
 
-EXAMPLES = Path(__file__).parent.parent / "examples" / "mno2"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "mno2"
 ENTRIES = {
     name: next(EXAMPLES.glob(f"MnOOH-{name}-*.cif")) for name in ("alpha", "beta", "gamma", "delta")
 }  # the guests' places of MnOOH
@@ -69,7 +69,7 @@ PER_MN = {"Zn": 0.5, "Mg": 0.5, "H": 1.0, "Li": 1.0}
 CASES = [f"{polymorph}-{guest}" for polymorph in ENTRIES for guest in PER_MN]
 KINDS = ("fixed", "full")  # how far a case is relaxed
 SAME = 1.0  # meV/atom: energies that differ by no more count as equal
-MARKS = ("<!-- table of benchmarks/mno2.py -->", "<!-- end of table -->")
+MARKS = ("<!-- table of benchmarks/cases/mno2.py -->", "<!-- end of table -->")
 
 
 class Case:

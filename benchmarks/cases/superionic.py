@@ -1,6 +1,6 @@
 """Lithium in LaCl3, with and without a vacancy of La: the figures and the picture of docs/superionic.md.
 
-    python benchmarks/superionic.py --out superionic
+    python benchmarks/cases/superionic.py --out superionic
 
 The host stays as it is in every step. About a minute on one free core.
 """
@@ -38,7 +38,7 @@ from search.storage.crystal_files import read_host
 from search.studies.analyse import Percolation, path_length, percolation
 from search.studies.inpaint import fill, make_templates
 
-HOSTS = Path(__file__).parent.parent / "examples" / "superionic"
+HOSTS = Path(__file__).resolve().parents[2] / "examples" / "superionic"
 CASES = (("LaCl3", 1), ("LaCl3", 2), ("La5Cl18", 3))
 COLOURS = {"La": "#8fb8de", "Cl": "#7bc47f", "Li": "#c04fd0"}
 VACANCY = np.array([2 / 3, 1 / 3, 1 / 4])  # of La5Cl18

@@ -1,6 +1,6 @@
 """Atoms at an interface placed by inpainting, in voids, at random and as stacked: the figures of docs/interface.md.
 
-    python benchmarks/interface.py --out interface
+    python benchmarks/cases/interface.py --out interface
 
 Every way gets the same number of attempts, and every attempt the same relaxation: of the atoms in the region, between
 slabs that stay. Stop it any time, the same command goes on: each way is stored in
@@ -38,7 +38,7 @@ from model.stages import CrystalMaker, Rejected, Relaxer, may_be_ranked
 from search.storage.crystal_files import read_host
 from search.studies.inpaint import Filled, Region, fill, make_templates, refine_fillings
 
-STACKED = Path(__file__).parent.parent / "examples" / "interface" / "Li-Li2O.cif"
+STACKED = Path(__file__).resolve().parents[2] / "examples" / "interface" / "Li-Li2O.cif"
 REGION = Region(0.28, 0.63)  # the last O and Li layers of the oxide, the first two Li layers of the metal
 SIZES = {"O": (90, "#d33b2f"), "Li": (110, "#2fa84f")}
 
