@@ -1,7 +1,8 @@
 """Presenting the results of a run to the user and to other programs.
 
 - `report`: the HTML page
-- `figures`: the interactive figures of that page
+- `figure_data`: the data of the figures
+- `figures`: the interactive figures of the HTML page
 - `plots`: the same figures for papers, as PNG, SVG or PDF
 - `tables`: tables for the terminal
 - `export`: crystals for other tools

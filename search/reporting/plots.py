@@ -1,6 +1,6 @@
 """Publication-quality figures of a run: those of the report, and the best crystal.
 
-Each function takes a figure of `search.reporting.figures` and draws its data with matplotlib, so that both agree.
+Each function draws one record of `figure_data` with matplotlib, as `figures` does with Plotly.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-import plotly.graph_objects as go
 from ase.data import chemical_symbols
 from ase.data.colors import jmol_colors
 from ase.visualize.plot import plot_atoms
@@ -29,7 +28,18 @@ from model.thermodynamics.stability import Stability
 from search.config import Tuning
 from search.config_file import load_config
 from search.planning.prepare import load_reference
-from search.reporting import figures
+from search.reporting.figure_data import (
+    ChangesData,
+    HullData,
+    HullPhase,
+    ProgressData,
+    SymmetryData,
+    changes_data,
+    hull_data,
+    progress_data,
+    symmetry_data,
+)
+from search.reporting.figures import COLOURS
 from search.reporting.tuning_plots import plot_tuning
 from search.storage.cif import conventional_cell
 from search.storage.paths import RunPath
@@ -75,14 +85,13 @@ def plot_run(run: RunPath, out: Path, kind: Format = "png") -> list[Path]:
     if best.empty:
         raise ValueError(f"{run} contains no relaxed crystal yet")
     out.mkdir(parents=True, exist_ok=True)
-    hull = figures.hull(frame, Stability(load_reference(config), config.compositions.elements))
-    drawings = {
-        "progress": draw_progress(figures.progress(frame)),
-        "symmetry": draw_symmetry(figures.symmetry(frame)),
-        "changes": draw_changes(figures.changes(frame)),
+    hull = hull_data(frame, Stability(load_reference(config), config.compositions.elements))
+    drawings = {"hull": draw_hull(hull)} if hull else {}
+    drawings |= {
+        "progress": draw_progress(progress_data(frame)),
+        "symmetry": draw_symmetry(symmetry_data(frame)),
+        "changes": draw_changes(changes_data(frame)),
     }
-    if hull is not None:
-        drawings = {"hull": draw_triangle(hull) if hull.layout.ternary.aaxis.title.text else draw_line(hull)} | drawings
     paths = [_save(drawing, out / f"{name}.{kind}") for name, drawing in drawings.items()]
     row = best.iloc[0]
     title = f"{row['formula']}, {row['space_group']}, E_d {1e3 * row['e_d']:+.1f} meV/atom"
@@ -102,99 +111,103 @@ def _panels(columns: int = 1) -> tuple[Figure, Sequence[Axes]]:
     return figure, axes[0]
 
 
-def draw_line(hull: go.Figure) -> Figure:
-    """Formation energies of a binary system: the hull as squares and line, candidates as dots."""
+def draw_hull(data: HullData) -> Figure:
+    """Formation energies of a binary system or E_d of a ternary one."""
+    return _line(data) if len(data.elements) == 2 else _triangle(data)
+
+
+def _line(data: HullData) -> Figure:
+    """The hull as squares and line, candidates as dots."""
     figure, (axes,) = _panels()
-    for trace in hull.data:
-        x, y = np.asarray(trace.x, dtype=float), np.asarray(trace.y, dtype=float)
-        if "lines" in trace.mode:
-            axes.plot(x, y, "s-", color="0.25", markersize=4, label=trace.name, zorder=3)
-            for at, energy, name in zip(x, y, trace.text, strict=True):
-                side, offset = 0, (0, 9)
-                if 0 < at < 1:
-                    side, line = figures.name_place(at, list(zip(x, y, strict=True)))
-                    offset = (5 * side, -9 * max(line, side == 0) - 3)
-                axes.annotate(
-                    latexify(name),
-                    (at, energy),
-                    textcoords="offset points",
-                    xytext=offset,
-                    va="center",
-                    size=7,
-                    ha=("center", "left", "right")[side],
-                )
-        else:
-            known = trace.marker.symbol == "square-open"
-            style: dict[str, Any] = {"facecolors": "none", "edgecolors": "0.4", "marker": "s"}
-            if not known:
-                style = {"color": trace.marker.color, "alpha": 0.65, "linewidths": 0}
-            axes.scatter(x, y, s=10, label=trace.name, **style)
-    lowest = min(min(trace.y) for trace in hull.data if len(trace.y))
-    axes.set(xlabel=hull.layout.xaxis.title.text, ylabel=hull.layout.yaxis.title.text, ylim=(1.2 * lowest - 0.02, 0.1))
+    axes.plot(*_xy(data.stable), "s-", color="0.25", markersize=4, label=data.stable_label, zorder=3)
+    for phase in data.stable:
+        side, offset = 0, (0, 9)
+        if 0 < phase.fractions[-1] < 1:
+            side, line = data.name_place(phase)
+            offset = (5 * side, -9 * max(line, side == 0) - 3)
+        axes.annotate(
+            latexify(phase.formula),
+            (phase.fractions[-1], phase.energy),
+            textcoords="offset points",
+            xytext=offset,
+            va="center",
+            size=7,
+            ha=("center", "left", "right")[side],
+        )
+    axes.scatter(*_xy(data.above), s=10, label=data.above_label, facecolors="none", edgecolors="0.4", marker="s")
+    for role, colour in COLOURS.items():
+        some = [one for one in data.found if one.role == role]
+        axes.scatter(*_xy(some), s=10, label=role, color=colour, alpha=0.65, linewidths=0)
+    lowest = min(phase.energy for phase in (*data.stable, *data.above, *data.found))
+    axes.set(xlabel=data.x_label, ylabel=data.y_label, ylim=(1.2 * lowest - 0.02, 0.1))
     axes.legend(loc="lower right")
     return figure
 
 
-def draw_triangle(hull: go.Figure) -> Figure:
-    """E_d in the composition triangle of a ternary system, best candidates on top."""
+def _xy(phases: Sequence[HullPhase]) -> tuple[list[float], list[float]]:
+    return [phase.fractions[-1] for phase in phases], [phase.energy for phase in phases]
+
+
+def _triangle(data: HullData) -> Figure:
+    """The hull seen from above, with the best candidates on top."""
     figure, (axes,) = _panels()
-    corners = np.array([[0.5, np.sqrt(0.75)], [0.0, 0.0], [1.0, 0.0]])  # a on top, b left, c right
+    corners = np.array([[0.5, np.sqrt(0.75)], [0.0, 0.0], [1.0, 0.0]])  # first element on top, second left, third right
+
+    def xy(phases: Sequence[HullPhase]) -> tuple[np.ndarray, np.ndarray]:
+        x, y = (np.reshape([phase.fractions for phase in phases], (-1, 3)) @ corners).T
+        return x, y
+
     axes.plot(*corners[[0, 1, 2, 0]].T, color="0.2", linewidth=0.8)
-    for trace in hull.data:
-        x, y = (np.column_stack([trace.a, trace.b, trace.c]).astype(float) @ corners).T
-        if trace.mode == "lines":
-            axes.plot(x, y, color="0.6", linewidth=0.6)
-        elif "text" in trace.mode:
-            axes.scatter(x, y, s=14, marker="s", color="0.25", zorder=3)
-            for *point, name in zip(x, y, trace.text, strict=True):
-                axes.annotate(
-                    name, tuple(point), textcoords="offset points", xytext=(0, 4), ha="center", size=6, zorder=4
-                )
-        else:
-            scale = trace.marker
-            dots = axes.scatter(x, y, s=10, label=trace.name, c=scale.color, vmin=scale.cmin, vmax=scale.cmax, zorder=2)
-            figure.colorbar(dots, ax=axes, label="E_d (meV/atom)", shrink=0.7)
+    for pair in data.tie_lines:
+        axes.plot(*xy(pair), color="0.6", linewidth=0.6)
+    axes.scatter(*xy(data.stable), s=14, marker="s", color="0.25", zorder=3)
+    for phase, *at in zip(data.stable, *xy(data.stable), strict=True):
+        axes.annotate(
+            phase.formula, tuple(at), textcoords="offset points", xytext=(0, 4), ha="center", size=6, zorder=4
+        )
+    best = sorted(data.found, key=lambda one: -one.e_d)
+    low, high = data.e_d_range
+    e_d = [1e3 * one.e_d for one in best]
+    dots = axes.scatter(*xy(best), s=10, label="found", c=e_d, vmin=low, vmax=high, zorder=2)
+    figure.colorbar(dots, ax=axes, label="E_d (meV/atom)", shrink=0.7)
     axes.set_aspect("equal")
     axes.set_axis_off()
     return figure
 
 
-def draw_progress(progress: go.Figure) -> Figure:
+def draw_progress(data: ProgressData) -> Figure:
     """Best E_d so far of each composition against CPU time."""
     figure, (axes,) = _panels()
-    for curve in progress.data:
-        axes.step(curve.x, curve.y, where="post", label=curve.name)
-    y = progress.layout.yaxis
-    axes.set(xlabel=progress.layout.xaxis.title.text, ylabel=y.title.text, ylim=y.range, xlim=(0, None))
-    if progress.data:
+    for curve in data.curves:
+        axes.step(curve.minutes, curve.e_d, where="post", label=curve.formula)
+    axes.set(xlabel=data.x_label, ylabel=data.y_label, ylim=data.e_d_range, xlim=(0, None))
+    if data.curves:
         axes.legend(ncols=2)
     return figure
 
 
-def draw_symmetry(symmetry: go.Figure) -> Figure:
+def draw_symmetry(data: SymmetryData) -> Figure:
     """Share of relaxed crystals above P1 and P-1 by number of atoms (CHGGen, Figs. 4f and 6)."""
     figure, (axes,) = _panels()
-    for shift, bars in zip((-0.2, 0.2), symmetry.data, strict=True):
-        axes.bar(np.array(bars.x, dtype=float) + shift, bars.y, 0.4, color=bars.marker.color, label=bars.name)
-    y = symmetry.layout.yaxis
-    axes.set(xlabel=symmetry.layout.xaxis.title.text, ylabel=y.title.text, ylim=y.range)
+    for shift, (role, shares) in zip((-0.2, 0.2), data.roles.items(), strict=True):
+        axes.bar(np.array(shares.atoms, dtype=float) + shift, shares.percent, 0.4, color=COLOURS[role], label=role)
+    axes.set(xlabel=data.x_label, ylabel=data.y_label, ylim=(0, 100))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()
     return figure
 
 
-def draw_changes(changes: go.Figure) -> Figure:
+def draw_changes(data: ChangesData) -> Figure:
     """Change of energy and largest displacement of an atom during relaxation (CHGGen, Fig. 4a, b)."""
     figure, panels = _panels(2)
-    for trace in changes.data:
-        axes = panels[1 if trace.xaxis == "x2" else 0]
-        values, size = np.asarray(trace.x, dtype=float), trace.xbins.size
-        if len(values):
-            edges = np.arange(0, values.max() + 2 * size, size).tolist()
-            share = np.full(len(values), 100 / len(values))
-            axes.hist(values, edges, weights=share, color=trace.marker.color, alpha=trace.opacity, label=trace.name)
-    panels[0].set(xlabel=changes.layout.xaxis.title.text, ylabel=changes.layout.yaxis.title.text)
-    panels[1].set(xlabel=changes.layout.xaxis2.title.text)
+    for axes, histogram in zip(panels, (data.energy, data.displacement), strict=True):
+        for role, values in histogram.values.items():
+            if values:
+                edges = np.arange(0, max(values) + 2 * histogram.bin_width, histogram.bin_width).tolist()
+                share = np.full(len(values), 100 / len(values))
+                axes.hist(values, edges, weights=share, color=COLOURS[role], alpha=0.6, label=role)
+        axes.set(xlabel=histogram.label)
+    panels[0].set(ylabel=data.y_label)
     panels[0].legend()
     return figure
 

@@ -26,6 +26,15 @@ from search.config_file import load_config
 from search.dft import results as dft_results
 from search.planning.prepare import load_reference
 from search.reporting import figures
+from search.reporting.figure_data import (
+    changes_data,
+    cpu_seconds,
+    funnel_data,
+    hull_data,
+    progress_data,
+    relaxed,
+    symmetry_data,
+)
 from search.storage.cif import cif_text, conventional_cell, crystal_name
 from search.storage.paths import RunPath
 from search.storage.ranking import rank
@@ -50,21 +59,22 @@ def build_report(run: RunPath, *, live: bool = False, known: dict[str, dict[str,
         ValueError: the run contains no relaxed crystal.
     """
     frame, config = load_results(run, structures=False), load_config(run / "config.yaml")
-    if figures.relaxed(frame).empty:
+    if relaxed(frame).empty:
         raise ValueError(f"{run} contains no relaxed crystal yet")
     stability = Stability(load_reference(config), config.compositions.elements)
     best, others = rank(frame, top=CRYSTALS_SHOWN), _other_verdicts(run)
-    opened = pd.concat([best, figures.relaxed(frame).head(OPENED)]).drop_duplicates("candidate")
+    opened = pd.concat([best, relaxed(frame).head(OPENED)]).drop_duplicates("candidate")
     known = {} if known is None else known
     for row in opened.to_dict("records"):
         if row["candidate"] not in known:
             known[row["candidate"]] = _crystal(row, config)
-    drawn = {
-        "hull": figures.hull(frame, stability),
-        "progress": figures.progress(frame),
-        "symmetry": figures.symmetry(frame),
-        "changes": figures.changes(frame),
-        "funnel": figures.funnel(frame),
+    hull = hull_data(frame, stability)
+    drawn = {"hull": figures.hull(hull)} if hull else {}
+    drawn |= {
+        "progress": figures.progress(progress_data(frame)),
+        "symmetry": figures.symmetry(symmetry_data(frame)),
+        "changes": figures.changes(changes_data(frame)),
+        "funnel": figures.funnel(funnel_data(frame)),
     }
     environment = Environment(
         loader=PackageLoader("search.reporting", "templates"),
@@ -79,7 +89,7 @@ def build_report(run: RunPath, *, live: bool = False, known: dict[str, dict[str,
         facts=_facts(frame, config),
         best=[_table_row(row) | {"others": others.get(row["candidate"], {})} for row in best.to_dict("records")],
         opinions=list(dict.fromkeys(name for given in others.values() for name in given)),
-        figures={name: _safe(figure.to_json()) for name, figure in drawn.items() if figure is not None},
+        figures={name: _safe(figure.to_json()) for name, figure in drawn.items()},
         crystals=_safe(json.dumps({candidate: known[candidate] for candidate in opened["candidate"]})),
         plotly=get_plotlyjs(),
         viewer=VIEWER.read_text(),
@@ -95,8 +105,8 @@ def _safe(text: str) -> str:
 
 
 def _facts(frame: pd.DataFrame, config: SearchConfig) -> list[tuple[str, str]]:
-    good = figures.relaxed(frame)
-    seconds = figures.cpu_seconds(frame).sum()
+    good = relaxed(frame)
+    seconds = cpu_seconds(frame).sum()
     best = good.iloc[0]
     return [
         ("lowest E_d", f"{1e3 * best['e_d']:+.1f} meV/atom ({best['formula']})"),

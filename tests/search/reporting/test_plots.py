@@ -1,12 +1,12 @@
-"""Pictures of a run: that they show what the report's figures hold."""
+"""Plots of a run: that they show the data of the figures."""
 
 import numpy as np
 import pytest
 
 from model.thermodynamics.reference import packaged_reference
 from model.thermodynamics.stability import Stability
-from search.reporting import figures
-from search.reporting.plots import draw_changes, draw_line, draw_symmetry, draw_triangle, plot_run
+from search.reporting.figure_data import changes_data, hull_data, progress_data, symmetry_data
+from search.reporting.plots import draw_changes, draw_hull, draw_progress, draw_symmetry, plot_run
 from search.storage.results import load_results
 
 
@@ -14,8 +14,8 @@ def frame_of(run):
     return load_results(run, structures=False)
 
 
-def stability_of(system):
-    return Stability(packaged_reference(), system)
+def hull_of(run, system):
+    return hull_data(frame_of(run), Stability(packaged_reference(), system))
 
 
 def offsets(axes):
@@ -23,36 +23,37 @@ def offsets(axes):
     return {dots.get_label(): np.asarray(dots.get_offsets()) for dots in axes.collections}
 
 
-def test_dots_of_a_binary_hull_are_those_of_the_report(small_run):
-    hull = figures.hull(frame_of(small_run), stability_of("Li-Si"))
-    (axes,) = draw_line(hull).axes
-    traces = {trace.name: trace for trace in hull.data}
-    np.testing.assert_allclose(axes.lines[0].get_ydata(), traces["reference hull"].y)
-    for name in ("new", "from_host"):
-        np.testing.assert_allclose(offsets(axes)[name], np.column_stack([traces[name].x, traces[name].y]))
-
-
-def test_names_of_phases_stand_below_the_hull_apart_from_each_other():
-    phases = [(0.0, 0.0), (0.2, -0.2), (0.3, -0.3), (0.5, -0.25), (0.6, -0.1), (1.0, 0.0)]
-    places = [figures.name_place(at, phases) for at, _ in phases[1:-1]]
-    assert places == [(-1, 0), (0, 1), (1, 1), (1, 0)]
+def test_points_of_a_binary_hull_are_those_of_the_data(small_run):
+    data = hull_of(small_run, "Li-Si")
+    (axes,) = draw_hull(data).axes
+    first, second = data.found
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), [phase.energy for phase in data.stable])
+    np.testing.assert_allclose(offsets(axes)["known, above hull"][:, 1], [phase.energy for phase in data.above])
+    np.testing.assert_allclose(offsets(axes)["new"], [[0.5, first.energy]])
+    np.testing.assert_allclose(offsets(axes)["from_host"], [[0.5, second.energy]])
 
 
 def test_corners_of_the_triangle_are_the_elements(small_run):
-    hull = figures.hull(frame_of(small_run), stability_of("Li-Si-P"))
-    axes = draw_triangle(hull).axes[0]
+    axes = draw_hull(hull_of(small_run, "Li-Si-P")).axes[0]
     at = {text.get_text(): text.xy for text in axes.texts}
     np.testing.assert_allclose(at["Li"], [0.5, np.sqrt(0.75)])  # the least electronegative on top
     np.testing.assert_allclose([at["Si"], at["P"]], [[0, 0], [1, 0]], atol=1e-12)
     middle = offsets(axes)["found"]
-    np.testing.assert_allclose(middle, np.tile([0.25, np.sqrt(0.75) / 2], (len(middle), 1)))  # LiSi: half way to Si
+    np.testing.assert_allclose(middle, np.tile([0.25, np.sqrt(0.75) / 2], (2, 1)))  # LiSi: half way to Si
+
+
+def test_curves_are_those_of_the_data(small_run):
+    data = progress_data(frame_of(small_run))
+    (axes,) = draw_progress(data).axes
+    (line,), (curve,) = axes.lines, data.curves
+    np.testing.assert_allclose(line.get_xydata(), np.column_stack([curve.minutes, curve.e_d]))
 
 
 def test_histograms_hold_all_candidates_and_bars_their_share(small_run):
-    changes = draw_changes(figures.changes(frame_of(small_run)))
+    changes = draw_changes(changes_data(frame_of(small_run)))
     for axes in changes.axes:
         np.testing.assert_allclose(sum(bar.get_height() for bar in axes.patches), 200)  # 100 % of each role
-    (axes,) = draw_symmetry(figures.symmetry(frame_of(small_run))).axes
+    (axes,) = draw_symmetry(symmetry_data(frame_of(small_run))).axes
     assert [bar.get_height() for bar in axes.patches] == [100, 0]
 
 

@@ -7,19 +7,14 @@ import threading
 import urllib.request
 from dataclasses import replace
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Structure
 
-from model.thermodynamics.stability import Stability
-from search.config_file import check_config
-from search.planning.prepare import load_reference
-from search.reporting import figures
 from search.reporting.report import build_report, serve
-from search.storage.results import ResultStore, load_results
+from search.storage.results import ResultStore
 from search.studies import second_opinion
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
@@ -58,35 +53,6 @@ def test_the_table_says_what_a_crystal_was_made_from(small_run, parent, framewor
     store.append("task", [replace(row, parent=parent, framework=framework, framework_space_group=group)])
     (cells,) = re.findall(r'<tr [^>]*data-candidate="first">(.*?)</tr>', build_report(small_run), re.DOTALL)
     assert cells.endswith(f"<td>{expected}</td>")
-
-
-def test_hull_points_lie_e_d_above_the_hull(small_run):
-    config = check_config({"name": "small", "compositions": {"system": "Li-Si"}}, source="test")
-    stability = Stability(load_reference(config), "Li-Si")
-    figure = figures.hull(load_results(small_run, structures=False), stability)
-    traces = {trace.name: trace for trace in figure.data}
-    known, above, new = (traces[name] for name in ("reference hull", "known, above hull", "new"))
-    assert "LiSi" in above.text
-    assert (np.array(above.y) > np.interp(above.x, known.x, known.y)).all()
-    at = np.interp(0.5, known.x, known.y)
-    np.testing.assert_allclose(new.y, [at + 0.02], atol=1e-9)
-    assert list(new.customdata) == ["first"]
-
-
-def test_a_third_element_makes_a_triangle_and_a_fourth_none(small_run):
-    frame = load_results(small_run, structures=False)
-    reference = load_reference(check_config({"name": "x", "compositions": {"system": "Li-Si-P"}}, source="test"))
-    assert figures.hull(frame, Stability(reference, "Li-Si-P")).data[-1].type == "scatterternary"
-    reference = load_reference(check_config({"name": "x", "compositions": {"system": "Li-Si-P-S"}}, source="test"))
-    assert figures.hull(frame, Stability(reference, "Li-Si-P-S")) is None
-
-
-def test_the_furthest_way_leaves_out_drift_and_whole_cells(lisi):
-    assert figures.furthest_way(lisi, lisi.replace(fractional=lisi.fractional + np.array([0.3, 1.2, -2.0]))) < 1e-9
-    one = lisi.fractional.copy()
-    one[0] += [0.1, 0, 0]
-    n, way = len(lisi), np.linalg.norm(0.1 * lisi.lattice[0])
-    np.testing.assert_allclose(figures.furthest_way(lisi, lisi.replace(fractional=one)), way * (n - 1) / n)
 
 
 def test_other_verdicts_stand_beside_the_searchs_own(small_run):
