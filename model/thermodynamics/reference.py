@@ -353,7 +353,7 @@ def _entries_of(data: Any, path: str | Path) -> list[Mapping[str, Any]]:
     if isinstance(data, Mapping):
         data = data.get("all_entries") or data.get("computed_data", {}).get("all_entries") or data.get("entries")
     if not data:
-        raise ValueError(f"{path} holds no entries: expected a list of entries or a phase diagram with all_entries")
+        raise ValueError(f"{path} contains no entries: expected a list of entries or a phase diagram with all_entries")
     return [entry if isinstance(entry, Mapping) else entry.as_dict() for entry in data]
 
 
