@@ -1,8 +1,8 @@
-"""Ray, and nothing but Ray. No other package imports it.
+"""Everything that depends on Ray. No other package imports it.
 
 - `workers`: the three stages of `model.stages` as actors
-- `pool`: equal actors, their calls with deadlines, and what to do when one dies
+- `pool`: identical actors, their calls with time limits, and replacing actors that die
 - `cluster`: starting or joining Ray
-- `metrics`: figures for Ray's dashboard
+- `metrics`: metrics for Ray's dashboard
 - `training`: training on several devices
 """

@@ -2,10 +2,10 @@
 
     python -m benchmarks.broken --count 10000 --json broken.json
 
-Ten kinds of crystals take turns; number i is always the same crystal. The file is written after every 50: the same
-command goes on where it stopped. In ``summary``, ``crashes`` are exceptions, ``contradictions`` results that say what
-is not true (a converged one with large forces, a usable one without an energy, a failed one without a reason), and
-``hangs`` those that took longer than their time and half a minute.
+Ten kinds of crystals alternate; number i is always the same crystal. The file is written after every 50 crystals; rerun
+the same command to resume. In ``summary``, ``crashes`` counts exceptions, ``contradictions`` inconsistent results (a
+converged one with large forces, a usable one without an energy, a failed one without a reason), and ``hangs`` those
+that exceeded their time limit by more than half a minute.
 """
 
 # ruff: noqa: E402

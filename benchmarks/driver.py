@@ -1,15 +1,17 @@
-"""How many relaxers one driver keeps busy, what a task costs it, and what it needs to hold and to read again.
+"""How many relaxers one driver keeps busy, its time per task, its memory, and the time to read a stored run again.
 
     python -m benchmarks.driver --relaxers 500 --candidates 40000 --json driver.json
 
 Driver, campaign, policy and store are the real ones and work in this process on real files. Actors are simulated
-(tests/support/simulated.py): a call takes a time from a lognormal distribution on a clock that passes as the driver
-computes and skips what the driver waits. So 500 relaxers need no 500 cores, and all that the driver does counts. Of
-Ray, each call costs the driver ``--ray`` seconds; ``--measure-ray`` measures that here with real actors and arguments
-of real size.
-A search begins with idle relaxers and ends with them; ``relaxer_utilisation_in_between`` is that of the second third of
-its time, ``relaxer_utilisation`` that of all of it, in ten parts ``relaxer_utilisation_by_tenths``.
-The clock counts the CPU time of this process, so that other work on this machine does not matter. Threads wait for the
+(tests/support/simulated.py): the duration of a call is drawn from a lognormal distribution, on a clock that runs while
+the driver computes and skips its waiting. So 500 relaxers do not need 500 cores, and all work of the driver counts. For
+Ray, each call costs the driver ``--ray`` seconds; ``--measure-ray`` measures this time with real actors and arguments
+of realistic size.
+
+A search starts and ends with idle relaxers; ``relaxer_utilisation_in_between`` is the utilisation in the second third
+of its time, ``relaxer_utilisation`` that of the whole time, ``relaxer_utilisation_by_tenths`` that of each tenth.
+
+The clock counts the CPU time of this process, so that other work on the machine does not matter. Threads wait for the
 disk, the driver does not. Memory is that of driver and planner together.
 """
 
@@ -70,7 +72,7 @@ def parsed() -> argparse.Namespace:
 
 
 def measured(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Run the search, then start it again on what it has stored."""
+    """Run the search, then restart it on the stored results."""
     config = settings(arguments)
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
@@ -122,7 +124,7 @@ def settings(arguments: argparse.Namespace) -> SearchConfig:
 
 
 def driver_of(config: SearchConfig, folder: Path, arguments: argparse.Namespace) -> Driver:
-    """A driver whose relaxers are the bottleneck: crystal makers and analysers are never short."""
+    """A driver whose relaxers are the bottleneck: there are always enough crystal makers and analysers."""
     clock, n = Clock(time.process_time), arguments.relaxers
     stages, reference = Stages(), load_reference(config)
     pools = [
@@ -135,7 +137,7 @@ def driver_of(config: SearchConfig, folder: Path, arguments: argparse.Namespace)
 
 
 class RelaxerPool(SimulatedPool):
-    """Draws how long its calls take, and remembers when it was at work."""
+    """Draws the durations of its calls, and records when it was busy."""
 
     def __init__(self, stage: Any, clock: Clock, arguments: argparse.Namespace) -> None:
         super().__init__(stage, arguments.relaxers, clock, self._draw, arguments.ray)
@@ -151,7 +153,7 @@ class RelaxerPool(SimulatedPool):
         self._starts.append(self.clock.now())
 
     def during(self, begin: float, end: float) -> float:
-        """Share of the actors at work, on average from one share of the time until another."""
+        """Average share of busy actors between two fractions of the total time."""
         times = self.began + np.array([begin, end]) * (self.clock.now() - self.began)
         starts = np.array(self._starts)
         busy = np.clip(starts + np.array(self._taken), *times) - np.clip(starts, *times)
@@ -159,7 +161,7 @@ class RelaxerPool(SimulatedPool):
 
 
 class PlannerPool(SimulatedPool):
-    """What the planner is told and what it answers is long: the driver's share of handing it over counts too."""
+    """Arguments and results of the planner are large: the time the driver needs to transfer them counts too."""
 
     def submit(self, job: Any, method: str, *arguments: Any) -> None:
         content = pickle.dumps(arguments)
@@ -183,7 +185,7 @@ def memory() -> float:
 
 
 class Echo:
-    """Takes and returns what a relaxer takes and returns."""
+    """Takes and returns data of the same form as a relaxer."""
 
     def __init__(self, answer: Any) -> None:
         self.answer = answer
@@ -196,7 +198,7 @@ class Echo:
 
 
 def ray_cost(batch: int, calls: int = 300) -> float:
-    """CPU seconds of the driver a call, of `Pool` with real actors, crystals of 12 atoms and their relaxations."""
+    """CPU seconds of the driver per call, with `Pool`, real actors, crystals of 12 atoms and their relaxations."""
     rng = np.random.default_rng(0)
     cell = CellFormula.parse("Li8Si4")
     crystals = [Crystal(np.eye(3) * 6, rng.random((12, 3)), cell.numbers) for _ in range(batch)]
@@ -205,7 +207,7 @@ def ray_cost(batch: int, calls: int = 300) -> float:
         pool = Pool(Echo, count=1, options={"num_cpus": 0}, arguments={"answer": answer}, seconds=60)
         while not pool.idle:
             pool.collect(wait_any([pool], 0.5))
-            pool.scale(1)  # it says so when the actor cannot start
+            pool.scale(1)  # raises if the actor cannot start
         began = time.process_time()
         for number in range(calls):
             pool.submit(number, "relax", crystals, None, None, None)

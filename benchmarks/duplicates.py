@@ -1,12 +1,11 @@
-"""How many pairs of crystals that pymatgen's StructureMatcher alone would join the tests before it keep apart.
+"""How many pairs that pymatgen's StructureMatcher alone would call equal are kept apart by the tests before it.
 
     python benchmarks/duplicates.py runs/li-si runs/li-p-s
 
-All pairs of one composition that a search compares (`search.planning.history.COMPARED`) are put to the matcher, and
-those that it joins to each of the tests of `search.planning.history.RELAXED` by itself. Beside the number of
-those that a test keeps apart stand their differences in energy: one minimum that was reached twice differs by a few
-meV/atom. First it says what it costs the planner to read the candidates of each run, nearly all of which goes into such
-comparisons.
+The matcher is applied to all pairs of one composition that a search compares (`search.planning.history.COMPARED`), and
+each test of `search.planning.history.RELAXED` separately to the pairs that match. Printed are the number of pairs that
+a test keeps apart, and their differences in energy: relaxations into the same minimum differ by a few meV/atom. Printed
+first is the time that the planner needs to read the candidates of each run, nearly all of it for such comparisons.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ def main() -> None:
 
 
 def reading(run: str) -> str:
-    """What the planner makes of a run, and how long it takes."""
+    """The planner's history of a run, and the time to read it."""
     store = ResultStore(Path(run))
     rows = [row for task in sorted(store.tasks()) for row in rows_of(store.history(task), HistoryRow)]
     history = SearchHistory(PolicySettings(), FrameworkPool(FrameworkSettings().volume_change))
@@ -68,9 +67,9 @@ def reading(run: str) -> str:
 
 
 def pairs(run: str) -> Iterator[tuple[float, float, float, float] | None]:
-    """Of each pair the differences in ln(volume), mean and all neighbour distances (Å) and E_d (eV/atom).
+    """Differences of each pair in ln(volume), mean and all neighbour distances (Å) and E_d (eV/atom).
 
-    None for those that the matcher does not join.
+    None for pairs that do not match.
     """
     matcher = StructureMatcher(ltol=RELAXED.ltol, stol=RELAXED.stol, angle_tol=RELAXED.angle_tol)
     rows = load_results(run)

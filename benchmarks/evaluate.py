@@ -3,11 +3,11 @@
     python benchmarks/evaluate.py --json evaluate.json
     python benchmarks/evaluate.py --parts package lists --limit 4
 
-Times are CPU seconds of this process on one thread, best of several, ours and the package's in turn; other work on
-the machine disturbs them less than wall time. Crystals come from generated.extxyz; larger ones are supercells of those
-of 20 atoms. ``growth`` is the peak memory of a fresh process above what it held with the model loaded and one small
-crystal evaluated (Linux). ``lists`` is the share of an evaluation that neighbour and angle lists take: all that reusing
-them within a skin distance could save.
+Times are CPU seconds of this process on one thread, the best of several, alternating between ours and the package; they
+are less affected by other work on the machine than wall time. Crystals come from generated.extxyz; larger ones are
+supercells of those of 20 atoms. ``growth`` is the peak memory of a fresh process minus its memory after loading the
+model and evaluating one small crystal (Linux). ``lists`` is the share of neighbour and angle lists in the time of an
+evaluation, which is the most that reusing them within a skin distance could save.
 """
 
 # ruff: noqa: E402
@@ -58,7 +58,7 @@ def repeated(crystal: Crystal, repeats: tuple[int, int, int]) -> Crystal:
 
 
 def cpu_seconds(jobs: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Least CPU seconds of each job, all jobs in turn in every repeat."""
+    """Smallest CPU seconds of each job; the jobs alternate in every repeat."""
     best = dict.fromkeys(jobs, np.inf)
     for repeat in range(repeats + 1):
         for name, job in jobs.items():
@@ -108,7 +108,7 @@ def against_size(repeats: int) -> dict[str, dict[int, float]]:
 
 
 def lists(repeats: int) -> dict[str, float]:
-    """By atoms in the crystal, what share of an evaluation its bonds and angles take."""
+    """Share of bonds and angles in the time of an evaluation, by number of atoms in the crystal."""
     ours = CHGNetPotential()
     found = {}
     for size, times in ((20, (1, 1, 1)), (100, (5, 1, 1))):
@@ -145,7 +145,7 @@ def symmetry(limit: int, repeats: int) -> dict[str, float]:
 
 
 def hard(kind: str) -> list[Crystal]:
-    """Inputs that could take much memory."""
+    """Inputs that might need much memory."""
     if kind == "100 crystals":
         return generated()
     if kind == "500 atoms":
@@ -181,7 +181,7 @@ HARD = (
 
 
 def growth(kind: str) -> float:
-    """MB that evaluating hard inputs adds to the peak memory of this process."""
+    """Increase of this process's peak memory (MB) by evaluating hard inputs."""
     ours, crystals = CHGNetPotential(), hard(kind)
     ours.evaluate(generated()[:1])
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak of loading

@@ -1,12 +1,12 @@
-"""What a funnel saves and what it loses, on the 100 crystals of generated.extxyz: eight or nine of twelve compositions.
+"""Savings and losses of a funnel, on the 100 crystals of generated.extxyz: eight or nine for each of 12 compositions.
 
     python benchmarks/funnel.py --json funnel.json
 
-Every crystal is relaxed once in full with L-BFGS, and, where it has a host, once more after 30 steps of its guests
-alone. From the energies of all steps follows what each way of `model.relaxation.candidate_funnel` would have computed.
-Costs are evaluations times atoms. A *winner* is the lowest crystal of its composition; it is lost
-where the lowest of a way lies more than 2 meV/atom above it; ``regret`` is that difference. The file
-is written after every crystal: rerun the same command to resume.
+Every crystal is relaxed once in full with L-BFGS, and, if it has a host, once more after 30 steps of its guests alone.
+The result of each variant of `model.relaxation.candidate_funnel` follows from the energies of all steps. Costs are
+evaluations times atoms. A *winner* is the lowest crystal of its composition; it is lost if the lowest crystal of a
+variant lies more than 2 meV/atom above it; ``regret`` is that difference. The file is written after every crystal;
+rerun the same command to resume.
 """
 
 # ruff: noqa: E402
@@ -45,7 +45,7 @@ Outcome = tuple[int, float]  # evaluations times atoms, lowest energy in eV/atom
 
 
 class Recording(CHGNetPotential):
-    """Remembers the energy of the one crystal that it is asked about."""
+    """Records the energies of the one crystal that it evaluates."""
 
     def compute(self, batch: Batch, symmetry: Any = None) -> BatchEvaluation:
         found = super().compute(batch, symmetry)
@@ -75,7 +75,7 @@ def in_full(rows: list[Row]) -> Outcome:
 
 def stopping_early(margin: float) -> Callable[[list[Row]], Outcome]:
     def way(rows: list[Row]) -> Outcome:
-        """The composition's lowest energy is known, as it is late in a search."""
+        """The lowest energy of the composition is known, as in a late stage of a search."""
         lowest, cost, reached = in_full(rows)[1], 0, []
         for row in rows:
             stop = stopped_at(np.array(row["full"]), lowest + margin)
@@ -87,7 +87,7 @@ def stopping_early(margin: float) -> Callable[[list[Row]], Outcome]:
 
 
 def stopped_at(energies: np.ndarray, limit: float) -> int:
-    """Number of evaluations up to the end, as `model.relaxation.relax` decides it."""
+    """Number of evaluations until `model.relaxation.relax` would stop."""
     fall = np.maximum(energies[:-HISTORY_STEPS] - energies[HISTORY_STEPS:], 0)
     late = np.flatnonzero(energies[HISTORY_STEPS:-1] - EXTRAPOLATION_FACTOR * fall[:-1] > limit)
     return int(late[0]) + HISTORY_STEPS + 1 if len(late) else len(energies)

@@ -1,11 +1,12 @@
-"""Ablation ladder: from the papers' way to ours, one step at a time, on the reconstruction benchmark.
+"""Ablation from the papers' method to ours, one step at a time, on the reconstruction benchmark.
 
     python benchmarks/ladder.py --data structures.parquet --out runs/ladder [--minutes 10] [--limit 25]
 
-Three small networks of one shape are trained, by `configs/train/ladder/*.yaml`: noise-blind on crystals all of whose
-atoms are noised; the same, told the noise level; and told the noise level and which atoms are hosts. Each rung is one
-of them with a sampler. Trainings, every case of the benchmark and the figures are kept: the same command goes on.
-The papers' samplers have 60 levels here in place of 200, with one corrector step in place of five.
+Three small networks of the same shape are trained with `configs/train/ladder/*.yaml`: one without the noise level as
+input, on crystals with all atoms noised; one with the noise level as input; and one that also gets which atoms belong
+to the host. Each step of the ablation is one of them with a sampler. Trainings, cases of the benchmark and results are
+stored; rerun the same command to resume. The papers' samplers use 60 levels here instead of 200, and one corrector step
+instead of five.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ RUNGS = (  # name, training, method, figure
 
 
 def trained(console: Console, name: str, data: Path, out: Path, *, steps: int | None, seconds: float) -> Path | None:
-    """Weights of a training; None if it is not finished in time."""
+    """Weights of a training; None if it does not finish in time."""
     settings = load_training(CONFIGS / f"{name}.yaml")
     changes = {"data": settings.data.model_copy(update={"path": str(data)})}
     if steps is not None:
@@ -52,7 +53,7 @@ def trained(console: Console, name: str, data: Path, out: Path, *, steps: int | 
 
 
 def main() -> None:
-    """Train what is not trained, try what is not tried, print the ladder."""
+    """Run the missing trainings and cases, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)

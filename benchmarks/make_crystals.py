@@ -1,11 +1,11 @@
-"""Make the crystals of the relaxation benchmarks as a search makes them: with the packaged score model.
+"""Generate the crystals of the relaxation benchmarks as in a search, with the packaged score model.
 
     python benchmarks/make_crystals.py ../shared/data --out benchmarks/generated.extxyz
 
-Twelve families of crystals: Li-Si and Zn-P-S in random cells, guests in MnO2 hosts, and Na, Mg and Ca put back
-into hosts from the test split of the training data, which the packaged model has never seen. A crystal that the search
-would not relax (too close atoms, for example) is left out and another one made. The file holds, per crystal,
-its family, and per atom whether it was placed.
+Twelve families of crystals: Li-Si and Zn-P-S in random cells, guests in MnO2 hosts, and Na, Mg and Ca placed into hosts
+from the test split of the training data, which the packaged model has never seen. A crystal that a search would reject
+(for example, because atoms are too close) is replaced by another one. The file contains the family of each crystal, and
+for each atom whether it was placed.
 
 Hosts: Materials Project 2025.02.12 (A. Jain et al., APL Materials 1, 011002 (2013)), CC BY 4.0.
 """
@@ -80,7 +80,7 @@ def families(data: Path) -> Iterator[tuple[str, Maker]]:
 
 
 def worth_relaxing(make: Maker, maker: CrystalMaker, count: int, first_seed: int) -> Iterator[tuple[Crystal, Template]]:
-    """The first so many crystals that a search would relax."""
+    """The first ``count`` crystals that a search would relax."""
     found = 0
     for start in range(first_seed, first_seed + 20 * count, 4):
         templates = [make(seed) for seed in range(start, start + 4)]

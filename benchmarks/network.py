@@ -2,8 +2,8 @@
 
     python -m benchmarks.network [--json OUT]
 
-Plain means: a radial network gives every edge all the weights of an ``o3.FullyConnectedTensorProduct``, which is
-applied to every edge; the results are summed over edges. The numbers that come out are the same.
+Plain means: a radial network computes all weights of an ``o3.FullyConnectedTensorProduct`` for every edge, the product
+is applied to every edge, and the results are summed. Both give the same numbers.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def random_crystal(size: int, rng: np.random.Generator) -> Crystal:
 
 
 def seconds(network: nn.Module, arguments: tuple, repeats: int) -> float:
-    """Median time in s of an inference, neighbour list included."""
+    """Median time (s) of an inference, including the neighbour list."""
     times = []
     with torch.no_grad():
         network(*arguments)

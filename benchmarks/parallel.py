@@ -1,12 +1,12 @@
-"""What relaxers lose by working side by side in a search: two actors against two processes that know of nobody.
+"""Efficiency of parallel relaxers in a search: two actors compared with two independent processes.
 
     python benchmarks/parallel.py --batches 8 --json parallel.json
 
-The same batches of generated crystals are relaxed by one process alone, by two independent processes at once, by a pool
-of one actor and by a pool of two, in turn and ``--repeats`` times; the shortest time of each counts. Each worker does
-``--batches`` batches, on one thread. ``efficiency`` is the speed-up of the pool from one to two actors over that of
-the processes from one to two. Both share the machine's memory and caches; what is left is Ray and the driver. Two free
-cores are needed: on a busy machine the times say nothing.
+The same batches of generated crystals are relaxed by one process alone, by two independent processes at the same time,
+by a pool of one actor and by a pool of two, alternating ``--repeats`` times; the shortest time of each counts. Each
+worker relaxes ``--batches`` batches on one thread. ``efficiency`` is the speed-up of the pool from one to two actors
+divided by that of the processes. Both share the machine's memory and caches, so the rest is due to Ray and the driver.
+Two free cores are needed: on a busy machine the times are meaningless.
 """
 
 # ruff: noqa: E402
@@ -82,7 +82,7 @@ def main() -> None:
 
 
 def by_processes(batches: list[list[Crystal]], count: int) -> float:
-    """Seconds until ``count`` processes, started together, have each done all batches."""
+    """Seconds until ``count`` processes, started together, have each relaxed all batches."""
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(count + 1)
     workers = [context.Process(target=_relax_all, args=(batches, barrier)) for _ in range(count)]
@@ -107,7 +107,7 @@ def _relax_all(batches: list[list[Crystal]], barrier: Any) -> None:
 
 
 def by_pool(batches: list[list[Crystal]], count: int) -> float:
-    """Seconds until a pool of ``count`` actors has done all batches ``count`` times."""
+    """Seconds until a pool of ``count`` actors has relaxed all batches ``count`` times."""
     pool = Pool(RelaxerActor, count=count, options={"num_cpus": 1}, arguments=RELAXER, seconds=3600)
     while pool.started < count:
         pool.collect(wait_any([pool], 0.5))

@@ -2,10 +2,10 @@
 
     python benchmarks/r2scan_reference.py structures.parquet model/data/reference-chgnet-r2scan.parquet
 
-The structures file is that of docs/training.md. Phases taken are those of up to three elements, of which at most one is
-Li, Na, Mg or Zn, the others being main-group elements (up to 0.03 eV/atom above the hull of the file and 60 atoms) or
-3d metals (up to 0.01 eV/atom: the file's hull is one of single points, and relaxing moves most phases by less). About
-169,000 atoms: 12 minutes on one free core.
+The structures file is that of docs/training.md. Included are phases of up to three elements, at most one of them Li,
+Na, Mg or Zn, the others being main-group elements (up to 0.03 eV/atom above the hull of the file and 60 atoms) or 3d
+metals (up to 0.01 eV/atom: the file's hull is one of single points, and relaxation changes most energies by less).
+About 169,000 atoms: 12 minutes on one free core.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""Relaxations per core-second: chgnet's StructOptimizer against ours, on 100 crystals as a search makes them.
+"""Relaxations per core-second: chgnet's StructOptimizer compared with ours, on 100 crystals generated as in a search.
 
     python benchmarks/relax.py --json relax.json
     python benchmarks/relax.py --structures mine.extxyz --limit 20 --json relax.json
 
-All three relax with the same criterion (0.1 eV/Å on forces and scaled stress, at most 500 steps), each on one thread.
-A dozen crystals at a time go through our FIRE and our L-BFGS, all together, and the package's FIRE, one by one, so that
-other work on the machine disturbs all three alike; times are CPU seconds of this process. The families of crystals take
-turns, so that a part of the list is like the whole. The file is written after every step of this: the same command goes
-on where it stopped, and the summary is about the crystals that all three have relaxed.
+All three use the same criterion (0.1 eV/Å on forces and scaled stress, at most 500 steps), each on one thread. Groups
+of a dozen crystals are relaxed with our FIRE and our L-BFGS (in batches) and with the package's FIRE (one by one) in
+alternation, so that other work on the machine affects all three equally; times are CPU seconds of this process. The
+families of crystals alternate, so that any part of the list is representative. The file is written after every step;
+rerun the same command to resume. The summary covers the crystals that all three have relaxed.
 
-In ``summary``, ``within_2meV`` is the share of crystals that the package relaxes whose final energy is no more than
-2 meV/atom above the package's, for the optimizer of ours that does worse. ``higher`` lists the others.
+In ``summary``, ``within_2meV`` is the share of crystals relaxed by the package for which our final energy is at most
+2 meV/atom above the package's, for the worse of our two optimizers. ``higher`` lists the others.
 """
 
 # ruff: noqa: E402
@@ -72,7 +72,7 @@ def by_us(crystals: list[Crystal], potential: CHGNetPotential, settings: RelaxSe
 
 
 def by_package(crystal: Crystal, optimizer: StructOptimizer) -> dict[str, Any]:
-    """The package says nothing of convergence: it has converged if it stopped before the last step."""
+    """Relax with the package. It does not report convergence; it has converged if it stopped before the last step."""
     try:
         found = optimizer.relax(crystal.to_pymatgen(), fmax=FMAX, steps=STEPS, verbose=False, assign_magmoms=False)
     except Exception as error:  # the package raises for crystals that it cannot relax
@@ -97,7 +97,7 @@ def timed(job: Callable[[], Any]) -> tuple[Any, float]:
 
 
 def advance(group: dict[str, Any], potential: CHGNetPotential, package: StructOptimizer) -> bool:
-    """Do the next step of a group; False if there is none."""
+    """Run the next relaxation of a group; False if there is none."""
     crystals = [Crystal(row["lattice"], row["fractional"], row["numbers"]) for row in group["crystals"]]
     for way, settings in OURS.items():
         if way not in group["seconds"]:
@@ -161,12 +161,12 @@ def summarise(groups: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def above(row: dict[str, Any], way: str) -> float:
-    """eV/atom above the package's energy; infinite where we have none."""
+    """Energy (eV/atom) relative to the package's; infinite if we have none."""
     return np.inf if row[way]["energy"] is None else row[way]["energy"] - row["package"]["energy"]
 
 
 def stored(path: Path, structures: Path) -> list[dict[str, Any]]:
-    """What an earlier run on the same structures has measured."""
+    """Stored results of an earlier run on the same structures."""
     if not path.exists():
         return []
     record = json.loads(path.read_text())

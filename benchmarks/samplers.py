@@ -1,10 +1,10 @@
-"""Tune samplers on validation crystals: the papers' task, side by side on the same crystals and weights.
+"""Tune samplers on validation crystals: the reconstruction task with the same crystals and weights for all.
 
     python benchmarks/samplers.py --data structures.parquet --json samplers.json [--limit 40] [--samples 4]
 
-The crystals are those of split ``val`` that look like the test split: near the hull, with an anion and one of Li, Na,
-Mg, Ca, three elements at least. They are written beside the figures. What is done is kept: the same command goes on.
-The test split is never looked at here.
+The crystals are those of split ``val`` that resemble the test split: near the hull, with an anion and one of Li, Na, Mg
+and Ca, at least three elements. They are written next to the results. Finished cases are stored; rerun the same command
+to resume. The test split is not used here.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ METHODS = (
 
 
 def ionic_cases(data: Path, limit: int) -> pd.DataFrame:
-    """Rows of split ``val`` with a guest named, ``limit`` a guest element at most, the same for every call."""
+    """Rows of split ``val`` with a guest, at most ``limit`` per guest element, the same in every call."""
     frame = pd.read_parquet(data)
     frame = frame[(frame["split"] == "val") & (frame["n_atoms"] <= 60) & (frame["e_above_hull"] < 0.005)]
     anions = {Element(symbol).Z for symbol in ANIONS}

@@ -1,10 +1,10 @@
-"""How close to a minimum unconditional samples are: energy and atoms' way when CHGNet relaxes them (CHGGen, Fig. 4).
+"""Distance of unconditional samples from a minimum: changes on relaxation with CHGNet (CHGGen, Fig. 4).
 
     python benchmarks/unconditional.py --formulas Zn2P4S12 Zn2P2S7 --volume 28 --weights base --json unconditional.json
 
-Every crystal is relaxed twice: in its cell as it is (``fixed``), and cell and all (``free``). The root mean square and
-the largest distance between the atoms before and after are those of pymatgen's StructureMatcher, as in the paper: in
-units of the cube root of the volume an atom, and None, left out of the median, where it does not match the two.
+Every crystal is relaxed twice: with fixed cell (``fixed``), and together with the cell (``free``). The root mean square
+and the largest distance between the atoms before and after are those of pymatgen's StructureMatcher, as in the paper:
+in units of the cube root of the volume per atom. They are None, and omitted from the median, if the two do not match.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ BATCH = 20
 
 
 def templates(formulas: Sequence[CellFormula], volume: float, count: int) -> list[Template]:
-    """``count`` empty cells, formulas and Bravais lattices in turn, at ``volume`` Å³ an atom."""
+    """``count`` empty cells, alternating formulas and Bravais lattices, with ``volume`` Å³ per atom."""
     made = []
     for index in range(count):
         formula, bravais = formulas[index % len(formulas)], BRAVAIS[index % len(BRAVAIS)]
@@ -46,7 +46,7 @@ def templates(formulas: Sequence[CellFormula], volume: float, count: int) -> lis
 
 
 def figures(crystals: Sequence[Crystal], potential: CHGNetPotential, cell: Literal["fixed", "free"]) -> dict[str, Any]:
-    """Medians over those that relax to a minimum."""
+    """Medians over the crystals that relax to a minimum."""
     settings = RelaxSettings(cell="fixed" if cell == "fixed" else "full", fmax=0.1, max_steps=300, optimizer="lbfgs")
     done = [one for one in relax(crystals, potential, settings) if one.converged]
     matcher = StructureMatcher(primitive_cell=False)

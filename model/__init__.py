@@ -12,7 +12,7 @@ Each subject has a sub-package, which imports only from those before it in this 
 - `thermodynamics`: competing phases, hull, decomposition energy
 - `analysis`: properties of crystals beyond their energy
 
-On top stands `model.stages`: generate, relax and analyse, the three calls that actors make. `model.settings` is the
-base of all settings, `model.reasons` has the codes that say why a candidate is not relaxed, `model.files` the package's
-data (`model/data`) and atomic writes.
+`model.stages` is on top: generate, relax and analyse, the three calls that actors make. `model.settings` is the base
+class of all settings, `model.reasons` lists the codes for why a candidate is not relaxed, and `model.files` handles the
+package's data (`model/data`), atomic writes and file locks.
 """

@@ -1,4 +1,4 @@
-"""Where the package's data lie, files that are written whole or not at all, and locks between processes."""
+"""Location of the package's data, atomic file writes, and locks between processes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ TEMPORARY = "_tmp-"  # how the names of unfinished files begin
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A temporary file beside ``path`` to write to; it takes the place of ``path`` when the block ends.
+    """A temporary file next to ``path`` to write to; it replaces ``path`` when the block ends.
 
-    After a crash or power failure ``path`` is what it was before, or complete. If the block raises, nothing is left; a
-    killed process may leave a file whose name starts with `TEMPORARY`.
+    After a crash or power failure, ``path`` is either unchanged or complete. If the block raises, the temporary file is
+    removed; a killed process may leave a file whose name starts with `TEMPORARY`.
 
     Raises:
         OSError: the disk is full or fails.
@@ -44,7 +44,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def _sync(path: Path) -> None:
-    """Return once the disk has what was written to a file, or the names in a folder."""
+    """Flush a file's content, or a folder's entries, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -54,7 +54,7 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def held_alone(path: Path, refusal: Callable[[str], str]) -> Iterator[None]:
-    """Hold a lock file while the block runs. The lock ends with the process, however that ends; the file stays.
+    """Hold a lock file while the block runs. The lock is released when the process ends in any way; the file stays.
 
     Args:
         path: the lock file; made if it is not there.

@@ -1,14 +1,14 @@
-"""Searches: what to try next, running it, storing it, and showing what came of it.
+"""Searches: planning, running, storing and presenting them.
 
 Each subject has a sub-package, which imports only from those before it in this list:
 
-- `storage`: where results lie
+- `storage`: results on disk or in an object store
 - `config`, `config_file`: the configuration of a search; reading it from YAML
-- `planning`: what to try next
-- `running`: which task goes to which actor, and storing what comes back
+- `planning`: deciding what to try next
+- `running`: distributing tasks to actors and storing their results
 - `dft`: VASP inputs and results
-- `benchmark`: how often the score model puts guests back
-- `studies`: work on single crystals and finished runs
+- `benchmark`: how often the score model recovers removed guests
+- `studies`: studies of single crystals and finished runs
 - `reporting`: report, figures, tables, export
 - `commands`: the command line, which `cli` assembles
 """

@@ -1,10 +1,10 @@
-"""Atoms at an interface placed by inpainting, in voids, at random and as stacked: the figures of docs/interface.md.
+"""Placing atoms at an interface by inpainting, in voids, at random and as stacked: data of docs/interface.md.
 
     python benchmarks/cases/interface.py --out interface
 
-Every way gets the same number of attempts, and every attempt the same relaxation: of the atoms in the region, between
-slabs that stay. Stop it any time, the same command goes on: each way is stored in
-OUT/<weights>-<samples>-<rounds>-<seed>.
+Every method gets the same number of attempts, and every attempt the same relaxation of the atoms in the region between
+fixed slabs. Each method is stored in OUT/<weights>-<samples>-<rounds>-<seed>; the benchmark can be stopped at any time,
+rerun the same command to resume.
 """
 
 # ruff: noqa: E402
@@ -44,7 +44,7 @@ SIZES = {"O": (90, "#d33b2f"), "Li": (110, "#2fa84f")}
 
 
 class Ways:
-    """The ways to fill the region; each gives energies in eV/atom, lowest first, and the best crystal."""
+    """The methods of filling the region; each gives energies in eV/atom, lowest first, and the best crystal."""
 
     def __init__(self, maker: CrystalMaker, samples: int, rounds: int, seed: int) -> None:
         self.stacked = read_host(STACKED)
@@ -122,7 +122,7 @@ def main() -> None:
 
 
 def table(results: dict[str, Any], stacked: Crystal) -> str:
-    """Markdown: one row a way; energies against the stacking, its region relaxed like the others'."""
+    """Markdown table, one row per method; energies relative to the stacking, relaxed in the same way."""
     zero = results["as_stacked"]["energies"][0]
     area = np.linalg.norm(np.cross(stacked.lattice[0], stacked.lattice[1]))
     rows = [
@@ -139,7 +139,7 @@ def table(results: dict[str, Any], stacked: Crystal) -> str:
 
 
 def draw(crystals: dict[str, Crystal], path: Path) -> None:
-    """Each crystal seen along a, c upwards."""
+    """Draw each crystal viewed along a, with c upwards."""
     figure, axes = plt.subplots(1, len(crystals), figsize=(2.2 * len(crystals), 6.5), layout="constrained")
     for axis, (name, crystal) in zip(axes, crystals.items(), strict=True):
         shifts = np.array([[0, j, k] for j in (-1, 0, 1) for k in (-1, 0, 1)])

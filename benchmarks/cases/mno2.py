@@ -1,14 +1,14 @@
-"""Guests in the MnO2 polymorphs, as the inpainting paper shows them: everything that docs/mno2.md says.
+"""Guests in the MnO2 polymorphs, as in the inpainting paper: all data and figures of docs/mno2.md.
 
     python benchmarks/cases/mno2.py --out mno2 --docs docs/mno2.md
 
-Four hosts and four guests, Zn0.5MnO2, Mg0.5MnO2, HMnO2 and LiMnO2. Each case is done three times with the same number
-of attempts: by inpainting, by guests in the widest voids, and, for H, from the places that the Materials Project gives.
-Guests are relaxed in the fixed host first; the three best arrangements are then relaxed in full.
+Four hosts and four guests: Zn0.5MnO2, Mg0.5MnO2, HMnO2 and LiMnO2. Up to three methods are compared with the same
+number of attempts: inpainting, guests in the widest voids, and, for H, positions from the Materials Project. Guests are
+first relaxed in the fixed host; the three best arrangements are then relaxed in full.
 
-Stop it any time, the same command goes on: every case is stored under OUT/<weights>-<samples>-<seed>, and is computed
-once. The table and the pictures there are made from the cases that are done; once all are, --docs puts them into the
-page.
+Every case is stored under OUT/<weights>-<samples>-<seed> and computed only once; the benchmark can be stopped at any
+time, rerun the same command to resume. Table and figures are made from the finished cases; when all are finished,
+--docs inserts them into the page.
 """
 
 # ruff: noqa: E402
@@ -112,7 +112,7 @@ class Case:
         return [one for one in outcomes if not isinstance(one, Rejected) and may_be_ranked(one)]
 
     def _void_arrangements(self) -> list[Crystal]:
-        """Guests in the widest voids, as far from each other as a greedy choice brings them; random first sites."""
+        """Guests in the widest voids, spread out by a greedy choice from random first sites."""
         voids = void_sites(self.host, min_radius=1.0 if self.guest == "H" else 1.5)
         radius = np.array([void.radius for void in voids])
         sites = np.array([void.fractional for void in voids])
@@ -131,7 +131,7 @@ class Case:
         return crystals
 
     def _finish(self, fixed: list[Relaxation]) -> dict[str, Any]:
-        """The best arrangement of the guests in the fixed host, and the best after full relaxation of three."""
+        """The best arrangement in the fixed host, and the best one after full relaxation of the three best."""
         if not fixed:
             return {"arrangements": 0}
         fixed = sorted(fixed, key=lambda one: one.energy_final)
@@ -160,25 +160,25 @@ class Case:
         }
 
     def _host_moved(self, crystal: Crystal) -> float:
-        """Largest displacement in Å of a host atom, in the old cell, without the common shift."""
+        """Largest displacement (Å) of a host atom, measured in the initial cell, without the common shift."""
         shift = rounded_steps(crystal.fractional[~self.is_guest] - self.host.fractional)
         return float(np.linalg.norm((shift - shift.mean(0)) @ self.host.lattice, axis=1).max())
 
 
 def guests_of(crystal: Crystal, is_guest: np.ndarray) -> np.ndarray:
-    """Which atoms of oxygen-and-guests are guests."""
+    """Mask of the guests among the atoms."""
     return is_guest[(crystal.numbers == 8) | is_guest]
 
 
 def nearest_oxygen(crystal: Crystal, is_guest: np.ndarray) -> list[float]:
-    """Å from each guest to its nearest oxygen."""
+    """Distance (Å) from each guest to its nearest oxygen."""
     structure = crystal.to_pymatgen()
     distances = structure.distance_matrix[np.ix_(is_guest, crystal.numbers == 8)]
     return [round(float(d), 3) for d in distances.min(1)]
 
 
 def off_axis(host: Crystal, guests: np.ndarray) -> tuple[np.ndarray, float]:
-    """Of guests (m, 3), fractional, Å to the axis of the nearest wide tunnel, and that tunnel's radius in Å.
+    """Distances (Å) of guests (m, 3), fractional, from the axis of the nearest wide tunnel, and its radius in Å.
 
     A guest is in the tunnel if it is nearer to the axis than the columns of host atoms are.
     """
@@ -190,12 +190,12 @@ def off_axis(host: Crystal, guests: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def tunnels(host: Crystal) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The host seen along the lattice vector that leaves the widest holes between the columns of its atoms.
+    """Tunnels of the host: projection along the lattice vector with the widest holes between columns of atoms.
 
     Returns:
-        basis: (2, 3) of the plane that is looked at.
-        middle: (k, 2) Å, of the holes in and around the cell.
-        radius: (k,) Å, from a middle to the nearest column.
+        basis: (2, 3) basis of the projection plane.
+        middle: (k, 2) Å, centres of the holes in and around the cell.
+        radius: (k,) Å, from a centre to the nearest column.
     """
     shifts = np.array(list(itertools.product(range(-3, 4), repeat=3)))
     atoms = ((host.fractional[None] + shifts[:, None]) @ host.lattice).reshape(-1, 3)
@@ -253,21 +253,21 @@ def main() -> None:
 
 
 def into_page(folder: Path, page: Path) -> None:
-    """Replace what stands between the marks of the page by the table, and the pictures beside it."""
+    """Replace the text between the marks of the page by the table, and copy the figures."""
     before, mark, rest = page.read_text().partition(MARKS[0])
     _, end, after = rest.partition(MARKS[1])
     if not (mark and end):
-        raise ValueError(f"{page} lacks the lines {MARKS[0]} and {MARKS[1]} between which the table goes")
+        raise ValueError(f"{page} lacks the lines {MARKS[0]} and {MARKS[1]}, between which the table is inserted")
     page.write_text(f"{before}{mark}\n\n{(folder / 'table.md').read_text()}\n{end}{after}")
     for kind in KINDS:
         shutil.copy(folder / f"mno2-{kind}.png", page.parent / "images")
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """Markdown: one row a case."""
+    """Markdown table, one row per case."""
     rows = [
-        "| host | formula | fixed host: against the best other way, meV/atom | in the tunnel, Å off its axis "
-        "| O around a guest | Å to O | in full: against the best other way | O around a guest | Å to O "
+        "| host | formula | fixed host: vs best other method, meV/atom | in the tunnel, Å off its axis "
+        "| O around a guest | Å to O | full relaxation: vs best other method | O around a guest | Å to O "
         "| volume change | host moved Å |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
@@ -291,39 +291,39 @@ def table(results: list[dict[str, Any]]) -> str:
 
 
 def span(numbers: Sequence[float] | np.ndarray) -> str:
-    """From the least to the greatest."""
+    """Range of some numbers, as text."""
     least, greatest = min(numbers), max(numbers)
     return f"{least:.2f}" if greatest - least < 0.01 else f"{least:.2f}–{greatest:.2f}"
 
 
 def host_and_guests(result: dict[str, Any]) -> tuple[Crystal, np.ndarray]:
-    """The host of a case, and where its guests came to lie in it, fractional."""
+    """The host of a case, and the fractional positions of its guests in it."""
     found = Crystal.from_pymatgen(Structure.from_dict(result["ways"]["inpainted"]["fixed"]["structure"]))
     guests = np.array(found.symbols) == result["guest"]
     return found.select(~guests), found.fractional[guests]
 
 
 def against(result: dict[str, Any], kind: str) -> float:
-    """meV/atom by which the best inpainted arrangement lies above the best of the other ways."""
+    """Energy (meV/atom) of the best inpainted arrangement relative to the best of the other methods."""
     energies = {way: found[kind]["energy"] for way, found in result["ways"].items() if kind in found}
     return 1e3 * (energies.pop("inpainted") - min(energies.values()))
 
 
 def verdict(results: list[dict[str, Any]], kind: str) -> str:
-    """A sentence: how many cases come out as low as by the other ways, and which do not."""
+    """A sentence that states in how many cases inpainting is as low as the other methods, and lists the others."""
     words = {"fixed": "In the host as given", "full": "After full relaxation"}[kind]
     above = [(against(result, kind), f"{NAMES[result['polymorph']]}-{result['formula']}") for result in results]
     missed = [f"{name} ({high:+.1f})" for high, name in above if high > SAME]
     lower = sum(high < -SAME for high, _ in above)
     return (
-        f"{words}, inpainting is as low as the best other way (within {SAME:.0f} meV/atom) or lower in "
+        f"{words}, inpainting is as low as the best other method (within {SAME:.0f} meV/atom) or lower in "
         f"{len(results) - len(missed)} of {len(results)} cases, lower in {lower}"
         f"{'; above it in ' + ', '.join(missed) if missed else ''}.\n"
     )
 
 
 def draw(results: list[dict[str, Any]], kind: str, path: Path) -> None:
-    """Every case seen along its tunnels."""
+    """Draw every case viewed along its tunnels."""
     by_case = {(result["polymorph"], result["guest"]): result for result in results}
     figure, axes = plt.subplots(len(ENTRIES), len(PER_MN), figsize=(11, 11.5), layout="constrained")
     for (polymorph, guest), axis in zip(itertools.product(ENTRIES, PER_MN), axes.ravel(), strict=True):

@@ -1,8 +1,8 @@
-"""Lithium in LaCl3, with and without a vacancy of La: the figures and the picture of docs/superionic.md.
+"""Lithium in LaCl3, with and without an La vacancy: data and figure of docs/superionic.md.
 
     python benchmarks/cases/superionic.py --out superionic
 
-The host stays as it is in every step. About a minute on one free core.
+The host is fixed in every step. Takes about a minute on one free core.
 """
 
 # ruff: noqa: E402
@@ -45,7 +45,7 @@ VACANCY = np.array([2 / 3, 1 / 3, 1 / 4])  # of La5Cl18
 
 
 def best(host: Crystal, count: int, samples: int, seed: int, stations: tuple[CrystalMaker, Relaxer]) -> Crystal:
-    """The arrangement of lowest energy of so many Li."""
+    """The arrangement of lowest energy with ``count`` Li."""
     filled, dropped = fill(
         make_templates(host, {"Li": count}, samples=samples, seed=seed), *stations, free_guests_only=True
     )
@@ -54,7 +54,7 @@ def best(host: Crystal, count: int, samples: int, seed: int, stations: tuple[Cry
 
 
 def describe(crystal: Crystal, name: str) -> None:
-    """Where each Li sits."""
+    """Description of the site of each Li."""
     numbers = coordination_numbers(crystal, neighbours=["Cl"])
     distance = crystal.to_pymatgen().distance_matrix
     for atom in np.flatnonzero(crystal.numbers == 3):
@@ -97,7 +97,7 @@ def main() -> None:
 
 
 def draw(crystals: list[Crystal], channel: Percolation, path: Path) -> None:
-    """The crystals seen along the channels, and the energy along the hop."""
+    """Draw the crystals viewed along the channels, and the energy along the hop."""
     figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
     for axis, crystal in zip(axes, crystals, strict=False):
         atoms = crystal.to_ase().repeat([2, 2, 1])

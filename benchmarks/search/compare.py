@@ -1,30 +1,30 @@
-"""Search one chemical system in several ways for the same CPU time, and count what each finds.
+"""Search one chemical system with several strategies for the same CPU time, and compare the results.
 
 python benchmarks/search/compare.py --system Li-Si --seeds 3 --seconds 300 --json li-si.json
     [--formulas ZnP2S6 Zn2P2S7] [--max-atoms 12] [--guests Zn] [--volume 24] [--contenders papers full ...]
     [--patience 3] [--phases structures.parquet]
 
-Every contender has the same potential, reference, score model, screening and relaxation, one process, one thread, and
-the same CPU seconds (of everything: planning, sampling, relaxation, symmetry). All but `papers` have the same samplers.
-What is done with them differs:
+All strategies have the same potential, reference, score model, screening and relaxation, one process, one thread, and
+the same CPU seconds (in total: planning, sampling, relaxation, symmetry). All but `papers` use the same samplers:
 
     random       random sensible crystals with symmetry and minimum distances, relaxed (AIRSS)
     ion_substitution
-                 elements of known prototypes replaced
+                 known prototypes with substituted elements
     diffusion    unconditional diffusion
     papers       unconditional diffusion, frameworks, three inpaintings each, no feedback (CHGGen), with its sampler:
                  200 levels, 5 correctors, r 3, j 10
     stages       the same with our sampler
     off          all generators, equal shares
-    on           all generators but those on orbits of the host; the policy gives the budget, and gives up hopeless
-                 relaxations
+    on           all generators except those on orbits of the host; the policy distributes the budget, and stops
+                 unpromising relaxations early
     full         the same with all generators: what `hostguide search` does
 
-With `full` and `off`, `off` then goes on until it comes as low as `full` did, for `patience` times the seconds at most.
+If both `full` and `off` take part, `off` then continues until it gets as low as `full` did, for at most `patience`
+times the seconds.
 
-Runs are kept in a folder beside the JSON and continued where they stopped, so a longer --seconds goes on from a
-shorter one. --phases names a file with the columns of `hostguide benchmark reconstruct`; known phases of the system
-are then looked for among the results.
+Runs are stored in a folder next to the JSON file and resumed, so a longer --seconds continues a shorter one. --phases
+gives a file with the columns of `hostguide benchmark reconstruct`; known phases of the system are then searched for
+among the results.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ SINGLE = ("random", "ion_substitution", "diffusion")
 
 
 def main() -> None:
-    """Run all contenders and write the table and the figures."""
+    """Run all strategies and write the table and the results."""
     arguments = _arguments()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
@@ -133,7 +133,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def configuration(name: str, seed: int, arguments: argparse.Namespace) -> SearchConfig:
-    """The search of one contender."""
+    """The configuration of one strategy."""
     generators, feedback = CONTENDERS[name]
     compositions: dict[str, Any] = {"max_atoms": arguments.max_atoms}
     compositions |= {"formulas": arguments.formulas} if arguments.formulas else {"system": arguments.system}
@@ -161,7 +161,7 @@ def configuration(name: str, seed: int, arguments: argparse.Namespace) -> Search
 
 
 class Run:
-    """One contender with one seed, kept in a folder: its results, and the CPU seconds of each of its tasks."""
+    """One strategy with one seed, stored in a folder: its results, and the CPU seconds of each task."""
 
     def __init__(self, config: SearchConfig, folder: Path) -> None:
         self.config, self.folder = config, folder
@@ -174,7 +174,7 @@ class Run:
         self._tasks: Iterator[list[Row]] | None = None
 
     def search(self, budget: float, goal: float = -np.inf) -> None:
-        """Search, or go on, until the CPU seconds are spent or a crystal has at most the E_d ``goal`` (eV/atom)."""
+        """Start or continue until the CPU seconds are spent or a crystal has at most the E_d ``goal`` (eV/atom)."""
         if self._tasks is None:
             reference = load_reference(self.config)
             self._tasks = search_here(self.config, reference, self.store, _stages(self.config, reference))
@@ -193,12 +193,12 @@ class Run:
             self.ends += [spent] * len(rows)
 
     def reached(self, e_d: float) -> float | None:
-        """CPU seconds until there was a crystal of at most this E_d (eV/atom)."""
+        """CPU seconds until a crystal of at most this E_d (eV/atom) was found."""
         found = zip(self.ends, self.rows, strict=True)
         return next((end for end, row in found if row.status == Status.RELAXED and row.e_d <= e_d), None)
 
     def within(self, budget: float) -> list[tuple[float, Row]]:
-        """CPU seconds and row of every candidate that was ready in time."""
+        """CPU seconds and row of every candidate that was finished in time."""
         return [(end, row) for end, row in zip(self.ends, self.rows, strict=True) if end <= budget]
 
 
@@ -206,7 +206,7 @@ _LOADED: dict[str, Stages] = {}
 
 
 def _stages(config: SearchConfig, reference: Reference) -> Stages:
-    """The stages; networks are read once for all contenders."""
+    """The stages; networks are loaded once for all strategies."""
     stages = load_stages(config, reference) if not _LOADED else _LOADED["first"]
     _LOADED.setdefault("first", stages)
     elements, frameworks = config.compositions.elements, config.frameworks
@@ -227,7 +227,7 @@ def known_phases(path: Path, system: str, max_atoms: int) -> dict[str, Crystal]:
 
 
 def assess(found: Sequence[tuple[float, Row]], phases: dict[str, Crystal], system: str) -> dict[str, Any]:
-    """Figures of one run."""
+    """Statistics of one run."""
     relaxed = [(at, row) for at, row in found if row.status == Status.RELAXED]
     best = list(_improvements(relaxed))
     distinct = list(_new_below(relaxed))
@@ -285,7 +285,7 @@ def _shares(found: Sequence[tuple[float, Row]]) -> dict[str, int]:
 
 
 def rediscovered(relaxed: Sequence[tuple[float, Row]], phases: dict[str, Crystal]) -> dict[str, dict[str, Any]]:
-    """Known phases that came up: identifier -> CPU seconds, E_d and space group of the first crystal that matches."""
+    """Known phases that were found: identifier -> CPU seconds, E_d and space group of the first matching crystal."""
     matcher = StructureMatcher()
     found: dict[str, dict[str, Any]] = {}
     structures = {name: crystal.to_pymatgen() for name, crystal in phases.items()}
@@ -300,7 +300,7 @@ def rediscovered(relaxed: Sequence[tuple[float, Row]], phases: dict[str, Crystal
 
 
 def summarise(outcomes: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Ratios of the full search to the others, medians over the seeds; None where a contender did not take part."""
+    """Ratios of the full search to the others, medians over the seeds; None if a strategy did not take part."""
     return {
         "distinct_vs_best_single": _ratio(outcomes, "full", SINGLE),
         "distinct_vs_papers": _ratio(outcomes, "full", ("papers",)),
@@ -322,9 +322,9 @@ def _ratio(outcomes: dict[str, list[dict[str, Any]]], name: str, others: Sequenc
 
 
 def delay(full: dict[str, Any], off: Run, budget: float) -> dict[str, Any]:
-    """How many times longer equal shares need to come as low as the full search did, and whether they did.
+    """How many times longer `off` needs to get as low as the full search, and whether it did.
 
-    They have the CPU seconds of ``budget``; where that is too little, the delay is larger than what is returned.
+    It has the CPU seconds of ``budget``; if these are too few, the true delay is larger than the returned one.
     """
     goal = full["best_e_d"] + 1e-3
     off.search(budget, goal)
@@ -341,7 +341,7 @@ def _line(figures: dict[str, Any]) -> str:
 
 
 def table(outcomes: dict[str, list[dict[str, Any]]], looked_for: int) -> str:
-    """Medians over the seeds, spread in brackets, as Markdown; known phases where any were looked for."""
+    """Markdown table of medians over the seeds, with the spread in brackets, and of known phases if requested."""
     columns = {
         "candidates": ("candidates", 1, 0),
         "relaxed": ("relaxed", 1, 0),

@@ -1,11 +1,11 @@
-"""Try policy settings without a potential: outcomes are drawn from recorded runs, or from a made-up world.
+"""Test policy settings without a potential: outcomes are drawn from recorded runs or from an artificial system.
 
 python benchmarks/search/simulate.py [RUN ...] [--set exploration_rate=0.3 ...] [--repeats 20] [--work 300000]
 
-With run folders every arm (generator, cell) gives one of the outcomes that some run recorded for it, drawn with
-replacement. Without, each of 30 made-up cells has 80 crystals, and each of five generators reaches them with its own
-probabilities. A framework counts as its cell. Printed: distinct crystals below the window for the same work, by every
-generator alone, by equal shares and by the policy, and by the policy with each changed setting.
+With run folders, the outcomes of every arm (generator, cell) are drawn with replacement from those recorded in the
+runs. Otherwise, each of 30 artificial cells has 80 crystals, which each of five generators finds with its own
+probabilities. A framework counts as its cell. Printed are the distinct crystals below the window for the same work, by
+each generator alone, by equal shares, by the policy, and by the policy with each changed setting.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from search.storage.rows import unpack_or_raise
 
 @dataclass(frozen=True)
 class Result:
-    """What one candidate of an arm comes to: fields of `HistoryRow`, and which crystal it is."""
+    """Outcome of one candidate of an arm: fields of `HistoryRow`, and which crystal it is."""
 
     identity: int  # of the crystal
     e_d: float | None
@@ -42,7 +42,7 @@ World = dict[Arm, list[Result]]
 
 
 def recorded(runs: Sequence[str]) -> World:
-    """Outcomes of all arms of which the runs hold at least eight."""
+    """Outcomes of all arms with at least eight candidates in the runs."""
     frames = [load_results(run, structures=False) for run in runs]
     frame = pd.concat(frames, ignore_index=True)
     distinct = DistinctCrystals()
@@ -62,7 +62,7 @@ def recorded(runs: Sequence[str]) -> World:
 
 
 def made_up(seed: int) -> World:
-    """30 cells of a binary system; five generators that reach their crystals with unequal luck."""
+    """30 cells of a binary system; five generators that find their crystals with different probabilities."""
     rng = np.random.default_rng(seed)
     world: World = {}
     heat = {"diffusion": 0.06, "random": 0.12, "ion_substitution": 0.03, "inpainting": 0.04, "symmetric": 0.05}
@@ -90,7 +90,7 @@ def made_up(seed: int) -> World:
 
 
 def simulate(world: World, settings: PolicySettings, budget: float, seed: int) -> tuple[int, float, int]:
-    """Search until the work is spent: distinct crystals below the window, the lowest E_d, work until it was found."""
+    """Search until the work is spent: distinct crystals below the window, lowest E_d, work until it was found."""
     arms, rows, found = sorted(world, key=str), [], Counter()
     spent, best, when = 0.0, np.inf, 0.0
     low: set[int] = set()
@@ -120,7 +120,7 @@ def simulate(world: World, settings: PolicySettings, budget: float, seed: int) -
 
 
 def contenders(world: World, changes: Sequence[str]) -> dict[str, tuple[World, PolicySettings]]:
-    """Each generator alone, equal shares, the policy, and the policy with changes."""
+    """Each generator alone, equal shares, the policy, and the policy with changed settings."""
     plain = PolicySettings(candidates_per_round=64)
     even = plain.model_copy(update={"feedback": False})
     generators = sorted({arm.generator for arm in world})

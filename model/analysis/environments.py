@@ -53,7 +53,7 @@ def radial_distribution(
     z_center, z_neighbour = atomic_numbers[center], atomic_numbers[neighbour]
     chosen = [crystal for crystal in crystals if {z_center, z_neighbour} <= set(crystal.numbers.tolist())]
     if not chosen:
-        raise ValueError(f"no crystal holds both {center} and {neighbour}")
+        raise ValueError(f"no crystal contains both {center} and {neighbour}")
     bounds = np.arange(round(cutoff / width) + 1) * width
     shell = 4 / 3 * np.pi * np.diff(bounds**3)
     counts, density, atoms = np.zeros(len(shell)), np.zeros(len(shell)), 0
@@ -84,8 +84,8 @@ def coordination_numbers(
 
     Args:
         crystal: the crystal.
-        neighbours: elements that count, for example the anions; all when left out. The tessellation is that of these
-            atoms and the atom itself.
+        neighbours: elements that count, for example the anions (default: all). The tessellation is that of these atoms
+            and the atom itself.
         distance_cutoff: relative to the nearest neighbour.
         angle_cutoff: relative to the largest solid angle.
 
@@ -136,7 +136,7 @@ def coordination_statistics(
     """Share of the atoms of an element with each coordination number; the shares sum to 1.
 
     Raises:
-        ValueError: no crystal holds the element.
+        ValueError: no crystal contains the element.
     """
     z = atomic_numbers[center]
     parts = [
@@ -145,6 +145,6 @@ def coordination_statistics(
         if z in crystal.numbers
     ]
     if not parts:
-        raise ValueError(f"no crystal holds {center}")
+        raise ValueError(f"no crystal contains {center}")
     values, counts = np.unique(np.concatenate(parts), return_counts=True)
     return {int(value): float(count) / counts.sum() for value, count in zip(values, counts, strict=True)}

@@ -31,8 +31,8 @@ class Hop:
     Attributes:
         start, end: (3,) fractional; the end may lie in another cell.
         length: Å.
-        multiplicity: how many such hops there are in the cell.
-        bottleneck_radius: Å, smallest distance of the straight line from start to end to an atom that is no guest.
+        multiplicity: number of such hops in the cell.
+        bottleneck_radius: Å, smallest distance from the straight line between start and end to an atom of the host.
     """
 
     start: np.ndarray
@@ -59,10 +59,10 @@ class MigrationNetwork:
     edges: list[tuple[int, int, tuple[int, int, int], int]]
 
     def dimensions(self, hops: Collection[int] | None = None) -> int:
-        """In how many dimensions, 0 to 3, these hops (indices) percolate; all hops when left out.
+        """Number of dimensions, 0 to 3, in which these hops (indices; default: all) percolate.
 
         Every hop outside a spanning tree of the sites closes a loop. A loop that ends in another cell than it began in
-        is a translation by which guests travel, and the rank of all such translations is the answer.
+        is a translation by which guests travel; the dimension is the rank of all such translations.
         """
         graph = nx.MultiGraph()
         for u, v, image, hop in self.edges:
@@ -72,7 +72,7 @@ class MigrationNetwork:
         return max(ranks, default=0)
 
     def percolation_thresholds(self, costs: Sequence[float]) -> dict[int, float]:
-        """Smallest cost up to which hops must be allowed to percolate in 1, 2 and 3 dimensions, where they do.
+        """Smallest maximum cost of hops that allows percolation in 1, 2 and 3 dimensions, if it is possible.
 
         Args:
             costs: of each hop, for example its length or its barrier.
@@ -94,14 +94,14 @@ def migration_network(crystal: Crystal, guest: str, *, max_length: float = 4.5) 
     Args:
         crystal: with all guest sites filled.
         guest: element.
-        max_length: Å, of a hop.
+        max_length: maximum length of a hop, Å.
 
     Raises:
-        ValueError: the crystal does not hold the guest, or holds nothing else.
+        ValueError: the crystal does not contain the guest, or contains nothing else.
     """
     z = atomic_numbers.get(guest)
     if z not in crystal.numbers:
-        raise ValueError(f"{crystal.formula} holds no {guest}")
+        raise ValueError(f"{crystal.formula} contains no {guest}")
     sites = crystal.wrapped()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pymatgen on spglib
@@ -268,4 +268,4 @@ def barrier(
 
 def _check_apart(before: Crystal, after: Crystal, hop: int) -> None:
     if rounded_lengths(before.fractional[-1] - after.fractional[-1], before.lattice) < 0.5:
-        raise ValueError(f"the two ends of hop {hop} relax to the same place: one of its sites is no minimum")
+        raise ValueError(f"both ends of hop {hop} relax to the same site: one of its sites is not a minimum")

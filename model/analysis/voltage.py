@@ -32,19 +32,19 @@ def voltage_curve(
     """Average voltages between the stable phases of a guest in a host (Aydinol et al., Phys. Rev. B 56, 1354 (1997)).
 
     V = -(E(x₂) - E(x₁) - (x₂ - x₁) E_guest) / (x₂ - x₁) / z, energies per formula unit of the host; entropy and volume
-    work are neglected. Phases above the hull of the line from host to guest do not count, nor do those whose last
-    guests would come at a negative voltage. Formulas and energies are enough, where pymatgen's InsertionElectrode needs
+    work are neglected. Phases above the hull on the line from host to guest are omitted, as are phases that could only
+    be reached at a negative voltage. Only formulas and energies are needed, whereas pymatgen's InsertionElectrode needs
     a structure for each phase.
 
     Args:
-        phases: (formula, eV/atom) of all known phases; those not made of host and guest are left out.
+        phases: (formula, eV/atom) of all known phases; those that do not consist of host and guest are omitted.
         guest: element.
         host: formula unit, for example ``MnO2``.
         guest_energy: eV/atom of the guest's element.
-        charge: z of the guest's ion; its highest common oxidation state when left out.
+        charge: z of the guest's ion (default: its highest common oxidation state).
 
     Returns:
-        steps by increasing guest content, with falling voltages; none where fewer than two phases are known.
+        steps by increasing guest content, with decreasing voltages; none if fewer than two stable phases are known.
 
     Example:
         >>> phases = [("CoO2", -6.0), ("LiCoO2", -6.0)]
@@ -52,7 +52,7 @@ def voltage_curve(
         ...     print(step.start, step.end, step.phases, round(step.voltage, 2))
         0.0 1.0 ('CoO2', 'LiCoO2') 4.1
     """
-    guest_content(host, guest, host)  # refuses a host that holds the guest, whatever is known
+    guest_content(host, guest, host)  # raises if the host contains the guest
     lowest: dict[float, tuple[float, str]] = {}
     for formula, energy in phases:
         x = guest_content(formula, guest, host)
@@ -70,14 +70,14 @@ def voltage_curve(
 
 
 def guest_content(formula: str, guest: str, host: str) -> float | None:
-    """Guests per formula unit of the host in a crystal; None if it is not made of these two.
+    """Guests per formula unit of the host in a crystal; None if it does not consist of these two.
 
     Raises:
-        ValueError: the host holds the guest.
+        ValueError: the host contains the guest.
     """
     unit, composition = Composition(host), Composition(formula)
     if guest in unit:
-        raise ValueError(f"the host {host} holds the guest {guest}")
+        raise ValueError(f"the host {host} contains the guest {guest}")
     rest = Composition({element: n for element, n in composition.items() if element.symbol != guest})
     if not rest or rest.reduced_formula != unit.reduced_formula:
         return None

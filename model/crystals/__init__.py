@@ -7,7 +7,7 @@
 - `periodic_images`: the nearest image of a vector (minimum image), distances between planes
 - `neighbors`: all pairs within a cutoff
 - `matching`: whether two crystals are equal, within given tolerances
-- `screening`: crystals that are not worth relaxing
+- `screening`: rejecting crystals before relaxation
 - `voids`: the voids of a host
-- `parquet`: crystals in tables of users
+- `parquet`: reading crystals from the user's Parquet files
 """

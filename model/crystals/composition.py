@@ -111,10 +111,10 @@ def from_system(
 
     Args:
         system: elements joined by hyphens, ``Li-Si``.
-        max_atoms: most atoms in a cell.
-        min_atoms: fewest atoms in a cell.
-        composition_order: chains of elements of strictly falling count; ``[["Li", "Si"]]`` asks for more Li than Si.
-        fractions: lowest and highest atomic fraction of an element, both included, ``{"Li": (0.5, 0.9)}``.
+        max_atoms: maximum number of atoms in a cell.
+        min_atoms: minimum number of atoms in a cell.
+        composition_order: chains of elements of strictly decreasing count; ``[["Li", "Si"]]`` means more Li than Si.
+        fractions: lowest and highest atomic fraction of an element, inclusive, ``{"Li": (0.5, 0.9)}``.
 
     Raises:
         ValueError: an element is unknown or not in the system, the budget is empty, or no composition is left.

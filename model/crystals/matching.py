@@ -1,4 +1,4 @@
-"""Which crystals are new, and which repeat one already seen."""
+"""Telling new crystals from duplicates of earlier ones."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class DistinctSettings(Settings):
     distance_tolerance: float = 0.5  # Å, difference of the mean k-th neighbour distances of an element, k = 1 to 8
     rms_tolerance: float = 0.5  # Å, root mean square difference of the mean, smallest and largest such distances
     energy_tolerance: float | None = None  # eV/atom; of crystals that are relaxed
-    matches: int | None = None  # most calls of the matcher per crystal, for the most similar distances; None: no limit
+    matches: int | None = None  # maximum calls of the matcher per crystal, most similar ones first; None: no limit
     ltol: float = 0.2  # StructureMatcher: relative tolerance of lengths
     stol: float = 0.3  # StructureMatcher: sites, in units of (volume per atom)^(1/3)
     angle_tol: float = 5.0  # StructureMatcher: degrees
@@ -38,7 +38,7 @@ class DistinctSettings(Settings):
 
 
 class DistinctCrystals:
-    """A growing set of crystals without repeats; it keeps some hundred bytes of each.
+    """A growing set of distinct crystals; each takes a few hundred bytes.
 
     >>> seen = DistinctCrystals()
     >>> cube = Crystal(3.6 * np.eye(3), [[0, 0, 0], [0.5, 0.5, 0.5]], [55, 17])

@@ -1,4 +1,4 @@
-"""Reading Parquet files of users: errors name what is missing, and the page that explains it."""
+"""Reading the user's Parquet files; errors name what is missing and the page that explains it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def read_columns(
     if missing:
         raise ValueError(
             f"{path} has no column {', '.join(missing)}; there are {', '.join(there)}. "
-            f"Rename or add what is missing: {see} says what each holds"
+            f"Rename or add the missing ones: {see} explains them"
         )
     wanted = [*columns, *(name for name in optional if name in there)]
     return pd.read_parquet(path, columns=wanted, filters=filters)

@@ -1,4 +1,4 @@
-"""Which crystals are not worth relaxing, and why."""
+"""Rejecting crystals before relaxation, with a reason."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SCREENED = (  # reasons that `screen` may give
 
 
 class ScreenSettings(Settings):
-    """Limits of a crystal worth relaxing; 1 Å is the paper's filter, the others are ours."""
+    """Limits beyond which a crystal is rejected; 1 Å is the paper's filter, the others are ours."""
 
     min_distance: float = 1.0  # Å, any two atoms
     min_distance_hydrogen: float = 0.7  # Å, pairs with H, whose real bonds (O-H, H-H) are shorter than 1 Å
@@ -36,7 +36,7 @@ class ScreenSettings(Settings):
 
 
 def screen(crystal: Crystal, settings: ScreenSettings | None = None) -> Reason | None:
-    """Return the first reason not to relax a crystal, or None if there is none.
+    """Return the first reason to reject a crystal, or None if there is none.
 
     >>> screen(Crystal(3 * np.eye(3), [[0, 0, 0], [0.1, 0.1, 0.1]], [3, 14]))
     <Reason.TOO_CLOSE: 'too_close'>

@@ -32,8 +32,8 @@ def void_sites(host: Crystal, *, min_radius: float = 1.2, merge: float = 0.6) ->
 
     Args:
         host: the crystal.
-        min_radius: Å, narrower voids are left out.
-        merge: Å, of corners closer than this only the widest counts.
+        min_radius: Å, smaller voids are omitted.
+        merge: Å, of corners closer than this, only the widest is kept.
 
     Example:
         >>> fcc = Crystal(2 * (1 - np.eye(3)), [[0, 0, 0]], [29])

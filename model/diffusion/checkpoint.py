@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors for the numbers, YAML for what describes them. No pickles."""
+"""Weights on disk: safetensors for the numbers, YAML for their description. No pickles."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def build_network(config: NetworkConfig | PaperNetworkConfig) -> ScoreNetwork | 
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """Write a .safetensors file, whole or not at all."""
+    """Write a .safetensors file atomically."""
     with written_whole(path) as temporary:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
 
@@ -65,13 +65,13 @@ def yaml_text(content: dict[str, Any]) -> str:
 
 
 def save_yaml(content: dict[str, Any], path: Path) -> None:
-    """Write a YAML file, whole or not at all."""
+    """Write a YAML file atomically."""
     with written_whole(path) as temporary:
         temporary.write_text(yaml_text(content), encoding="utf-8")
 
 
 def save_network(state: dict[str, Tensor], card: dict[str, Any], path: Path) -> None:
-    """Write ``path`` (.safetensors) and the card beside it (.yaml); the card must hold ``network``."""
+    """Write ``path`` (.safetensors) and its card next to it (.yaml); the card must contain ``network``."""
     _NETWORK_CONFIG.validate_python(card["network"])
     path.parent.mkdir(parents=True, exist_ok=True)
     save_tensors(state, path)

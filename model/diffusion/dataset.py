@@ -87,7 +87,7 @@ def load_crystals(config: DataConfig) -> CrystalTable:
         & (frame["e_above_hull"] <= config.max_e_above_hull)
     )
     if not keep.any():
-        raise ValueError(f"{path} holds no crystal of split {config.split!r} with 2 to {config.max_atoms} atoms")
+        raise ValueError(f"{path} contains no crystal of split {config.split!r} with 2 to {config.max_atoms} atoms")
     return group_by_size(read_crystals(frame[keep]), config)
 
 

@@ -292,7 +292,7 @@ class Layer(nn.Module):
 
 
 class ScoreNetwork(nn.Module):
-    """Predicts the displacement (Å) that takes each noised atom back to its clean place.
+    """Predicts the displacement (Å) from each noised atom to its clean position.
 
     ``forward(batch, sigma, guest)`` returns (N, 3) in Å; the score is ``displacement / sigma²``.
     """
@@ -315,7 +315,7 @@ class ScoreNetwork(nn.Module):
             batch: noised positions.
             sigma: (B,) noise level of the guests in Å.
             guest: (N,) bool, true for noised atoms; the others are clean hosts.
-            edges: neighbour list, when it is known already.
+            edges: neighbour list, if already known.
         """
         graph = build_graph(batch, self.config, edges)
         features = self.embed(batch, sigma, guest)

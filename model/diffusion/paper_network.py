@@ -37,7 +37,7 @@ ELEMENTS = tuple(z for z in range(1, 95) if not 84 <= z <= 88)
 
 
 class PaperNetwork(nn.Module):
-    """Predicts the displacement (Å) that takes each noised atom back; the network itself gives displacement / sigma."""
+    """Predicts the displacement (Å) from each noised atom to its clean position, sigma times the network's output."""
 
     element: Tensor  # (119,) row of each atomic number in the embeddings, -1 for none
 
@@ -63,7 +63,7 @@ class PaperNetwork(nn.Module):
             batch: noised positions.
             sigma: (B,) noise level in Å; it scales the output (score = net / sigma) and is not an input.
             guest: (N,) bool, ignored: every atom is taken for noised.
-            edges: neighbour list, when it is known already.
+            edges: neighbour list, if already known.
 
         Raises:
             ValueError: an element that the network has no embedding for.

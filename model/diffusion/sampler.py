@@ -57,7 +57,7 @@ class PredictorCorrectorSettings(Settings):
     _ordered = model_validator(mode="after")(_sigmas_ordered)
 
     def evaluations(self, *, inpainting: bool) -> int:
-        """Calls of the score model for one batch; resampling is for inpainting only."""
+        """Calls of the score model per batch; resampling is for inpainting only."""
         moves = jump_schedule(self.steps, jump=self.jump, resamples=self.resamples if inpainting else 1)
         return sum(1 + (self.correctors if low > 0 else 0) for high, low in moves if low < high)
 
@@ -77,7 +77,7 @@ class PublishedSettings(Settings):
     _ordered = model_validator(mode="after")(_sigmas_ordered)
 
     def evaluations(self, *, inpainting: bool) -> int:
-        """Calls of the score model for one batch; resampling is for inpainting only."""
+        """Calls of the score model per batch; resampling is for inpainting only."""
         moves = jump_schedule(self.steps, jump=self.jump, resamples=self.resamples if inpainting else 1)
         return sum(1 + (self.correctors if low > 0 else 0) for high, low in moves if low < high)
 
@@ -96,7 +96,7 @@ class HeunSettings(Settings):
     _ordered = model_validator(mode="after")(_sigmas_ordered)
 
     def evaluations(self, *, inpainting: bool) -> int:
-        """Calls of the score model for one batch: two per step, one for the last."""
+        """Calls of the score model per batch: two per step, one for the last."""
         return 2 * self.steps - 1
 
 
@@ -117,7 +117,7 @@ class AncestralSettings(Settings):
     _ordered = model_validator(mode="after")(_sigmas_ordered)
 
     def evaluations(self, *, inpainting: bool) -> int:
-        """Calls of the score model for one batch."""
+        """Calls of the score model per batch."""
         return self.steps
 
 
@@ -126,10 +126,10 @@ SamplerSettings = PredictorCorrectorSettings | PublishedSettings | HeunSettings 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Template:
-    """A crystal to be made.
+    """A crystal to be generated.
 
     Attributes:
-        crystal: cell and atoms; the guests' positions mean nothing unless ``start_here``.
+        crystal: cell and atoms; the guests' positions are placeholders unless ``start_here``.
         guest: (n,) bool, atoms to be placed.
         seed: of all random numbers for this crystal.
         start_here: the guests start from their positions in ``crystal``; otherwise anywhere in the cell.

@@ -106,17 +106,17 @@ def moved(example: Example, device: str) -> Example:
 
 
 class Trainer:
-    """One training run in one folder; `run` continues from what the folder holds.
+    """One training run in one folder; `run` resumes from the state stored there.
 
     Args:
         config: what to train.
-        folder: of the run; all processes read it, the first one writes.
+        folder: of the run; read by all processes, written by the first.
         device: ``cpu``, ``cuda`` or ``cuda:1``.
         rank, world: number of this process, and of all that train together. With more than one,
             ``torch.distributed`` must be initialised.
 
     Raises:
-        ValueError: the folder holds a run with another configuration, or there are no training data.
+        ValueError: the folder contains a run with a different configuration, or there are no training data.
     """
 
     def __init__(
@@ -291,7 +291,7 @@ class Trainer:
         self.step = int(tensors.pop("step"))
         if not same_until(self.step, _read_config(config_file), self.config):
             raise ValueError(
-                f"{self.folder} holds a run with another configuration; choose another folder or remove it"
+                f"{self.folder} contains a run with a different configuration; choose another folder or remove it"
             )
         self._save_config(config_file)
         self.network.load_state_dict(_under(tensors, "weights/"))
@@ -353,7 +353,7 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
 
 
 def _truncate_log(folder: Path, step: int) -> None:
-    """Remove records later than the checkpoint; those steps are run again."""
+    """Remove records later than the checkpoint, because those steps are repeated."""
     kept = [record for record in read_log(folder) if record["step"] <= step]
     (folder / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in kept))
 

@@ -22,7 +22,7 @@ from model.crystals.screening import ScreenSettings, closest_allowed
 from model.symmetry.space_group import SYMPREC, nearest_alike
 
 EMPTY = 0  # atomic number of a vacancy
-ENUMERATED = 20_000  # up to so many arrangements, all are enumerated
+ENUMERATED = 20_000  # number of arrangements up to which all are enumerated
 ORDERING_TRIES = 50  # random arrangements tried per wanted one
 
 
@@ -106,8 +106,8 @@ def order(
 
     Args:
         disordered: the crystal.
-        limit: most arrangements.
-        seed: determines which.
+        limit: maximum number of arrangements.
+        seed: determines which ones.
         screening: below which distances atoms overlap.
     """
     if limit < 1:

@@ -1,4 +1,4 @@
-"""From a relaxed crystal to symmetric host frameworks: which species to take out, and at which tolerances."""
+"""Extracting symmetric host frameworks from a relaxed crystal: which elements to remove, and at which tolerances."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ DEFAULT_TOLERANCES = ((0.1, 10.0), (0.2, 15.0), (0.5, 15.0), (0.8, 15.0), (1.0, 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Framework:
-    """A symmetric host and the guests to put into its cell.
+    """A symmetric host and the guests it was found with.
 
     Attributes:
         host: the framework without guests.
         guests: atoms of each guest element for this cell; host and guests together have the parent's composition.
         space_group: of the host, with the tolerances at which it was found.
-        displacement: Å, the furthest a host atom was moved.
-        cell_ratio: cells of this framework in the parent's cell.
+        displacement: Å, largest displacement of a host atom by symmetrisation.
+        cell_ratio: number of cells of this framework in the parent's cell.
     """
 
     host: Crystal
@@ -44,11 +44,11 @@ def extract_frameworks(
     skip: Collection[int] = (1,),
     screening: ScreenSettings | None = None,
 ) -> list[Framework]:
-    """Take the guests out and look for the symmetry of the rest at every tolerance.
+    """Remove the guests and find the symmetry of the rest at every tolerance.
 
     Args:
         crystal: a relaxed crystal.
-        guests: elements to take out.
+        guests: elements to remove.
         tolerances: (symprec in Å, angle tolerance in degrees), tight to loose.
         skip: space groups that are not worth a framework; the paper skips 1 and 2 for Zn-P-S, 1, 2 and 6 for Li-Si.
         screening: limits below which atoms of a symmetrised host are too close.
@@ -57,7 +57,7 @@ def extract_frameworks(
         one framework for each space group that is found, the tightest tolerance first.
 
     Raises:
-        ValueError: no guests are named, the crystal has none of one, or nothing but guests.
+        ValueError: no guests are given, the crystal does not contain one of them, or it contains nothing else.
 
     Example:
         >>> spread = 0.05 * np.array([[0, 0, 0], [0, 0, 0], [0.1, 0, 0]])
@@ -92,7 +92,7 @@ def split(crystal: Crystal, guests: Collection[str]) -> tuple[Crystal, dict[str,
     counts = {element: int((symbols == element).sum()) for element in sorted(set(guests))}
     absent = [element for element, count in counts.items() if count == 0]
     if absent:
-        raise ValueError(f"{crystal.formula} has no {', '.join(absent)} to take out: choose from {crystal.composition}")
+        raise ValueError(f"{crystal.formula} has no {', '.join(absent)} to remove: choose from {crystal.composition}")
     host = crystal.select(~np.isin(symbols, list(counts)))
     if len(host) == 0:
         raise ValueError(f"without {', '.join(counts)} nothing of {crystal.formula} is left: keep an element as host")
@@ -116,26 +116,26 @@ def effective_coordination(crystal: Crystal, *, cutoff: float = 6.0) -> np.ndarr
 
 
 def coordination_spread(crystals: Sequence[Crystal]) -> dict[str, float]:
-    """How much the local environments of each element differ.
+    """Spread of the local environments of each element.
 
     The standard deviation of the effective coordination number over the element's atoms in all crystals. Host
     polyhedra such as PS4 keep their coordination from site to site and from crystal to crystal, mobile species do not.
     """
     if not crystals:
-        raise ValueError("at least one crystal is needed to compare surroundings, got none")
+        raise ValueError("at least one crystal is needed to compare local environments, got none")
     coordination = np.concatenate([effective_coordination(crystal) for crystal in crystals])
     symbols = np.concatenate([crystal.symbols for crystal in crystals])
     return {str(symbol): float(coordination[symbols == symbol].std()) for symbol in np.unique(symbols)}
 
 
 def choose_guest(crystals: Crystal | Sequence[Crystal], guests: Collection[str] | None = None) -> list[str]:
-    """The elements to take out: those named, else the element e with the largest
+    """The elements to remove: those given, otherwise the element e with the largest
 
         (spread(e) + 0.1) / χ(e)
 
-    with `coordination_spread` and Pauling's electronegativity χ: of two elements in equally broad environments the more
-    electropositive is the more mobile, and 0.1 lets χ decide where high symmetry leaves no spread. Many crystals of
-    a system say more than one.
+    with `coordination_spread` and Pauling's electronegativity χ: of two elements with equal spread, the more
+    electropositive one is more mobile, and 0.1 lets χ decide if high symmetry leaves no spread. The choice is more
+    reliable with many crystals of a system.
 
     Raises:
         ValueError: there is only one element, so that nothing would be left as the host.

@@ -17,7 +17,7 @@ from model.crystals.voids import void_sites
 from model.diffusion.sampler import Template
 
 Allowed = Callable[[np.ndarray], np.ndarray]
-PLACEMENT_TRIES = 200  # random places per guest; the first without an overlap is taken, else the one with most room
+PLACEMENT_TRIES = 200  # random positions per guest; the first without overlap is used, else the one with most room
 
 
 def everywhere(places: np.ndarray) -> np.ndarray:

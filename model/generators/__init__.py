@@ -1,10 +1,10 @@
-"""The ways to make candidates that a search chooses between: one module and one row of `registry` each.
+"""The generators that a search chooses between, each with its own module and an entry in `registry`.
 
-- `interface`: what a generator is: what it starts from, how it proposes a template, how it makes crystals of templates
-- `registry`: the list of all
-- `diffusion`, `random_symmetric`, `ion_substitution`: start from nothing but a cell formula
+- `interface`: what a generator starts from, how it proposes a template, how it makes crystals from templates
+- `registry`: the list of all generators
+- `diffusion`, `random_symmetric`, `ion_substitution`: start from only a cell formula
 - `mutation`: changes a relaxed crystal
 - `inpainting`, `symmetric`, `subgroup`: fill a framework with guests
 
-The configuration, planning, validation and tuning read the registry and know no generator by name.
+Configuration, planning, validation and tuning use the registry and do not depend on particular generators.
 """

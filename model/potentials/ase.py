@@ -20,8 +20,8 @@ class ASEPotential:
 
     Args:
         calculator: the calculator; it must support three-dimensional periodicity.
-        name: recorded with the results; the class's name when left out.
-        version: of the calculator; ASE's when left out.
+        name: recorded with the results (default: name of the class).
+        version: of the calculator (default: version of ASE).
     """
 
     def __init__(self, calculator: Any, *, name: str = "", version: str = "") -> None:

@@ -1,7 +1,7 @@
-"""The catalogue of potentials: one entry for each, and nothing else in the program names one.
+"""The catalogue of potentials. No other part of the program refers to a particular potential.
 
-A potential has one spelling, its name here: in configurations, in the columns of results, on the command line, and in
-reference tables that it computed. Nothing heavy is imported until a potential is loaded.
+The name here is the only spelling of a potential: in configurations, in the columns of results, on the command line,
+and in reference tables that it computed. Heavy libraries are imported only when a potential is loaded.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ R2SCAN = "r2SCAN"
 
 @dataclass(frozen=True, kw_only=True)
 class PotentialEntry:
-    """What the program knows of a potential without loading it.
+    """Properties of a potential that are available without loading it.
 
     Attributes:
-        name: the one spelling.
-        construct: makes the potential from its name and a device; imports what that needs.
-        level: level of theory that it reproduces, corrections included. Energies of one level may be compared. A
-            potential that reproduces none has its own name here, and compares with itself only.
-        corrections: what was added to the energies that it was trained on, and so must not be added again.
-        error: eV/atom, mean absolute error against ``level``, as its authors give it for their test set.
+        name: its only spelling.
+        construct: makes the potential from its name and a device; imports what it needs.
+        level: level of theory that it reproduces, including corrections. Energies of the same level can be compared.
+            For a potential that reproduces none, its own name: it can only be compared with itself.
+        corrections: included in the energies that it was trained on, so they must not be added again.
+        error: eV/atom, mean absolute error relative to ``level``, stated by its authors for their test set.
         package: distribution whose version is stored with a run.
-        reference: table of competing phases that comes with hostguide; None if there is none.
+        reference: packaged table of competing phases; None if there is none.
     """
 
     name: str
@@ -75,7 +75,7 @@ CATALOG: dict[str, PotentialEntry] = {entry.name: entry for entry in _ENTRIES}
 
 
 def find_entry(name: str) -> PotentialEntry:
-    """The entry of a potential; raises ValueError with the names that there are if it has none."""
+    """The entry of a potential; raises ValueError with the available names if there is none."""
     if name not in CATALOG:
         raise ValueError(f"unknown potential {name!r}; choose from {', '.join(CATALOG)}")
     return CATALOG[name]
@@ -95,7 +95,7 @@ def load_potential(name: str, *, device: str = "cpu") -> Potential:
 
 
 def comparable_with(name: str) -> tuple[str, ...]:
-    """Whose energies may be compared with those of a potential, or of a level of theory.
+    """Potentials whose energies can be compared with those of a potential or of a level of theory.
 
     Returns:
         the potentials of the same level, in the catalogue's order, and the level itself.

@@ -1,4 +1,4 @@
-"""What every potential gives, and how it is asked.
+"""The interface of potentials.
 
 Units: eV/atom, eV/Å, eV/Å³ (ASE's sign: positive is tensile, the crystal wants to shrink), μB.
 """
@@ -20,14 +20,14 @@ from model.symmetry.projector import Projector
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Evaluation:
-    """What a potential says about one crystal; every number is NaN where ``problem`` says why.
+    """A potential's result for one crystal; if there is a ``problem``, all numbers are NaN.
 
     Attributes:
         energy: eV/atom.
         forces: (n, 3) eV/Å.
         stress: (3, 3) eV/Å³, dE/dstrain / volume, symmetric.
-        magmoms: (n,) μB, or None where the potential has none.
-        problem: empty, or why there is no answer.
+        magmoms: (n,) μB, or None if the potential has none.
+        problem: empty, or why there is no result.
     """
 
     energy: float
@@ -39,14 +39,14 @@ class Evaluation:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class BatchEvaluation:
-    """What a potential says about a batch, as float64 tensors on the batch's device; NaN where ``problems`` says why.
+    """A potential's results for a batch, as float64 tensors on the batch's device; NaN for crystals with a problem.
 
     Attributes:
         energy: per crystal, (B,) eV/atom.
         forces: per atom, (N, 3) eV/Å.
         stress: per crystal, (B, 3, 3) eV/Å³.
         magmoms: per atom, (N,) μB or None.
-        problems: per crystal, empty or why there is no answer.
+        problems: per crystal, empty or why there is no result.
     """
 
     energy: Tensor
@@ -93,14 +93,14 @@ class BatchEvaluation:
 
 
 class Potential(Protocol):
-    """Anything that gives energy, forces and stress of crystals.
+    """Anything that computes energy, forces and stress of crystals.
 
-    What each must fulfil, tests/model/potentials/test_contract.py checks.
+    tests/model/potentials/test_contract.py checks the requirements.
 
     Attributes:
         name: its name in the catalogue, if it is in it.
         version: of the code and the weights.
-        device: where `compute` wants its batch.
+        device: on which `compute` expects its batch.
     """
 
     name: str
@@ -117,7 +117,7 @@ class Potential(Protocol):
         Args:
             batch: the crystals.
             symmetry: per crystal the projector on operations that it has exactly, or None; a potential may use it to
-                do less, never to say something else.
+                save work, but the results must be the same.
         """
         ...
 

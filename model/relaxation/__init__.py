@@ -4,5 +4,5 @@
 - `state`: the crystals in the loop
 - `coordinates`: generalised coordinates and forces of atoms and cell
 - `optimizers`: FIRE and L-BFGS
-- `candidate_funnel`: all candidates relaxed cheaply, only the best in full
+- `candidate_funnel`: relaxing all candidates roughly, and only the best ones in full
 """

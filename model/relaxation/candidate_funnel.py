@@ -28,14 +28,14 @@ def relax_in_stages(
     """Relax the ``settings.share`` lowest crystals of every composition in full, at least one.
 
     Crystals are ranked by their energy after ``settings.guest_steps`` steps in which only the guests move and the cell
-    is fixed; where all atoms are guests, or none are named, by their energy as they are. These two kinds are ranked
-    separately. The full relaxation continues from there. The others end as ``not_promising``, with the structure and
-    energy that they have by then.
+    is fixed; if all atoms are guests, or none are named, by their single-point energy. These two kinds are ranked
+    separately. The full relaxation continues from there. The others end as ``not_promising``, with their structure and
+    energy at that point.
 
     Args:
         crystals: of any size.
         potential: gives energies, forces and stresses.
-        settings: of the full relaxation, and of the choice.
+        settings: of the full relaxation, and of the selection.
         free: per crystal a boolean (n,) of the atoms that may move in full relaxations, or None for all.
         guests: per crystal a boolean (n,) of the atoms that were placed into a host, or None.
         known: as for `model.relaxation.relax.relax`.

@@ -38,14 +38,14 @@ from model.relaxation.state import HISTORY_STEPS, Running, join, keep
 from model.settings import Settings
 from model.symmetry.projector import Projector, symmetric_start
 
-RANKED = (  # ends after which a crystal has an energy worth comparing
+RANKED = (  # reasons after which the energy of a crystal can be compared
     Reason.CONVERGED,
     Reason.STEP_LIMIT,
     Reason.WALL_TIME,
     Reason.EARLY_STOPPED,
     Reason.NOT_PROMISING,
 )
-ENDS = (  # all of them, a relaxation that ran or not
+ENDS = (  # all reasons for which a relaxation ends or does not start
     *RANKED,
     Reason.VOLUME_RUNAWAY,
     Reason.ENERGY_RUNAWAY,
@@ -54,9 +54,9 @@ ENDS = (  # all of them, a relaxation that ran or not
     Reason.NO_ATOMS,
     Reason.NOT_STARTED,
 )
-EXTRAPOLATION_FACTOR = 3.0  # an energy is expected to fall by this times its fall in the last HISTORY_STEPS steps
+EXTRAPOLATION_FACTOR = 3.0  # expected further decrease of an energy, relative to that in the last HISTORY_STEPS steps
 SETTLED = 2e-3  # eV/atom; L-BFGS has not converged while the energy falls by more in HISTORY_STEPS steps
-FARTHEST = 1e6  # Å or cells; farther out double precision cannot place an atom
+FARTHEST = 1e6  # Å or cells; beyond this, double precision is too coarse for positions
 
 
 class RelaxSettings(Settings):
@@ -65,7 +65,7 @@ class RelaxSettings(Settings):
     optimizer: Literal["fire", "lbfgs"] = "fire"  # ASE's FIRE, as the papers use it, or the faster L-BFGS
     fmax: float = Field(0.1, gt=0)  # eV/Å, longest row of forces and scaled stress at convergence
     max_steps: int = Field(500, ge=0)  # as ASE counts them
-    cell: Cell = "full"  # what of the lattice relaxes: all, only its size, only its shape, or nothing
+    cell: Cell = "full"  # how the lattice relaxes: fully, only its volume, only its shape, or not at all
     pressure: float = Field(0.0, allow_inf_nan=False)  # GPa, external
     keep_symmetry: bool = False  # keep the space group that every crystal has at the start; costs less
     symprec: float = Field(0.01, gt=0)  # Å, tolerance of that space group
@@ -81,18 +81,18 @@ class RelaxSettings(Settings):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Relaxation:
-    """One relaxed crystal. Where the potential failed (reasons nan, fused_atoms), ``final`` may be ``initial`` again.
+    """One relaxed crystal. If the potential failed (reasons nan, fused_atoms), ``final`` may equal ``initial``.
 
     Attributes:
         initial, final: before and after; with ``keep_symmetry`` the initial crystal has been moved onto its group.
         energy_initial, energy_final: eV/atom of exactly these two crystals.
         forces_final: (n, 3) eV/Å at ``final``, including those on atoms that were held fixed.
         max_force_initial, max_force: eV/Å, longest row of forces and scaled stress; fixed atoms do not count.
-        pressure: GPa at ``final``, positive where the crystal tends to expand.
+        pressure: GPa at ``final``; positive if the crystal tends to expand.
         steps: optimizer steps taken.
         converged: whether ``max_force`` fell below fmax with no atoms fused and, with L-BFGS, the energy settled.
         reason: why it ended.
-        detail: the potential's message where it failed.
+        detail: the potential's message if it failed.
         seconds: wall time in the batch.
         n_independent_atoms: atoms computed in each step; with ``keep_symmetry`` one per orbit.
     """

@@ -1,4 +1,4 @@
-"""The crystals that relax together, as tensors; removing or adding crystals leaves the others unchanged."""
+"""The crystals relaxed together, as tensors; removing or adding crystals leaves the others unchanged."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Reference:
 
     Attributes:
         name: where the phases come from.
-        potential: what computed the energies: a potential's name in the catalogue, or a level of theory such as
+        potential: method of the energies: a potential's name in the catalogue, or a level of theory such as
             ``MP2020-corrected PBE`` or ``r2SCAN``.
         version: of the phases' source.
         phases: one row per phase: material_id, formula (reduced), energy_per_atom (eV), volume_per_atom (Å³, NaN if
@@ -119,11 +119,11 @@ def load_entries(path: str | Path, *, potential: str, allow_pickle: bool = False
 
     Args:
         path: the file. The energy of an entry is its energy with its own stored corrections.
-        potential: what computed the energies, a name of the catalogue or a level of theory, see `Reference`.
-        allow_pickle: whether to load pickles, which run whatever code their author put into them.
+        potential: method of the energies, a name of the catalogue or a level of theory, see `Reference`.
+        allow_pickle: whether to load pickles, which can run any code of their author.
 
     Raises:
-        ValueError: the file is a pickle and pickles are not allowed, or it holds no entries.
+        ValueError: the file is a pickle and pickles are not allowed, or it contains no entries.
     """
     data = _read(Path(path), allow_pickle=allow_pickle)
     return Reference(Path(path).name, potential, _version_of(data), frame_of_entries(_entries_of(data, path)))
@@ -137,7 +137,7 @@ def load_materials_project(
     Args:
         elements: of the system.
         potential: ``MP2020-corrected PBE`` (GGA/GGA+U with MP2020 corrections) or ``r2SCAN``.
-        api_key: MP_API_KEY of the environment when left out.
+        api_key: default: environment variable MP_API_KEY.
 
     Raises:
         ImportError: the extra is not installed.
@@ -221,7 +221,7 @@ def build_reference_table(
         name: of the reference.
         potential: that computed all the energies, see `Reference`.
         version: of the database.
-        source: whom to credit for the phases, and their licence.
+        source: source of the phases, for credit, and their licence.
 
     Raises:
         ValueError: a file lacks a column.
@@ -353,7 +353,7 @@ def _entries_of(data: Any, path: str | Path) -> list[Mapping[str, Any]]:
     if isinstance(data, Mapping):
         data = data.get("all_entries") or data.get("computed_data", {}).get("all_entries") or data.get("entries")
     if not data:
-        raise ValueError(f"{path} holds no entries: expected a list of entries or a phase diagram with all_entries")
+        raise ValueError(f"{path} contains no entries: expected a list of entries or a phase diagram with all_entries")
     return [entry if isinstance(entry, Mapping) else entry.as_dict() for entry in data]
 
 

@@ -49,7 +49,7 @@ def choose(
         structures: a Parquet file.
         settings: which of its phases.
         first: chemical systems.
-        known: a Parquet file with the ``material_id`` of phases to leave out.
+        known: a Parquet file with the ``material_id`` of phases to skip.
 
     Raises:
         ValueError: a file lacks a column, a system has an unknown element, or nothing is chosen.
@@ -75,22 +75,23 @@ def relax_phases(
     max_seconds: float = np.inf,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> pd.DataFrame:
-    """Relax phases that the folder does not hold yet, and merge all that it holds into ``relaxed.parquet``.
+    """Relax the phases that are not in the folder yet, and merge all its results into ``relaxed.parquet``.
 
     Args:
         phases: from `choose`.
         out: folder of the parts; created if it does not exist.
         potential: always the same for one folder.
         settings: always the same for one folder.
-        share: (k, n): relax only the k-th of n shares, so that n processes can work on one folder.
-        max_seconds: no part is started after that.
+        share: (k, n): relax only the k-th of n parts of the phases, so that n processes can work on one folder.
+        max_seconds: time after which no further file is started.
         report: called with the number of finished phases and of all phases of this share.
 
     Returns:
         what `merge` returns.
 
     Raises:
-        ValueError: the folder was started with another potential or other settings, or this share is in use.
+        ValueError: the folder was started with another potential or other settings, or another process works on this
+            share.
     """
     folder, began = Path(out), time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
@@ -113,7 +114,7 @@ def relax_phases(
 
 
 def merge(folder: str | Path) -> pd.DataFrame:
-    """Write ``relaxed.parquet`` from the parts, and return all their rows, those that did not converge included."""
+    """Write ``relaxed.parquet`` from the parts, and return all rows, including those that did not converge."""
     stored = _stored(Path(folder))
     columns = ["material_id", "energy_per_atom", "volume_per_atom"]
     _write(stored.loc[stored["reason"] == Reason.CONVERGED, columns], Path(folder) / MERGED)

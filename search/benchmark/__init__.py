@@ -1,9 +1,9 @@
 """The reconstruction benchmark: how often the score model recovers removed guests.
 
 - `reconstruct`: the benchmark
-- `methods`: ways to place guests, by name
-- `residuals`: attempts ranked by the score model itself
+- `methods`: methods of placing guests, by name
+- `residuals`: ranking attempts with the score model itself
 - `training_hosts`: which hosts the score model has seen
-- `log`: finished attempts, so that a run can resume
+- `log`: finished cases, so that a benchmark can resume
 - `summary`: match rates
 """

@@ -1,5 +1,5 @@
-"""Handing crystals to DFT and taking the results back.
+"""DFT calculations of crystals.
 
-- `inputs`: VASP inputs
-- `results`: finished calculations, corrected and judged
+- `inputs`: writing VASP inputs
+- `results`: reading finished calculations, with corrections and E_d
 """

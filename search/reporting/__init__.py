@@ -6,5 +6,5 @@
 - `plots`: the same figures for papers, as PNG, SVG or PDF
 - `tables`: tables for the terminal
 - `export`: crystals for other tools
-- `tuning_plots`: what Optuna tuned
+- `tuning_plots`: plots of the tuned settings
 """

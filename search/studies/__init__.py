@@ -1,9 +1,9 @@
-"""Work on single crystals and finished runs, as functions. The command in brackets uses them.
+"""Studies of single crystals and finished runs, as functions; in brackets, the command that uses them.
 
-- `inpaint`: guests put into one host (`inpaint`)
+- `inpaint`: placing guests into a host (`inpaint`)
 - `analyse`: coordination, voids, migration paths, voltages (`analyse`)
-- `guest_uptake`: one framework filled from empty to full (`analyse --framework`)
-- `second_opinion`: the best crystals evaluated by another potential (`second-opinion`)
+- `guest_uptake`: uptake of a guest by a host or by one framework (`analyse --host`, `--framework`)
+- `second_opinion`: evaluating the best crystals with another potential (`second-opinion`)
 - `tuning_search`: a search that only tries settings (`tune`)
 - `training_data`: data for the score model (`data`)
 - `training`: the configuration of a training, and its curves (`train`)

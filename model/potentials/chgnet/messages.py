@@ -39,7 +39,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 WIDTH = 64  # features per atom, bond and angle in every published CHGNet
-LEAN_BLOCK = 4096  # pairs that are in memory at once where memory is short
+LEAN_BLOCK = 4096  # pairs in memory at the same time when memory is short
 
 
 @dataclass(frozen=True, eq=False)

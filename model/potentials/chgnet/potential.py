@@ -35,16 +35,16 @@ SECOND_PASS = 24  # atoms that a pass of its own for symmetric crystals must sav
 
 
 class CHGNetPotential:
-    """CHGNet with the trained weights that the ``chgnet`` package carries.
+    """CHGNet with the trained weights of the ``chgnet`` package.
 
     Args:
         name: of the catalogue: "chgnet-0.3.0" (GGA and GGA+U, MP2020 corrections) or "chgnet-r2scan".
         device: "cpu" or "cuda".
         dtype: float32 as trained, or float64. Geometry is float64 in either.
-        memory_mb: what one piece of a batch may take; more crystals are computed in turn. On a CPU small pieces stay
-            in the cache and are faster; on a GPU take a few thousand. One crystal alone may take five times as much.
-            If it needs more, it is computed with a fifth of the memory in a third more time; if that is still too
-            much, it has a ``problem``. Where a GPU has less memory than that, the batch and the budget are halved.
+        memory_mb: memory limit of one piece of a batch; larger batches are computed in several pieces. On a CPU, small
+            pieces stay in the cache and are faster; on a GPU, use a few thousand. A single crystal may use five times
+            as much. If it needs more, it is computed with a fifth of the memory in a third more time; if that is still
+            too much, it has a ``problem``. If a GPU has less memory, the batch and the limit are halved.
     """
 
     def __init__(

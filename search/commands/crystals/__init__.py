@@ -1,7 +1,7 @@
 """Work on crystal files.
 
-- `inpaint`: put guests into a host
+- `inpaint`: place guests into a host
 - `relax`: relax crystals
-- `evaluate`: energies, forces and stresses of crystals as they are
+- `evaluate`: energies, forces and stresses without relaxation
 - `analyse`: properties of a crystal, or of the best crystals of a run
 """

@@ -2,5 +2,5 @@
 
 - `data`: make training data
 - `train`: train
-- `benchmark`: measure how well guests are put back
+- `benchmark`: measure how often removed guests are recovered
 """

@@ -83,7 +83,7 @@ def test_the_gate_is_the_tightest_point(licoo2):
 
 
 def test_a_crystal_without_the_guest_is_refused(licoo2):
-    with pytest.raises(ValueError, match="LiCoO2 holds no Na"):
+    with pytest.raises(ValueError, match="LiCoO2 contains no Na"):
         migration_network(licoo2, "Na")
 
 

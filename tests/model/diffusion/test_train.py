@@ -274,7 +274,7 @@ def test_step_with_infinite_gradient_leaves_the_weights(
 
 def test_other_configuration_is_refused(dataset: Path, tmp_path: Path) -> None:
     train(settings(dataset, steps=2), tmp_path)
-    with pytest.raises(ValueError, match="another configuration"):
+    with pytest.raises(ValueError, match="a different configuration"):
         Trainer(settings(dataset, steps=2, learning_rate=2e-2), tmp_path)
 
 

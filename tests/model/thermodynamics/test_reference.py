@@ -227,7 +227,7 @@ def test_a_pickle_is_loaded_only_on_request(tmp_path):
 def test_a_file_without_entries_is_refused(tmp_path):
     path = tmp_path / "empty.json"
     path.write_text("{}")
-    with pytest.raises(ValueError, match="holds no entries"):
+    with pytest.raises(ValueError, match="contains no entries"):
         load_entries(path, potential="toy")
     with pytest.raises(ValueError, match="there are no entries"):
         frame_of_entries([])

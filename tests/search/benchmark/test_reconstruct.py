@@ -219,7 +219,7 @@ def test_methods_are_named_and_bad_ones_explained():
     for name, message in [
         ("magic", "unknown method 'magic': use random, voids, exchange"),
         ("heun:step=3", "step"),
-        ("up+heun", "before \\+ stands one of voids, symmetric, mixed, not 'up'"),
+        ("up+heun", "the part before \\+ must be one of voids, symmetric, mixed, not 'up'"),
         ("exchange", "needs training crystals"),
     ]:
         with pytest.raises(ValueError, match=message):

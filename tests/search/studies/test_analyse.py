@@ -242,7 +242,7 @@ def test_the_curve_takes_the_best_of_each_content_and_says_if_the_host_stayed(li
         (("{file}", "--guest", "Li", "--max-length", "0"), r"--max-length and --height must be positive, got 0\.0"),
         (("{file}", "--against", "nowhere.parquet"), r"nowhere\.parquet does not exist"),
         (("nowhere.cif",), r"nowhere\.cif does not exist"),
-        (("{run}", "--guest", "Li", "--host", "LiCoO2"), "holds the guest"),
+        (("{run}", "--guest", "Li", "--host", "LiCoO2"), "contains the guest"),
     ],
 )
 def test_bad_input_is_told(request, crystal_file, tmp_path, monkeypatch, arguments, words):
