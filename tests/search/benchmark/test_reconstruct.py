@@ -217,10 +217,10 @@ def test_methods_are_named_and_bad_ones_explained():
     assert parse_sampler("ancestral:steps=12,temperature=0.3") == AncestralSettings(steps=12, temperature=0.3)
     assert parse_sampler("heun") == HeunSettings()
     for name, message in [
-        ("magic", "unknown method 'magic': use random, voids, exchange"),
+        ("magic", "unknown method 'magic': use random, voids, substitution"),
         ("heun:step=3", "step"),
-        ("up+heun", "before \\+ stands one of voids, symmetric, mixed, not 'up'"),
-        ("exchange", "needs training crystals"),
+        ("up+heun", "the part before \\+ must be one of voids, symmetric, mixed, not 'up'"),
+        ("substitution", "needs training crystals"),
     ]:
         with pytest.raises(ValueError, match=message):
             make_method(name, None, None)
