@@ -45,15 +45,6 @@ RANKED = (  # ends after which a crystal has an energy worth comparing
     Reason.EARLY_STOPPED,
     Reason.NOT_PROMISING,
 )
-ENDS = (  # all of them, a relaxation that ran or not
-    *RANKED,
-    Reason.VOLUME_RUNAWAY,
-    Reason.ENERGY_RUNAWAY,
-    Reason.FUSED_ATOMS,
-    Reason.NAN,
-    Reason.NO_ATOMS,
-    Reason.NOT_STARTED,
-)
 EXTRAPOLATION_FACTOR = 3.0  # an energy is expected to fall by this times its fall in the last HISTORY_STEPS steps
 SETTLED = 2e-3  # eV/atom; L-BFGS has not converged while the energy falls by more in HISTORY_STEPS steps
 FARTHEST = 1e6  # Å or cells; farther out double precision cannot place an atom
