@@ -151,6 +151,8 @@ def test_a_bad_training_file_is_named(call, tmp_path, text, word):
         (["inpaint", "x.cif", "--guest", "Li", "--count", "many"], "--count"),
         (["inpaint", "x.cif", "--guest", "Li", "--count", "1", "--samples", "0"], "--samples"),
         (["results", "nowhere", "--role", "relaxed"], "'relaxed' is not one of 'new', 'from_host'"),
+        (["plot", "nowhere", "--format", "gif"], "'gif' is not one of 'png', 'svg', 'pdf'"),
+        (["dft", "write", "a.cif", "--out", "b", "--set", "mp-lda"], "'mp-lda' is not one of 'mp-gga', 'mp-r2scan'"),
         (["results", "nowhere"], "nowhere contains no results"),
         (["plot", "nowhere"], "nowhere contains no results"),
         (["reference", "show", "Li-Xx"], "unknown element 'Xx'"),

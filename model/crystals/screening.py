@@ -12,16 +12,6 @@ from model.crystals.periodic_images import plane_spacings
 from model.reasons import Reason
 from model.settings import Settings
 
-SCREENED = (  # reasons that `screen` may give
-    Reason.EMPTY,
-    Reason.NAN,
-    Reason.FLAT_CELL,
-    Reason.VOLUME,
-    Reason.NEEDLE,
-    Reason.TOO_CLOSE,
-    Reason.ISOLATED,
-)
-
 
 class ScreenSettings(Settings):
     """Limits beyond which a crystal is rejected; 1 Å is the paper's filter, the others are ours."""

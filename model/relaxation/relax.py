@@ -45,15 +45,6 @@ RANKED = (  # reasons after which the energy of a crystal can be compared
     Reason.EARLY_STOPPED,
     Reason.NOT_PROMISING,
 )
-ENDS = (  # all reasons for which a relaxation ends or does not start
-    *RANKED,
-    Reason.VOLUME_RUNAWAY,
-    Reason.ENERGY_RUNAWAY,
-    Reason.FUSED_ATOMS,
-    Reason.NAN,
-    Reason.NO_ATOMS,
-    Reason.NOT_STARTED,
-)
 EXTRAPOLATION_FACTOR = 3.0  # expected further decrease of an energy, relative to that in the last HISTORY_STEPS steps
 SETTLED = 2e-3  # eV/atom; L-BFGS has not converged while the energy falls by more in HISTORY_STEPS steps
 FARTHEST = 1e6  # Å or cells; beyond this, double precision is too coarse for positions

@@ -81,7 +81,9 @@ class Stability:
         foreign = sorted({str(element) for element in composition.elements} - set(self.elements))
         if foreign:
             system = "-".join(self.elements)
-            raise ValueError(f"{composition.reduced_formula} contains {', '.join(foreign)}, outside the system {system}")
+            raise ValueError(
+                f"{composition.reduced_formula} contains {', '.join(foreign)}, outside the system {system}"
+            )
         products, energy = self.diagram.get_decomp_and_hull_energy_per_atom(composition)
         ordered = sorted(products.items(), key=lambda item: -item[1])
         return float(energy), {phase.composition.reduced_formula: float(x) for phase, x in ordered}

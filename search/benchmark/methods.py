@@ -16,7 +16,7 @@ from model.stages import CrystalMaker
 from search.benchmark.reconstruct import Case, Method
 from search.benchmark.training_hosts import TrainingCrystals
 
-BASELINES = ("random", "voids", "exchange")
+BASELINES = ("random", "voids", "substitution")
 STARTS = ("voids", "symmetric", "mixed")
 SAMPLERS = ("ancestral", "heun", "predictor-corrector", "published")
 HOST_SYMPREC = 0.01  # Å, tolerance for the space group of hosts
@@ -26,19 +26,19 @@ _SETTINGS: TypeAdapter[SamplerSettings] = TypeAdapter(Annotated[SamplerSettings,
 def make_method(name: str, maker: CrystalMaker, prototypes: TrainingCrystals | None) -> Method:
     """The method with a given name: a baseline, or ``[START+]SAMPLER[:field=value,...]``.
 
-    - ``random``: random placement without overlap. ``voids``: the widest voids. ``exchange``: the guest sites of the
-      most similar training crystals. These three are only useful with a subsequent relaxation.
+    - ``random``: random placement without overlap. ``voids``: the widest voids. ``substitution``: the guest sites of
+      the most similar training crystals. These three are only useful with a subsequent relaxation.
     - a sampler with its settings, for example ``ancestral:steps=30,temperature=0.3``.
     - ``voids+``: the sampler starts near the voids, with noise of its ``sigma_max``.
     - ``symmetric+``: guests keep the host's space group, or its largest subgroup that has orbits for them.
     - ``mixed+``: every second attempt is symmetric.
 
     Raises:
-        ValueError: unknown method or setting, or ``exchange`` without training crystals.
+        ValueError: unknown method or setting, or ``substitution`` without training crystals.
     """
-    if name == "exchange":
+    if name == "substitution":
         if prototypes is None:
-            raise ValueError("method exchange needs training crystals: give a file that has the split 'train'")
+            raise ValueError("method substitution needs training crystals: give a file that has the split 'train'")
         return lambda case, seeds: (prototypes.substituted(case.host, case.guest, case.mask.sum())[: len(seeds)], 0)
     if name in BASELINES:
         place = {"random": uniform, "voids": voronoi_voids}[name]

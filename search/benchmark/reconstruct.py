@@ -1,4 +1,4 @@
-"""The reconstruction task of the papers: remove all guests from known crystals, place them again, count successes.
+"""The reconstruction task of the papers: remove all guests from a known crystal, place them again, compare.
 
 ICML 2024, section 3.1: a reconstruction is a success if pymatgen's StructureMatcher (stol 0.3, ltol 0.2) maps it onto
 the original; the RMSE is normalised by the number of guests because the host does not move.

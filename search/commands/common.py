@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
+from rich.table import Column, Table
 
 from model.potentials.catalog import CATALOG, find_entry
 
@@ -24,7 +25,7 @@ BAD_INPUT = 2
 INTERRUPTED = 130  # the exit code of shells after Ctrl-C
 
 ROWS_SHOWN = 40  # maximum number of table rows on the terminal; the file contains all
-FRAMES = (".extxyz", ".xyz")  # file types for many crystals with energies and forces
+Row = Mapping[str, Any]
 
 
 def in_catalogue(name: str | None) -> str | None:
@@ -105,22 +106,21 @@ def parse_share(option: str, text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def require_new(paths: Sequence[Path], overwrite: bool) -> None:
-    """Check that no file is replaced without --overwrite.
-
-    Raises:
-        ValueError: one of the files exists.
-    """
-    existing = [path for path in paths if path.exists()]
-    if existing and not overwrite:
-        raise ValueError(f"{existing[0]} exists: choose another --out, or give --overwrite to replace it")
-
-
 def number(value: float | None, form: str, missing: str = "") -> str:
     """A number for a table, or ``missing`` for None, NaN and infinity."""
     return missing if value is None or not math.isfinite(value) else format(value, form)
 
 
-def left_out(rows: Sequence[object]) -> str | None:
-    """Caption of a table that shows only the first `ROWS_SHOWN` rows; None if it shows all."""
-    return f"and {len(rows) - ROWS_SHOWN} more in the file" if len(rows) > ROWS_SHOWN else None
+def crystal_table(title: str, columns: Mapping[str, Callable[[Row], str]], rows: Sequence[Row]) -> Table:
+    """Table of the first `ROWS_SHOWN` crystals, whose caption says how many were left out.
+
+    Args:
+        title: of the table.
+        columns: heading -> text of a row, for the columns after name and formula.
+        rows: one per crystal.
+    """
+    more = f"and {len(rows) - ROWS_SHOWN} more in the file" if len(rows) > ROWS_SHOWN else None
+    table = Table(Column("crystal", overflow="fold"), "formula", *columns, title=title, caption=more)
+    for row in rows[:ROWS_SHOWN]:
+        table.add_row(row["name"], row["formula"], *(text(row) for text in columns.values()))
+    return table

@@ -1,10 +1,11 @@
 """Studies of single crystals and finished runs, as functions; in brackets, the command that uses them.
 
 - `inpaint`: placing guests into a host (`inpaint`)
+- `crystal_results`: rows and files of crystals that were relaxed or evaluated (`relax`, `evaluate`)
 - `analyse`: coordination, voids, migration paths, voltages (`analyse`)
 - `guest_uptake`: uptake of a guest by a host or by one framework (`analyse --host`, `--framework`)
 - `second_opinion`: evaluating the best crystals with another potential (`second-opinion`)
-- `tuning_search`: a search that only tries settings (`tune`)
+- `tuning_search`: settings tuned by a search that only tries them (`tune`)
 - `training_data`: data for the score model (`data`)
 - `training`: the configuration of a training, and its curves (`train`)
 """

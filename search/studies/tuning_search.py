@@ -1,15 +1,21 @@
-"""Tuning settings before a search (`hostguide tune`): the search that tries them, and the tuned configuration."""
+"""Tuning settings before a search: the search that tries them, and the tuned configuration."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from model.generators.interface import Role
 from model.generators.registry import GENERATORS
 from search.config import Range, SearchConfig, changed
 from search.config_file import check_config
-from search.planning.tuning import SAMPLES, Trial
+from search.planning.campaign import read_trials
+from search.planning.prepare import load_reference, same_search, write_run_metadata
+from search.planning.tuning import SAMPLES, Trial, Tuner, chosen
+from search.running.pipeline import load_stages, search_here
+from search.storage.paths import RunPath, require_lasting
+from search.storage.results import ResultStore
+from search.storage.rows import Row
 
 # Ranges to use if the configuration specifies none.
 RANGES: dict[str, dict[str, Range]] = {
@@ -18,6 +24,53 @@ RANGES: dict[str, dict[str, Range]] = {
     "ancestral": {"steps": (8, 64), "temperature": (0.2, 1.2)},
 }
 INPAINTING_RANGES: dict[str, dict[str, Range]] = {"predictor-corrector": {"resamples": (1, 4), "jump": (5, 20)}}
+
+
+class Tuned(NamedTuple):
+    """Outcome of tuning.
+
+    Attributes:
+        tuner: all trials.
+        best: part -> its best trial, for the parts that were tuned.
+        config: the configuration with the settings of these trials.
+    """
+
+    tuner: Tuner
+    best: dict[str, Trial]
+    config: SearchConfig
+
+
+def tune(
+    config: SearchConfig, trials: int, folder: RunPath, *, report: Callable[[list[Row]], None] = lambda rows: None
+) -> Tuned:
+    """Try settings in this process and choose the best ones.
+
+    Args:
+        config: what to tune, and for which compositions.
+        trials: number of batches of each kind.
+        folder: of the run that tries them; an existing one is resumed.
+        report: called with the rows of each finished batch.
+
+    Raises:
+        ValueError: the folder holds another search, or no batch is complete.
+    """
+    require_lasting(folder)
+    trying = tuning_search(config, trials)
+    reference = load_reference(trying)
+    folder.mkdir(parents=True, exist_ok=True)
+    same_search(folder, trying, reference)
+    write_run_metadata(folder, trying, reference)
+    rows: list[Row] = []
+    for made in search_here(trying, reference, ResultStore(folder), load_stages(trying, reference)):
+        rows += made
+        report(made)
+    tuner = read_trials(trying, rows)
+    best = {
+        part: chosen(tuner.trials[part], ranges)
+        for part, ranges in tuner.ranges.items()
+        if ranges and tuner.trials[part]
+    }
+    return Tuned(tuner, best, with_settings(config, best))
 
 
 def tuning_search(config: SearchConfig, trials: int) -> SearchConfig:

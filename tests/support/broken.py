@@ -14,7 +14,8 @@ from numpy.random import Generator
 
 from model.crystals.crystal import Crystal
 from model.potentials.interface import Potential
-from model.relaxation.relax import ENDS, Relaxation, RelaxSettings, may_be_ranked, relax
+from model.relaxation.relax import Relaxation, RelaxSettings, may_be_ranked, relax
+from tests.support.reasons import RELAXED
 
 SETTINGS = RelaxSettings(optimizer="lbfgs", max_steps=30, max_seconds=60)
 TOGETHER = 50
@@ -110,7 +111,7 @@ def broken(index: int) -> Crystal:
 
 def contradiction(result: Relaxation, settings: RelaxSettings) -> str:
     """What a result says that cannot be true; empty if nothing."""
-    if result.reason not in ENDS:
+    if result.reason not in RELAXED:
         return f"unknown reason {result.reason!r}"
     if result.converged != (result.reason == "converged"):
         return f"converged={result.converged} for the reason {result.reason}"

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import platform
-from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.progress import Progress
 from rich.table import Table
 
 from search.commands.common import SeedOption, WeightsOption, console, number, parse_share, use_threads
-
-if TYPE_CHECKING:
-    from search.benchmark.reconstruct import Case
-    from search.benchmark.training_hosts import TrainingCrystals
 
 app = typer.Typer(help="Measure how good the score model and its samplers are.", no_args_is_help=True)
 
@@ -55,80 +46,40 @@ def reconstruct(
 
     With --json, every case is stored as soon as it is done; rerun the same command to resume.
     """
-    from model.potentials.catalog import DEFAULT, load_potential
-    from model.stages import CrystalMaker
-    from search.benchmark.log import RecordLog
-    from search.benchmark.methods import make_method
-    from search.benchmark.reconstruct import load_cases
-    from search.benchmark.reconstruct import reconstruct as reconstruct_case
-    from search.benchmark.summary import summarise
+    from search.benchmark.run import BenchmarkSettings, run_benchmark
 
     use_threads()
-    part, parts = parse_share("--shard", shard)
-    cases = load_cases(data, split=split, guest=guest, limit=limit)
-    maker = CrystalMaker(weights)
-    prototypes = _prototypes(train or data, cases)
-    methods = {name: make_method(name, maker, prototypes) for name in method or ["ancestral"]}
-    header = {
-        "data": hashlib.sha256(data.read_bytes()).hexdigest()[:16],
-        "split": split,
-        "samples": samples,
-        "seed": seed,
-        "rank": rank,
-        "residual": residual,
-        "stability": stability,
-        "score_model": maker.version,
-    }
-    log = RecordLog(json_file and json_file.with_suffix(".jsonl"), header)
-    potential = load_potential(DEFAULT) if rank or stability else None
-    todo = [
-        (name, case)
-        for case in cases[part - 1 :: parts]
-        for name in methods
-        if (name, case.name, case.guest) not in log.records
-    ]
+    settings = BenchmarkSettings(
+        split=split, samples=samples, seed=seed, rank=rank, residual=residual, stability=stability
+    )
+    share = parse_share("--shard", shard)
     with Progress(console=console, transient=True) as bar:
-        for name, case in bar.track(todo, description="crystals"):
-            record = reconstruct_case(
-                case,
-                name,
-                methods[name],
-                samples=samples,
-                seed=seed,
-                potential=potential,
-                stability=stability,
-                denoiser=maker.network if residual else None,
-                new_host=prototypes.is_new(case.host) if prototypes else None,
-            )
-            log.add(record)
-    done = {name: log.chosen(name, cases) for name in methods}
-    found = {name: summarise(records) for name, records in done.items() if records}
-    _show(found, {name: f"{len(records)} of {len(cases)}" for name, records in done.items()})
-    if json_file is not None:
-        first = found.get(next(iter(methods)), summarise([]))
-        machine = f"{platform.machine()}, one core, torch {version('torch')}"
-        result = {**first, "methods": found, **header, "cases": len(cases), "machine": machine}
-        json_file.write_text(json.dumps(result, indent=2) + "\n")
+        task = bar.add_task("crystals", total=None)
+        result = run_benchmark(
+            data,
+            method or ["ancestral"],
+            settings,
+            guest=guest,
+            limit=limit,
+            train=train,
+            weights=weights,
+            share=share,
+            out=json_file,
+            report=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    _show(result["methods"], result["cases"])
+    if not result["hosts_compared"]:
+        console.print(f"{data} has no crystal of split 'train': give --train to tell which hosts are new.")
 
 
-def _prototypes(path: Path, cases: Sequence[Case]) -> TrainingCrystals | None:
-    """The training crystals; prints a message and returns None if the file has none."""
-    from search.benchmark.training_hosts import TrainingCrystals
-
-    try:
-        return TrainingCrystals(path, [(case.host, int(case.mask.sum())) for case in cases])
-    except ValueError as error:
-        console.print(f"{error}: skipping the check whether hosts were in the training set.")
-        return None
-
-
-def _show(found: dict[str, dict[str, Any]], done: dict[str, str]) -> None:
+def _show(found: dict[str, dict[str, Any]], all_cases: int) -> None:
     from search.benchmark.summary import SUMMARY
 
     table = Table("method", "guest", *(key.replace("_", " ") for key in SUMMARY), "raw ± over runs", "cases")
     for name, result in found.items():
+        done = sum(row["cases"] for row in result["guests"].values())
         for guest, row in {**result["guests"], "mean": result["summary"]}.items():
-            cases = str(row["cases"]) if "cases" in row else done[name]
+            cases = str(row["cases"]) if "cases" in row else f"{done} of {all_cases}"
             numbers = [number(row[key], ".3f") for key in (*SUMMARY, "raw_match_std")]
             table.add_row(name if guest == next(iter(result["guests"])) else "", guest, *numbers, cases)
     console.print(table)

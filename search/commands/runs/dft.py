@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.table import Table
@@ -23,7 +23,9 @@ app = typer.Typer(help="Write VASP inputs of the best crystals, and read the res
 def write(
     source: Annotated[list[str], typer.Argument(help="Folder or address of a run, or crystal files")],
     out: Annotated[Path, typer.Option(help="Folder for the inputs", file_okay=False)],
-    kind: Annotated[str, typer.Option("--set", help="mp-gga (GGA/GGA+U) or mp-r2scan")] = "mp-gga",
+    kind: Annotated[
+        Literal["mp-gga", "mp-r2scan"], typer.Option("--set", help="Input set; mp-gga is GGA or GGA+U")
+    ] = "mp-gga",
     static: Annotated[bool, typer.Option("--static", help="Single points instead of relaxations")] = False,
     top: Annotated[int, typer.Option(min=1, help="Run only: maximum number of crystals")] = 5,
     formula: Annotated[str | None, typer.Option(help="Run only: only this reduced formula")] = None,
@@ -34,8 +36,6 @@ def write(
     """Write VASP inputs with the settings of the Materials Project."""
     from search.dft.inputs import MANIFEST, has_potcars, job_of_file, jobs_of_run, write_inputs
 
-    if kind not in ("mp-gga", "mp-r2scan"):
-        raise ValueError(f"--set must be mp-gga or mp-r2scan, got {kind!r}")
     jobs = []
     for path in map(run_path, source):
         if is_run(path):
@@ -43,7 +43,7 @@ def write(
         else:
             assert isinstance(path, Path)
             jobs.append(job_of_file(path))
-    warned = write_inputs(jobs, out, kind=kind, static=static, potcars=potcars)  # type: ignore[arg-type]
+    warned = write_inputs(jobs, out, kind=kind, static=static, potcars=potcars)
     for job in jobs:
         console.print(str(out / job.name), soft_wrap=True)
     folders = f"{len(jobs)} folder{'s' if len(jobs) > 1 else ''}"

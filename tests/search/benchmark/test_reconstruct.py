@@ -18,9 +18,9 @@ from search.benchmark.log import RecordLog
 from search.benchmark.methods import make_method, parse_sampler
 from search.benchmark.reconstruct import Case, Placement, Record, load_cases, match, reconstruct
 from search.benchmark.residuals import denoising_residuals, guests_relaxed
+from search.benchmark.run import BenchmarkSettings, run_benchmark
 from search.benchmark.summary import figures, summarise
 from search.benchmark.training_hosts import TrainingCrystals
-from search.commands.models.benchmark import reconstruct as reconstruct_command
 
 SALT = Crystal(
     5.64 * np.eye(3),
@@ -217,26 +217,31 @@ def test_methods_are_named_and_bad_ones_explained():
     assert parse_sampler("ancestral:steps=12,temperature=0.3") == AncestralSettings(steps=12, temperature=0.3)
     assert parse_sampler("heun") == HeunSettings()
     for name, message in [
-        ("magic", "unknown method 'magic': use random, voids, exchange"),
+        ("magic", "unknown method 'magic': use random, voids, substitution"),
         ("heun:step=3", "step"),
         ("up+heun", "the part before \\+ must be one of voids, symmetric, mixed, not 'up'"),
-        ("exchange", "needs training crystals"),
+        ("substitution", "needs training crystals"),
     ]:
         with pytest.raises(ValueError, match=message):
             make_method(name, None, None)
 
 
-def run(path: Path, out: Path, weights: Path, **changes) -> dict:
-    methods = ["ancestral:steps=2", "mixed+heun:steps=1", "random"]
-    options = {"method": methods, "samples": 2, "rank": False, "residual": True, **changes}
-    reconstruct_command(path, weights=str(weights), json_file=out, **options)
-    return json.loads(out.read_text())
+METHODS = ["ancestral:steps=2", "mixed+heun:steps=1", "random"]
+
+
+def run(path: Path, out: Path, weights: Path, *, samples: int = 2, **options) -> dict:
+    settings = BenchmarkSettings(samples=samples, rank=False, residual=True)
+    result = run_benchmark(path, METHODS, settings, weights=str(weights), out=out, **options)
+    assert json.loads(out.read_text()) == result
+    return result
 
 
 def test_the_benchmark_goes_on_where_it_stopped_and_shares_add_up(tmp_path, tiny_weights):
     path = write(tmp_path / "data.parquet", ["test"] * 3 + ["train"], ["Na", "Na", "Cl", ""])
-    whole = run(path, tmp_path / "whole.json", tiny_weights)
-    assert set(whole["methods"]) == {"ancestral:steps=2", "mixed+heun:steps=1", "random"}
+    steps: list[tuple[int, int]] = []
+    whole = run(path, tmp_path / "whole.json", tiny_weights, report=lambda *step: steps.append(step))
+    assert steps == [(number, 9) for number in range(1, 10)]
+    assert list(whole["methods"]) == METHODS and whole["hosts_compared"]
     assert whole["guests"]["Na"]["cases"] == 2 and whole["summary"]["evaluations"] == 2
     assert json.loads((tmp_path / "whole.json").read_text())["summary"].keys() >= {
         "raw_match",
@@ -247,7 +252,7 @@ def test_the_benchmark_goes_on_where_it_stopped_and_shares_add_up(tmp_path, tiny
         "seconds_per_sample",
     }
     log = tmp_path / "shares.jsonl"
-    run(path, tmp_path / "shares.json", tiny_weights, shard="2/2")
+    run(path, tmp_path / "shares.json", tiny_weights, share=(2, 2))
     assert len(log.read_text().splitlines()) == 1 + 3
     log.write_text(log.read_text()[:-40])  # killed while it wrote
     shared = run(path, tmp_path / "shares.json", tiny_weights)
@@ -259,8 +264,17 @@ def test_the_benchmark_goes_on_where_it_stopped_and_shares_add_up(tmp_path, tiny
     assert shared["summary"]["raw_match"] == whole["summary"]["raw_match"]
     with pytest.raises(ValueError, match=r"contains a benchmark with samples 2 \(now 3\)"):
         run(path, tmp_path / "shares.json", tiny_weights, samples=3)
-    with pytest.raises(ValueError, match=r"--shard must be k/n with k from 1 to n, for example 1/4; got '3/2'"):
-        run(path, tmp_path / "none.json", tiny_weights, shard="3/2")
+
+
+def test_the_command_says_what_was_found_and_what_not(tmp_path, tiny_weights, call):
+    path = write(tmp_path / "data.parquet", ["test"] * 3, ["Na"] * 3)
+    options = ["--data", path, "--method", "random", "--weights", tiny_weights, "--no-rank", "--samples", 2]
+    code, said, _ = call("benchmark", "reconstruct", *options, "--shard", "1/2", "--json", tmp_path / "some.json")
+    assert code == 0 and "2 of 3" in said and "data.parquet has no crystal of split 'train'" in said
+    code, _, error = call("benchmark", "reconstruct", *options, "--shard", "3/2")
+    assert code == 2 and "--shard must be k/n with k from 1 to n, for example 1/4; got '3/2'" in error
+    code, _, error = call("benchmark", "reconstruct", *options, "--train", path)
+    assert code == 2 and "has no crystal of split 'train'" in error
 
 
 def sorted_records(path: Path) -> list[dict]:

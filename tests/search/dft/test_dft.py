@@ -353,7 +353,6 @@ def test_missing_competing_phases_are_explained(run, calculated):
     [
         (("read", "{vasp}", "--run", "{run}", "--reference", "nowhere.json"), r"nowhere\.json.*does not exist"),
         (("read", "{vasp}", "--run", "{vasp}"), "contains no results"),
-        (("write", "{run}", "--out", "{run}/x", "--set", "mp-lda"), "mp-gga or mp-r2scan, got 'mp-lda'"),
     ],
 )
 def test_bad_input_is_told_before_any_work(run, calculated, arguments, words):

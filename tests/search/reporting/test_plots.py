@@ -1,7 +1,6 @@
 """Plots of a run: that they show the data of the figures."""
 
 import numpy as np
-import pytest
 
 from model.thermodynamics.reference import packaged_reference
 from model.thermodynamics.stability import Stability
@@ -62,8 +61,3 @@ def test_the_same_run_gives_the_same_files(small_run, tmp_path):
     assert [path.stem for path in first] == ["hull", "progress", "symmetry", "changes", "best"]
     for one, other in zip(first, second, strict=True):
         assert one.read_bytes() == other.read_bytes()
-
-
-def test_an_unknown_format_is_named(small_run, tmp_path):
-    with pytest.raises(ValueError, match="one of png, svg, pdf, got 'gif'"):
-        plot_run(small_run, tmp_path, "gif")

@@ -298,7 +298,7 @@ def test_killed_twenty_times_it_ends_as_if_undisturbed(search, pools, undisturbe
 @pytest.mark.parametrize(
     ("lost", "planned"),
     [
-        ("nothing", [2, 3]),  # with a lookahead of one round, that before the last that was begun may be open
+        ("nothing", [2, 3]),  # with `rounds_ahead` 1, the round before the last one begun may be open
         ("00003-*", [1, 2, 3]),
         ("00001-001-*", [1, 2, 3]),
         ("00000-000-*", [0, 1, 2, 3]),

@@ -181,7 +181,8 @@ def test_another_schema_version_is_refused(tmp_path, cobaltate, metadata):
     pq.write_table(table, folder / "old.parquet")
     found = metadata.get("schema_version", "none")
     with pytest.raises(
-        ValueError, match=rf"old\.parquet has results schema version {found}.*reads version {SCHEMA_VERSION}.*new folder"
+        ValueError,
+        match=rf"old\.parquet has results schema version {found}.*reads version {SCHEMA_VERSION}.*new folder",
     ):
         load_results(tmp_path)
 

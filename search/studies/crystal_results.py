@@ -1,0 +1,178 @@
+"""Results of relaxing and evaluating crystals from files: table rows, CIFs and extended XYZ."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ase
+import ase.io
+import numpy as np
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.data import atomic_numbers
+from ase.units import GPa
+from pymatgen.io.cif import CifWriter
+
+from model.crystals.crystal import Crystal
+from model.potentials.interface import Evaluation
+from model.relaxation.relax import Relaxation, may_be_ranked
+from model.symmetry.space_group import space_group
+from search.storage.crystal_files import NamedCrystal
+
+SUMMARY = "summary.csv"
+FRAMES = (".extxyz", ".xyz")  # file types for many crystals with energies and forces
+
+
+def free_atoms(crystals: Sequence[NamedCrystal], elements: Sequence[str]) -> list[np.ndarray | None]:
+    """(n,) bool per crystal, the atoms of these elements, which may move; None for all if there are no elements.
+
+    Raises:
+        ValueError: a crystal has no such atoms.
+    """
+    if not elements:
+        return [None] * len(crystals)
+    masks = [np.isin(one.crystal.numbers, [atomic_numbers[element] for element in elements]) for one in crystals]
+    without = [one.name for one, mask in zip(crystals, masks, strict=True) if not mask.any()]
+    if without:
+        more = f" and {len(without) - 3} more" if len(without) > 3 else ""
+        raise ValueError(f"--free {', '.join(elements)}: no such atoms in {', '.join(without[:3])}{more}")
+    return list(masks)
+
+
+class RelaxationFiles:
+    """Writes each relaxed crystal as soon as it is done, so that nothing is lost if the program is interrupted.
+
+    Args:
+        out: a folder for CIFs and `SUMMARY`, or one file of the type `FRAMES`.
+        crystals: that are relaxed.
+        overwrite: whether existing results are replaced.
+
+    Attributes:
+        rows: those of `SUMMARY`, in the order in which the crystals were done.
+
+    Raises:
+        ValueError: another type of file, or existing results.
+    """
+
+    def __init__(self, out: Path, crystals: Sequence[NamedCrystal], *, overwrite: bool = False) -> None:
+        self.out, self.crystals, self.frames = out, crystals, out.suffix in FRAMES
+        self.rows: list[dict[str, Any]] = []
+        if out.suffix and not self.frames:
+            raise ValueError(f"--out {out}: give a folder for CIFs, or a file that ends in .extxyz")
+        files = [out] if self.frames else [out / SUMMARY, *(out / f"{one.name}.cif" for one in crystals)]
+        _require_new(files, overwrite)
+        (out.parent if self.frames else out).mkdir(parents=True, exist_ok=True)
+        for path in files:
+            path.unlink(missing_ok=True)
+
+    def add(self, index: int, result: Relaxation) -> None:
+        """Write one result; a crystal that failed always gets a row, but a CIF only if it can be ranked."""
+        name = self.crystals[index].name
+        self.rows.append(_relaxation_row(name, result))
+        if self.frames:
+            ase.io.write(self.out, _frame(name, result), format="extxyz", append=True)
+            return
+        with (self.out / SUMMARY).open("a", newline="", encoding="utf-8") as file:
+            table = csv.DictWriter(file, self.rows[0])
+            if len(self.rows) == 1:
+                table.writeheader()
+            table.writerow(self.rows[-1])
+        if may_be_ranked(result):
+            CifWriter(result.final.to_pymatgen()).write_file(self.out / f"{name}.cif")  # no symmetry imposed
+
+
+def _require_new(paths: Sequence[Path], overwrite: bool) -> None:
+    existing = [path for path in paths if path.exists()]
+    if existing and not overwrite:
+        raise ValueError(f"{existing[0]} exists: choose another --out, or give --overwrite to replace it")
+
+
+def _frame(name: str, result: Relaxation) -> ase.Atoms:
+    atoms = result.final.to_ase()
+    atoms.info = {"name": name, "outcome": result.reason, "steps": result.steps}
+    if may_be_ranked(result):
+        energy = result.energy_final * len(atoms)
+        atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=result.forces_final)
+    return atoms
+
+
+def _relaxation_row(name: str, result: Relaxation) -> dict[str, Any]:
+    """One line of `SUMMARY`."""
+    known = may_be_ranked(result)
+    group = space_group(result.final) if known else None
+    return {
+        "name": name,
+        "formula": _formula(result.initial),
+        "atoms": len(result.initial),
+        "energy_initial": result.energy_initial,
+        "energy_final": result.energy_final if known else math.nan,
+        "max_force": result.max_force,
+        "pressure_gpa": result.pressure,
+        "volume_change_percent": 100 * (result.final.volume / result.initial.volume - 1) if known else math.nan,
+        "space_group": "" if group is None else group.symbol,
+        "steps": result.steps,
+        "seconds": round(result.seconds, 3),
+        "outcome": result.reason,
+        "detail": result.detail,
+    }
+
+
+def _formula(crystal: Crystal) -> str:
+    return crystal.composition.formula.replace(" ", "") if len(crystal) else ""
+
+
+def check_evaluations_file(out: Path, *, overwrite: bool = False) -> None:
+    """Check a file for evaluations before they are computed.
+
+    Raises:
+        ValueError: it is neither a CSV file nor of the type `FRAMES`, or it exists.
+    """
+    if out.suffix not in (".csv", *FRAMES):
+        raise ValueError(f"--out {out}: the name must end in .csv (energies) or .extxyz (also forces and stress)")
+    _require_new([out], overwrite)
+
+
+def evaluation_row(one: NamedCrystal, result: Evaluation) -> dict[str, Any]:
+    """One line of the CSV file of evaluations."""
+    crystal, moments = one.crystal, result.magmoms
+    return {
+        "name": one.name,
+        "formula": _formula(crystal),
+        "atoms": len(crystal),
+        "energy": result.energy,
+        "max_force": float(np.linalg.norm(result.forces, axis=1).max()) if len(crystal) else math.nan,
+        "pressure_gpa": -float(np.trace(result.stress)) / 3 / GPa,
+        "magnetic_moment": math.nan if moments is None else float(moments.sum()),
+        "problem": result.problem,
+    }
+
+
+def write_evaluations(out: Path, crystals: Sequence[NamedCrystal], results: Sequence[Evaluation]) -> None:
+    """Write a CSV file of `evaluation_row`, or extended XYZ with energies, forces, stresses and moments."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix in FRAMES:
+        frames = [_evaluated(one, result) for one, result in zip(crystals, results, strict=True)]
+        ase.io.write(out, frames, format="extxyz")
+        return
+    rows = [evaluation_row(one, result) for one, result in zip(crystals, results, strict=True)]
+    with out.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        table.writerows(rows)
+
+
+def _evaluated(one: NamedCrystal, result: Evaluation) -> ase.Atoms:
+    atoms = one.crystal.to_ase()
+    atoms.info = {"name": one.name} | ({"problem": result.problem} if result.problem else {})
+    if not result.problem:
+        atoms.calc = SinglePointCalculator(
+            atoms,
+            energy=result.energy * len(atoms),
+            forces=result.forces,
+            stress=result.stress,
+            magmoms=result.magmoms,
+        )
+    return atoms
