@@ -347,7 +347,7 @@ class SearchConfig(Settings):
 
     @property
     def built_per_round(self) -> int:
-        """The other candidates of such a round: frameworks filled and crystals changed."""
+        """The other candidates per round: filled frameworks and mutated crystals."""
         return self.policy.candidates_per_round - self.new_per_round
 
     @property
@@ -357,7 +357,7 @@ class SearchConfig(Settings):
 
     @property
     def candidates_built(self) -> int:
-        """Those of `candidates` that are planned once there is something to build on."""
+        """How many of `candidates` are planned from hosts or parents (without feedback)."""
         return self.candidates - self.policy.rounds * self.new_per_round
 
     def round_size(self, number: int) -> int:
