@@ -83,7 +83,7 @@ def start(folder, cluster, seconds=60.0):
     """Start or resume the search of this folder on the cluster."""
     (folder / "faults").mkdir(exist_ok=True)
     config = folder / "chaos.yaml"
-    resources = {"address": cluster.address, "generators": 2, "task_seconds": seconds}
+    resources = {"address": cluster.address, "generate_actors": 2, "task_seconds": seconds}
     config.write_text(yaml.safe_dump({**CONFIG, "resources": resources}))
     command = [sys.executable, "-m", "tests.support.chaos_search", config, folder / "run", folder / "faults"]
     with (folder / "out").open("a") as out:
