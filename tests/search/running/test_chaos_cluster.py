@@ -108,6 +108,10 @@ def recounts(folder):
     return (folder / "run" / "log.jsonl").read_text().split("the cluster now has")[1:]
 
 
+def started_waits(folder):
+    return list((folder / "faults").glob("done-relax-wait-*"))
+
+
 def wait_for(process, folder, count, what=parts):
     deadline = time.monotonic() + 900
     while len(what(folder)) < count and process.poll() is None:
@@ -129,15 +133,17 @@ def test_actors_that_die_hang_and_raise_and_a_node_that_goes(tmp_path, cluster, 
     ]
     for order in orders:
         (tmp_path / "faults" / order).touch()
-    wait_for(process, tmp_path, len(orders), failures)  # what hangs on a node that goes is lost with it, not hung
+    wait_for(process, tmp_path, len(orders), failures)
+    waits = [f"relax-wait-{number}" for number in range(4)]  # all relaxers are busy when a node goes, and long enough
+    for order in waits:  # for the driver to count the CPUs again
+        (tmp_path / "faults" / order).touch()
+    wait_for(process, tmp_path, len(waits), started_waits)
     cluster.remove_node(cluster.list_all_nodes()[-1], allow_graceful=False)
-    orders.append("relax-wait-6")  # the driver counts every ten seconds: there must be so many
-    (tmp_path / "faults" / orders[-1]).touch()
     wait_for(process, tmp_path, 1, recounts)
     cluster.add_node(num_cpus=2)
     said = finish(process, tmp_path)
     assert_whole(tmp_path, undisturbed)
-    assert len(list((tmp_path / "faults").glob("done-*"))) == len(orders)
+    assert len(list((tmp_path / "faults").glob("done-*"))) == len(orders) + len(waits)
     found = causes(tmp_path)
     assert found["hung"] >= 2 and found["crashed"] >= 3 and found["error"] >= 3 and found["node"] >= 1
     assert "retries:" in said and "lost" in said
