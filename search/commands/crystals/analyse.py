@@ -220,7 +220,7 @@ def _add_rows(table: Table, name: str, paths: Percolation, *, every_hop: bool, b
         ]
         if barriers:
             cells.append(f"{found.forward:.2f}{'' if found.converged else ' (not converged)'}" if found else "")
-        table.add_row(*cells, "; ".join(through) if index == 0 else "")
+        table.add_row(*cells, "\n".join(through) if index == 0 else "")
 
 
 def _hop_rows(name: str, paths: Percolation) -> list[dict[str, object]]:
