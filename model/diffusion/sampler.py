@@ -38,17 +38,12 @@ def _sigmas_ordered(settings: Any) -> Any:
     return settings
 
 
-class PredictorCorrectorSettings(Settings):
-    """The papers' sampler: reverse VE-SDE with Langevin corrector; with hosts, RePaint inpainting.
+class _LangevinSettings(Settings):
+    """What the papers' sampler and that of their code have in common."""
 
-    The defaults are the papers' values (CHGGen, Methods; ICML 2024, appendix C and listing 1).
-    """
-
-    kind: Literal["predictor-corrector"] = "predictor-corrector"
     steps: int = Field(200, ge=2)  # T, noise levels
     correctors: int = Field(5, ge=0)  # M, Langevin steps per level
     snr: float = Field(0.4, gt=0)  # δ, signal-to-noise ratio of a Langevin step
-    norm: Literal["expected", "measured"] = "expected"  # ‖g‖ in the size of a Langevin step, see `_step_size`
     resamples: int = Field(3, ge=1)  # r, passes through each stretch of noise levels (inpainting only)
     jump: int = Field(10, ge=1)  # j, length of a stretch in levels (inpainting only)
     sigma_min: float = Field(0.001, gt=0)  # Å
@@ -62,24 +57,20 @@ class PredictorCorrectorSettings(Settings):
         return sum(1 + (self.correctors if low > 0 else 0) for high, low in moves if low < high)
 
 
-class PublishedSettings(Settings):
+class PredictorCorrectorSettings(_LangevinSettings):
+    """The papers' sampler: reverse VE-SDE with Langevin corrector; with hosts, RePaint inpainting.
+
+    The defaults are the papers' values (CHGGen, Methods; ICML 2024, appendix C and listing 1).
+    """
+
+    kind: Literal["predictor-corrector"] = "predictor-corrector"
+    norm: Literal["expected", "measured"] = "expected"  # ‖g‖ in the size of a Langevin step, see `_step_size`
+
+
+class PublishedSettings(_LangevinSettings):
     """The same sampler as in the authors' public code, see `published`; for `hostguide benchmark reconstruct` only."""
 
     kind: Literal["published"] = "published"
-    steps: int = Field(200, ge=2)  # T, noise levels
-    correctors: int = Field(5, ge=0)  # M, Langevin steps per level
-    snr: float = Field(0.4, gt=0)  # δ, signal-to-noise ratio of a Langevin step
-    resamples: int = Field(3, ge=1)  # r, as above
-    jump: int = Field(10, ge=1)  # j, as above
-    sigma_min: float = Field(0.001, gt=0)  # Å
-    sigma_max: float = Field(10.0, gt=0)  # Å
-
-    _ordered = model_validator(mode="after")(_sigmas_ordered)
-
-    def evaluations(self, *, inpainting: bool) -> int:
-        """Calls of the score model per batch; resampling is for inpainting only."""
-        moves = jump_schedule(self.steps, jump=self.jump, resamples=self.resamples if inpainting else 1)
-        return sum(1 + (self.correctors if low > 0 else 0) for high, low in moves if low < high)
 
 
 class HeunSettings(Settings):
