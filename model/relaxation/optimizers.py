@@ -1,7 +1,8 @@
 """Optimizers of many crystals at once; see `model.relaxation.coordinates` for the coordinates.
 
-Each is a frozen state with two methods: ``fresh`` makes the state before the first step, ``step`` turns forces into
-displacements and the next state. Fields named ``row_...`` have one entry per row (atoms and cell rows), the others one
+Each is a frozen state with three methods: ``fresh`` makes the state before the first step, ``step`` turns forces into
+displacements and the next state, and ``concave`` says which crystals have not reached the neighbourhood of a minimum
+because the energy bends down along their last step. Fields named ``row_...`` have one entry per row (atoms and cell rows), the others one
 per crystal, so that crystals can be removed and added (`model.relaxation.state`). Energies are in eV per crystal,
 forces in eV/Å. They are our own because those of ASE move one system at a time.
 """
@@ -54,6 +55,10 @@ class Fire:
             started=torch.zeros_like(ones, dtype=torch.bool),
         )
 
+    def concave(self, forces: Tensor, owner: Tensor, is_atom: Tensor) -> Tensor:
+        """(B,) never: inertia carries FIRE across such places, and its moves say little about curvature."""
+        return torch.zeros_like(self.started)
+
     def step(self, forces: Tensor, energy: Tensor, owner: Tensor, is_atom: Tensor) -> tuple[Tensor, Fire]:
         """Displacement of every row (R, 3), and the next state; ``forces`` in eV/Å."""
         crystals = len(energy)
@@ -88,6 +93,8 @@ MEMORY = 16  # pairs of moves and force changes that L-BFGS remembers
 LONGEST_MOVE = 0.2  # Å, of any row
 START_CURVATURE = 40.0  # eV/Å², before anything is known
 CELL_SCALE = 2.0  # Å, see Lbfgs
+GROWTH = 2.0  # factor from one move to the next where the energy bends down
+TINY = 1e-300
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -96,7 +103,8 @@ class Lbfgs:
 
     The energy rises with strain as about ``n ε²`` and with displacements as ``u²``, so strain times √n is the
     coordinate in which all curvatures are alike; the cell rows (n log F) are scaled by ``CELL_SCALE/√n``. A rise in
-    energy halves the trust radius and forgets the past.
+    energy halves the trust radius and forgets the past. Where the energy bends down along the last step, moves grow
+    until the trust radius bounds them: such a place is a plateau or the side of a saddle.
 
     Attributes:
         row_moves, row_changes: per row, (R, m, 3) last displacements and force changes, newest first.
@@ -137,7 +145,8 @@ class Lbfgs:
         """Displacement of every row (R, 3), and the next state; ``forces`` in eV/Å, ``energy`` in eV."""
         crystals = len(energy)
         counts = sum_rows(is_atom[:, None].double(), owner, crystals)
-        scale = torch.where(is_atom, 1.0, counts.sqrt()[owner] / CELL_SCALE)[:, None]
+        concave = self.concave(forces, owner, is_atom)
+        scale = _row_scale(owner, is_atom, crystals)
         forces = forces * scale
         moves, changes, weights = self._remember(forces, owner, crystals)
         worse = energy > self.energy + 1e-3 * counts
@@ -147,6 +156,9 @@ class Lbfgs:
         uphill = sum_rows(move * forces, owner, crystals) <= 0
         weights = torch.where(uphill[:, None], torch.zeros_like(weights), weights)
         move = torch.where(uphill[owner, None], forces / START_CURVATURE, move)
+        longest = longest_row(move, owner, crystals).clamp_min(TINY)
+        grown = GROWTH * longest_row(self.row_last, owner, crystals)
+        move = move * torch.where(concave, (grown / longest).clamp_min(1), torch.ones_like(grown))[owner, None]
         move = move * (radius / torch.maximum(longest_row(move, owner, crystals), radius))[owner, None]
         return move * scale, Lbfgs(
             row_moves=moves,
@@ -157,6 +169,11 @@ class Lbfgs:
             radius=radius,
             energy=energy,
         )
+
+    def concave(self, forces: Tensor, owner: Tensor, is_atom: Tensor) -> Tensor:
+        """(B,) whether the force along the last displacement has grown; ``forces`` in eV/Å as for `step`."""
+        change = self.row_forces - forces * _row_scale(owner, is_atom, len(self.energy))
+        return sum_rows(self.row_last * change, owner, len(self.energy)) < 0
 
     def _remember(self, forces: Tensor, owner: Tensor, crystals: int) -> tuple[Tensor, Tensor, Tensor]:
         """The history with the last step in front; a step along negative curvature has weight zero."""
@@ -169,6 +186,12 @@ class Lbfgs:
             torch.cat([change[:, None], self.row_changes[:, :-1]], 1),
             torch.cat([weight[:, None], self.weights[:, :-1]], 1),
         )
+
+
+def _row_scale(owner: Tensor, is_atom: Tensor, crystals: int) -> Tensor:
+    """(R, 1) factor of each row of forces, see `Lbfgs`."""
+    counts = sum_rows(is_atom[:, None].double(), owner, crystals)
+    return torch.where(is_atom, 1.0, counts.sqrt()[owner] / CELL_SCALE)[:, None]
 
 
 def _two_loops(forces: Tensor, moves: Tensor, changes: Tensor, weights: Tensor, owner: Tensor) -> Tensor:

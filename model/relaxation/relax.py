@@ -2,8 +2,10 @@
 
 The coordinates and the forces in them are those of `model.relaxation.coordinates`: one crystal of n atoms has n + 3
 rows. A relaxation has converged when the longest of these rows of forces is shorter than ``fmax``, as in ASE and in
-``chgnet.StructOptimizer``. L-BFGS continues while the energy still falls by more than `SETTLED` in `HISTORY_STEPS`
-steps: it would stop where forces are small on the way down a soft mode, where FIRE's inertia carries on.
+``chgnet.StructOptimizer``, and the crystal has settled. Small forces alone are also found on plateaus, for example
+between layers that are still far apart. So the enthalpy may have fallen by no more than `ENERGY_SETTLED` and the volume
+changed by no more than `VOLUME_SETTLED` in the last `HISTORY_STEPS` steps, both in proportion to ``fmax``, and the
+enthalpy must curve upwards along the last step of L-BFGS.
 
 What may not change (the volume, the shape, the cell, atoms, the space group) is projected out of the forces, so that
 the optimizers never see it. All crystals of a batch step together, each with its own state; when one finishes, the next
@@ -46,15 +48,17 @@ RANKED = (  # reasons after which the energy of a crystal can be compared
     Reason.NOT_PROMISING,
 )
 EXTRAPOLATION_FACTOR = 3.0  # expected further decrease of an energy, relative to that in the last HISTORY_STEPS steps
-SETTLED = 2e-3  # eV/atom; L-BFGS has not converged while the energy falls by more in HISTORY_STEPS steps
+ENERGY_SETTLED = 0.02  # Å; times fmax, the fall of the enthalpy (eV/atom) in HISTORY_STEPS steps of a settled crystal
+VOLUME_SETTLED = 0.1  # Å/eV; times fmax, the relative change of the volume in these steps
+AT_REST = 0.1  # of fmax; a crystal with smaller forces at the start has converged without a step
 FARTHEST = 1e6  # Å or cells; beyond this, double precision is too coarse for positions
 
 
 class RelaxSettings(Settings):
     """How to relax."""
 
-    optimizer: Literal["fire", "lbfgs"] = "fire"  # ASE's FIRE, as the papers use it, or the faster L-BFGS
-    fmax: float = Field(0.1, gt=0)  # eV/Å, longest row of forces and scaled stress at convergence
+    optimizer: Literal["fire", "lbfgs"] = "lbfgs"  # or the slower FIRE of ASE, which the papers use with fmax 0.1
+    fmax: float = Field(0.05, gt=0)  # eV/Å, longest row of forces and scaled stress at convergence
     max_steps: int = Field(500, ge=0)  # as ASE counts them
     cell: Cell = "full"  # how the lattice relaxes: fully, only its volume, only its shape, or not at all
     pressure: float = Field(0.0, allow_inf_nan=False)  # GPa, external
@@ -81,7 +85,7 @@ class Relaxation:
         max_force_initial, max_force: eV/Å, longest row of forces and scaled stress; fixed atoms do not count.
         pressure: GPa at ``final``; positive if the crystal tends to expand.
         steps: optimizer steps taken.
-        converged: whether ``max_force`` fell below fmax with no atoms fused and, with L-BFGS, the energy settled.
+        converged: whether ``max_force`` fell below fmax with no atoms fused, and energy and volume settled.
         reason: why it ended.
         detail: the potential's message if it failed.
         seconds: wall time in the batch.
@@ -276,7 +280,8 @@ def _enter(indices: list[int], job: _Job) -> Running:
         origin=torch.from_numpy(np.stack([crystal.lattice for crystal in chosen])).to(device),
         energy_initial=nan,
         force_initial=nan,
-        energies=nan[:, None].expand(-1, HISTORY_STEPS),
+        enthalpies=nan[:, None].expand(-1, HISTORY_STEPS),
+        volumes=nan[:, None].expand(-1, HISTORY_STEPS),
         steps=torch.zeros(len(chosen), dtype=torch.int64, device=device),
         entered=torch.full_like(nan, time.perf_counter()),
         optimizer=OPTIMIZERS[settings.optimizer](len(rows), len(chosen), device),
@@ -285,12 +290,24 @@ def _enter(indices: list[int], job: _Job) -> Running:
 
 @dataclass(frozen=True, eq=False)
 class _Evaluated:
-    """The running crystals at one step, what the potential says of them, and (B,) their longest row of forces, eV/Å."""
+    """The running crystals at one step, and what the potential says of them.
+
+    Attributes:
+        running, batch: the crystals.
+        evaluation: of the batch.
+        forces: (R, 3) generalised forces, eV/Å.
+        force: (B,) longest row of these.
+        volume: (B,) Å³.
+        enthalpy: (B,) eV/atom.
+    """
 
     running: Running
     batch: Batch
     evaluation: BatchEvaluation
+    forces: Tensor
     force: Tensor
+    volume: Tensor
+    enthalpy: Tensor
 
 
 def _advance(running: Running, job: _Job) -> Running:
@@ -307,30 +324,35 @@ def _advance(running: Running, job: _Job) -> Running:
         if projector is not None:
             project_(forces, running.owner == place, running.row_is_atom, projector)
     force = longest_row(forces, running.owner, len(batch))
-    fresh = running.steps == 0
+    volume = cell_volume(batch.lattice)
+    enthalpy = evaluation.energy + settings.pressure * GPa * volume / batch.counts
+    fresh = (running.steps == 0)[:, None]
     running = replace(
         running,
-        energy_initial=torch.where(fresh, evaluation.energy, running.energy_initial),
-        force_initial=torch.where(fresh, force, running.force_initial),
+        energy_initial=torch.where(fresh[:, 0], evaluation.energy, running.energy_initial),
+        force_initial=torch.where(fresh[:, 0], force, running.force_initial),
+        enthalpies=torch.where(fresh, enthalpy[:, None], running.enthalpies),
+        volumes=torch.where(fresh, volume[:, None], running.volumes),
     )
-    now = _Evaluated(running, batch, evaluation, force)
+    now = _Evaluated(running, batch, evaluation, forces, force, volume, enthalpy)
     reasons = _reasons(now, job)
     for place, reason in enumerate(reasons):
         if reason is not None:
             job.finish(int(running.index[place]), _result(place, reason, now, job))
     stay = torch.tensor([reason is None for reason in reasons], device=batch.counts.device)
     rows = stay[running.owner]
-    enthalpy = (evaluation.energy * batch.counts + settings.pressure * GPa * cell_volume(batch.lattice))[stay]
-    forces = forces[rows]
     if not stay.all():
         running = keep(running, stay, rows)
     if not len(running.steps):
         return running
-    move, optimizer = running.optimizer.step(forces, enthalpy, running.owner, running.row_is_atom)
+    move, optimizer = running.optimizer.step(
+        forces[rows], (enthalpy * batch.counts)[stay], running.owner, running.row_is_atom
+    )
     return replace(
         running,
         row_position=running.row_position + move,
-        energies=torch.cat([evaluation.energy[stay, None], running.energies[:, :-1]], 1),
+        enthalpies=torch.cat([enthalpy[stay, None], running.enthalpies[:, :-1]], 1),
+        volumes=torch.cat([volume[stay, None], running.volumes[:, :-1]], 1),
         steps=running.steps + 1,
         optimizer=optimizer,
     )
@@ -340,7 +362,7 @@ def _reasons(now: _Evaluated, job: _Job) -> list[Reason | None]:
     """Per crystal, why it is done; None if it is not."""
     running, batch, settings, clock = now.running, now.batch, job.settings, time.perf_counter()
     failed = torch.tensor([bool(problem) for problem in now.evaluation.problems], device=now.force.device)
-    growth = cell_volume(batch.lattice) / cell_volume(running.origin)
+    growth = now.volume / cell_volume(running.origin)
     rise = now.evaluation.energy - running.energy_initial
     tests = {
         Reason.FUSED_ATOMS: fused_atoms(batch, settings.min_distance),
@@ -368,11 +390,13 @@ def fused_atoms(batch: Batch, distance: float) -> Tensor:
 
 
 def _settled(now: _Evaluated, settings: RelaxSettings) -> Tensor:
-    """(B,) whether small forces mean convergence: always with FIRE and in the first steps, see `SETTLED`."""
-    energy = now.evaluation.energy
-    if settings.optimizer == "fire":
-        return torch.ones_like(energy, dtype=torch.bool)
-    return ~(now.running.energies[:, -1] - energy > SETTLED)
+    """(B,) whether small forces mean a minimum and no plateau: see the top of this file."""
+    running = now.running
+    fall = running.enthalpies[:, -1] - now.enthalpy
+    growth = now.volume / running.volumes[:, -1] - 1
+    still = (fall < ENERGY_SETTLED * settings.fmax) & (growth.abs() < VOLUME_SETTLED * settings.fmax)
+    still &= ~running.optimizer.concave(now.forces, running.owner, running.row_is_atom)
+    return torch.where(running.steps == 0, now.force < AT_REST * settings.fmax, still)
 
 
 def _above_ceiling(now: _Evaluated, job: _Job) -> Tensor:
@@ -381,8 +405,10 @@ def _above_ceiling(now: _Evaluated, job: _Job) -> Tensor:
     if job.settings.energy_ceiling is None:
         return torch.zeros_like(energy, dtype=torch.bool)
     lowest = [job.lowest.get(job.crystals[i].formula, math.inf) for i in now.running.index.tolist()]
-    expected = energy - EXTRAPOLATION_FACTOR * (now.running.energies[:, -1] - energy).clamp_min(0)
-    return expected > torch.tensor(lowest, dtype=energy.dtype, device=energy.device) + job.settings.energy_ceiling
+    fall = (now.running.enthalpies[:, -1] - now.enthalpy).clamp_min(0)
+    expected = energy - EXTRAPOLATION_FACTOR * fall
+    asked = now.running.steps >= HISTORY_STEPS
+    return asked & (expected > torch.tensor(lowest, dtype=energy.dtype, device=energy.device) + job.settings.energy_ceiling)
 
 
 def _result(place: int, reason: Reason, now: _Evaluated, job: _Job) -> Relaxation:

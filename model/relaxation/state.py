@@ -11,7 +11,7 @@ from torch import Tensor
 from model.crystals.batch import Batch
 from model.relaxation.optimizers import Fire, Lbfgs
 
-HISTORY_STEPS = 5  # steps whose energies are kept
+HISTORY_STEPS = 5  # steps whose enthalpies and volumes are kept
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -26,7 +26,8 @@ class Running:
         counts: per crystal, (B,) atoms.
         origin: per crystal, (B, 3, 3) initial lattice, Å.
         energy_initial, force_initial: per crystal, (B,) eV/atom and eV/Å, NaN before the first evaluation.
-        energies: per crystal, (B, HISTORY_STEPS) eV/atom before the last steps, newest first, NaN before the first.
+        enthalpies, volumes: per crystal, (B, HISTORY_STEPS) eV/atom and Å³ before the last steps, newest first; those
+            of the start where there were fewer steps.
         steps: per crystal, (B,) steps taken.
         entered: per crystal, (B,) time.perf_counter() of its start.
         optimizer: state of the optimizer.
@@ -41,7 +42,8 @@ class Running:
     origin: Tensor
     energy_initial: Tensor
     force_initial: Tensor
-    energies: Tensor
+    enthalpies: Tensor
+    volumes: Tensor
     steps: Tensor
     entered: Tensor
     optimizer: Fire | Lbfgs

@@ -35,9 +35,9 @@ SETTINGS = "settings.json"
 class PhaseSettings(Settings):
     """Which phases are relaxed, and how."""
 
-    within: float = Field(0.02, ge=0)  # eV/atom above the hull of single points
+    within: float = Field(0.05, ge=0)  # eV/atom above the hull of single points
     max_atoms: int = Field(250, ge=1)  # in the cell of the file
-    relaxation: RelaxSettings = RelaxSettings(optimizer="lbfgs", fmax=0.05, max_steps=300, keep_symmetry=True)
+    relaxation: RelaxSettings = RelaxSettings(fmax=0.01, keep_symmetry=True)
 
 
 def choose(

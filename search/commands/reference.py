@@ -77,11 +77,11 @@ def build(
 def relax(
     structures: Annotated[Path, typer.Option(help="Parquet of phases with structures, see docs/reference.md")],
     out: Annotated[Path, typer.Option(help="Folder for the results; an existing one is continued", file_okay=False)],
-    within: Annotated[float, typer.Option(min=0, help="Maximum energy above hull, eV/atom")] = 0.02,
+    within: Annotated[float, typer.Option(min=0, help="Maximum energy above hull, eV/atom")] = 0.05,
     first: Annotated[str, typer.Option(help="Chemical systems to start with, for example Li-Si,Zn-P-S")] = "",
     max_atoms: Annotated[int, typer.Option(min=1, help="Maximum number of atoms in a cell")] = 250,
     potential: PotentialOption = DEFAULT,
-    fmax: FmaxOption = 0.05,
+    fmax: FmaxOption = 0.01,
     share: Annotated[str, typer.Option(help="k/n: process the k-th of n parts")] = "1/1",
     minutes: MinutesOption = None,
     known: Annotated[

@@ -17,7 +17,7 @@ from ase.units import GPa
 from model.crystals.crystal import Crystal
 from model.potentials.ase import ASEPotential
 from model.potentials.chgnet.potential import CHGNetPotential
-from model.relaxation.relax import SETTLED, Relaxation, RelaxSettings, relax
+from model.relaxation.relax import ENERGY_SETTLED, Relaxation, RelaxSettings, relax
 from tests.support.crystals import rattled
 from tests.support.reasons import RELAXED
 
@@ -72,16 +72,15 @@ def emt() -> ASEPotential:
 
 @pytest.fixture(scope="module")
 def relaxed(chgnet) -> dict[str, list[Relaxation]]:
-    return {name: relax(RAGGED, chgnet, RelaxSettings(optimizer=name), batch_size=2) for name in OPTIMIZERS}
+    return {name: relax(RAGGED, chgnet, RelaxSettings(optimizer=name, fmax=0.1), batch_size=2) for name in OPTIMIZERS}
 
 
-def by_ase(crystal: Crystal, calculator, *, pressure: float = 0.0, fmax: float = 0.1):
-    """Steps, energy per atom and final atoms of ASE's FIRE."""
+def by_ase(crystal: Crystal, calculator, steps: int, *, pressure: float = 0.0):
+    """Energy per atom and final atoms after these steps of ASE's FIRE."""
     atoms = crystal.to_ase()
     atoms.calc = calculator
-    optimizer = FIRE(FrechetCellFilter(atoms, scalar_pressure=pressure * GPa), logfile=None)
-    optimizer.run(fmax=fmax, steps=500)
-    return optimizer.nsteps, atoms.get_potential_energy() / len(atoms), atoms
+    FIRE(FrechetCellFilter(atoms, scalar_pressure=pressure * GPa), logfile=None).run(fmax=0.0, steps=steps)
+    return atoms.get_potential_energy() / len(atoms), atoms
 
 
 def pressure_left(result: Relaxation, *, fmax: float) -> float:
@@ -94,17 +93,16 @@ def test_fire_is_ases_with_the_stock_chgnet(relaxed) -> None:
 
     calculator = CHGNetCalculator(use_device="cpu", on_isolated_atoms="ignore")
     for crystal, result in zip(RAGGED, relaxed["fire"], strict=True):
-        steps, energy, _ = by_ase(crystal, calculator)
-        assert abs(result.steps - steps) <= 1
+        energy, _ = by_ase(crystal, calculator, result.steps)
         assert result.energy_final == pytest.approx(energy, abs=1e-4)
 
 
 def test_fire_is_ases_step_by_step(emt) -> None:
     """In double precision the trajectories are the same, under pressure too."""
     for crystal in COPPER:
-        steps, energy, atoms = by_ase(crystal, EMT(), pressure=5.0, fmax=0.01)
-        (result,) = relax([crystal], emt, RelaxSettings(fmax=0.01, pressure=5.0))
-        assert result.steps == steps
+        (result,) = relax([crystal], emt, RelaxSettings(optimizer="fire", fmax=0.01, pressure=5.0))
+        assert result.converged and result.steps > 10
+        energy, atoms = by_ase(crystal, EMT(), result.steps, pressure=5.0)
         assert result.energy_final == pytest.approx(energy, abs=1e-9)
         np.testing.assert_allclose(result.final.lattice, atoms.cell.array, atol=1e-7)
         assert result.pressure == pytest.approx(5.0, abs=pressure_left(result, fmax=0.01))
@@ -209,10 +207,11 @@ def test_limits_end_a_relaxation_and_are_recorded(change, reason, emt) -> None:
 
 def test_lbfgs_does_not_end_where_forces_are_small_but_the_energy_still_falls() -> None:
     pair = Crystal(np.eye(3) * 14.0, [[0, 0, 0], [0.45, 0, 0]], [3, 8])  # 3.3 Å too far apart, pulled with 0.165 eV/Å
-    (result,) = relax([pair], ASEPotential(SoftSpring()), RelaxSettings(optimizer="lbfgs", cell="fixed"))
-    assert result.converged and result.energy_final < SETTLED
+    (result,) = relax([pair], ASEPotential(SoftSpring()), RelaxSettings(optimizer="lbfgs", fmax=0.1, cell="fixed"))
+    settled = ENERGY_SETTLED * 0.1
+    assert result.converged and result.energy_final < settled
     at_the_limit = 0.025 * (0.1 / 0.05) ** 2 / 2  # eV/atom where the force falls below 0.1 eV/Å
-    assert at_the_limit > 20 * SETTLED
+    assert at_the_limit > 20 * settled
 
 
 def test_atoms_that_fuse_on_the_way_end_it() -> None:
