@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from model.crystals.crystal import Crystal
-from model.crystals.matching import DistinctCrystals
+from model.crystals.matching import RELAXED, DistinctCrystals
 from model.crystals.screening import ScreenSettings, screen
 from model.diffusion.checkpoint import default_device, load_network, weights_file, weights_version
 from model.diffusion.sampler import SamplerSettings, Samples, Template, sample
@@ -23,6 +23,7 @@ from model.generators.registry import GENERATORS
 from model.potentials.catalog import load_potential
 from model.reasons import Reason
 from model.relaxation.candidate_funnel import relax_in_stages
+from model.relaxation.polish import Polished, PolishSettings, polish
 from model.relaxation.relax import Relaxation, RelaxSettings, may_be_ranked
 from model.settings import Settings
 from model.symmetry.space_group import SpaceGroup, space_group
@@ -63,17 +64,59 @@ class Rejected:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class PolishedCrystal:
+    """A crystal that was polished in an earlier task.
+
+    Attributes:
+        candidate: its name.
+        content: see `Crystal.to_bytes`.
+        energy: eV/atom.
+    """
+
+    candidate: str
+    content: bytes
+    energy: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PolishRequest:
+    """Which crystals of a batch are polished.
+
+    Attributes:
+        settings: how.
+        above_hull: eV/atom above the hull up to which converged crystals are.
+        known: those that are polished already; what relaxes to one of them is not polished again.
+    """
+
+    settings: PolishSettings
+    above_hull: float
+    known: Sequence[PolishedCrystal]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Repeat(Relaxation):
+    """A crystal that relaxed to one that is polished already.
+
+    Attributes:
+        repeats: name of the earlier candidate; or how many places earlier in the batch it is.
+    """
+
+    repeats: str | int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Analysis:
     """Analysis of a relaxed crystal.
 
     Attributes:
-        space_group: at the paper's tolerance, 0.1 Å and 10°; None if spglib finds none.
+        space_group: of polished crystals at 0.01 Å, of others at the paper's tolerance, 0.1 Å and 10°; None if spglib
+            finds none.
         decomposition: E_d and products.
         e_d_with_found: eV/atom, E_d against the hull of the reference and the phases that the search had found.
         frameworks: symmetric hosts without the guests, if requested.
         guests: elements that were removed.
-        duplicate_offset: for a duplicate, how many places earlier in the batch the crystal that relaxed to the same
-            structure is; None otherwise.
+        repeats: for a crystal that relaxed to the same structure as an earlier one, how many places earlier in the
+            batch that is, or its name if it was polished in an earlier task; None otherwise.
         seconds: wall time.
     """
 
@@ -82,7 +125,7 @@ class Analysis:
     e_d_with_found: float
     frameworks: list[Framework]
     guests: list[str]
-    duplicate_offset: int | None
+    repeats: str | int | None
     seconds: float
 
 
@@ -159,7 +202,7 @@ class Relaxer:
         hull: Mapping[str, float] | None = None,
     ) -> None:
         self.potential = load_potential(potential)
-        self.relaxation, self.screening, self.hull = relaxation, screening, hull
+        self.relaxation, self.screening, self.hull = relaxation, screening, hull or {}
 
     def relax(
         self,
@@ -167,8 +210,9 @@ class Relaxer:
         free: Sequence[np.ndarray] | None = None,
         settings: RelaxSettings | None = None,
         guests: Sequence[np.ndarray | None] | None = None,
+        request: PolishRequest | None = None,
     ) -> list[Relaxation | Rejected]:
-        """One outcome per crystal, in order.
+        """One outcome per crystal, in order: low ones `Polished` or a `Repeat`, if that is requested.
 
         The crystals are relaxed together. The wall time is divided among them by number of independent atoms and steps,
         so that the ``seconds`` of all outcomes add up to the total.
@@ -179,6 +223,7 @@ class Relaxer:
             settings: override the relaxer's own settings.
             guests: masks (n,) of the atoms that were placed into a host, None for other crystals; see
                 `model.relaxation.candidate_funnel`.
+            request: which of them are polished; needs a hull, and all atoms free.
         """
         began = time.monotonic()
         verdicts = self._screen(crystals)
@@ -192,7 +237,44 @@ class Relaxer:
         work = [outcome.n_independent_atoms * (outcome.steps + 1) for outcome in relaxed]
         second = (time.monotonic() - began) / max(1, sum(work))
         shared = iter([replace(outcome, seconds=second * n) for outcome, n in zip(relaxed, work, strict=True)])
-        return [next(shared) if verdict is None else verdict for verdict in verdicts]
+        outcomes = [next(shared) if verdict is None else verdict for verdict in verdicts]
+        return outcomes if request is None else self._polished(outcomes, settings or self.relaxation, request)
+
+    def _polished(
+        self, outcomes: Sequence[Relaxation | Rejected], settings: RelaxSettings, request: PolishRequest
+    ) -> list[Relaxation | Rejected]:
+        """The outcomes, those of low crystals polished; each distinct crystal once."""
+        began, results = time.monotonic(), list(outcomes)
+        distinct, earlier = DistinctCrystals(RELAXED), list[str | int]()
+        for known in request.known:
+            distinct.add(Crystal.from_bytes(known.content), energy=known.energy)
+            earlier.append(known.candidate)
+        chosen: dict[int, Relaxation] = {}
+        for place, outcome in enumerate(outcomes):
+            if isinstance(outcome, Rejected) or not self._is_low(outcome, request.above_hull):
+                continue
+            same = distinct.add(outcome.final, energy=outcome.energy_final)
+            earlier.append(place)
+            if same is None:
+                chosen[place] = outcome
+            else:
+                original = earlier[same]
+                repeats = original if isinstance(original, str) else place - original
+                results[place] = Repeat(
+                    **{one.name: getattr(outcome, one.name) for one in fields(outcome)}, repeats=repeats
+                )
+        polished = polish([one.final for one in chosen.values()], self.potential, settings, request.settings)
+        second = (time.monotonic() - began) / max(1, sum(one.evaluations for one in polished))
+        for (place, before), after in zip(chosen.items(), polished, strict=True):
+            seconds = before.seconds + second * after.evaluations
+            kept = {name: getattr(before, name) for name in ("initial", "energy_initial", "max_force_initial", "steps")}
+            results[place] = replace(after, **kept, seconds=seconds) if after.converged else before
+        return results
+
+    def _is_low(self, outcome: Relaxation, above_hull: float) -> bool:
+        """Whether a converged crystal lies at most this far above the hull, eV/atom."""
+        hull = self.hull.get(outcome.final.formula)
+        return hull is not None and outcome.converged and outcome.energy_final - hull <= above_hull
 
     def _screen(self, crystals: Sequence[Crystal]) -> list[Rejected | None]:
         distinct, places = DistinctCrystals(), []
@@ -246,7 +328,7 @@ class Analyser:
             found_phases: reduced formula -> energy (eV/atom) of phases to add to the second hull.
             max_parent_e_d: E_d (eV/atom) above which no frameworks are extracted.
         """
-        distinct, places = DistinctCrystals(), []
+        distinct, places = DistinctCrystals(RELAXED), []
         analyses: list[Analysis | None] = []
         chosen = self._guests(relaxed) if any(names is not None for names in guests_to_remove) else []
         hull = self.stability.extended(found_phases or {})
@@ -255,28 +337,35 @@ class Analyser:
                 analyses.append(None)
                 continue
             places.append(index)
-            known = distinct.add(outcome.final)
-            offset = None if known is None else index - places[known]
+            known = distinct.add(outcome.final, energy=outcome.energy_final)
+            repeats: str | int | None = None if known is None else index - places[known]
+            if isinstance(outcome, Repeat):
+                repeats = outcome.repeats
             guests = [] if names is None else list(names) or chosen
-            analyses.append(self._analyse(outcome, offset, guests, hull, max_parent_e_d))
+            analyses.append(self._analyse(outcome, repeats, guests, hull, max_parent_e_d))
         return analyses
 
     def _analyse(
-        self, outcome: Relaxation, offset: int | None, guests: Sequence[str], hull: Stability, max_parent_e_d: float
+        self,
+        outcome: Relaxation,
+        repeats: str | int | None,
+        guests: Sequence[str],
+        hull: Stability,
+        max_parent_e_d: float,
     ) -> Analysis:
         began = time.monotonic()
         crystal = outcome.final
         decomposition = self.stability.decomposition(crystal.composition, outcome.energy_final)
         present = set(crystal.symbols)
         out = [element for element in guests if element in present]
-        wanted = offset is None and 0 < len(out) < len(present) and decomposition.e_d <= max_parent_e_d
+        wanted = repeats is None and 0 < len(out) < len(present) and decomposition.e_d <= max_parent_e_d
         return Analysis(
-            space_group=space_group(crystal),
+            space_group=outcome.space_group if isinstance(outcome, Polished) else space_group(crystal),
             decomposition=decomposition,
             e_d_with_found=hull.decomposition(crystal.composition, outcome.energy_final).e_d,
             frameworks=extract_frameworks(crystal, out, self.tolerances, screening=self.screening) if wanted else [],
             guests=out,
-            duplicate_offset=offset,
+            repeats=repeats,
             seconds=time.monotonic() - began,
         )
 

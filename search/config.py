@@ -17,6 +17,7 @@ from model.generation.framework import DEFAULT_TOLERANCES
 from model.generators.interface import Start
 from model.generators.registry import GENERATORS, starting_from
 from model.potentials.catalog import DEFAULT, find_entry
+from model.relaxation.polish import PolishSettings
 from model.relaxation.relax import RelaxSettings
 from model.settings import Settings
 
@@ -252,6 +253,7 @@ class SearchConfig(Settings):
     sampling: dict[str, SerializeAsAny[Settings]] = Field({}, validate_default=True)  # settings of each generator
     screening: ScreenSettings = ScreenSettings()
     relaxation: RelaxSettings = RelaxSettings()
+    polish: PolishSettings | None = PolishSettings()  # of what is reported; null: nothing is polished
     frameworks: FrameworkSettings = FrameworkSettings()
     reference: ReferenceSettings = ReferenceSettings()
     policy: PolicySettings = PolicySettings()

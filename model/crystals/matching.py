@@ -37,6 +37,12 @@ class DistinctSettings(Settings):
     same_space_group: bool = False  # crystals of known, different space groups are different
 
 
+# Relaxations into the same minimum agree to 0.1 Å, and thus to a few meV/atom.
+RELAXED = DistinctSettings(
+    volume_tolerance=0.05, distance_tolerance=0.2, rms_tolerance=0.12, energy_tolerance=0.01, matches=8
+)
+
+
 class DistinctCrystals:
     """A growing set of distinct crystals; each takes a few hundred bytes.
 

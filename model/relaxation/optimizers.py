@@ -1,10 +1,10 @@
 """Optimizers of many crystals at once; see `model.relaxation.coordinates` for the coordinates.
 
 Each is a frozen state with three methods: ``fresh`` makes the state before the first step, ``step`` turns forces into
-displacements and the next state, and ``concave`` says which crystals have not reached the neighbourhood of a minimum
-because the energy bends down along their last step. Fields named ``row_...`` have one entry per row (atoms and cell rows), the others one
-per crystal, so that crystals can be removed and added (`model.relaxation.state`). Energies are in eV per crystal,
-forces in eV/Å. They are our own because those of ASE move one system at a time.
+displacements and the next state, and ``concave`` says for which crystals the energy bends down along the last step, so
+that no minimum is near. Fields named ``row_...`` have one entry per row (atoms and cell rows), the others one per
+crystal, so that crystals can be removed and added (`model.relaxation.state`). Energies are in eV per crystal, forces in
+eV/Å. They are our own because those of ASE move one system at a time.
 """
 
 from __future__ import annotations

@@ -405,10 +405,9 @@ def _above_ceiling(now: _Evaluated, job: _Job) -> Tensor:
     if job.settings.energy_ceiling is None:
         return torch.zeros_like(energy, dtype=torch.bool)
     lowest = [job.lowest.get(job.crystals[i].formula, math.inf) for i in now.running.index.tolist()]
+    ceiling = torch.tensor(lowest, dtype=energy.dtype, device=energy.device) + job.settings.energy_ceiling
     fall = (now.running.enthalpies[:, -1] - now.enthalpy).clamp_min(0)
-    expected = energy - EXTRAPOLATION_FACTOR * fall
-    asked = now.running.steps >= HISTORY_STEPS
-    return asked & (expected > torch.tensor(lowest, dtype=energy.dtype, device=energy.device) + job.settings.energy_ceiling)
+    return (now.running.steps >= HISTORY_STEPS) & (energy - EXTRAPOLATION_FACTOR * fall > ceiling)
 
 
 def _result(place: int, reason: Reason, now: _Evaluated, job: _Job) -> Relaxation:

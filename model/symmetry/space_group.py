@@ -19,6 +19,7 @@ os.environ.setdefault("SPGLIB_WARNING", "OFF")  # that no group is found at a to
 
 SYMPREC = 0.1  # Å, the paper's tolerance after relaxation
 ANGLE_TOLERANCE = 10.0  # degrees, the same
+REPORTED = 0.01  # Å, the tolerance at which the group of a polished crystal is stated, see `model.relaxation.polish`
 EXACT = 1e-3  # Å, the tolerance at which a symmetrised crystal must show its space group
 FORBIDDEN = 1e6  # Å², the cost of pairing different elements
 
@@ -84,6 +85,12 @@ def space_group(
     """
     dataset = symmetry_dataset(crystal, symprec, angle_tolerance)
     return None if dataset is None else SpaceGroup(dataset.number, dataset.international, symprec, angle_tolerance)
+
+
+def operation_count(crystal: Crystal, symprec: float) -> int:
+    """Symmetry operations in the given cell, lattice translations of the primitive cell included; at least 1."""
+    dataset = symmetry_dataset(crystal, symprec, -1.0)
+    return 1 if dataset is None else len(dataset.rotations)
 
 
 def refine(crystal: Crystal, symprec: float = SYMPREC, angle_tolerance: float = ANGLE_TOLERANCE) -> Refined | None:

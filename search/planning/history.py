@@ -16,17 +16,14 @@ from typing import NamedTuple
 import numpy as np
 
 from model.crystals.crystal import Crystal
-from model.crystals.matching import DistinctCrystals, DistinctSettings, distance_fingerprints
+from model.crystals.matching import RELAXED, DistinctCrystals, distance_fingerprints
+from model.stages import PolishedCrystal
 from search.config import PolicySettings
 from search.planning.frameworks import FrameworkPool
 from search.planning.policy import ArmOutcome, value, work
 from search.storage.rows import HistoryRow, PendingRow, Status
 
 COMPARED = 0.3  # eV/atom; crystals above are not compared with each other: too many, and of too little value
-# Relaxations into the same minimum agree to 0.1 Å, and thus to a few meV/atom.
-RELAXED = DistinctSettings(
-    volume_tolerance=0.05, distance_tolerance=0.2, rms_tolerance=0.12, energy_tolerance=0.01, matches=8
-)
 
 
 class ArmKey(NamedTuple):
@@ -65,6 +62,7 @@ class Novelty:
     def __init__(self) -> None:
         self._first = array("i")  # for each candidate, the index of the first candidate that is the same crystal
         self._distinct = DistinctCrystals(RELAXED)
+        self._polished: dict[str, int] = {}  # index of each polished candidate
         self._compared = array("i")  # indices of the candidates that were compared
 
     def read(self, rows: Sequence[HistoryRow]) -> np.ndarray:
@@ -75,9 +73,11 @@ class Novelty:
         """
         crystals = {number: _final(row) for number, row in enumerate(rows) if _is_compared(row)}
         fingerprints = dict(zip(crystals, distance_fingerprints(list(crystals.values())), strict=True))
-        places: dict[str, int] = {}
+        places = dict(self._polished)
         for number, row in enumerate(rows):
             places[row.candidate] = first = len(self._first)
+            if row.polished:
+                self._polished[row.candidate] = first
             if row.duplicate_of is not None:
                 first = self._first[places[row.duplicate_of]]
             elif number in crystals:
@@ -157,6 +157,7 @@ class SearchHistory:
         rows: the rows, if they are kept.
         volumes: Å³/atom of the lowest relaxed structure of each reduced formula.
         found_phases: lowest energy (eV/atom) of each reduced formula that relaxed below the reference hull.
+        polished: the polished crystals of each reduced formula.
         parents: distinct relaxed crystals up to `COMPARED`, by the names of the candidates.
         stopping: the stopping criteria.
     """
@@ -165,6 +166,7 @@ class SearchHistory:
         self.policy, self.pool, self.whole = policy, pool, whole
         self.rows: list[HistoryRow] = []
         self.found_phases: dict[str, float] = {}
+        self.polished: dict[str, list[PolishedCrystal]] = {}
         self.parents: dict[str, Parent] = {}
         self.novelty, self.stopping = Novelty(), StoppingCriteria(policy)
         self._lowest: dict[str, tuple[float, float]] = {}  # formula -> E_d and volume of the lowest
@@ -205,6 +207,9 @@ class SearchHistory:
         assert e_d is not None and row.energy is not None and row.volume_per_atom is not None
         if e_d < self._lowest.get(formula, (math.inf, 0.0))[0]:
             self._lowest[formula] = (e_d, row.volume_per_atom)
+        if row.polished:
+            known = PolishedCrystal(candidate=row.candidate, content=_final(row).to_bytes(), energy=row.energy)
+            self.polished.setdefault(formula, []).append(known)
         if e_d < 0:
             self.found_phases[formula] = min(row.energy, self.found_phases.get(formula, math.inf))
         if e_d <= COMPARED and crystal not in self._held:
@@ -225,6 +230,12 @@ class SearchHistory:
         if not len(energies):
             return self.policy.energy_window
         return max(self.policy.energy_window, float(np.quantile(energies, self.policy.quantile)))
+
+    def polish_below(self, lowest: int) -> float:
+        """E_d (eV/atom) up to which crystals are polished: on the hull, or among so many ``lowest`` distinct ones."""
+        e_d = np.array(self._e_d)
+        energies = np.sort(e_d[self.novelty.new() & (e_d <= COMPARED)])
+        return max(0.0, float(energies[lowest - 1])) if len(energies) >= lowest else COMPARED
 
     def spent(self, reward_threshold: float) -> Iterator[tuple[ArmKey, ArmOutcome]]:
         """The arms tried so far and the outcome of their candidates, in order of first appearance."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
@@ -16,6 +16,7 @@ from model.crystals.composition import CellFormula
 from model.diffusion.sampler import Template
 from model.generators.interface import EmptyHost, Generator, NewCell, ParentCrystal, Role, Start
 from model.generators.registry import GENERATORS
+from model.stages import PolishRequest
 from search.config import PolicySettings
 from search.planning.campaign import Campaign, tuner
 from search.planning.frameworks import KnownFramework
@@ -60,6 +61,8 @@ class _Round:
         self.generators: dict[str, Generator] = {name: GENERATORS[name] for name in self.config.generators}
         self.pool, self.frameworks, self.parents = history.pool, history.pool.known, history.parents
         self.reward_threshold = history.reward_threshold()
+        self.polished = history.polished
+        self.polish_below = history.polish_below(self.config.polish.lowest) if self.config.polish else -math.inf
         self.volumes, self.found_phases = history.volumes, dict(sorted(history.found_phases.items()))
         fills = self.config.built_per_round and any(row.start == Start.HOST for row in self.generators.values())
         self.max_parent_e_d = self.pool.max_parent_e_d if fills else -math.inf
@@ -270,10 +273,18 @@ class _Round:
                 for place, draft in enumerate(drafts)
             ),
             relaxation=relaxation,
+            polish=self._polish({draft.template.crystal.formula for draft in drafts}),
             found_phases=self.found_phases,
             volume_change=self.config.frameworks.volume_change,
             max_parent_e_d=self.max_parent_e_d,
         )
+
+    def _polish(self, formulas: Iterable[str]) -> PolishRequest | None:
+        """Which crystals of a batch with these reduced formulas are polished."""
+        if self.config.polish is None:
+            return None
+        known = [one for formula in sorted(formulas) for one in self.polished.get(formula, ())]
+        return PolishRequest(settings=self.config.polish, above_hull=self.polish_below, known=known)
 
     def _tuning_seed(self, part: str, identity: str) -> int:
         return self.campaign.seed(self.number, f"{part} {identity}", 0)

@@ -12,6 +12,7 @@ from model.generators.interface import Role
 from model.generators.registry import GENERATORS
 from model.relaxation.relax import RelaxSettings
 from model.settings import Settings
+from model.stages import PolishRequest
 from search.storage.rows import PendingRow
 
 
@@ -82,6 +83,7 @@ class Task:
         round: counted from 0.
         candidates: all of the task, or a single one that is processed alone.
         relaxation: settings of the relaxation.
+        polish: which of its crystals are polished; None: none.
         found_phases: reduced formula -> energy (eV/atom) of the phases below the reference hull that the search had
             found.
         volume_change: relative volume change above which the framework of a filled host is extracted again.
@@ -93,6 +95,7 @@ class Task:
     round: int
     candidates: tuple[Candidate, ...]
     relaxation: RelaxSettings
+    polish: PolishRequest | None
     found_phases: Mapping[str, float]
     volume_change: float
     max_parent_e_d: float

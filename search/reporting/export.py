@@ -16,7 +16,7 @@ from pymatgen.io.optimade import OptimadeStructureAdapter
 from pymatgen.io.res import ResIO
 from pymatgen.io.vasp import Poscar
 
-from search.storage.cif import crystal_name, write_cif
+from search.storage.cif import crystal_name, tolerances, write_cif
 from search.storage.rows import unpack_or_raise
 
 Row = Mapping[str, Any]
@@ -112,7 +112,7 @@ def _plain(value: Any) -> Any:
 
 
 FORMATS: dict[str, Callable[[list[Row], Path], list[Path]]] = {
-    "cif": _each("cif", lambda row, path: write_cif(unpack_or_raise(row["final"]), path)),
+    "cif": _each("cif", lambda row, path: write_cif(unpack_or_raise(row["final"]), path, *tolerances(row))),
     "poscar": _each("vasp", _poscar),
     "res": _each("res", _res),
     "extxyz": _extxyz,

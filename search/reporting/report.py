@@ -35,9 +35,9 @@ from search.reporting.figure_data import (
     relaxed,
     symmetry_data,
 )
-from search.storage.cif import cif_text, conventional_cell, crystal_name
+from search.storage.cif import cif_text, conventional_cell, crystal_name, tolerances
 from search.storage.paths import RunPath
-from search.storage.ranking import rank
+from search.storage.ranking import rank, remark
 from search.storage.results import load_results
 from search.storage.rows import unpack_or_raise
 from search.studies import second_opinion
@@ -142,6 +142,7 @@ def _table_row(row: dict[Any, Any]) -> dict[str, Any]:
         "products": [(f"{share:.2f}", name) for name, share in row["products"].items()],
         "volume": f"{row['volume_per_atom']:.1f}",
         "lineage": _lineage(row),
+        "remark": remark(row),
     }
 
 
@@ -155,7 +156,7 @@ def _lineage(row: dict[Any, Any]) -> str:
 def _crystal(row: dict[Any, Any], config: SearchConfig) -> dict[str, Any]:
     """Data with which the page shows a crystal and offers it as CIF."""
     crystal = unpack_or_raise(row["final"])
-    shown = Crystal.from_pymatgen(conventional_cell(crystal)).wrapped()
+    shown = Crystal.from_pymatgen(conventional_cell(crystal, *tolerances(row))).wrapped()
     facts = _table_row(row)
     return {
         "name": crystal_name(row),
@@ -164,7 +165,7 @@ def _crystal(row: dict[Any, Any], config: SearchConfig) -> dict[str, Any]:
         "symbols": shown.symbols,
         "fractional": shown.fractional.round(4).tolist(),
         "guests": choose_guest(crystal, config.frameworks.guests) if len(set(crystal.symbols)) > 1 else [],
-        "cif": cif_text(crystal),
+        "cif": cif_text(crystal, *tolerances(row)),
     }
 
 

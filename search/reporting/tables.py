@@ -8,13 +8,24 @@ from rich.table import Table
 from model.crystals.composition import parse_system
 from model.thermodynamics.reference import packaged_reference
 from model.thermodynamics.stability import Stability
+from search.storage.ranking import remark
 
 
 def results_table(best: pd.DataFrame) -> Table:
     """Table of ranked candidates for the terminal."""
     potentials = ", ".join(sorted(set(best["potential"])))
     table = Table(title=f"Lowest decomposition energies ({potentials})", title_justify="left")
-    for name in ("#", "formula", "atoms", "space group", "E_d meV/atom", "role", "host group", "decomposes into"):
+    for name in (
+        "#",
+        "formula",
+        "atoms",
+        "space group",
+        "E_d meV/atom",
+        "role",
+        "host group",
+        "decomposes into",
+        "remark",
+    ):
         table.add_column(name, justify="right" if name in ("#", "atoms", "E_d meV/atom") else "left")
     for position, row in enumerate(best.to_dict("records"), start=1):
         table.add_row(
@@ -26,6 +37,7 @@ def results_table(best: pd.DataFrame) -> Table:
             row["role"],
             _text(row["framework_space_group"]),
             " + ".join(f"{share:.2f} {name}" for name, share in row["products"].items()),
+            remark(row),
         )
     return table
 

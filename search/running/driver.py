@@ -269,7 +269,7 @@ class Driver:
         if job.step == Step.GENERATE:
             return task.templates, task.generators, task.settings
         if job.step == Step.RELAX:
-            return [one.crystal for one in job.made], None, task.relaxation, task.guests
+            return [one.crystal for one in job.made], None, task.relaxation, task.guests, task.polish
         return job.relaxed, guests_to_remove(task, job.relaxed), task.found_phases, task.max_parent_e_d
 
     def _look_around(self) -> None:

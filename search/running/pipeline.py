@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from model.generators.interface import Role
 from model.reasons import Reason
+from model.relaxation.polish import Polished
 from model.relaxation.relax import Relaxation
 from model.stages import Analyser, Analysis, CrystalMaker, Made, Rejected, Relaxer, may_be_ranked
 from model.thermodynamics.reference import Reference
@@ -88,7 +89,7 @@ def search_here(config: SearchConfig, reference: Reference, store: ResultStore, 
 def run_task(task: Task, stages: Stages, provenance: Provenance) -> list[Row]:
     """Run all steps of one task."""
     made = stages.maker.generate(task.templates, task.generators, task.settings)
-    relaxed = stages.relaxer.relax([one.crystal for one in made], None, task.relaxation, task.guests)
+    relaxed = stages.relaxer.relax([one.crystal for one in made], None, task.relaxation, task.guests, task.polish)
     analysed = stages.analyser.analyse(relaxed, guests_to_remove(task, relaxed), task.found_phases, task.max_parent_e_d)
     return task_rows(task, made, relaxed, analysed, provenance)
 
@@ -183,6 +184,7 @@ def _rejected(task: Task, candidate: Candidate, outcome: Rejected) -> dict[str, 
 def _relaxed(outcome: Relaxation) -> dict[str, Any]:
     relaxed = Status.RELAXED if outcome.converged else Status.UNCONVERGED
     status = relaxed if may_be_ranked(outcome) else Status.FAILED
+    polished = outcome if isinstance(outcome, Polished) else None
     return {
         "status": status,
         "reason": "" if status == Status.RELAXED else outcome.reason,
@@ -197,18 +199,23 @@ def _relaxed(outcome: Relaxation) -> dict[str, Any]:
         "steps": outcome.steps,
         "n_independent_atoms": outcome.n_independent_atoms,
         "converged": outcome.converged,
+        "polished": polished is not None,
+        "polish_fall": polished.fall if polished else None,
+        "saddle_fall": polished.saddle_fall if polished else None,
         "seconds_relax": outcome.seconds,
     }
 
 
 def _analysed(task: Task, candidate: Candidate, analysis: Analysis) -> dict[str, Any]:
-    group, name, repeats = analysis.space_group, task.name_of(candidate), analysis.duplicate_offset
+    group, name, repeats = analysis.space_group, task.name_of(candidate), analysis.repeats
+    if isinstance(repeats, int):
+        repeats = task.name_of(candidate, before=repeats)
     return {
         "space_group": group.symbol if group else None,
         "space_group_number": group.number if group else None,
         "symprec": group.symprec if group else None,
         "angle_tolerance": group.angle if group else None,
-        "duplicate_of": None if repeats is None else task.name_of(candidate, before=repeats),
+        "duplicate_of": repeats,
         "e_d": analysis.decomposition.e_d,
         "e_d_with_found": analysis.e_d_with_found,
         "products": analysis.decomposition.products,

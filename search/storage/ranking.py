@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 
 from model.crystals.composition import CellFormula
-from model.crystals.matching import DistinctCrystals, DistinctSettings
+from model.crystals.matching import RELAXED, DistinctCrystals
 from search.storage.rows import Status, unpack_or_raise
 
 
@@ -29,11 +32,17 @@ def rank(
         chosen = chosen[chosen["e_d"] <= e_d_below]
     if not distinct:
         return chosen.head(top)
-    known, keep = DistinctCrystals(DistinctSettings(same_space_group=True)), []
-    for index, row in chosen.iterrows():
-        number = row["space_group_number"]
-        if known.add(unpack_or_raise(row["final"]), None if pd.isna(number) else int(number)) is None:
+    known, keep = DistinctCrystals(RELAXED), []
+    for index, row in chosen[chosen["duplicate_of"].isna()].iterrows():
+        if known.add(unpack_or_raise(row["final"]), energy=row["energy"]) is None:
             keep.append(index)
         if len(keep) == top:
             break
     return chosen.loc[keep]
+
+
+def remark(row: Mapping[str, Any]) -> str:
+    """What a reader of a table should know about a candidate besides its numbers; empty if nothing."""
+    if not row["polished"]:
+        return "not polished"
+    return f"below a saddle point, by {1e3 * row['saddle_fall']:.0f} meV/atom" if row["saddle_fall"] > 0 else ""

@@ -16,7 +16,7 @@ from model.crystals.crystal import Crystal
 from model.generation.framework import Framework
 from model.generators.interface import Role
 
-SCHEMA_VERSION = "5"
+SCHEMA_VERSION = "6"
 ARROW_CRYSTAL = pa.struct(
     [
         ("lattice", pa.list_(pa.float64(), 9)),  # Å, rows one after the other
@@ -203,8 +203,16 @@ class HistoryRow(PendingRow):
         pa.int32(), RELAXATION, "atoms computed in each step: one per orbit if symmetry was kept, otherwise all"
     )
     space_group: str | None = column(pa.string(), ANALYSIS, "symbol, of `final`")
+    polished: bool | None = column(
+        pa.bool_(),
+        RELAXATION,
+        "whether `final` was [polished](relaxation.md#polishing-what-is-reported): relaxed to small forces, shaken, "
+        "and moved onto the highest space group that costs no energy",
+    )
     duplicate_of: str | None = column(
-        pa.string(), ANALYSIS, "an earlier candidate of the same task with the same structure"
+        pa.string(),
+        ANALYSIS,
+        "an earlier candidate with the same structure, of the same task or polished in an earlier one",
     )
     e_d: float | None = column(
         pa.float64(), ANALYSIS, "decomposition energy: above (+) or below (−) the reference hull", unit="eV/atom"
@@ -276,15 +284,30 @@ class Row(HistoryRow):
         pa.float64(), RELAXATION, "of `final`; positive: the crystal tends to expand", unit="GPa"
     )
     converged: bool | None = column(pa.bool_(), RELAXATION, "whether `max_force` fell below `fmax`")
+    polish_fall: float | None = column(
+        pa.float64(), RELAXATION, "by how much polishing lowered the energy", unit="eV/atom"
+    )
+    saddle_fall: float | None = column(
+        pa.float64(),
+        RELAXATION,
+        "above 0: the symmetric crystal was a saddle point, and the energy fell by this much on the way down from it; "
+        "`final` is what it fell to",
+        unit="eV/atom",
+    )
     potential: str = column(pa.string(), RELAXATION, "potential that computed the energies", required=True)
     score_model: str | None = column(
         pa.string(), CANDIDATE, "name and content hash of the score model's weights; empty if it was not used"
     )
     space_group_number: int | None = column(pa.int16(), ANALYSIS, "1 to 230")
     symprec: float | None = column(
-        pa.float64(), ANALYSIS, "tolerance at which the group was found; 0.1, as in the papers", unit="Å"
+        pa.float64(),
+        ANALYSIS,
+        "tolerance at which the group was found: 0.01 for polished crystals; 0.1, as in the papers, for others",
+        unit="Å",
     )
-    angle_tolerance: float | None = column(pa.float64(), ANALYSIS, "likewise; 10, as in the papers", unit="degrees")
+    angle_tolerance: float | None = column(
+        pa.float64(), ANALYSIS, "likewise; 10, as in the papers; −1: derived from `symprec`", unit="degrees"
+    )
     e_d_with_found: float | None = column(
         pa.float64(),
         ANALYSIS,

@@ -9,12 +9,13 @@ import numpy as np
 from pymatgen.core import Element
 
 from model.crystals.crystal import Crystal
-from model.crystals.matching import DistinctCrystals
+from model.crystals.matching import RELAXED, DistinctCrystals
 from model.crystals.screening import ScreenSettings, closest_allowed
 from model.diffusion.sampler import AncestralSettings, SamplerSettings, Template
 from model.generation.disorder import Disordered, order
 from model.generators.inpainting import Inpainting
 from model.reasons import Reason
+from model.relaxation.polish import Polished, polish
 from model.relaxation.relax import Relaxation
 from model.stages import CrystalMaker, Rejected, Relaxer, may_be_ranked
 from model.symmetry.space_group import space_group
@@ -199,6 +200,31 @@ def refine_fillings(
     return kept, dropped + [Reason.DUPLICATE] * (len(every) - len(kept))
 
 
+def polish_fillings(
+    found: Sequence[Filled], relaxer: Relaxer, *, free_guests_only: bool = False
+) -> tuple[list[Filled], list[str]]:
+    """Polish the distinct arrangements, see `model.relaxation.polish`, and list each crystal that results once.
+
+    Args:
+        found: from `fill`, `refine_fillings` or `fill_sites`.
+        relaxer, free_guests_only: as for these.
+
+    Returns:
+        the polished arrangements, lowest energy first, and the reasons why others were dropped.
+    """
+    once = _distinct(found)
+    free = [one.guest if free_guests_only else None for one in once]
+    polished = polish([one.crystal for one in once], relaxer.potential, relaxer.relaxation, free=free)
+    every = sorted((_filled(one.guest, after) for one, after in zip(once, polished, strict=True)), key=_energy)
+    kept = _distinct(every)
+    return kept, [Reason.DUPLICATE] * (len(found) - len(kept))
+
+
+def _filled(guest: np.ndarray, outcome: Relaxation) -> Filled:
+    group = outcome.space_group if isinstance(outcome, Polished) else space_group(outcome.final)
+    return Filled(outcome.final, guest, outcome, group.symbol if group else "P1")
+
+
 def _fill(
     attempts: Sequence[tuple[Template, np.ndarray]],
     maker: CrystalMaker,
@@ -233,8 +259,8 @@ def _energy(one: Filled) -> float:
 
 def _distinct(filled: Sequence[Filled]) -> list[Filled]:
     """The first of each distinct crystal."""
-    known = DistinctCrystals()
-    return [one for one in filled if known.add(one.crystal) is None]
+    known = DistinctCrystals(RELAXED)
+    return [one for one in filled if known.add(one.crystal, energy=_energy(one)) is None]
 
 
 def _neighbouring(one: Filled, rng: np.random.Generator) -> np.ndarray:
@@ -295,5 +321,4 @@ def _collect(
         if isinstance(outcome, Rejected) or not may_be_ranked(outcome):
             dropped.append(outcome.reason)
         else:
-            group = space_group(outcome.final)
-            filled.append(Filled(outcome.final, guest, outcome, group.symbol if group else "P1"))
+            filled.append(_filled(guest, outcome))

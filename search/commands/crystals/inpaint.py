@@ -109,7 +109,7 @@ def _fill(
     """Fill the host; returns arrangements, lowest energy first, and the reasons why others were dropped."""
     from model.crystals.crystal import Crystal
     from model.stages import CrystalMaker
-    from search.studies.inpaint import fill, make_templates, refine_fillings
+    from search.studies.inpaint import fill, make_templates, polish_fillings, refine_fillings
 
     host = Crystal.from_pymatgen(structure)
     templates = make_templates(host, guests, samples=samples, seed=seed, region=_region(region) if region else None)
@@ -135,20 +135,24 @@ def _fill(
                 report=report,
             )
             dropped += more
-    return filled, dropped
+        filled, repeated = polish_fillings(filled, relaxer, free_guests_only=fix_host)
+    return filled, dropped + repeated
 
 
 def _order(structure: Structure, *, samples: int, seed: int, fix_host: bool) -> tuple[list[Filled], list[str]]:
     """Order the sites; returns arrangements, lowest energy first, and the reasons why others were dropped."""
     from model.generation.disorder import Disordered
-    from search.studies.inpaint import fill_sites
+    from search.studies.inpaint import fill_sites, polish_fillings
 
     disordered = Disordered.from_pymatgen(structure)
     console.print(_what_is_ordered(disordered))
+    relaxer = _relaxer(fix_host)
     with _progress(samples) as report:
-        return fill_sites(
-            disordered, _relaxer(fix_host), samples=samples, seed=seed, free_guests_only=fix_host, report=report
+        filled, dropped = fill_sites(
+            disordered, relaxer, samples=samples, seed=seed, free_guests_only=fix_host, report=report
         )
+        filled, repeated = polish_fillings(filled, relaxer, free_guests_only=fix_host)
+    return filled, dropped + repeated
 
 
 def _region(text: str) -> Region:
