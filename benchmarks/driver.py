@@ -193,7 +193,7 @@ class Echo:
     def ready(self) -> None:
         pass
 
-    def relax(self, crystals: Any, free: Any, settings: Any, guests: Any) -> Any:
+    def relax(self, crystals: Any, free: Any, settings: Any, guests: Any, request: Any = None) -> Any:
         return self.answer
 
 

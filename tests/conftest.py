@@ -99,7 +99,7 @@ def cobaltate(make_config, licoo2, relaxation) -> dict[str, Any]:
     wide = licoo2.replace(lattice=licoo2.lattice * 1.06)
     crystals = [rattled(licoo2, seed, width=0.03) for seed in range(5)] + [wide]
     outcomes = [
-        relaxation(crystals[0], energy=-5.80),
+        relaxation(crystals[0], energy=-5.895),
         relaxation(crystals[1], energy=-5.90),
         relaxation(wide, energy=-5.70, reason="step_limit"),
         Rejected("too_close"),

@@ -32,12 +32,14 @@ class Fire:
 
     Attributes:
         row_velocity: per row, (R, 3).
+        row_forces: per row, (R, 3) before the last step.
         timestep, mixing: per crystal, (B,).
         downhill: per crystal, (B,) steps since the last uphill one.
         started: per crystal, (B,) bool.
     """
 
     row_velocity: Tensor
+    row_forces: Tensor
     timestep: Tensor
     mixing: Tensor
     downhill: Tensor
@@ -47,8 +49,10 @@ class Fire:
     def fresh(cls, rows: int, crystals: int, device: torch.device) -> Fire:
         """The state before the first step."""
         ones = torch.ones(crystals, dtype=torch.float64, device=device)
+        row = torch.zeros(rows, 3, dtype=torch.float64, device=device)
         return cls(
-            row_velocity=torch.zeros(rows, 3, dtype=torch.float64, device=device),
+            row_velocity=row,
+            row_forces=row,
             timestep=0.1 * ones,
             mixing=0.1 * ones,
             downhill=torch.zeros_like(ones),
@@ -56,8 +60,9 @@ class Fire:
         )
 
     def concave(self, forces: Tensor, owner: Tensor, is_atom: Tensor) -> Tensor:
-        """(B,) never: inertia carries FIRE across such places, and its moves say little about curvature."""
-        return torch.zeros_like(self.started)
+        """(B,) whether the force along the last displacement has grown; ``forces`` in eV/Å."""
+        growth = sum_rows(self.row_velocity * (forces - self.row_forces), owner, len(self.started))
+        return self.started & (growth > 0)
 
     def step(self, forces: Tensor, energy: Tensor, owner: Tensor, is_atom: Tensor) -> tuple[Tensor, Fire]:
         """Displacement of every row (R, 3), and the next state; ``forces`` in eV/Å."""
@@ -82,6 +87,7 @@ class Fire:
         move = move * (0.2 / length.clamp_min(0.2))[owner, None]
         return move, Fire(
             row_velocity=velocity,
+            row_forces=forces,
             timestep=timestep,
             mixing=mixing,
             downhill=downhill,

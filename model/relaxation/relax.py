@@ -5,7 +5,7 @@ rows. A relaxation has converged when the longest of these rows of forces is sho
 ``chgnet.StructOptimizer``, and the crystal has settled. Small forces alone are also found on plateaus, for example
 between layers that are still far apart. So the enthalpy may have fallen by no more than `ENERGY_SETTLED` and the volume
 changed by no more than `VOLUME_SETTLED` in the last `HISTORY_STEPS` steps, both in proportion to ``fmax``, and the
-enthalpy must curve upwards along the last step of L-BFGS.
+enthalpy must not bend down along the last step.
 
 What may not change (the volume, the shape, the cell, atoms, the space group) is projected out of the forces, so that
 the optimizers never see it. All crystals of a batch step together, each with its own state; when one finishes, the next

@@ -59,7 +59,7 @@ def guest_uptake(
         host = crystal.composition.reduced_formula
         relaxed_fillings(filled, guest, host)  # raises before anything is computed if there is none
         empty = empty_host(crystal, filled, stability)
-        frame, alone = pd.concat([filled, pd.DataFrame([empty])]), unpack_or_raise(empty["final"])
+        frame, alone = pd.concat([filled, pd.DataFrame([empty])]), unpack_or_raise(empty["initial"])
     if host is None:
         raise ValueError("guest_uptake needs a host or a framework")
     curve = uptake_curve(frame, guest, host, alone)

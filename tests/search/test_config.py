@@ -312,7 +312,7 @@ def test_the_digest_ignores_the_order_of_keys_the_resources_and_the_rounds(make_
         {"seed": 1},
         {"name": "other"},
         {"compositions": {"system": "Li-Si", "max_atoms": 5}},
-        {"relaxation": {"fmax": 0.05}},
+        {"relaxation": {"fmax": 0.02}},
         {"screening": {"min_distance": 1.1}},
         {"sampling": {"diffusion": {"kind": "heun"}}},
         {"policy": {"samples": 2}},
@@ -334,8 +334,8 @@ def test_a_folder_goes_on_with_the_same_search_only(make_config, tmp_path):
     with pytest.raises(ValueError, match=r"seed: was 0, is 1.*--run") as caught:
         same_search(tmp_path, make_config(seed=1), reference)
     assert str(tmp_path) in str(caught.value)
-    with pytest.raises(ValueError, match=r"relaxation\.fmax: was 0\.1, is 0\.05"):
-        same_search(tmp_path, make_config(relaxation={"fmax": 0.05}), reference)
+    with pytest.raises(ValueError, match=r"relaxation\.fmax: was 0\.05, is 0\.02"):
+        same_search(tmp_path, make_config(relaxation={"fmax": 0.02}), reference)
     with pytest.raises(ValueError, match=r"reference: was 'Materials Project.*is 'mine"):
         same_search(tmp_path, config, replace(reference, name="mine"))
 

@@ -78,9 +78,9 @@ class ChaosMaker(Misbehaving, StubMaker):
 
 
 class ChaosRelaxer(Misbehaving, StubRelaxer):
-    def relax(self, crystals, free, settings, guests):
+    def relax(self, crystals, free, settings, guests, request=None):
         self.obey("relax")
-        return super().relax(crystals, free, settings, guests)
+        return super().relax(crystals, free, settings, guests, request)
 
 
 class ChaosAnalyser(Misbehaving, StubAnalyser):

@@ -85,7 +85,9 @@ class StubRelaxer:
     def ready(self) -> str:
         return "ready"
 
-    def relax(self, crystals: Sequence[Crystal], free: Any, settings: Any, guests: Any) -> list[Relaxation | Rejected]:
+    def relax(
+        self, crystals: Sequence[Crystal], free: Any, settings: Any, guests: Any, request: Any = None
+    ) -> list[Relaxation | Rejected]:
         return [self._relaxed(crystal) for crystal in crystals]
 
     def _relaxed(self, crystal: Crystal) -> Relaxation | Rejected:
@@ -147,7 +149,7 @@ class StubAnalyser:
             e_d_with_found=e_d,
             frameworks=frameworks,
             guests=["Li"],
-            duplicate_offset=None,
+            repeats=None,
             seconds=0.1,
         )
 

@@ -214,6 +214,35 @@ def test_lbfgs_does_not_end_where_forces_are_small_but_the_energy_still_falls() 
     assert at_the_limit > 20 * settled
 
 
+class Layers(Calculator):
+    """Two atoms with a Morse potential of 0.5 eV, 2.5 Å and 1.2/Å: far apart, a plateau with small forces."""
+
+    implemented_properties = ("energy", "forces", "stress")
+
+    def calculate(self, *args, **kwargs) -> None:
+        super().calculate(*args, **kwargs)
+        vector = self.atoms.get_distance(0, 1, mic=True, vector=True)
+        distance = np.linalg.norm(vector)
+        decay = np.exp(-1.2 * (distance - 2.5))
+        pull = 2 * 0.5 * 1.2 * (decay - decay**2) * vector / distance
+        self.results = {"energy": 0.5 * (1 - decay) ** 2, "forces": np.stack([pull, -pull]), "stress": np.zeros(6)}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_plateau_is_no_minimum(optimizer) -> None:
+    pair = Crystal(np.eye(3) * 14.0, [[0, 0, 0], [5.6 / 14, 0, 0]], [3, 8])  # 3.1 Å too far apart
+    settings = RelaxSettings(optimizer=optimizer, cell="fixed")
+    (result,) = relax([pair], ASEPotential(Layers()), settings)
+    assert result.max_force_initial < settings.fmax  # small forces from the start
+    assert result.converged and result.energy_final < 1e-3 < 0.2 < result.energy_initial
+
+
+def test_a_crystal_at_rest_takes_no_step(emt) -> None:
+    (first,) = relax(COPPER[:1], emt, RelaxSettings(fmax=1e-3))
+    (again,) = relax([first.final], emt)
+    assert again.converged and again.steps == 0
+
+
 def test_atoms_that_fuse_on_the_way_end_it() -> None:
     potential = ASEPotential(Collapse())
     pair = Crystal(np.eye(3) * 6.0, [[0, 0, 0], [0.3, 0, 0]], [3, 8])

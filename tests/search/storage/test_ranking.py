@@ -29,6 +29,10 @@ def candidate(cobaltate, name, crystal, *, e_d, **columns):
         space_group_number=166,
         duplicate_of=None,
         frameworks=[],
+        polished=True,
+        polish_fall=0.0,
+        saddle_fall=0.0,
+        energy=e_d,
     )
     return replace(row, **columns)
 
@@ -43,7 +47,7 @@ def frame(tmp_path, cobaltate, licoo2, lisi):
         candidate(cobaltate, "best", licoo2, e_d=0.01),
         candidate(cobaltate, "silicide", lisi, e_d=-0.05, **strange),
         candidate(cobaltate, "wide", lisi.replace(lattice=lisi.lattice * 1.2), e_d=0.3, **strange),
-        candidate(cobaltate, "odd", licoo2, e_d=0.03, space_group="P6_3/mmc", space_group_number=194),
+        candidate(cobaltate, "odd", licoo2, e_d=0.03),
         candidate(cobaltate, "unconverged", licoo2, e_d=-9.0, status=Status.UNCONVERGED),
         candidate(cobaltate, "rejected", licoo2, e_d=None, status=Status.REJECTED, final=None),
         candidate(cobaltate, "failed", licoo2, e_d=None, status=Status.FAILED, final=None),
@@ -122,7 +126,7 @@ def test_a_cif_is_named_by_rank_formula_space_group_and_e_d(frame, tmp_path):
     assert [path.name for path in paths] == [
         "001_LiSi_P1_-50meV_silicide.cif",
         "002_LiCoO2_R-3m_+10meV_best.cif",
-        "003_LiCoO2_P6_3_mmc_+30meV_odd.cif",
+        "003_LiCoO2_R-3m_+30meV_odd.cif",
         "004_LiSi_P1_+300meV_wide.cif",
     ]
 

@@ -230,7 +230,7 @@ def test_impossible_regions_are_refused(host, region, words):
 def test_a_round_takes_out_neighbouring_guests_of_the_best(slab, relaxation):
     """The best arrangements are the start; what stays in place is all but one guest and its neighbours."""
     lithium = slab.numbers == 3
-    start = Pretender(relaxation, [-1.0])
+    start = Pretender(relaxation, [-1.995])
     (first,), _ = fill([Template(crystal=slab, guest=lithium, seed=0)], start, start)
     both, taken = Pretender(relaxation, [-2.0] * 12), []
     generate = both.generate

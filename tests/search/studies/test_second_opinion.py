@@ -107,7 +107,7 @@ def test_a_reference_without_an_element_is_refused(run, potential):
 
 
 def test_an_opinion_on_ones_own_candidates_is_refused(run, potential):
-    best = rank(load_results(run, structures=False), top=2).assign(potential="chgnet-r2scan")
+    best = rank(load_results(run, structures=False), top=2, distinct=False).assign(potential="chgnet-r2scan")
     with pytest.raises(ValueError, match="chgnet-r2scan cannot give a second opinion on its own"):
         second_opinions(best, packaged_r2scan(), potential)
     with pytest.raises(ValueError, match=r"one potential; these are of chgnet-0\.3\.0, chgnet-r2scan"):
