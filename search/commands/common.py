@@ -17,6 +17,7 @@ from model.potentials.catalog import CATALOG, find_entry
 
 if TYPE_CHECKING:
     from model.potentials.interface import Potential
+    from search.storage.crystal_files import NamedCrystal, NamedStructure, Unreadable
 
 console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
 
@@ -104,6 +105,19 @@ def parse_share(option: str, text: str) -> tuple[int, int]:
     if match is None or int(match[1]) > int(match[2]):
         raise ValueError(f"{option} must be k/n with k from 1 to n, for example 1/4; got {text!r}")
     return int(match[1]), int(match[2])
+
+
+def say_warnings(*read: NamedCrystal | NamedStructure) -> None:
+    """Print what the user should know about how files were read."""
+    for one in read:
+        for text in one.warnings:
+            console.print(f"{one.name}: {text}.", soft_wrap=True)
+
+
+def say_unreadable(unreadable: Sequence[Unreadable]) -> None:
+    """Print which blocks and frames of files were not read, and why."""
+    for one in unreadable:
+        console.print(f"{one.name} was not read: {one.problem}.", soft_wrap=True)
 
 
 def number(value: float | None, form: str, missing: str = "") -> str:

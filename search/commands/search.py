@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from search.commands.common import INTERRUPTED, console
+from search.commands.common import INTERRUPTED, console, say_warnings
 from search.commands.runs.results import show_best
 from search.storage.paths import require_lasting, run_path
 
@@ -25,6 +25,7 @@ def search(
 ) -> None:
     """Search a chemical system. Rerun the same command to resume a search that was stopped or killed."""
     from search.config_file import load_config
+    from search.planning.frameworks import framework_files
     from search.planning.prepare import load_reference
     from search.running.driver import run_search
     from search.running.progress import shown
@@ -36,6 +37,7 @@ def search(
     folder = run_path(run or Path("runs") / settings.name)
     require_lasting(folder)
     console.print(f"Searching {'-'.join(settings.compositions.elements)}; results go to {folder}")
+    say_warnings(*framework_files(settings.frameworks.files))
     with shown(console, folder) as report:
         outcome = run_search(settings, folder, load_reference(settings), report=report)
     for line in summary_lines(outcome.summary):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from search.commands.common import ConfigArgument, console, use_threads
+from search.commands.common import ConfigArgument, console, say_warnings, use_threads
 
 if TYPE_CHECKING:
     from model.crystals.composition import CellFormula
@@ -25,8 +25,11 @@ TYPICAL_STEPS = 60  # of a relaxation; a conservative assumption, L-BFGS needs a
 def validate(config: ConfigArgument) -> None:
     """Describe what a search will do and roughly how long it takes, without running it."""
     from search.config_file import load_config
+    from search.planning.frameworks import framework_files
 
-    for line in describe(load_config(config)):
+    settings = load_config(config)
+    say_warnings(*framework_files(settings.frameworks.files))
+    for line in describe(settings):
         console.print(line)
 
 

@@ -15,7 +15,7 @@ from model.crystals.crystal import Crystal
 from model.crystals.matching import DistinctCrystals, DistinctSettings, distance_fingerprints
 from model.generators.interface import Guests
 from model.symmetry.space_group import ANGLE_TOLERANCE, SYMPREC, refine
-from search.storage.crystal_files import read_host
+from search.storage.crystal_files import NamedCrystal, read_crystal
 from search.storage.rows import HistoryRow, StoredCrystal, StoredFramework
 
 
@@ -188,7 +188,16 @@ def frameworks_from_files(paths: Iterable[str | Path]) -> list[StoredFramework]:
     Raises:
         ValueError: a file cannot be read, or a folder holds none.
     """
-    return [_from_file(path) for path in _files(paths)]
+    return [_from_file(one) for one in framework_files(paths)]
+
+
+def framework_files(paths: Iterable[str | Path]) -> list[NamedCrystal]:
+    """Hosts from files, or from all files of a folder, as they are, with what to tell the user about them.
+
+    Raises:
+        ValueError: a file cannot be read, or a folder holds none.
+    """
+    return [read_crystal(path) for path in _files(paths)]
 
 
 def _files(paths: Iterable[str | Path]) -> Iterator[Path]:
@@ -202,14 +211,14 @@ def _files(paths: Iterable[str | Path]) -> Iterator[Path]:
         yield from inside
 
 
-def _from_file(path: Path) -> StoredFramework:
-    whole = read_host(path)
+def _from_file(read: NamedCrystal) -> StoredFramework:
+    whole = read.crystal
     host = Crystal.from_pymatgen(whole.to_pymatgen().get_primitive_structure())
     refined = refine(host)
     if refined and refined.space_group.number > 1:
         host = refined.parent
     return StoredFramework(
-        framework=f"file-{path.stem}-{whole.identity[:8]}",  # hash of the crystal as read: the same on every machine
+        framework=f"file-{read.name}-{whole.identity[:8]}",  # hash of the crystal as read: the same on every machine
         host=StoredCrystal.of(host),
         guests={},
         space_group=refined.space_group.symbol if refined else "P1",

@@ -6,5 +6,10 @@
 - `results`: the table of all candidates, in one file per task
 - `ranking`: the best candidates, each distinct crystal once
 - `cif`: writing crystals as CIF
-- `crystal_files`: reading crystals from CIF, POSCAR, extxyz and all other formats of pymatgen and ASE
+- `crystal_files`: the one reader of crystals from files, used by every command
+- `cif_reading`: its part for CIF and magnetic CIF
+- `cif_elements`: which elements a site of a CIF holds
+- `cif_symmetry`: symmetry operations of a CIF, and the atoms that they make
+- `other_formats`: its part for POSCAR, extended XYZ, trajectories and the other formats of pymatgen and ASE
+- `sites`: sites as a file gives them, and the checks that every format goes through
 """

@@ -20,26 +20,33 @@ from model.crystals.crystal import Crystal
 from model.potentials.interface import Evaluation
 from model.relaxation.relax import Relaxation, may_be_ranked
 from model.symmetry.space_group import space_group
-from search.storage.crystal_files import NamedCrystal
+from search.storage.crystal_files import NamedCrystal, Unreadable
 
 SUMMARY = "summary.csv"
+UNREADABLE = "unreadable"  # outcome of a block or frame that cannot be read
 FRAMES = (".extxyz", ".xyz")  # file types for many crystals with energies and forces
 
 
 def free_atoms(crystals: Sequence[NamedCrystal], elements: Sequence[str]) -> list[np.ndarray | None]:
-    """(n,) bool per crystal, the atoms of these elements, which may move; None for all if there are no elements.
+    """(n,) bool per crystal, the atoms that may move: those of these elements that the file does not fix.
+
+    None stands for all atoms. Without elements, all those that the file does not fix are free.
 
     Raises:
         ValueError: a crystal has no such atoms.
     """
-    if not elements:
-        return [None] * len(crystals)
-    masks = [np.isin(one.crystal.numbers, [atomic_numbers[element] for element in elements]) for one in crystals]
-    without = [one.name for one, mask in zip(crystals, masks, strict=True) if not mask.any()]
-    if without:
+    numbers = [atomic_numbers[element] for element in elements]
+    masks: list[np.ndarray | None] = []
+    for one in crystals:
+        free = np.isin(one.crystal.numbers, numbers) if elements else np.ones(len(one.crystal), dtype=bool)
+        if one.fixed is not None:
+            free &= ~one.fixed
+        masks.append(None if free.all() else free)
+    without = [one.name for one, mask in zip(crystals, masks, strict=True) if mask is not None and not mask.any()]
+    if elements and without:
         more = f" and {len(without) - 3} more" if len(without) > 3 else ""
         raise ValueError(f"--free {', '.join(elements)}: no such atoms in {', '.join(without[:3])}{more}")
-    return list(masks)
+    return masks
 
 
 class RelaxationFiles:
@@ -48,6 +55,7 @@ class RelaxationFiles:
     Args:
         out: a folder for CIFs and `SUMMARY`, or one file of the type `FRAMES`.
         crystals: that are relaxed.
+        unreadable: blocks and frames that are not; they get a row at once.
         overwrite: whether existing results are replaced.
 
     Attributes:
@@ -57,7 +65,14 @@ class RelaxationFiles:
         ValueError: another type of file, or existing results.
     """
 
-    def __init__(self, out: Path, crystals: Sequence[NamedCrystal], *, overwrite: bool = False) -> None:
+    def __init__(
+        self,
+        out: Path,
+        crystals: Sequence[NamedCrystal],
+        unreadable: Sequence[Unreadable] = (),
+        *,
+        overwrite: bool = False,
+    ) -> None:
         self.out, self.crystals, self.frames = out, crystals, out.suffix in FRAMES
         self.rows: list[dict[str, Any]] = []
         if out.suffix and not self.frames:
@@ -67,21 +82,27 @@ class RelaxationFiles:
         (out.parent if self.frames else out).mkdir(parents=True, exist_ok=True)
         for path in files:
             path.unlink(missing_ok=True)
+        for one in unreadable:
+            self._add_row(_unread_row(one))
 
     def add(self, index: int, result: Relaxation) -> None:
         """Write one result; a crystal that failed always gets a row, but a CIF only if it can be ranked."""
         name = self.crystals[index].name
-        self.rows.append(_relaxation_row(name, result))
+        self._add_row(_relaxation_row(name, result))
         if self.frames:
             ase.io.write(self.out, _frame(name, result), format="extxyz", append=True)
+        elif may_be_ranked(result):
+            CifWriter(result.final.to_pymatgen()).write_file(self.out / f"{name}.cif")  # no symmetry imposed
+
+    def _add_row(self, row: dict[str, Any]) -> None:
+        self.rows.append(row)
+        if self.frames:
             return
         with (self.out / SUMMARY).open("a", newline="", encoding="utf-8") as file:
             table = csv.DictWriter(file, self.rows[0])
             if len(self.rows) == 1:
                 table.writeheader()
-            table.writerow(self.rows[-1])
-        if may_be_ranked(result):
-            CifWriter(result.final.to_pymatgen()).write_file(self.out / f"{name}.cif")  # no symmetry imposed
+            table.writerow(row)
 
 
 def _require_new(paths: Sequence[Path], overwrite: bool) -> None:
@@ -120,6 +141,22 @@ def _relaxation_row(name: str, result: Relaxation) -> dict[str, Any]:
     }
 
 
+def _unread_row(one: Unreadable) -> dict[str, Any]:
+    """The line of `SUMMARY` of a crystal that cannot be read."""
+    numbers = ("energy_initial", "energy_final", "max_force", "pressure_gpa", "volume_change_percent")
+    return {
+        "name": one.name,
+        "formula": "",
+        "atoms": 0,
+        **dict.fromkeys(numbers, math.nan),
+        "space_group": "",
+        "steps": 0,
+        "seconds": 0.0,
+        "outcome": UNREADABLE,
+        "detail": one.problem,
+    }
+
+
 def _formula(crystal: Crystal) -> str:
     return crystal.composition.formula.replace(" ", "") if len(crystal) else ""
 
@@ -150,14 +187,26 @@ def evaluation_row(one: NamedCrystal, result: Evaluation) -> dict[str, Any]:
     }
 
 
-def write_evaluations(out: Path, crystals: Sequence[NamedCrystal], results: Sequence[Evaluation]) -> None:
-    """Write a CSV file of `evaluation_row`, or extended XYZ with energies, forces, stresses and moments."""
+def unread_evaluation_row(one: Unreadable) -> dict[str, Any]:
+    """The line of the CSV file of a crystal that cannot be read."""
+    numbers = dict.fromkeys(("energy", "max_force", "pressure_gpa", "magnetic_moment"), math.nan)
+    return {"name": one.name, "formula": "", "atoms": 0, **numbers, "problem": f"{UNREADABLE}: {one.problem}"}
+
+
+def write_evaluations(
+    out: Path,
+    crystals: Sequence[NamedCrystal],
+    results: Sequence[Evaluation],
+    unreadable: Sequence[Unreadable] = (),
+) -> None:
+    """Write a CSV file of all rows, or extended XYZ with energies, forces, stresses and moments of those read."""
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix in FRAMES:
         frames = [_evaluated(one, result) for one, result in zip(crystals, results, strict=True)]
         ase.io.write(out, frames, format="extxyz")
         return
     rows = [evaluation_row(one, result) for one, result in zip(crystals, results, strict=True)]
+    rows += [unread_evaluation_row(one) for one in unreadable]
     with out.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, rows[0])
         table.writeheader()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from pathlib import Path
 import ase.db
 import numpy as np
 import pandas as pd
-from pymatgen.core import Lattice, Structure
+from pymatgen.core import Lattice
 
 from model.crystals.crystal import Crystal
 from model.crystals.parquet import read_columns
@@ -22,6 +21,9 @@ from model.files import written_whole
 from model.potentials.interface import Potential
 from model.thermodynamics.reference import Reference
 from model.thermodynamics.stability import Stability
+from search.storage.crystal_files import read_files
+from search.storage.other_formats import atoms_sites
+from search.storage.sites import checked
 
 BATCH = 32  # crystals that the potential evaluates at once
 
@@ -70,7 +72,7 @@ def read_source(source: Path) -> Iterator[Entry]:
         files = sorted(source.rglob("*.cif"))
         if not files:
             raise ValueError(f"{source} contains no .cif file")
-        return (_from_cif(file, str(file.relative_to(source))) for file in files)
+        return (entry for file in files for entry in _from_cif(file, str(file.relative_to(source))))
     if not source.is_file():
         raise ValueError(f"{source} does not exist: give a .parquet file, an ASE .db file, or a folder of .cif files")
     if source.suffix == ".parquet":
@@ -80,18 +82,25 @@ def read_source(source: Path) -> Iterator[Entry]:
     raise ValueError(f"{source}: give a .parquet file, an ASE .db file, or a folder of .cif files")
 
 
-def _from_cif(file: Path, name: str) -> Entry:
+def _from_cif(file: Path, name: str) -> Iterator[Entry]:
+    """All crystals of a CIF; a crystal that a command would read with a warning is dropped, as nobody sees it here."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about details that do not affect atoms and cell
-            return Entry(name=name, crystal=Crystal.from_pymatgen(Structure.from_file(file)))
-    except Exception as error:  # parsers raise all kinds of exceptions
-        text = " ".join(str(error).split()) or type(error).__name__
-        return Entry(
-            name=name,
-            crystal=None,
-            problem="partial occupancy" if "partially occupied" in text else f"unreadable: {text}",
+        found = read_files([file])
+    except ValueError as error:
+        yield Entry(name=name, crystal=None, problem=_unreadable(str(error).split(f"{file}: ", 1)[-1]))
+        return
+    for one in found.unreadable:
+        yield Entry(name=name + one.name.removeprefix(file.stem), crystal=None, problem=_unreadable(one.problem))
+    for crystal in found.crystals:
+        yield Entry(
+            name=name + crystal.name.removeprefix(file.stem),
+            crystal=crystal.crystal,
+            problem=f"doubtful: {'; '.join(crystal.warnings)}" if crystal.warnings else "",
         )
+
+
+def _unreadable(text: str) -> str:
+    return "partial occupancy" if "partially occupied" in text else f"unreadable: {text}"
 
 
 def _from_parquet(source: Path) -> Iterator[Entry]:
@@ -113,14 +122,16 @@ def _from_parquet(source: Path) -> Iterator[Entry]:
 def _from_ase(source: Path) -> Iterator[Entry]:
     with ase.db.connect(source) as database:
         for row in database.select():
-            name, atoms = str(row.get("material_id", row.id)), row.toatoms()
-            if not atoms.pbc.all() or atoms.cell.rank < 3:
-                yield Entry(name=name, crystal=None, problem="not periodic in three directions")
+            name = str(row.get("material_id", row.id))
+            try:
+                crystal = checked(atoms_sites(row.toatoms())).crystal()
+            except ValueError as error:
+                yield Entry(name=name, crystal=None, problem=_unreadable(str(error)))
                 continue
             energy = row.get("e_above_hull")
             yield Entry(
                 name=name,
-                crystal=Crystal.from_ase(atoms),
+                crystal=crystal,
                 e_above_hull=None if energy is None else float(energy),
                 split=row.get("split"),
             )
@@ -228,7 +239,7 @@ def reasons(entries: Iterable[Entry]) -> list[tuple[str, int]]:
 
 
 def _kind(problem: str) -> str:
-    for start in ("same as", "unreadable", "no hull", "no energy"):
+    for start in ("same as", "unreadable", "doubtful", "no hull", "no energy"):
         if problem.startswith(start):
             return start if start != "same as" else "same as another"
     return problem

@@ -10,7 +10,7 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from search.commands.common import console, number, require_elements, use_threads
+from search.commands.common import console, number, require_elements, say_warnings, use_threads
 from search.storage.paths import RunPath, beside, is_run, run_path
 
 if TYPE_CHECKING:
@@ -104,14 +104,15 @@ def _show_uptake(uptake: Uptake, guest: str, out: Path, suffix: str) -> None:
 
 def _crystals(frame: pd.DataFrame | None, source: RunPath, top: int) -> list[tuple[str, Crystal]]:
     """Names and crystals to analyse: that of the file, or the best ones of the run."""
-    from search.storage.crystal_files import read_host
+    from search.storage.crystal_files import read_crystal
     from search.storage.ranking import rank
     from search.storage.rows import unpack_or_raise
 
     if frame is None:
         assert isinstance(source, Path)
-        crystal = read_host(source)
-        return [(crystal.formula, crystal)]
+        read = read_crystal(source)
+        say_warnings(read)
+        return [(read.crystal.formula, read.crystal)]
     best = rank(frame, top=top)
     if best.empty:
         raise ValueError(f"{source} has no relaxed candidate yet")

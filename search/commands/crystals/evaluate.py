@@ -23,6 +23,7 @@ from search.commands.common import (
     crystal_table,
     load_potential,
     number,
+    say_warnings,
 )
 
 if TYPE_CHECKING:
@@ -41,11 +42,18 @@ def evaluate(
 ) -> None:
     """Compute energy, forces, stress and moments without relaxation; exits with 1 if any evaluation fails."""
     from search.storage.crystal_files import read_files
-    from search.studies.crystal_results import check_evaluations_file, evaluation_row, write_evaluations
+    from search.studies.crystal_results import (
+        check_evaluations_file,
+        evaluation_row,
+        unread_evaluation_row,
+        write_evaluations,
+    )
 
-    crystals = read_files(files)
+    read = read_files(files)
+    crystals = read.crystals
     if out is not None:
         check_evaluations_file(out, overwrite=overwrite)
+    say_warnings(*crystals)
     model = load_potential(potential, device, threads)
     results: list[Evaluation] = []
     with Progress(console=console, transient=True) as bar:
@@ -54,13 +62,15 @@ def evaluate(
             some = crystals[start : start + CHUNK]
             results += model.evaluate([one.crystal for one in some])
             bar.advance(task, len(some))
-    console.print(_table([evaluation_row(one, result) for one, result in zip(crystals, results, strict=True)]))
+    rows = [evaluation_row(one, result) for one, result in zip(crystals, results, strict=True)]
+    rows += [unread_evaluation_row(one) for one in read.unreadable]
+    console.print(_table(rows))
     if out is not None:
-        write_evaluations(out, crystals, results)
+        write_evaluations(out, crystals, results, read.unreadable)
         console.print(f"Results: {out}", soft_wrap=True)
-    failed = sum(bool(result.problem) for result in results)
+    failed = sum(bool(row["problem"]) for row in rows)
     if failed:
-        console.print(f"{failed} of {len(results)} could not be evaluated.")
+        console.print(f"{failed} of {len(rows)} could not be evaluated.")
         raise typer.Exit(INCOMPLETE)
 
 

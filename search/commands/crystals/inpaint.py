@@ -14,7 +14,7 @@ import typer
 from rich.progress import Progress
 from rich.table import Table
 
-from search.commands.common import SeedOption, WeightsOption, console, use_threads
+from search.commands.common import SeedOption, WeightsOption, console, say_warnings, use_threads
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -58,7 +58,9 @@ def inpaint(
         raise ValueError(f"--refine {refine} places guests again: give them with --guest and --count, or --region")
     if min(supercell) < 1:
         raise ValueError(f"--supercell needs three numbers of at least 1, got {' '.join(map(str, supercell))}")
-    structure = read_structure(host) * list(supercell)
+    read = read_structure(host)
+    say_warnings(read)
+    structure = read.structure * list(supercell)
     if ordering:
         if structure.is_ordered:
             raise ValueError(f"{host} has no partially occupied sites: give --guest and --count")

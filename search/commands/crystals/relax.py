@@ -28,6 +28,7 @@ from search.commands.common import (
     load_potential,
     number,
     require_elements,
+    say_warnings,
     seconds_of,
 )
 
@@ -81,10 +82,12 @@ def relax(
         keep_symmetry=keep_symmetry,
         symprec=symprec,
     )
-    crystals = read_files(files)
+    read = read_files(files)
+    crystals = read.crystals
     require_elements("--free", free or ())
     masks = free_atoms(crystals, free or ())
-    written = RelaxationFiles(out, crystals, overwrite=overwrite)
+    written = RelaxationFiles(out, crystals, read.unreadable, overwrite=overwrite)
+    say_warnings(*crystals)
     model = load_potential(potential, device, threads)
     console.print(
         f"{_count(crystals)}: {potential}, {settings.optimizer}, fmax {settings.fmax} eV/Å, cell {settings.cell}"
@@ -106,8 +109,8 @@ def relax(
             report=done,
         )
     console.print(_table(written.rows))
-    console.print(f"{_reasons(results)}. Results: {out}", soft_wrap=True)
-    if not all(result.converged for result in results):
+    console.print(f"{_reasons(written.rows)}. Results: {out}", soft_wrap=True)
+    if read.unreadable or not all(result.converged for result in results):
         raise typer.Exit(INCOMPLETE)
 
 
@@ -117,8 +120,8 @@ def _count(crystals: Sequence[NamedCrystal]) -> str:
     return f"{len(crystals)} crystal{'s' if len(crystals) > 1 else ''} of {span} atoms"
 
 
-def _reasons(results: Sequence[Relaxation]) -> str:
-    counts = Counter(result.reason for result in results)
+def _reasons(rows: Sequence[Row]) -> str:
+    counts = Counter(row["outcome"] for row in rows)
     return ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
 
 

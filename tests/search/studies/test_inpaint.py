@@ -85,7 +85,7 @@ def test_partial_occupancy_is_refused_with_the_site_and_the_remedy(tmp_path):
     Structure(Lattice.cubic(4.2), [{"Li": 0.5, "Na": 0.5}, "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]]).to(
         tmp_path / "half.cif"
     )
-    with pytest.raises(ValueError, match=r"partially occupied.*Li.*0\.5.*Order the structure first"):
+    with pytest.raises(ValueError, match=r"partially occupied.*Li.*0\.5.*hostguide inpaint FILE"):
         read_host(tmp_path / "half.cif")
 
 

@@ -22,7 +22,7 @@ SILICON = bulk("Si", a=5.3)
 
 @pytest.fixture
 def files(tmp_path):
-    """A CIF of two crystals, a POSCAR, and two frames of extended XYZ of which the second cannot be relaxed."""
+    """A CIF of two crystals, a POSCAR, and two frames of extended XYZ of which the second has overlapping atoms."""
     rocksalt, diamond = (Crystal.from_ase(atoms).to_pymatgen() for atoms in (SALT, SILICON))
     (tmp_path / "two.cif").write_text(f"{CifWriter(rocksalt, symprec=0.01)}\n{CifWriter(diamond)}")
     diamond.to(str(tmp_path / "POSCAR"), fmt="poscar")
@@ -33,9 +33,13 @@ def files(tmp_path):
 
 
 def test_every_kind_of_file_is_read(files) -> None:
-    read = read_files([files / "two.cif", files / "POSCAR", files / "frames.extxyz"])
-    assert [one.name for one in read] == ["two-1", "two-2", "POSCAR", "frames-1", "frames-2"]
-    assert [one.crystal.formula for one in read] == ["NaCl", "Si", "Si", "Si", "NaCl"]
+    found = read_files([files / "two.cif", files / "POSCAR", files / "frames.extxyz"])
+    read = found.crystals
+    assert [one.name for one in read] == ["two-1", "two-2", "POSCAR", "frames-1"]
+    assert [one.crystal.formula for one in read] == ["NaCl", "Si", "Si", "Si"]
+    (unreadable,) = found.unreadable
+    assert unreadable.name == "frames-2"
+    assert unreadable.problem.startswith("frame 2: atoms on top of each other: atom 1 (Na) and atom 2 (Cl) are 0.087 Å")
     assert read[0].crystal.volume / len(read[0].crystal) == pytest.approx(5.9**3 / 8, rel=1e-5)
     np.testing.assert_allclose(read[3].crystal.lattice, SILICON.cell.array, atol=1e-7)
 
@@ -45,7 +49,7 @@ def test_names_of_equal_files_in_two_folders_differ(tmp_path) -> None:
     for path in paths:
         path.parent.mkdir()
         ase.io.write(path, SILICON, format="vasp")
-    first, second = (one.name for one in read_files(paths))
+    first, second = (one.name for one in read_files(paths).crystals)
     assert first != second and "/" not in first + second
 
 
@@ -53,10 +57,10 @@ def test_relaxed_crystals_go_to_a_folder_and_a_failure_to_the_exit_code(files, c
     out = files / "out"
     code, said, _ = call("relax", files / "two.cif", files / "frames.extxyz", "--out", out, "--keep-symmetry")
     table = pd.read_csv(out / "summary.csv").set_index("name")
-    assert code == 1 and "3 converged, 1 fused_atoms" in said
+    assert code == 1 and "3 converged" in said and "1 unreadable" in said
     assert sorted(path.stem for path in out.glob("*.cif")) == ["frames-1", "two-1", "two-2"]
     assert table["outcome"].to_dict() == dict.fromkeys(("frames-1", "two-1", "two-2"), "converged") | {
-        "frames-2": "fused_atoms"
+        "frames-2": "unreadable"
     }
     assert np.isnan(table.loc["frames-2", "energy_final"])
     relaxed = Crystal.from_pymatgen(Structure.from_file(out / "two-1.cif"))
@@ -96,7 +100,9 @@ def test_a_run_that_is_out_of_time_says_so(files, call) -> None:
 def test_single_points(files, call, ending) -> None:
     out, given = files / f"points.{ending}", [files / "POSCAR", files / "two.cif"]
     code, said, _ = call("evaluate", *given, "--out", out)
-    energies = [result.energy for result in CHGNetPotential().evaluate([one.crystal for one in read_files(given)])]
+    energies = [
+        result.energy for result in CHGNetPotential().evaluate([one.crystal for one in read_files(given).crystals])
+    ]
     if ending == "csv":
         found = pd.read_csv(out)["energy"].to_numpy()
     else:
