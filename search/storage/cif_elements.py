@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from ase.data import atomic_numbers
+from ase.data import chemical_symbols
 
-ELEMENTS = frozenset(atomic_numbers) - {"X"}  # X is ASE's dummy atom
+ELEMENTS = frozenset(chemical_symbols[1:104])  # to Lr; NH, CN and HS are groups of atoms and no element of a crystal
 VACANCY = {"vac", "va", "vacancy"}
 ISOTOPES = {"D": "H"}
 SYMBOL = re.compile(r"([A-Za-z]+)[\d.]*[+-]?\d*")  # with a charge, as in Mn3+, O2-, Fe+3, Na+ and Li0+
@@ -53,13 +53,14 @@ def of_label(label: str, formula: Collection[str], labels: Collection[str]) -> t
     if letters.lower() == "vac":
         return {}, ""
     element = _element(letters)
-    if element and _is_meant(letters, element, formula) and not re.search("[/,+]", label):
+    is_mixture = re.search("[/,+]", label)
+    if element and _is_meant(letters, element, formula) and not is_mixture:
         return {element: 1.0}, ""
     held = {_element(_letters(other)) for other in labels}  # elements that have sites of their own
     guesses = {
         start: found
         for start in (letters[:2], letters[:1])
-        if (found := _element(start)) in formula and _is_meant(start, str(found), formula)
+        if not is_mixture and (found := _element(start)) in formula and _is_meant(start, str(found), formula)
     }
     for start, found in guesses.items():
         rest = _element(letters[len(start) :])

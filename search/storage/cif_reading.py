@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 import gemmi
@@ -59,7 +60,7 @@ def cif_blocks(text: str) -> list[tuple[str, Tags | str]]:
 
 def _spans(text: str) -> list[tuple[int, int]]:
     starts = [match.start() for match in re.finditer(r"^data_", text, flags=re.MULTILINE | re.IGNORECASE)]
-    return list(zip(starts, [*starts[1:], len(text)], strict=True))
+    return list(pairwise([*starts, len(text)]))
 
 
 def _block_alone(text: str, start: int, end: int) -> tuple[str, Tags | str]:
@@ -159,11 +160,12 @@ def _read_sites(tags: Tags, formula: Mapping[str, float], lattice: np.ndarray) -
     for i, label in enumerate(labels):
         if (tags.get("_atom_site_calc_flag") or [None] * count)[i] == "dum":
             continue
-        symbol = symbols[i] if symbols else None
-        if symbol:
-            shares, warning = of_symbol(symbol, label, formula), ""
-        else:
-            shares, warning = of_label(label, formula, labels)
+        try:
+            shares, warning = _elements(symbols[i] if symbols else None, label, labels, formula)
+        except ValueError as error:
+            has_hydrogen = any(re.fullmatch("[HD][^a-z]*", text or "") for text in symbols or labels)
+            lost = "" if has_hydrogen or "H" not in formula else _no_site(formula["H"], "H", formula)
+            raise ValueError(f"{error}. {lost}".rstrip(". ")) from None
         warnings += [warning] if warning else []
         texts = [tags[name][i] for name in COORDINATES]
         occupancy, occupancy_digits = _occupancy((tags.get("_atom_site_occupancy") or [None] * count)[i], label)
@@ -183,6 +185,13 @@ def _read_sites(tags: Tags, formula: Mapping[str, float], lattice: np.ndarray) -
     if attached:
         warnings.append(f"{attached} H that `_atom_site_attached_hydrogens` counts have no site")
     return sites, list(dict.fromkeys(warnings))
+
+
+def _elements(
+    symbol: str | None, label: str, labels: Sequence[str], formula: Mapping[str, float]
+) -> tuple[dict[str, float], str]:
+    """Elements and shares of a site, by its type symbol or else its label, and a warning if they are a guess."""
+    return (of_symbol(symbol, label, formula), "") if symbol else of_label(label, formula, labels)
 
 
 def _coordinate(text: str | None, tag: str, label: str) -> float:
@@ -324,17 +333,26 @@ def _difference(sites: Sites, formula: Mapping[str, float]) -> str:
         return ""
     held = _held(sites)
     units = _units(held, formula)
-    text = " ".join(f"{element}{count:g}" for element, count in formula.items())
     parts = []
     for element in sorted({*formula, *held}):
         wanted, found = formula.get(element, 0.0), held.get(element, 0.0) / units
         if abs(found - wanted) <= FORMULA * max(wanted, found) + 0.005:
             continue
         if found < wanted:
-            parts.append(f"{wanted - found:.4g} {element} of the file's formula ({text}) have no site")
+            parts.append(_no_site(wanted - found, element, formula))
         else:
-            parts.append(f"the sites hold {found - wanted:.4g} {element} more than the file's formula ({text})")
+            parts.append(
+                f"the sites hold {found - wanted:.4g} {element} more than the file's formula, {_text(formula)}"
+            )
     return "; ".join(parts)
+
+
+def _no_site(count: float, element: str, formula: Mapping[str, float]) -> str:
+    return f"{count:.4g} {element} of the file's formula, {_text(formula)}, have no site"
+
+
+def _text(formula: Mapping[str, float]) -> str:
+    return " ".join(f"{element}{count:g}" for element, count in formula.items())
 
 
 def _held(sites: Sites) -> dict[str, float]:

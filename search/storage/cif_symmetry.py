@@ -115,7 +115,7 @@ def _named(tags: Tags, lattice: np.ndarray) -> list[Operations]:
 
 def _plain(name: str) -> tuple[str, str]:
     """The name of a space group as gemmi spells it, and its origin choice if it names one: ``F d -3 m Z`` is 2."""
-    text = re.sub(r"\s*:\s*", ":", name.replace("_", " ")).strip()
+    text = re.sub(r"\s*:\s*", ":", name.replace("_", "")).strip()
     for ending, origin in (("S", "1"), ("Z", "2")):
         if text.endswith(ending):
             return f"{text[:-1].strip(' :')}:{origin}", origin

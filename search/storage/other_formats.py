@@ -60,7 +60,7 @@ def poscar_sites(text: str) -> Sites:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the names, which are checked here
-            poscar = Poscar.from_str(text, default_names=symbols, read_velocities=False)
+            poscar = Poscar.from_str(_with_plain_flags(lines), default_names=symbols, read_velocities=False)
     except (ValueError, IndexError) as error:
         raise ValueError(f"it is not a POSCAR: {error}") from error
     return _of_structure(poscar.structure, texts)
@@ -81,6 +81,12 @@ def _names_of_old_poscar(lines: Sequence[str], counts: Sequence[str]) -> list[st
         f"this POSCAR does not say which elements its {' + '.join(counts)} atoms are. Insert a line with their "
         "symbols, such as `Mg O`, above the counts in line 6"
     )
+
+
+def _with_plain_flags(lines: Sequence[str]) -> str:
+    """The text with the flags of selective dynamics as T and F; VASP also reads t, .FALSE. and the like."""
+    flag = re.compile(r"(?<=\s)\.?(t|f)(?:rue|alse)?\.?(?=\s|$)", re.IGNORECASE)
+    return "\n".join([*lines[:8], *(flag.sub(lambda found: found[1].upper(), line) for line in lines[8:])])
 
 
 def _require_elements(names: Sequence[str]) -> None:
@@ -163,6 +169,8 @@ def atoms_sites(atoms: Atoms) -> Sites:
     Raises:
         ValueError: it is not periodic, or an atom is not an element.
     """
+    if not len(atoms):
+        raise ValueError("it contains no atoms")
     if not atoms.pbc.all() or atoms.cell.rank < 3:
         raise ValueError("not periodic in three directions: give it a cell, with vacuum around a slab or molecule")
     dummies = [i for i, symbol in enumerate(atoms.symbols, start=1) if symbol not in ELEMENTS]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement, pairwise
 from pathlib import Path
@@ -24,7 +24,7 @@ from model.potentials.interface import Potential
 from model.symmetry.space_group import fractional_operations, refine
 from model.thermodynamics.reference import read_structures
 from model.thermodynamics.stability import Stability
-from search.storage.crystal_files import read_host
+from search.storage.crystal_files import NamedCrystal, read_crystal
 from search.storage.rows import Status
 
 FOUND, KNOWN = "#1f6f8b", "#d1495b"
@@ -32,10 +32,17 @@ NARROWEST = 1.5  # Å, smallest radius of a void that can hold a guest
 ONE_SITE = 0.7  # Å, sites closer than this are merged
 
 
-def known_phases(paths: Sequence[Path], elements: Sequence[str]) -> list[Crystal]:
+def known_phases(
+    paths: Sequence[Path], elements: Sequence[str], say: Callable[[NamedCrystal], None] = lambda read: None
+) -> list[Crystal]:
     """Known phases to compare with, from crystal files or from Parquet files of structures.
 
     From a Parquet file, the phases of the chemical system up to 0.1 eV/atom above the hull are taken.
+
+    Args:
+        paths: of the files.
+        elements: of the chemical system.
+        say: called with each crystal of a file, to tell the user its warnings.
 
     Raises:
         ValueError: a file does not exist or cannot be read, or there is no such phase.
@@ -43,7 +50,9 @@ def known_phases(paths: Sequence[Path], elements: Sequence[str]) -> list[Crystal
     found: list[Crystal] = []
     for path in paths:
         if path.suffix != ".parquet":
-            found.append(read_host(path))
+            read = read_crystal(path)
+            say(read)
+            found.append(read.crystal)
         elif path.is_file():
             found += read_structures(path, "-".join(sorted(elements)), within=0.1)
         else:

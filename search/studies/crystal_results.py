@@ -12,6 +12,7 @@ import ase
 import ase.io
 import numpy as np
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.constraints import FixAtoms
 from ase.data import atomic_numbers
 from ase.units import GPa
 from pymatgen.io.cif import CifWriter
@@ -90,7 +91,7 @@ class RelaxationFiles:
         name = self.crystals[index].name
         self._add_row(_relaxation_row(name, result))
         if self.frames:
-            ase.io.write(self.out, _frame(name, result), format="extxyz", append=True)
+            ase.io.write(self.out, _frame(self.crystals[index], result), format="extxyz", append=True)
         elif may_be_ranked(result):
             CifWriter(result.final.to_pymatgen()).write_file(self.out / f"{name}.cif")  # no symmetry imposed
 
@@ -111,9 +112,11 @@ def _require_new(paths: Sequence[Path], overwrite: bool) -> None:
         raise ValueError(f"{existing[0]} exists: choose another --out, or give --overwrite to replace it")
 
 
-def _frame(name: str, result: Relaxation) -> ase.Atoms:
+def _frame(one: NamedCrystal, result: Relaxation) -> ase.Atoms:
     atoms = result.final.to_ase()
-    atoms.info = {"name": name, "outcome": result.reason, "steps": result.steps}
+    if one.fixed is not None:
+        atoms.set_constraint(FixAtoms(mask=one.fixed))
+    atoms.info = {"name": one.name, "outcome": result.reason, "steps": result.steps}
     if may_be_ranked(result):
         energy = result.energy_final * len(atoms)
         atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=result.forces_final)

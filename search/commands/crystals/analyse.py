@@ -73,7 +73,7 @@ def analyse(
         uptake = guest_uptake(frame, run_stability(place), guest, host=host, framework=framework)
     crystals = _crystals(frame, place, top)
     elements = sorted({symbol for _, crystal in crystals for symbol in crystal.symbols})
-    known = known_phases(against or [], elements)
+    known = known_phases(against or [], elements, say_warnings)
     _surroundings([crystal for _, crystal in crystals], known, elements, folder)
     if frame is None:
         _voids(crystals[0][1], guest)

@@ -60,6 +60,9 @@ def inpaint(
         raise ValueError(f"--supercell needs three numbers of at least 1, got {' '.join(map(str, supercell))}")
     read = read_structure(host)
     say_warnings(read)
+    if read.fixed is not None:
+        lost = "" if fix_host else "; --fix-host keeps the whole host in place"
+        console.print(f"{host}: inpaint does not keep the {read.fixed.sum()} atoms fixed that the file fixes{lost}.")
     structure = read.structure * list(supercell)
     if ordering:
         if structure.is_ordered:

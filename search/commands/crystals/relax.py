@@ -33,6 +33,9 @@ from search.commands.common import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from model.relaxation.coordinates import Cell
     from model.relaxation.relax import Relaxation
     from search.storage.crystal_files import NamedCrystal
 
@@ -49,12 +52,17 @@ def relax(
     steps: Annotated[int, typer.Option(min=0, help="Maximum number of steps per crystal")] = 500,
     cell: Annotated[
         Literal["full", "hydrostatic", "fixed_volume", "fixed"] | None,
-        typer.Option(help="How the cell may change (default: full, or fixed with --free)", show_default=False),
+        typer.Option(
+            help="How the cell may change (default: full, or fixed where atoms are fixed)", show_default=False
+        ),
     ] = None,
     pressure: Annotated[float, typer.Option(help="External pressure, GPa")] = 0.0,
     free: Annotated[
         list[str] | None,
-        typer.Option(help="Move only atoms of this element; may be given several times", show_default=False),
+        typer.Option(
+            help="Move only atoms of this element, unless the file fixes them; may be given several times",
+            show_default=False,
+        ),
     ] = None,
     keep_symmetry: Annotated[
         bool, typer.Option("--keep-symmetry", help="Keep each crystal in its initial space group")
@@ -73,21 +81,24 @@ def relax(
 
     if fmax <= 0 or symprec <= 0:
         raise ValueError(f"--fmax and --symprec must be above 0, got {fmax} and {symprec}")
-    settings = RelaxSettings(
-        optimizer=optimizer,
-        fmax=fmax,
-        max_steps=steps,
-        cell=cell or ("fixed" if free else "full"),
-        pressure=pressure,
-        keep_symmetry=keep_symmetry,
-        symprec=symprec,
-    )
     read = read_files(files)
     crystals = read.crystals
     require_elements("--free", free or ())
     masks = free_atoms(crystals, free or ())
+    settings = RelaxSettings(
+        optimizer=optimizer,
+        fmax=fmax,
+        max_steps=steps,
+        cell=cell or ("full" if all(mask is None for mask in masks) else "fixed"),
+        pressure=pressure,
+        keep_symmetry=keep_symmetry,
+        symprec=symprec,
+    )
     written = RelaxationFiles(out, crystals, read.unreadable, overwrite=overwrite)
     say_warnings(*crystals)
+    for one in crystals:
+        if one.fixed is not None:
+            console.print(f"{one.name}: {_held(one.fixed, settings.cell)}", soft_wrap=True)
     model = load_potential(potential, device, threads)
     console.print(
         f"{_count(crystals)}: {potential}, {settings.optimizer}, fmax {settings.fmax} eV/Å, cell {settings.cell}"
@@ -112,6 +123,12 @@ def relax(
     console.print(f"{_reasons(written.rows)}. Results: {out}", soft_wrap=True)
     if read.unreadable or not all(result.converged for result in results):
         raise typer.Exit(INCOMPLETE)
+
+
+def _held(fixed: np.ndarray, cell: Cell) -> str:
+    """What becomes of the atoms that a file fixes ((n,) bool)."""
+    text = f"{fixed.sum()} of {len(fixed)} atoms are fixed, as the file says."
+    return text if cell == "fixed" else f"{text} They move with the cell: their fractional coordinates stay."
 
 
 def _count(crystals: Sequence[NamedCrystal]) -> str:
