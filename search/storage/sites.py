@@ -49,10 +49,9 @@ class Sites:
         partial = [i for i, one in enumerate(self.species) if len(one) > 1 or abs(_total(one) - 1) > FULL]
         if not partial:
             return ""
-        sites = [f"{_content(self.species[i])} at {np.round(self.fractional[i], 3).tolist()}" for i in partial[:SHOWN]]
-        more = f" and {len(partial) - SHOWN} more" if len(partial) > SHOWN else ""
+        sites = [f"{_content(self.species[i])} at {np.round(self.fractional[i], 3).tolist()}" for i in partial]
         return (
-            f"partially occupied sites are not supported: {'; '.join(sites)}{more}. "
+            f"partially occupied sites are not supported: {_examples(sites)}. "
             "`hostguide inpaint FILE` orders them first"
         )
 
@@ -82,11 +81,10 @@ def checked(sites: Sites) -> Sites:
         raise ValueError(f"its cell has a volume of {volume:.3g} Å³: correct the cell")
     overlapping = overlaps(sites)
     if overlapping:
-        more = f", and {len(overlapping) - SHOWN} more pairs" if len(overlapping) > SHOWN else ""
-        pairs = "; ".join(_pair(sites, *pair) for pair in overlapping[:SHOWN])
+        pairs = _examples([_pair(sites, *pair) for pair in overlapping])
         raise ValueError(
-            f"atoms on top of each other: {pairs}{more}. Remove the atoms that are given twice, give more digits, or "
-            "correct the cell or the space group"
+            f"atoms on top of each other: {pairs}. Remove the atoms that are given twice, give more digits, or correct "
+            "the cell or the space group"
         )
     return sites
 
@@ -126,6 +124,11 @@ def _total(species: Mapping[str, float]) -> float:
 
 def _content(species: Mapping[str, float]) -> str:
     return ", ".join(f"{element}:{occupancy:.4g}" for element, occupancy in species.items())
+
+
+def _examples(texts: Sequence[str]) -> str:
+    more = f" and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
+    return "; ".join(texts[:SHOWN]) + more
 
 
 def _pair(sites: Sites, one: int, other: int, distance: float) -> str:
