@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import typer
 from rich.console import Console
@@ -17,7 +17,6 @@ from model.potentials.catalog import CATALOG, find_entry
 
 if TYPE_CHECKING:
     from model.potentials.interface import Potential
-    from search.storage.crystal_files import NamedCrystal, NamedStructure, Unreadable
 
 console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
 
@@ -25,8 +24,21 @@ INCOMPLETE = 1  # the command finished, but failed for some crystals
 BAD_INPUT = 2
 INTERRUPTED = 130  # the exit code of shells after Ctrl-C
 
+NAMED = 3  # crystals of which the same is said, named in the line
 ROWS_SHOWN = 40  # maximum number of table rows on the terminal; the file contains all
 Row = Mapping[str, Any]
+
+
+class Warned(Protocol):
+    """What was read from a file, and what to tell the user about it."""
+
+    @property
+    def name(self) -> str:
+        """Unique among the files read."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences without a full stop."""
 
 
 def in_catalogue(name: str | None) -> str | None:
@@ -107,17 +119,19 @@ def parse_share(option: str, text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def say_warnings(*read: NamedCrystal | NamedStructure) -> None:
+def say_warnings(*read: Warned) -> None:
     """Print what the user should know about how files were read."""
-    for one in read:
-        for text in one.warnings:
-            console.print(f"{one.name}: {text}.", soft_wrap=True)
+    say_of([(one.name, f"{text}.") for one in read for text in one.warnings])
 
 
-def say_unreadable(unreadable: Sequence[Unreadable]) -> None:
-    """Print which blocks and frames of files were not read, and why."""
-    for one in unreadable:
-        console.print(f"{one.name} was not read: {one.problem}.", soft_wrap=True)
+def say_of(lines: Iterable[tuple[str, str]]) -> None:
+    """Print texts, each after the names of the crystals that it is about; what is said of many is printed once."""
+    names: dict[str, list[str]] = {}
+    for name, text in lines:
+        names.setdefault(text, []).append(name)
+    for text, about in names.items():
+        more = f" and {len(about) - NAMED} more" if len(about) > NAMED else ""
+        console.print(f"{', '.join(about[:NAMED])}{more}: {text}", soft_wrap=True)
 
 
 def number(value: float | None, form: str, missing: str = "") -> str:

@@ -28,6 +28,7 @@ from search.commands.common import (
     load_potential,
     number,
     require_elements,
+    say_of,
     say_warnings,
     seconds_of,
 )
@@ -96,9 +97,7 @@ def relax(
     )
     written = RelaxationFiles(out, crystals, read.unreadable, overwrite=overwrite)
     say_warnings(*crystals)
-    for one in crystals:
-        if one.fixed is not None:
-            console.print(f"{one.name}: {_held(one.fixed, settings.cell)}", soft_wrap=True)
+    say_of((one.name, _held(one.fixed, settings.cell)) for one in crystals if one.fixed is not None)
     model = load_potential(potential, device, threads)
     console.print(
         f"{_count(crystals)}: {potential}, {settings.optimizer}, fmax {settings.fmax} eV/Å, cell {settings.cell}"

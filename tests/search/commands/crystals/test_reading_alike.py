@@ -201,3 +201,22 @@ def test_inpaint_says_that_it_does_not_keep_atoms_fixed(tmp_path, call) -> None:
     options = ["--guest", "Li", "--count", 1, "--samples", 1, "--fix-host", "--out", tmp_path / "out"]
     _, said, _ = call("inpaint", tmp_path / "host.extxyz", *options)
     assert "inpaint does not keep the 3 atoms fixed" in " ".join(said.split())
+
+
+@pytest.mark.parametrize("name", ["host.extxyz", "host.traj", "host.xyz"])
+def test_commands_for_one_crystal_take_the_last_frame_and_say_so(commands, tmp_path, call, name) -> None:
+    frames = [bulk("MgO", "rocksalt", a=a) for a in (4.0, 4.1, 4.2)]
+    ase.io.write(tmp_path / name, frames, format="traj" if name.endswith("traj") else "extxyz")
+    for command in ("analyse", "validate"):
+        _, said, error = call(*commands(tmp_path / name)[command])
+        assert "host: it has 3 crystals; frame 3 was taken." in said, (command, error)
+    assert read_crystal(tmp_path / name).crystal.volume == pytest.approx(4.2**3 / 4)
+
+
+def test_what_is_said_of_many_crystals_is_printed_once(tmp_path, call) -> None:
+    atoms = bulk("NaCl", "rocksalt", a=5.64)
+    atoms.set_constraint(FixAtoms([0, 1]))
+    ase.io.write(tmp_path / "many.traj", [atoms] * 20)
+    _, said, _ = call("relax", tmp_path / "many.traj", "--out", tmp_path / "out.extxyz", "--steps", 0)
+    assert said.count("atoms are fixed, as the file says") == 1
+    assert "many-01, many-02, many-03 and 17 more: 2 of 2 atoms are fixed" in said
