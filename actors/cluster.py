@@ -16,6 +16,8 @@ from ray.autoscaler.sdk import request_resources
 from ray.exceptions import AuthenticationError
 
 OBJECT_STORE_BYTES = 200 * 2**20
+# Workers look for modules in the driver's working folder first, where a user may have a `model.py`.
+RUNTIME_ENV = {"worker_process_setup_hook": "hostguide_start.use_own_packages"}
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ def connected(address: str) -> Iterator[Capacity]:
         os.environ.setdefault(name, "1")
     # Silences Ray's warning about a future default that does not affect this project.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Added to this process's niceness. Ray's default of 15 leaves its workers nothing beside any other busy program.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     with ExitStack() as stack:
         folder = stack.enter_context(_short_folder())
         stack.callback(ray.shutdown)
@@ -62,7 +66,7 @@ def ask_for(cpus: int) -> None:
 
 def _join(address: str) -> None:
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(address=address, runtime_env=RUNTIME_ENV, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, AuthenticationError) as error:
         raise ConnectionError(
             f"cannot connect to a Ray cluster at {address} ({error}). If one is running, it requires its token: set "
@@ -74,6 +78,7 @@ def _start_private(folder: str) -> None:
     """Start Ray for this process only."""
     ray.init(
         address="local",
+        runtime_env=RUNTIME_ENV,
         num_cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         include_dashboard=False,
         object_store_memory=OBJECT_STORE_BYTES,

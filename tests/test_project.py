@@ -184,7 +184,7 @@ def installed():
 def undeclared(modules, allowed):
     """Third-party modules that belong to no distribution that is declared."""
     known = installed()
-    third_party = modules - set(sys.stdlib_module_names) - {*PACKAGES, "tests", "benchmarks", "examples"}
+    third_party = modules - set(sys.stdlib_module_names) - {*PACKAGES, "hostguide_start", "tests", "benchmarks", "examples"}
     return {name for name in third_party if not {canonical(one) for one in known.get(name, [name])} & allowed}
 
 
@@ -225,7 +225,7 @@ def wheel(tmp_path_factory):
     source.mkdir()
     for name in (*PACKAGES, "tests"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("hostguide_start.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
     command = [sys.executable, "-m", "pip", "wheel", source, "--no-deps", "--no-build-isolation", "--quiet", "-w", out]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
@@ -242,13 +242,13 @@ def test_the_wheel_holds_the_program_and_its_data(wheel):
     assert {name_of(path) for path in (ROOT / "model" / "data").iterdir()} <= names
     assert {"model/data/small.safetensors", "model/data/small.yaml"} <= names
     assert any(re.fullmatch(r"model/data/reference-.*\.parquet", name) for name in names)
-    assert "hostguide = search.cli:main" in entry
+    assert "hostguide = hostguide_start:main" in entry
 
 
 def test_the_wheel_holds_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         folders = {name.split("/")[0] for name in archive.namelist()}
-    assert {folder for folder in folders if not folder.endswith(".dist-info")} == set(PACKAGES)
+    assert {folder for folder in folders if not folder.endswith(".dist-info")} == {*PACKAGES, "hostguide_start.py"}
     assert wheel.stat().st_size < 20e6
 
 

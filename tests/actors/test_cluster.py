@@ -5,6 +5,7 @@ import os
 import sys
 
 import psutil
+import pytest
 import ray
 from ray import cloudpickle
 
@@ -16,6 +17,9 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot im
 class Worker:
     def process(self) -> int:
         return os.getpid()
+
+    def niceness(self) -> int:
+        return os.nice(0)
 
 
 def listening() -> list[tuple[str, str]]:
@@ -39,11 +43,20 @@ def test_loopback_is_told_from_other_addresses():
     assert not any(is_loopback(address) for address in ("0.0.0.0", "::", "192.0.2.2", "::ffff:192.0.2.2"))
 
 
-def test_the_local_ray_listens_on_loopback_only():
+@pytest.fixture(scope="module")
+def worker():
+    """A worker of a local Ray."""
     with connected("local") as capacity:
         assert capacity.cpus == len(os.sched_getaffinity(0))
-        worker = ray.remote(Worker).options(num_cpus=0).remote()  # workers listen too
-        assert ray.get(worker.process.remote()) != os.getpid()
-        sockets = listening()
+        yield ray.remote(Worker).options(num_cpus=0).remote()
+
+
+def test_the_local_ray_listens_on_loopback_only(worker):
+    assert ray.get(worker.process.remote()) != os.getpid()  # workers listen too
+    sockets = listening()
     assert {"gcs_server", "raylet", "ray::Worker"} <= {process for process, _ in sockets}
     assert [socket for socket in sockets if not is_loopback(socket[1])] == []
+
+
+def test_local_workers_are_as_nice_as_the_program(worker):
+    assert ray.get(worker.niceness.remote()) == os.nice(0)
