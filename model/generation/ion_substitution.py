@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from itertools import permutations
 
 import numpy as np
@@ -49,6 +49,11 @@ class Prototype:
     crystal: Crystal
     electronegativity: Mapping[int, float]
     compounds: int
+
+    @cached_property
+    def mean_distances(self) -> dict[int, np.ndarray]:
+        """Atomic number -> (16,) mean distances to the k-th neighbours at a volume of 1 per atom."""
+        return _mean_distances(self.crystal)
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +121,7 @@ def _different_substitutions(prototype: Prototype, counts: Mapping[int, int]) ->
     fitting = assignments(size, counts)
     if len(fitting) == 1:
         return [Substitution(prototype, fitting[0])]
-    rows = dict(zip(places, _mean_distances(prototype.crystal).values(), strict=True))
+    rows = dict(zip(places, prototype.mean_distances.values(), strict=True))
     kept: list[tuple[np.ndarray, Substitution]] = []
     for elements in fitting:
         seen = np.stack([rows[z] for z in sorted(places, key=lambda z: elements[z])])

@@ -13,7 +13,7 @@ import pickle
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -179,7 +179,17 @@ def volume_per_atom(reference: Reference, composition: Composition | str) -> flo
         ValueError: no phase of the system has a known volume.
     """
     composition = Composition(composition)
-    elements = sorted(str(element) for element in composition.elements)
+    elements = tuple(sorted(str(element) for element in composition.elements))
+    fractions, volumes = _lowest_phases(reference, elements)
+    wanted = np.array(_fractions(composition, elements))
+    weight = np.sqrt(np.exp(-np.square(fractions - wanted).sum(1) / (2 * 0.2**2)) + 1e-3)
+    slopes = np.linalg.lstsq(fractions * weight[:, None], volumes * weight, rcond=None)[0]
+    return float(np.clip(wanted @ slopes, volumes.min(), volumes.max()))
+
+
+@lru_cache(maxsize=32)  # a system is asked for all its compositions
+def _lowest_phases(reference: Reference, elements: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Atomic fractions (n, elements) and Å³/atom (n,) of the lowest phase of each formula with a known volume."""
     phases = reference.of_system(elements).dropna(subset=["volume_per_atom"])
     if phases.empty:
         raise ValueError(
@@ -187,11 +197,7 @@ def volume_per_atom(reference: Reference, composition: Composition | str) -> flo
         )
     phases = phases.sort_values("energy_per_atom").drop_duplicates("formula")
     fractions = np.array([_fractions(Composition(formula), elements) for formula in phases["formula"]])
-    volumes = phases["volume_per_atom"].to_numpy()
-    wanted = np.array(_fractions(composition, elements))
-    weight = np.sqrt(np.exp(-np.square(fractions - wanted).sum(1) / (2 * 0.2**2)) + 1e-3)
-    slopes = np.linalg.lstsq(fractions * weight[:, None], volumes * weight, rcond=None)[0]
-    return float(np.clip(wanted @ slopes, volumes.min(), volumes.max()))
+    return fractions, phases["volume_per_atom"].to_numpy()
 
 
 def build_reference_table(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from search.planning.tasks import Task
 
 TYPICAL_STEPS = 60  # of a relaxation; a conservative assumption, L-BFGS needs about 15 in Li-Si
+FORMULAS_SHOWN = 60
 
 
 def validate(config: ConfigArgument) -> None:
@@ -29,8 +31,9 @@ def validate(config: ConfigArgument) -> None:
 
     settings = load_config(config)
     say_warnings(*framework_files(settings.frameworks.files))
-    for line in describe(settings):
-        console.print(line)
+    with console.status("counting and measuring"):
+        for line in describe(settings):
+            console.print(line)
 
 
 def describe(config: SearchConfig) -> Iterator[str]:
@@ -44,10 +47,13 @@ def describe(config: SearchConfig) -> Iterator[str]:
     yield f"{config.name}: {'-'.join(config.compositions.elements)}, seed {config.seed}"
     counts = [cell.n_atoms for cell in cells]
     yield f"{len(cells)} cells of {min(counts)} to {max(counts)} atoms:"
-    for formula, group in _by_formula(cells).items():
+    groups = _by_formula(cells)
+    for formula, group in islice(groups.items(), FORMULAS_SHOWN):
         volume = volume_estimate(config, reference, group[0])
         sizes = ", ".join(str(cell.n_atoms) for cell in group)
         yield f"  {formula:<12} V0 {volume:5.1f} Å³/atom, cells of {sizes} atoms"
+    if len(groups) > FORMULAS_SHOWN:
+        yield f"  and {len(groups) - FORMULAS_SHOWN} more formulas"
     low, high = config.lattices.ranges.ratio
     yield f"lattices: {' '.join(config.lattices.bravais)}, ratios {low:g} to {high:g}"
     yield from _generators(config, cells)

@@ -292,3 +292,10 @@ def test_a_linear_system_is_interpolated_exactly():
     assert volume_per_atom(reference, "Li") == pytest.approx(10)
     with pytest.raises(ValueError, match="has no volume in Na"):
         volume_per_atom(reference, "Na")
+
+
+def test_the_phases_of_a_system_are_collected_once_for_all_its_compositions(monkeypatch):
+    reference = replace(packaged_reference())
+    first = volume_per_atom(reference, "LiP3S5Cl")
+    monkeypatch.setattr(Reference, "of_system", None)
+    assert volume_per_atom(reference, "Li2PS4Cl") != first
