@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -94,21 +95,31 @@ def _ase_db(rows: list[Row], folder: Path) -> list[Path]:
 
 
 def _optimade(rows: list[Row], folder: Path) -> list[Path]:
-    resources = []
-    for row in rows:
-        resource: dict[str, Any] = OptimadeStructureAdapter.get_optimade_structure(
-            unpack_or_raise(row["final"]).to_pymatgen()
-        )
-        resource["id"] = row["candidate"]
-        resource["attributes"] |= {f"_hostguide_{key}": value for key, value in about(row).items()}
-        resources.append(resource)
+    """A response of an OPTIMADE server that has these structures and no others."""
+    meta = {
+        "api_version": "1.2.0",
+        "query": {"representation": "/structures"},
+        "more_data_available": False,
+        "data_returned": len(rows),
+        "data_available": len(rows),
+        "provider": {
+            "name": "hostguide",
+            "description": "Crystals found by hostguide; energies and E_d in eV/atom",
+            "prefix": "hostguide",
+        },
+        "implementation": {"name": "hostguide", "version": version("hostguide")},
+    }
     path = folder / "structures.json"
-    path.write_text(json.dumps({"data": resources}, indent=1, default=_plain) + "\n")
+    path.write_text(json.dumps({"meta": meta, "data": [_resource(row) for row in rows]}, indent=1) + "\n")
     return [path]
 
 
-def _plain(value: Any) -> Any:
-    return value.isoformat() if hasattr(value, "isoformat") else value.tolist()
+def _resource(row: Row) -> dict[str, Any]:
+    crystal = unpack_or_raise(row["final"]).to_pymatgen()
+    attributes = OptimadeStructureAdapter.get_optimade_structure(crystal)["attributes"]
+    ours = {**about(row), "energy_per_atom": row["energy"]}
+    attributes |= {f"_hostguide_{key}": value for key, value in ours.items()}
+    return {"type": "structures", "id": row["candidate"], "attributes": attributes}
 
 
 FORMATS: dict[str, Callable[[list[Row], Path], list[Path]]] = {

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from ase.db import connect
 from ase.io import read
+from optimade.models import StructureResponseMany
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Structure
 from pymatgen.io.ase import AseAtomsAdaptor
@@ -45,7 +46,9 @@ def read_back(kind, paths):
         return [(one.structure, one.energy) for one in entries]
     if kind == "optimade-json":
         data = json.loads(paths[0].read_text())["data"]
-        return [(OptimadeStructureAdapter.get_structure(resource), None) for resource in data]
+        energies = [resource["attributes"]["_hostguide_energy_per_atom"] for resource in data]
+        structures = [OptimadeStructureAdapter.get_structure(resource) for resource in data]
+        return [(one, energy * len(one)) for one, energy in zip(structures, energies, strict=True)]
     every = read(paths[0], ":") if kind == "extxyz" else [row.toatoms() for row in connect(paths[0]).select()]
     return [(AseAtomsAdaptor.get_structure(atoms), atoms.get_potential_energy()) for atoms in every]
 
@@ -69,6 +72,21 @@ def test_names_and_facts_tell_where_a_crystal_came_from(best, tmp_path):
     assert first.info["candidate"] == "one" and first.info["e_d"] == 0.01
     row = next(connect(export(best, "ase-db", tmp_path)[0]).select(candidate="two"))
     assert row.reduced_formula == "LiSi" and "space_group" not in row
+
+
+def test_an_optimade_file_is_the_valid_answer_of_a_server(best, tmp_path, licoo2):
+    (path,) = export(best, "optimade-json", tmp_path)
+    answer = StructureResponseMany.model_validate_json(path.read_text())
+    assert answer.meta.provider.prefix == "hostguide"
+    assert answer.meta.data_returned == len(answer.data) == 2
+    first, second = answer.data
+    assert (first.id, second.id) == ("one", "two")
+    assert first.attributes.chemical_formula_reduced == "CoLiO2"
+    np.testing.assert_allclose(first.attributes.cartesian_site_positions, licoo2.to_pymatgen().cart_coords, atol=1e-9)
+    ours = {key: value for key, value in first.attributes.model_extra.items() if key.startswith("_hostguide_")}
+    assert ours["_hostguide_energy_per_atom"] == -5.25 and ours["_hostguide_e_d"] == 0.01
+    assert ours["_hostguide_space_group"] == "R-3m"
+    assert "_hostguide_space_group" not in second.attributes.model_extra
 
 
 def test_what_cannot_be_exported_is_named(best, tmp_path):
