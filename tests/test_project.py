@@ -184,7 +184,9 @@ def installed():
 def undeclared(modules, allowed):
     """Third-party modules that belong to no distribution that is declared."""
     known = installed()
-    third_party = modules - set(sys.stdlib_module_names) - {*PACKAGES, "hostguide_start", "tests", "benchmarks", "examples"}
+    third_party = (
+        modules - set(sys.stdlib_module_names) - {*PACKAGES, "hostguide_start", "tests", "benchmarks", "examples"}
+    )
     return {name for name in third_party if not {canonical(one) for one in known.get(name, [name])} & allowed}
 
 

@@ -1,4 +1,4 @@
-"""The program beside modules of the user's that have the names of its packages, in the working folder or on PYTHONPATH."""
+"""The program beside a user's modules of the same names, in the working folder and on PYTHONPATH."""
 
 import os
 import subprocess

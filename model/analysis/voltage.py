@@ -9,6 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from pymatgen.core import Composition, Element
 
+# Of guests between the layers of sulphides and in Chevrel phases; of others the lowest positive common state.
+GUEST_CHARGES = {"Cu": 1, "Au": 1, "Hg": 2, "V": 3}
+
 
 @dataclass(frozen=True)
 class VoltageStep:
@@ -41,7 +44,7 @@ def voltage_curve(
         guest: element.
         host: formula unit, for example ``MnO2``.
         guest_energy: eV/atom of the guest's element.
-        charge: z of the guest's ion (default: its highest common oxidation state).
+        charge: z of the guest's ion (default: `ion_charge`).
 
     Returns:
         steps by increasing guest content, with decreasing voltages; none if fewer than two stable phases are known.
@@ -53,6 +56,8 @@ def voltage_curve(
         0.0 1.0 ('CoO2', 'LiCoO2') 4.1
     """
     guest_content(host, guest, host)  # raises if the host contains the guest
+    if charge == 0:
+        raise ValueError("the charge of the guest's ion must not be 0")
     lowest: dict[float, tuple[float, str]] = {}
     for formula, energy in phases:
         x = guest_content(formula, guest, host)
@@ -62,11 +67,38 @@ def voltage_curve(
         lowest[x] = min(lowest.get(x, (np.inf, "")), (total, formula))
     fullest = min(lowest, key=lambda x: lowest[x][0], default=0.0)
     hull = _lower_hull([(x, *lowest[x]) for x in sorted(lowest) if x <= fullest])
-    z = charge or max(Element(guest).common_oxidation_states)
+    z = ion_charge(guest) if charge is None else charge
     return [
         VoltageStep(x1, x2, (one, other), -(e2 - e1) / (x2 - x1) / z)
         for (x1, e1, one), (x2, e2, other) in itertools.pairwise(hull)
     ]
+
+
+def ion_charge(guest: str) -> int:
+    """Usual charge of a guest's ion in a host: negative for halogens and chalcogens.
+
+    For others it is that of `GUEST_CHARGES` (Whittingham, Prog. Solid State Chem. 12, 41 (1978)), or the lowest
+    positive one of pymatgen's common oxidation states.
+
+    Raises:
+        ValueError: the element forms no ions.
+
+    Example:
+        >>> [ion_charge(guest) for guest in ("Li", "Cu", "Fe", "Mg", "Al", "F")]
+        [1, 1, 2, 2, 3, -1]
+    """
+    element = Element(guest)
+    states = element.common_oxidation_states
+    if not states:
+        raise ValueError(f"{guest} has no usual ionic charge: give it with --charge")
+    if element.is_halogen or element.is_chalcogen:
+        return int(min(states))
+    return GUEST_CHARGES.get(guest) or int(min(state for state in states if state > 0))
+
+
+def ion_name(guest: str, charge: int) -> str:
+    """A guest's ion, for example ``Li+`` or ``Mg2+``."""
+    return f"{guest}{abs(charge) if abs(charge) > 1 else ''}{'+' if charge > 0 else '-'}"
 
 
 def guest_content(formula: str, guest: str, host: str) -> float | None:

@@ -109,6 +109,9 @@ def order(
         limit: maximum number of arrangements.
         seed: determines which ones.
         screening: below which distances atoms overlap.
+
+    Raises:
+        ValueError: the limit is below 1, or no arrangement without overlapping atoms is found.
     """
     if limit < 1:
         raise ValueError(f"limit must be at least 1, got {limit}")
@@ -117,9 +120,18 @@ def order(
     images = _permutations(disordered)
     if disordered.arrangements() <= ENUMERATED:
         found = list(_distinct(filter(room.fits, _all(disordered)), images))
+        if not found:
+            raise ValueError(f"in every arrangement two atoms overlap: {room.closest()}. Check occupancies and cell")
         chosen = np.sort(rng.permutation(len(found))[:limit])
         return [found[i] for i in chosen]
-    return list(islice(_distinct(_random(disordered, room, rng, limit * ORDERING_TRIES), images), limit))
+    tries = limit * ORDERING_TRIES
+    made = list(islice(_distinct(_random(disordered, room, rng, tries), images), limit))
+    if not made:
+        raise ValueError(
+            f"{tries} random arrangements were tried, and in each an atom had no site left without an overlap: "
+            f"{room.closest()}. Check occupancies and cell, or try a smaller --supercell"
+        )
+    return made
 
 
 def _distinct(candidates: Iterable[np.ndarray], images: np.ndarray) -> Iterator[np.ndarray]:
@@ -138,13 +150,22 @@ class _Room:
         cell = Structure(disordered.lattice, ["H"] * len(disordered.fractional), disordered.fractional)
         self.distance = cell.distance_matrix
         np.fill_diagonal(self.distance, min(cell.lattice.abc))
-        self.settings = settings
+        self.settings, self.fractional = settings, disordered.fractional
 
     def fits(self, numbers: np.ndarray) -> bool:
         """Whether no two atoms of the arrangement overlap."""
         there = np.flatnonzero(numbers)
         limit = closest_allowed(numbers[there][:, None], numbers[there][None], self.settings)
         return bool((self.distance[np.ix_(there, there)] >= limit).all())
+
+    def closest(self) -> str:
+        """The two sites that are closest to each other, or the site closest to its own image, in words."""
+        pair = np.unravel_index(self.distance.argmin(), self.distance.shape)
+        first, second = (" ".join(f"{x:.3f}" for x in self.fractional[site]) for site in pair)
+        apart = f"{self.distance.min():.2f} Å apart"
+        if first == second:
+            return f"the images of the site {first} are {apart}"
+        return f"the closest sites, {first} and {second}, are {apart}"
 
     def allowed(self, numbers: np.ndarray, sites: np.ndarray, z: int) -> np.ndarray:
         """Those of the sites that an atom of this element can occupy, given the arrangement so far."""

@@ -6,10 +6,12 @@ and in reference tables that it computed. Heavy libraries are imported only when
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from ase.data import atomic_numbers, chemical_symbols
 
 from model.files import DATA
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 DEFAULT = "chgnet-0.3.0"
 MP2020_PBE = "MP2020-corrected PBE"  # GGA and GGA+U of the Materials Project, with the corrections of MP2020
 R2SCAN = "r2SCAN"
+NOT_IN_MPTRJ = ("Po", "At", "Rn", "Fr", "Ra")  # of the elements up to Pu; CHGNet was trained on MPtrj
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +37,8 @@ class PotentialEntry:
         error: eV/atom, mean absolute error relative to ``level``, stated by its authors for their test set.
         package: distribution whose version is stored with a run.
         reference: packaged table of competing phases; None if there is none.
+        last_element: atomic number of the last element that it knows.
+        untrained: elements before that one without a place in its training data.
     """
 
     name: str
@@ -43,6 +48,8 @@ class PotentialEntry:
     error: float
     package: str
     reference: Path | None = None
+    last_element: int = 118
+    untrained: tuple[str, ...] = ()
 
 
 def _chgnet(name: str, device: str) -> Potential:
@@ -60,6 +67,8 @@ _ENTRIES = (
         error=0.029,
         package="chgnet",
         reference=DATA / "reference-chgnet-0.3.0.parquet",
+        last_element=94,
+        untrained=NOT_IN_MPTRJ,
     ),
     PotentialEntry(
         name="chgnet-r2scan",
@@ -69,6 +78,8 @@ _ENTRIES = (
         error=0.017,
         package="chgnet",
         reference=DATA / "reference-chgnet-r2scan.parquet",
+        last_element=94,
+        untrained=NOT_IN_MPTRJ,
     ),
 )
 CATALOG: dict[str, PotentialEntry] = {entry.name: entry for entry in _ENTRIES}
@@ -79,6 +90,20 @@ def find_entry(name: str) -> PotentialEntry:
     if name not in CATALOG:
         raise ValueError(f"unknown potential {name!r}; choose from {', '.join(CATALOG)}")
     return CATALOG[name]
+
+
+def require_known(name: str, symbols: Iterable[str]) -> None:
+    """Check that a potential knows these elements; raises ValueError naming those that it does not."""
+    entry = find_entry(name)
+    unknown = sorted(
+        symbol for symbol in set(symbols) if atomic_numbers[symbol] > entry.last_element or symbol in entry.untrained
+    )
+    if unknown:
+        without = f", without {', '.join(entry.untrained)}" if entry.untrained else ""
+        raise ValueError(
+            f"{name} does not know {', '.join(unknown)}: it was trained on elements up to "
+            f"{chemical_symbols[entry.last_element]}{without}"
+        )
 
 
 def load_potential(name: str, *, device: str = "cpu") -> Potential:

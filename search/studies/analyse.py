@@ -255,7 +255,13 @@ def with_sites(crystal: Crystal, guest: str) -> Crystal:
 
 
 def run_voltages(
-    frame: pd.DataFrame, guest: str, host: str, stability: Stability, *, known: bool = True
+    frame: pd.DataFrame,
+    guest: str,
+    host: str,
+    stability: Stability,
+    *,
+    known: bool = True,
+    charge: int | None = None,
 ) -> list[VoltageStep]:
     """Voltage curve of a host from the relaxed candidates of a run.
 
@@ -265,6 +271,7 @@ def run_voltages(
         host: formula unit without the guest.
         stability: hull of the run.
         known: whether to include the phases of the run's reference.
+        charge: of the guest's ion, see `voltage_curve`.
 
     Returns:
         steps of the curve; empty if fewer than two stable phases are known on the line from host to guest.
@@ -274,13 +281,13 @@ def run_voltages(
     if known:
         reference = stability.reference.of_system(stability.elements)
         phases += [*zip(reference["formula"], reference["energy_per_atom"], strict=True)]
-    return voltage_curve(phases, guest, host, guest_energy=stability.hull_energy(guest))
+    return voltage_curve(phases, guest, host, guest_energy=stability.hull_energy(guest), charge=charge)
 
 
-def draw_voltages(steps: Sequence[VoltageStep], guest: str, host: str, path: Path) -> None:
-    """Plot a voltage curve."""
+def draw_voltages(steps: Sequence[VoltageStep], guest: str, host: str, path: Path, *, ion: str) -> None:
+    """Plot a voltage curve; ``ion`` names the guest's ion, whose charge it is for."""
     figure, (axis,) = new_figure(1)
     x = [value for step in steps for value in (step.start, step.end)]
     axis.plot(x, [step.voltage for step in steps for _ in range(2)], color=FOUND)
-    axis.set(xlabel=f"x in {guest}$_x${host}", ylabel=f"V vs {guest}")
+    axis.set(xlabel=f"x in {guest}$_x${host}", ylabel=f"V vs {guest}/{ion}")
     save_figure(figure, path)

@@ -38,7 +38,13 @@ class Uptake(NamedTuple):
 
 
 def guest_uptake(
-    frame: pd.DataFrame, stability: Stability, guest: str, *, host: str | None = None, framework: str | None = None
+    frame: pd.DataFrame,
+    stability: Stability,
+    guest: str,
+    *,
+    host: str | None = None,
+    framework: str | None = None,
+    charge: int | None = None,
 ) -> Uptake:
     """Analyse the uptake of a guest by a host composition or by one framework.
 
@@ -49,6 +55,7 @@ def guest_uptake(
         host: formula unit of a host; all crystals and reference phases that consist of it and the guest are included.
         framework: instead of ``host``, one framework that the run filled, see `fillings_of`; only its fillings and the
             relaxed empty framework are included.
+        charge: of the guest's ion, for the voltages, see `voltage_curve`.
 
     Raises:
         ValueError: neither is given, the run has no such host or framework, or the empty framework does not relax.
@@ -63,7 +70,8 @@ def guest_uptake(
     if host is None:
         raise ValueError("guest_uptake needs a host or a framework")
     curve = uptake_curve(frame, guest, host, alone)
-    return Uptake(host, curve, run_voltages(frame, guest, host, stability, known=framework is None))
+    steps = run_voltages(frame, guest, host, stability, known=framework is None, charge=charge)
+    return Uptake(host, curve, steps)
 
 
 def fillings_of(frame: pd.DataFrame, framework: str, guest: str) -> tuple[pd.DataFrame, Crystal]:

@@ -30,6 +30,9 @@ def analyse(
     framework: Annotated[
         str | None, typer.Option(help="Run only: analyse the uptake of the guest by this framework")
     ] = None,
+    charge: Annotated[
+        int | None, typer.Option(help="Run only: charge of the guest's ion, for voltages (default: the usual one)")
+    ] = None,
     against: Annotated[
         list[Path] | None, typer.Option(help="Known phases to compare with: crystal files, or Parquet of structures")
     ] = None,
@@ -50,6 +53,7 @@ def analyse(
 ) -> None:
     """Compute coordination, radial distribution functions, voids, migration paths of a guest, and voltages."""
     from model.analysis.migration import BarrierSettings
+    from model.analysis.voltage import ion_charge
     from search.planning.prepare import run_stability
     from search.storage.results import load_results
     from search.studies.analyse import known_phases
@@ -67,10 +71,15 @@ def analyse(
         raise ValueError(f"give --host or --framework, not both: {framework} already defines the host")
     if frame is None and (host or framework):
         raise ValueError("--host and --framework (voltage curve) need a run, not a crystal file")
+    if charge is not None and not (host or framework):
+        raise ValueError(f"--charge {charge} is for the voltage curve: give --host or --framework too")
+    if charge == 0:
+        raise ValueError("--charge 0: give the charge of the guest's ion, for example 1 for Cu+")
     folder = out or (beside(place) / "analysis" if is_run(place) else Path(f"{place.stem}-analysis"))
-    uptake = None
+    uptake, ion = None, 0
     if frame is not None and guest and (host or framework):
-        uptake = guest_uptake(frame, run_stability(place), guest, host=host, framework=framework)
+        ion = charge or ion_charge(guest)
+        uptake = guest_uptake(frame, run_stability(place), guest, host=host, framework=framework, charge=ion)
     crystals = _crystals(frame, place, top)
     elements = sorted({symbol for _, crystal in crystals for symbol in crystal.symbols})
     known = known_phases(against or [], elements, say_warnings)
@@ -81,11 +90,12 @@ def analyse(
         settings = BarrierSettings(min_length=height, vacancy=not single) if barriers else None
         _migration(crystals, guest, barriers=settings, equal_sites=equal_sites, max_length=max_length, out=folder)
     if uptake is not None and guest is not None:
-        _show_uptake(uptake, guest, folder, "" if framework is None else f"-{framework}")
+        _show_uptake(uptake, guest, ion, folder, "" if framework is None else f"-{framework}")
     console.print(f"Tables and figures: {folder}", soft_wrap=True)
 
 
-def _show_uptake(uptake: Uptake, guest: str, out: Path, suffix: str) -> None:
+def _show_uptake(uptake: Uptake, guest: str, charge: int, out: Path, suffix: str) -> None:
+    from model.analysis.voltage import ion_name
     from search.studies.analyse import draw_voltages
     from search.studies.guest_uptake import draw_uptake
 
@@ -98,8 +108,9 @@ def _show_uptake(uptake: Uptake, guest: str, out: Path, suffix: str) -> None:
         picture.unlink(missing_ok=True)  # from an earlier call
         console.print(f"No voltage curve: fewer than two stable phases are known on the line from {host} to {guest}.")
         return
-    console.print(_voltage_table(steps, guest))
-    draw_voltages(steps, guest, host, picture)
+    ion = ion_name(guest, charge)
+    console.print(_voltage_table(steps, guest, ion))
+    draw_voltages(steps, guest, host, picture, ion=ion)
 
 
 def _crystals(frame: pd.DataFrame | None, source: RunPath, top: int) -> list[tuple[str, Crystal]]:
@@ -272,8 +283,8 @@ def _uptake_table(curve: pd.DataFrame, guest: str, host: str) -> Table:
     return table
 
 
-def _voltage_table(steps: Sequence[VoltageStep], guest: str) -> Table:
-    table = Table(title=f"Voltage vs {guest}", title_justify="left")
+def _voltage_table(steps: Sequence[VoltageStep], guest: str, ion: str) -> Table:
+    table = Table(title=f"Voltage vs {guest}/{ion}", title_justify="left")
     for name in ("from", "to", "x", "V"):
         table.add_column(name, justify="left" if name in ("from", "to") else "right")
     for step in steps:

@@ -14,7 +14,7 @@ import typer
 from rich.progress import Progress
 from rich.table import Table
 
-from search.commands.common import SeedOption, WeightsOption, console, say_warnings, use_threads
+from search.commands.common import SeedOption, WeightsOption, console, require_elements, say_warnings, use_threads
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -64,6 +64,7 @@ def inpaint(
         lost = "" if fix_host else "; --fix-host keeps the whole host in place"
         console.print(f"{host}: inpaint does not keep the {read.fixed.sum()} atoms fixed that the file fixes{lost}.")
     structure = read.structure * list(supercell)
+    _check_elements(structure, guests)
     if ordering:
         if structure.is_ordered:
             raise ValueError(f"{host} has no partially occupied sites: give --guest and --count")
@@ -97,6 +98,13 @@ def _guests(elements: Sequence[str], counts: Sequence[int]) -> dict[str, int]:
             f"--guest {', '.join(repeated)} was given more than once; give each guest once, with its count"
         )
     return dict(zip(elements, counts, strict=True))
+
+
+def _check_elements(structure: Structure, guests: Mapping[str, int]) -> None:
+    from model.potentials.catalog import DEFAULT, require_known
+
+    require_elements("--guest", guests)
+    require_known(DEFAULT, {*guests, *structure.composition.get_el_amt_dict()})
 
 
 def _fill(

@@ -4,7 +4,7 @@ from pymatgen.analysis.diffusion.aimd.rdf import RadialDistributionFunction
 from pymatgen.core import Lattice, Structure
 
 from model.analysis.environments import coordination_numbers, coordination_statistics, radial_distribution
-from model.analysis.voltage import voltage_curve
+from model.analysis.voltage import ion_charge, ion_name, voltage_curve
 from model.crystals.crystal import Crystal
 from model.crystals.voids import void_sites
 from tests.support.crystals import rattled
@@ -172,3 +172,25 @@ def test_a_host_with_the_guest_in_it_is_refused():
     with pytest.raises(ValueError, match="LiCoO2 contains the guest Li"):
         voltage_curve([], "Li", "LiCoO2", guest_energy=0)
     assert voltage_curve([("MnO2", -8.0)], "Li", "CoO2", guest_energy=0) == []
+
+
+@pytest.mark.parametrize(
+    ("guest", "name"),
+    [("Li", "Li+"), ("Na", "Na+"), ("Ag", "Ag+"), ("Cu", "Cu+"), ("Mg", "Mg2+"), ("Zn", "Zn2+"), ("Fe", "Fe2+"),
+     ("Mn", "Mn2+"), ("V", "V3+"), ("Cr", "Cr3+"), ("Al", "Al3+"), ("H", "H+"), ("F", "F-"), ("S", "S2-")],
+)  # fmt: skip
+def test_the_usual_charge_of_a_guest_is_that_of_its_ion_in_a_host(guest, name):
+    assert ion_name(guest, ion_charge(guest)) == name
+
+
+def test_copper_in_a_sulphide_takes_one_electron():
+    phases = [("TiS2", -6.0), ("CuTiS2", -5.5)]
+    (step,) = voltage_curve(phases, "Cu", "TiS2", guest_energy=-3.5)
+    assert step.voltage == pytest.approx(-(4 * -5.5 - 3 * -6.0 + 3.5))
+
+
+def test_a_charge_that_is_no_charge_is_refused():
+    with pytest.raises(ValueError, match="must not be 0"):
+        voltage_curve([], "Li", "CoO2", guest_energy=0, charge=0)
+    with pytest.raises(ValueError, match="Ar has no usual ionic charge: give it with --charge"):
+        ion_charge("Ar")

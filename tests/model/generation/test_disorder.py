@@ -84,6 +84,29 @@ def test_of_too_many_arrangements_some_are_drawn_by_the_seed():
     assert not all((a == b).all() for a, b in zip(one, other, strict=True))
 
 
+def split_sites(occupancy, length=4.0):
+    """Two sites 0.6 Å apart in a cell of 4 by 4 Å."""
+    places = [[0.5, 0.5, 0.5 - 0.3 / length], [0.5, 0.5, 0.5 + 0.3 / length]]
+    return disordered(Structure(Lattice.tetragonal(4.0, length), [{"Li": occupancy}] * 2, places))
+
+
+def test_that_no_arrangement_is_possible_is_said_with_the_sites():
+    assert len(order(split_sites(0.5), 10, seed=0)) == 1
+    both = split_sites(0.95)  # one atom on each
+    with pytest.raises(ValueError, match=r"atoms overlap: the closest sites, 0.500 0.500 0.425 and .* 0.60 Å apart"):
+        order(both, 10, seed=0)
+    with pytest.raises(ValueError, match=r"the images of the site 0.000 0.000 0.000 are 1.20 Å apart"):
+        order(disordered(Structure(Lattice.cubic(1.2), [{"Li": 0.9}], [[0, 0, 0]])), 10, seed=0)
+
+
+def test_that_no_random_arrangement_is_found_is_said():
+    many = Structure(Lattice.cubic(4.0), [{"Li": 0.9}] * 2, [[0.5, 0.5, 0.4], [0.5, 0.5, 0.55]]) * [3, 3, 3]
+    crystal = disordered(many)
+    assert crystal.arrangements() > 10**4
+    with pytest.raises(ValueError, match=r"random arrangements were tried.* are 0.60 Å apart"):
+        order(crystal, 2, seed=0)
+
+
 def test_nothing_to_order_is_refused():
     with pytest.raises(ValueError, match="every site is full"):
         disordered(Structure(Lattice.cubic(4), ["Po"], [[0, 0, 0]]))

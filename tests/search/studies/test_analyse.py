@@ -142,7 +142,7 @@ def test_a_run_is_analysed_with_its_voltages(run):
     frame = load_results(run, structures=False)
     text = analysed(run, "--guest", "Li", "--host", "CoO2", "--top", 2)
     assert "Coordination in" in text
-    assert "Voltage vs Li" in text
+    assert "Voltage vs Li/Li+" in text
     assert "Best crystal for each Li content of CoO2" in text
     for name in ("voltage.png", "uptake.png"):
         assert (run / "analysis" / name).read_bytes().startswith(b"\x89PNG")
@@ -153,6 +153,9 @@ def test_a_run_is_analysed_with_its_voltages(run):
     known = stability.reference.of_system(stability.elements).groupby("formula")["energy_per_atom"].min()
     voltage = -(7 * known["Li(CoO2)2"] - 6 * known["CoO2"] - stability.hull_energy("Li"))
     assert f"│ CoO2 │ Li(CoO2)2 │ 0.00 – 0.50 │ {voltage:.2f} │" in text
+    half = analysed(run, "--guest", "Li", "--host", "CoO2", "--top", 2, "--charge", 2)
+    assert "Voltage vs Li/Li2+" in half
+    assert f"│ CoO2 │ Li(CoO2)2 │ 0.00 – 0.50 │ {voltage / 2:.2f} │" in half
 
 
 def test_a_framework_is_swept_alone_from_its_empty_host_on(filled_run):
@@ -228,6 +231,8 @@ def test_the_curve_takes_the_best_of_each_content_and_says_if_the_host_stayed(li
         (("{file}", "--guest", "Xx"), "'Xx' is not an element"),
         (("{file}", "--guest", "Li", "--host", "CoO2"), "need a run, not a crystal file"),
         (("{file}", "--guest", "Li", "--framework", "f"), "need a run, not a crystal file"),
+        (("{run}", "--guest", "Li", "--charge", "2"), "--charge 2 is for the voltage curve"),
+        (("{run}", "--guest", "Li", "--host", "CoO2", "--charge", "0"), "--charge 0: give the charge"),
         (("{run}", "--framework", "f"), "give --guest, the element that moves"),
         (("{run}", "--guest", "Li", "--framework", "f"), "f: the run filled no framework with Li alone"),
         (

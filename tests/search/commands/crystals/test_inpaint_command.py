@@ -130,3 +130,17 @@ def test_a_full_host_and_a_strange_supercell_are_told(half_filled, host_file, or
         ordered(host_file, tmp_path / "out")
     with pytest.raises(ValueError, match=r"three numbers of at least 1, got 1 0 1"):
         ordered(half_filled, tmp_path / "out", supercell=(1, 0, 1))
+
+
+@pytest.mark.parametrize(
+    ("guest", "said"),
+    [
+        ("Am", r"chgnet-0.3.0 does not know Am: .* up to Pu, without Po, At, Rn, Fr, Ra"),
+        ("Po", "does not know Po"),
+        ("Xx", "--guest 'Xx' is not an element"),
+    ],
+)
+def test_guests_that_the_potential_does_not_know_are_told_before_any_work(guest, said, host_file, inpainted, tmp_path):
+    with pytest.raises(ValueError, match=said):
+        inpainted(host_file, tmp_path / "out", guest=[guest])
+    assert not (tmp_path / "out").exists()
