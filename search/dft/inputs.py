@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
-from pymatgen.core import SETTINGS
+from pymatgen.core import SETTINGS, Structure
 from pymatgen.io.vasp.sets import MPRelaxSet, MPScanRelaxSet, MPScanStaticSet, MPStaticSet, VaspInputSet
 
 from model.crystals.crystal import Crystal
-from model.symmetry.space_group import refine
+from model.symmetry.space_group import refine, space_group
 from search.storage.cif import crystal_name
-from search.storage.crystal_files import read_host
+from search.storage.crystal_files import read_crystal
 from search.storage.paths import RunPath
 from search.storage.ranking import rank
 from search.storage.results import load_results
@@ -32,6 +33,7 @@ SETS: dict[tuple[str, bool], type[VaspInputSet]] = {
 }
 LINK = "hostguide.json"  # in every folder: links it to its candidate
 MANIFEST = "manifest.csv"  # lists all folders
+AS_GIVEN = 0.01  # Å, tolerance of the space group in the name of a file's crystal
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,13 +42,39 @@ class CalculationJob:
 
     Attributes:
         name: of its folder: formula, space group, and (if from a run) E_d and candidate.
-        crystal: the primitive cell, symmetrised to its space group at the paper's tolerance if it has one.
+        crystal: as stored or as in the file, unless it was to be symmetrised.
         about: JSON-compatible data that link the calculation to its candidate.
+        moments: (n,) initial magnetic moments, μB; None for those of the input set.
+        fixed: (n,) bool, atoms that must not move; None if there are none.
+        warnings: what to tell the user about how the file was read.
     """
 
     name: str
     crystal: Crystal
     about: dict[str, Any]
+    moments: np.ndarray | None = None
+    fixed: np.ndarray | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def structure(self) -> Structure:
+        """The crystal with moments and fixed atoms as pymatgen's input sets expect them, in the order of the POSCAR."""
+        structure = self.crystal.to_pymatgen()
+        if self.moments is not None:
+            structure.add_site_property("magmom", self.moments.tolist())
+        if self.fixed is not None:
+            structure.add_site_property("selective_dynamics", [[not fixed] * 3 for fixed in self.fixed.tolist()])
+        return structure.get_sorted_structure()
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What tells its inputs from those of other crystals, as in `LINK`; moments in the order of the POSCAR."""
+        fixed = None if self.fixed is None else self.fixed.tolist()
+        return {
+            "identity": self.crystal.identity,
+            "moments": self.structure.site_properties.get("magmom"),
+            "fixed": fixed,
+        }
 
 
 def jobs_of_run(
@@ -56,6 +84,7 @@ def jobs_of_run(
     formula: str | None = None,
     e_d_below: float | None = None,
     candidates: Sequence[str] = (),
+    symmetrise: bool = False,
 ) -> list[CalculationJob]:
     """The crystals of lowest E_d of a run, each once, or those that are named.
 
@@ -64,7 +93,8 @@ def jobs_of_run(
         top: maximum number of crystals.
         formula: only this reduced formula.
         e_d_below: eV/atom, only those below.
-        candidates: names; if given, the other options are ignored.
+        candidates: names; if given, the options that select are ignored.
+        symmetrise: see `_symmetrised`.
 
     Raises:
         ValueError: no such candidate, or nothing matches.
@@ -77,19 +107,42 @@ def jobs_of_run(
         frame = rank(frame, top=top, formula=formula)
     if frame.empty:
         raise ValueError(f"no relaxed crystal of {run} matches; see `hostguide results {run}`")
-    return [_job_of_row(row, run) for row in frame.to_dict("records")]
+    return [_job_of_row(row, run, symmetrise) for row in frame.to_dict("records")]
 
 
-def job_of_file(path: Path) -> CalculationJob:
-    """A crystal of any file that pymatgen reads, for example a competing phase or a CONTCAR.
+def job_of_file(path: Path, *, symmetrise: bool = False) -> CalculationJob:
+    """A crystal of a file, for example a competing phase or a CONTCAR: its cell, atoms, moments and fixed atoms.
 
-    For a CONTCAR in a folder made by `write_inputs`, the link to the candidate is kept.
+    For a CONTCAR in a folder made by `write_inputs`, the link to the candidate and the initial moments are kept.
+
+    Args:
+        path: of the file.
+        symmetrise: see `_symmetrised`.
+
+    Raises:
+        ValueError: the file cannot be read, its moments are not collinear, or it cannot be symmetrised.
     """
+    read = read_crystal(path)
     link = path.with_name(LINK)
     about = json.loads(link.read_text()) if link.is_file() else {"candidate": "", "source": str(path)}
-    crystal, group = _standard(read_host(path))
+    moments = read.moments if about.get("moments") is None else np.array(about["moments"])
+    if moments is not None and moments.ndim > 1:
+        raise ValueError(
+            f"{path}: its magnetic moments are not collinear, and the input sets of the Materials Project are: "
+            "remove the moments from the file, or make them collinear"
+        )
+    crystal = read.crystal
+    if symmetrise:
+        if moments is not None or read.fixed is not None:
+            lost = "fixed atoms" if moments is None else "magnetic moments"
+            raise ValueError(f"{path}: --symmetrise would lose its {lost}; omit it, or remove them from the file")
+        crystal, group = _symmetrised(crystal)
+    else:
+        found = space_group(crystal, AS_GIVEN)
+        group = found.symbol if found else "P1"
     name = path.parent.name if link.is_file() else f"{crystal.formula}_{group.replace('/', '_')}_{path.stem}"
-    return CalculationJob(name, crystal, {**about, "space_group": group})
+    about = {**about, "space_group": group}
+    return CalculationJob(name, crystal, about, moments=moments, fixed=read.fixed, warnings=read.warnings)
 
 
 def write_inputs(
@@ -122,7 +175,7 @@ def write_inputs(
         sets = [_input_set(job, kind, static, potcars) for job in jobs]
     for job, inputs in zip(jobs, sets, strict=True):
         inputs.write_input(out / job.name)
-        about = job.about | {"set": kind, "static": static, "identity": job.crystal.identity}
+        about = job.about | {"set": kind, "static": static, **job.identity}
         (out / job.name / LINK).write_text(json.dumps(about, indent=2) + "\n")
     rows = [{"folder": job.name, "formula": job.crystal.formula, **job.about, "set": kind} for job in jobs]
     pd.DataFrame(rows).to_csv(out / MANIFEST, index=False)
@@ -140,7 +193,7 @@ def _potcar_folder() -> str | None:
 
 def _input_set(job: CalculationJob, kind: SetName, static: bool, potcars: str | None) -> Any:
     options: dict[str, Any] = {} if potcars is None else {"user_potcar_functional": potcars}
-    generator = SETS[kind, static](job.crystal.to_pymatgen(), **options)
+    generator = SETS[kind, static](job.structure, **options)
     folder = _potcar_folder()
     if folder:
         SETTINGS["PMG_VASP_PSP_DIR"] = folder  # pymatgen reads the environment only on import
@@ -158,7 +211,8 @@ def _check_free(folder: Path, job: CalculationJob) -> None:
     link = folder / LINK
     if folder.exists() and not link.is_file():
         raise ValueError(f"{folder} exists and was not written by hostguide: choose another --out")
-    if link.is_file() and json.loads(link.read_text()).get("identity") != job.crystal.identity:
+    before = json.loads(link.read_text()) if link.is_file() else {}
+    if before and {key: before.get(key) for key in job.identity} != job.identity:
         raise ValueError(f"{folder} contains inputs of another crystal: choose another --out, or remove the folder")
 
 
@@ -170,8 +224,10 @@ def _named(frame: pd.DataFrame, candidates: Sequence[str]) -> pd.DataFrame:
     return known.loc[list(candidates)]
 
 
-def _job_of_row(row: dict[Any, Any], run: RunPath) -> CalculationJob:
-    crystal, group = _standard(unpack_or_raise(row["final"]))
+def _job_of_row(row: dict[Any, Any], run: RunPath, symmetrise: bool) -> CalculationJob:
+    crystal, group = unpack_or_raise(row["final"]), row["space_group"] if isinstance(row["space_group"], str) else "P1"
+    if symmetrise:
+        crystal, group = _symmetrised(crystal)
     name = crystal_name({**row, "space_group": group})
     about = {
         "candidate": row["candidate"],
@@ -184,6 +240,7 @@ def _job_of_row(row: dict[Any, Any], run: RunPath) -> CalculationJob:
     return CalculationJob(name, crystal, about)
 
 
-def _standard(crystal: Crystal) -> tuple[Crystal, str]:
+def _symmetrised(crystal: Crystal) -> tuple[Crystal, str]:
+    """The primitive cell on the space group that the crystal has within the paper's tolerance, and its symbol."""
     refined = refine(crystal)
     return (refined.crystal, refined.space_group.symbol) if refined else (crystal, "P1")

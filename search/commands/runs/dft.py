@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from search.commands.common import console, number
+from search.commands.common import console, number, say_warnings
 from search.storage.paths import RunPath, is_run, run_path
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ def write(
     formula: Annotated[str | None, typer.Option(help="Run only: only this reduced formula")] = None,
     e_d_below: Annotated[float | None, typer.Option(help="Run only: only E_d below this, eV/atom")] = None,
     candidate: Annotated[list[str] | None, typer.Option(help="Run only: these candidates instead")] = None,
+    symmetrise: Annotated[
+        bool, typer.Option("--symmetrise", help="Move atoms onto the space group within 0.1 Å; primitive cell")
+    ] = False,
     potcars: Annotated[str | None, typer.Option(help="pymatgen's name of the POTCAR release, e.g. PBE_54")] = None,
 ) -> None:
     """Write VASP inputs with the settings of the Materials Project."""
@@ -39,11 +42,19 @@ def write(
     jobs = []
     for path in map(run_path, source):
         if is_run(path):
-            jobs += jobs_of_run(path, top=top, formula=formula, e_d_below=e_d_below, candidates=candidate or ())
+            jobs += jobs_of_run(
+                path,
+                top=top,
+                formula=formula,
+                e_d_below=e_d_below,
+                candidates=candidate or (),
+                symmetrise=symmetrise,
+            )
         else:
             assert isinstance(path, Path)
-            jobs.append(job_of_file(path))
+            jobs.append(job_of_file(path, symmetrise=symmetrise))
     warned = write_inputs(jobs, out, kind=kind, static=static, potcars=potcars)
+    say_warnings(*jobs)
     for job in jobs:
         console.print(str(out / job.name), soft_wrap=True)
     folders = f"{len(jobs)} folder{'s' if len(jobs) > 1 else ''}"
