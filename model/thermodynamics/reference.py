@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from pymatgen.core import Composition
 
 from model.crystals.parquet import read_columns, read_crystals
-from model.potentials.catalog import CATALOG, DEFAULT, MP2020_PBE, R2SCAN, find_entry
+from model.potentials.catalog import CATALOG, DEFAULT, MP2020_PBE, R2SCAN, comparable_with, find_entry
 
 if TYPE_CHECKING:
     from model.crystals.crystal import Crystal
@@ -96,6 +96,16 @@ def packaged_reference(potential: str = DEFAULT) -> Reference:
             "with reference.kind: table or file"
         )
     return _cached_table(path)
+
+
+def require_comparable(reference: Reference, potential: str) -> None:
+    """Check that energies of a potential can be compared with those of a reference; raises ValueError if not."""
+    allowed = comparable_with(potential)
+    if reference.potential not in allowed:
+        raise ValueError(
+            f"reference: energies of {reference.potential!r} cannot be compared with {potential}; "
+            f"use a reference computed with {' or '.join(allowed)}"
+        )
 
 
 @cache

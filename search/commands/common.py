@@ -52,6 +52,9 @@ CrystalFiles = Annotated[
     list[Path], typer.Argument(help="CIF, POSCAR or extended XYZ files, with one or many crystals")
 ]
 PotentialOption = Annotated[str, typer.Option(help=f"One of {', '.join(CATALOG)}", callback=in_catalogue)]
+ReferenceOption = Annotated[
+    Path | None, typer.Option(help="Table of competing phases, for E_d (default: the potential's packaged one)")
+]
 WeightsOption = Annotated[
     str | None, typer.Option(help="Score model: small, base or a .safetensors file (default: small)")
 ]
@@ -137,6 +140,16 @@ def say_of(lines: Iterable[tuple[str, str]]) -> None:
 def number(value: float | None, form: str, missing: str = "") -> str:
     """A number for a table, or ``missing`` for None, NaN and infinity."""
     return missing if value is None or not math.isfinite(value) else format(value, form)
+
+
+def e_d_cell(row: Row) -> str:
+    """E_d of a row of `search.studies.crystal_stability`, in meV/atom."""
+    return number(1e3 * row["e_d"], ".1f", "–")
+
+
+def products_cell(row: Row) -> str:
+    """What the crystal of such a row decomposes into, or why there is no E_d."""
+    return str(row["products"] or row["e_d_missing"])
 
 
 def crystal_table(title: str, columns: Mapping[str, Callable[[Row], str]], rows: Sequence[Row]) -> Table:

@@ -9,13 +9,14 @@ from typing import Any
 
 from model.crystals.composition import CellFormula
 from model.diffusion.checkpoint import weights_file, weights_version, yaml_text
-from model.potentials.catalog import comparable_with, find_entry
+from model.potentials.catalog import find_entry
 from model.thermodynamics.reference import (
     Reference,
     load_entries,
     load_materials_project,
     load_reference_table,
     packaged_reference,
+    require_comparable,
     volume_per_atom,
 )
 from model.thermodynamics.stability import Stability
@@ -45,12 +46,7 @@ def load_reference(config: SearchConfig) -> Reference:
     else:
         assert settings.path is not None and settings.potential is not None
         reference = load_entries(settings.path, potential=settings.potential, allow_pickle=settings.allow_pickle)
-    allowed = comparable_with(config.models.potential)
-    if reference.potential not in allowed:
-        raise ValueError(
-            f"reference: energies of {reference.potential!r} cannot be compared with {config.models.potential}; "
-            f"use a reference computed with {' or '.join(allowed)}"
-        )
+    require_comparable(reference, config.models.potential)
     reference.require(elements)
     return replace(reference, phases=reference.of_system(elements))
 

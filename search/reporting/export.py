@@ -116,9 +116,9 @@ def _optimade(rows: list[Row], folder: Path) -> list[Path]:
 
 def _resource(row: Row) -> dict[str, Any]:
     crystal = unpack_or_raise(row["final"]).to_pymatgen()
-    attributes = OptimadeStructureAdapter.get_optimade_structure(crystal)["attributes"]
+    resource: dict[str, Any] = OptimadeStructureAdapter.get_optimade_structure(crystal)
     ours = {**about(row), "energy_per_atom": row["energy"]}
-    attributes |= {f"_hostguide_{key}": value for key, value in ours.items()}
+    attributes = resource["attributes"] | {f"_hostguide_{key}": value for key, value in ours.items()}
     return {"type": "structures", "id": row["candidate"], "attributes": attributes}
 
 

@@ -2,6 +2,7 @@
 
 - `inpaint`: placing guests into a host (`inpaint`)
 - `crystal_results`: rows and files of crystals that were relaxed or evaluated (`relax`, `evaluate`)
+- `crystal_stability`: E_d of such crystals (`relax`, `evaluate`)
 - `analyse`: coordination, voids, migration paths, voltages (`analyse`)
 - `guest_uptake`: uptake of a guest by a host or by one framework (`analyse --host`, `--framework`)
 - `second_opinion`: evaluating the best crystals with another potential (`second-opinion`)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from model.potentials.interface import Evaluation
 from model.relaxation.relax import Relaxation, may_be_ranked
 from model.symmetry.space_group import space_group
 from search.storage.crystal_files import NamedCrystal, Unreadable
+from search.studies.crystal_stability import NONE, CrystalStability
 
 SUMMARY = "summary.csv"
 UNREADABLE = "unreadable"  # outcome of a block or frame that cannot be read
@@ -56,6 +57,7 @@ class RelaxationFiles:
     Args:
         out: a folder for CIFs and `SUMMARY`, or one file of the type `FRAMES`.
         crystals: that are relaxed.
+        stability: gives their E_d.
         unreadable: blocks and frames that are not; they get a row at once.
         overwrite: whether existing results are replaced.
 
@@ -70,11 +72,13 @@ class RelaxationFiles:
         self,
         out: Path,
         crystals: Sequence[NamedCrystal],
+        stability: CrystalStability,
         unreadable: Sequence[Unreadable] = (),
         *,
         overwrite: bool = False,
     ) -> None:
         self.out, self.crystals, self.frames = out, crystals, out.suffix in FRAMES
+        self.stability = stability
         self.rows: list[dict[str, Any]] = []
         if out.suffix and not self.frames:
             raise ValueError(f"--out {out}: give a folder for CIFs, or a file that ends in .extxyz")
@@ -89,9 +93,10 @@ class RelaxationFiles:
     def add(self, index: int, result: Relaxation) -> None:
         """Write one result; a crystal that failed always gets a row, but a CIF only if it can be ranked."""
         name = self.crystals[index].name
-        self._add_row(_relaxation_row(name, result))
+        columns = self.stability.columns(result.final, result.energy_final if may_be_ranked(result) else math.nan)
+        self._add_row(_relaxation_row(name, result, columns))
         if self.frames:
-            ase.io.write(self.out, _frame(self.crystals[index], result), format="extxyz", append=True)
+            ase.io.write(self.out, _frame(self.crystals[index], result, columns), format="extxyz", append=True)
         elif may_be_ranked(result):
             CifWriter(result.final.to_pymatgen()).write_file(self.out / f"{name}.cif")  # no symmetry imposed
 
@@ -112,18 +117,23 @@ def _require_new(paths: Sequence[Path], overwrite: bool) -> None:
         raise ValueError(f"{existing[0]} exists: choose another --out, or give --overwrite to replace it")
 
 
-def _frame(one: NamedCrystal, result: Relaxation) -> ase.Atoms:
+def _frame(one: NamedCrystal, result: Relaxation, stability: Mapping[str, Any]) -> ase.Atoms:
     atoms = result.final.to_ase()
     if one.fixed is not None:
         atoms.set_constraint(FixAtoms(mask=one.fixed))
-    atoms.info = {"name": one.name, "outcome": result.reason, "steps": result.steps}
+    atoms.info = {"name": one.name, "outcome": result.reason, "steps": result.steps, **_told(stability)}
     if may_be_ranked(result):
         energy = result.energy_final * len(atoms)
         atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=result.forces_final)
     return atoms
 
 
-def _relaxation_row(name: str, result: Relaxation) -> dict[str, Any]:
+def _told(stability: Mapping[str, Any]) -> dict[str, Any]:
+    """Columns of `CrystalStability` that are not empty."""
+    return {key: value for key, value in stability.items() if value not in ("", None) and value == value}
+
+
+def _relaxation_row(name: str, result: Relaxation, stability: Mapping[str, Any]) -> dict[str, Any]:
     """One line of `SUMMARY`."""
     known = may_be_ranked(result)
     group = space_group(result.final) if known else None
@@ -133,6 +143,7 @@ def _relaxation_row(name: str, result: Relaxation) -> dict[str, Any]:
         "atoms": len(result.initial),
         "energy_initial": result.energy_initial,
         "energy_final": result.energy_final if known else math.nan,
+        **stability,
         "max_force": result.max_force,
         "pressure_gpa": result.pressure,
         "volume_change_percent": 100 * (result.final.volume / result.initial.volume - 1) if known else math.nan,
@@ -152,6 +163,7 @@ def _unread_row(one: Unreadable) -> dict[str, Any]:
         "formula": "",
         "atoms": 0,
         **dict.fromkeys(numbers, math.nan),
+        **NONE,
         "space_group": "",
         "steps": 0,
         "seconds": 0.0,
@@ -175,7 +187,7 @@ def check_evaluations_file(out: Path, *, overwrite: bool = False) -> None:
     _require_new([out], overwrite)
 
 
-def evaluation_row(one: NamedCrystal, result: Evaluation) -> dict[str, Any]:
+def evaluation_row(one: NamedCrystal, result: Evaluation, stability: CrystalStability) -> dict[str, Any]:
     """One line of the CSV file of evaluations."""
     crystal, moments = one.crystal, result.magmoms
     return {
@@ -183,6 +195,7 @@ def evaluation_row(one: NamedCrystal, result: Evaluation) -> dict[str, Any]:
         "formula": _formula(crystal),
         "atoms": len(crystal),
         "energy": result.energy,
+        **stability.columns(crystal, math.nan if result.problem else result.energy),
         "max_force": float(np.linalg.norm(result.forces, axis=1).max()) if len(crystal) else math.nan,
         "pressure_gpa": -float(np.trace(result.stress)) / 3 / GPa,
         "magnetic_moment": math.nan if moments is None else float(moments.sum()),
@@ -193,32 +206,33 @@ def evaluation_row(one: NamedCrystal, result: Evaluation) -> dict[str, Any]:
 def unread_evaluation_row(one: Unreadable) -> dict[str, Any]:
     """The line of the CSV file of a crystal that cannot be read."""
     numbers = dict.fromkeys(("energy", "max_force", "pressure_gpa", "magnetic_moment"), math.nan)
-    return {"name": one.name, "formula": "", "atoms": 0, **numbers, "problem": f"{UNREADABLE}: {one.problem}"}
+    return {"name": one.name, "formula": "", "atoms": 0, **numbers, **NONE, "problem": f"{UNREADABLE}: {one.problem}"}
 
 
 def write_evaluations(
-    out: Path,
-    crystals: Sequence[NamedCrystal],
-    results: Sequence[Evaluation],
-    unreadable: Sequence[Unreadable] = (),
+    out: Path, rows: Sequence[Mapping[str, Any]], crystals: Sequence[NamedCrystal], results: Sequence[Evaluation]
 ) -> None:
-    """Write a CSV file of all rows, or extended XYZ with energies, forces, stresses and moments of those read."""
+    """Write a CSV file of all rows, or extended XYZ with energies, forces, stresses and moments of those evaluated.
+
+    Args:
+        out: the file.
+        rows: of the crystals, in order, and then of those that could not be read.
+        crystals, results: evaluated crystals.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix in FRAMES:
-        frames = [_evaluated(one, result) for one, result in zip(crystals, results, strict=True)]
+        frames = [_evaluated(*each) for each in zip(crystals, results, rows, strict=False)]
         ase.io.write(out, frames, format="extxyz")
         return
-    rows = [evaluation_row(one, result) for one, result in zip(crystals, results, strict=True)]
-    rows += [unread_evaluation_row(one) for one in unreadable]
     with out.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, rows[0])
         table.writeheader()
         table.writerows(rows)
 
 
-def _evaluated(one: NamedCrystal, result: Evaluation) -> ase.Atoms:
+def _evaluated(one: NamedCrystal, result: Evaluation, row: Mapping[str, Any]) -> ase.Atoms:
     atoms = one.crystal.to_ase()
-    atoms.info = {"name": one.name} | ({"problem": result.problem} if result.problem else {})
+    atoms.info = {"name": one.name, **_told({key: row[key] for key in (*NONE, "problem")})}
     if not result.problem:
         atoms.calc = SinglePointCalculator(
             atoms,

@@ -17,12 +17,15 @@ from search.commands.common import (
     DeviceOption,
     OverwriteOption,
     PotentialOption,
+    ReferenceOption,
     Row,
     ThreadsOption,
     console,
     crystal_table,
+    e_d_cell,
     load_potential,
     number,
+    products_cell,
     say_warnings,
 )
 
@@ -37,10 +40,11 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="Output file: .csv, or .extxyz with forces and stress")] = None,
     overwrite: OverwriteOption = False,
     potential: PotentialOption = DEFAULT,
+    reference: ReferenceOption = None,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = 1,
 ) -> None:
-    """Compute energy, forces, stress and moments without relaxation; exits with 1 if any evaluation fails."""
+    """Compute energy, E_d, forces, stress and moments without relaxation; exits with 1 if any evaluation fails."""
     from search.storage.crystal_files import read_files
     from search.studies.crystal_results import (
         check_evaluations_file,
@@ -48,7 +52,9 @@ def evaluate(
         unread_evaluation_row,
         write_evaluations,
     )
+    from search.studies.crystal_stability import CrystalStability
 
+    stability = CrystalStability(potential, reference)
     read = read_files(files)
     crystals = read.crystals
     if out is not None:
@@ -62,11 +68,11 @@ def evaluate(
             some = crystals[start : start + CHUNK]
             results += model.evaluate([one.crystal for one in some])
             bar.advance(task, len(some))
-    rows = [evaluation_row(one, result) for one, result in zip(crystals, results, strict=True)]
+    rows = [evaluation_row(one, result, stability) for one, result in zip(crystals, results, strict=True)]
     rows += [unread_evaluation_row(one) for one in read.unreadable]
     console.print(_table(rows))
     if out is not None:
-        write_evaluations(out, crystals, results, read.unreadable)
+        write_evaluations(out, rows, crystals, results)
         console.print(f"Results: {out}", soft_wrap=True)
     failed = sum(bool(row["problem"]) for row in rows)
     if failed:
@@ -78,9 +84,10 @@ def _table(rows: Sequence[Row]) -> Table:
     """Table of results, failures first."""
     columns: dict[str, Callable[[Row], str]] = {
         "E eV/atom": lambda row: number(row["energy"], ".4f", "–"),
+        "E_d meV/atom": e_d_cell,
         "max force eV/Å": lambda row: number(row["max_force"], ".3f", "–"),
         "pressure GPa": lambda row: number(row["pressure_gpa"], ".2f", "–"),
         "total moment μB": lambda row: number(row["magnetic_moment"], ".2f", "–"),
-        "problem": lambda row: row["problem"],
+        "products, or problem": lambda row: row["problem"] or products_cell(row),
     }
     return crystal_table("Single points", columns, sorted(rows, key=lambda row: not row["problem"]))

@@ -21,12 +21,15 @@ from search.commands.common import (
     MinutesOption,
     OverwriteOption,
     PotentialOption,
+    ReferenceOption,
     Row,
     ThreadsOption,
     console,
     crystal_table,
+    e_d_cell,
     load_potential,
     number,
+    products_cell,
     require_elements,
     say_of,
     say_warnings,
@@ -46,6 +49,7 @@ def relax(
     out: Annotated[Path, typer.Option(help="Folder for CIFs and summary.csv, or one .extxyz file")] = Path("relaxed"),
     overwrite: OverwriteOption = False,
     potential: PotentialOption = DEFAULT,
+    reference: ReferenceOption = None,
     optimizer: Annotated[
         Literal["fire", "lbfgs"], typer.Option(help="lbfgs is faster, fire is what the papers use")
     ] = "lbfgs",
@@ -74,14 +78,16 @@ def relax(
     device: DeviceOption = "cpu",
     threads: ThreadsOption = 1,
 ) -> None:
-    """Relax crystals; exits with 1 if any of them did not converge."""
+    """Relax crystals and compute their E_d; exits with 1 if any of them did not converge."""
     from model.relaxation.relax import RelaxSettings
     from model.relaxation.relax import relax as relax_crystals
     from search.storage.crystal_files import read_files
     from search.studies.crystal_results import RelaxationFiles, free_atoms
+    from search.studies.crystal_stability import CrystalStability
 
     if fmax <= 0 or symprec <= 0:
         raise ValueError(f"--fmax and --symprec must be above 0, got {fmax} and {symprec}")
+    stability = CrystalStability(potential, reference, pressure=pressure)
     read = read_files(files)
     crystals = read.crystals
     require_elements("--free", free or ())
@@ -95,7 +101,7 @@ def relax(
         keep_symmetry=keep_symmetry,
         symprec=symprec,
     )
-    written = RelaxationFiles(out, crystals, read.unreadable, overwrite=overwrite)
+    written = RelaxationFiles(out, crystals, stability, read.unreadable, overwrite=overwrite)
     say_warnings(*crystals)
     say_of((one.name, _held(one.fixed, settings.cell)) for one in crystals if one.fixed is not None)
     model = load_potential(potential, device, threads)
@@ -145,6 +151,8 @@ def _table(rows: Sequence[Row]) -> Table:
     """Table of results, failures first."""
     columns: dict[str, Callable[[Row], str]] = {
         "E eV/atom": lambda row: number(row["energy_final"], ".4f", "–"),
+        "E_d meV/atom": e_d_cell,
+        "products": products_cell,
         "energy gain meV/atom": lambda row: number(1e3 * (row["energy_initial"] - row["energy_final"]), ".1f", "–"),
         "max force eV/Å": lambda row: number(row["max_force"], ".3f", "–"),
         "volume change %": lambda row: number(row["volume_change_percent"], "+.1f", "–"),

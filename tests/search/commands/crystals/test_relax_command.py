@@ -14,6 +14,8 @@ from pymatgen.io.cif import CifWriter
 from model.crystals.crystal import Crystal
 from model.potentials.chgnet.potential import CHGNetPotential
 from model.symmetry.space_group import space_group
+from model.thermodynamics.reference import packaged_reference
+from model.thermodynamics.stability import Stability
 from search.storage.crystal_files import read_files
 
 SALT = bulk("NaCl", "rocksalt", a=5.9)
@@ -109,6 +111,22 @@ def test_single_points(files, call, ending) -> None:
         found = [atoms.get_potential_energy() / len(atoms) for atoms in ase.io.read(out, ":")]
     assert code == 0 and "two-2" in said
     np.testing.assert_allclose(found, energies, atol=1e-6)
+
+
+def test_e_d_is_shown_and_stored(files, call) -> None:
+    hull = Stability(packaged_reference(), "Na-Cl").hull_energy("NaCl")
+    code, said, _ = call("evaluate", files / "two.cif", "--out", files / "points.csv")
+    table = pd.read_csv(files / "points.csv").set_index("name")
+    assert code == 0 and "E_d meV/atom" in said and "1.00 NaCl" in said
+    assert table.loc["two-1", "e_d"] == pytest.approx(table.loc["two-1", "energy"] - hull, abs=1e-6)
+    code, said, _ = call("relax", files / "two.cif", "--out", files / "out.extxyz", "--fmax", 0.02)
+    salt, silicon = ase.io.read(files / "out.extxyz", ":")
+    assert code == 0 and "products" in said
+    assert abs(salt.info["e_d"]) < 0.001 and salt.info["products"] == "1.00 NaCl"  # the ground state
+    assert abs(silicon.info["e_d"]) < 0.001 and silicon.info["products"] == "1.00 Si"
+    call("relax", files / "two.cif", "--out", files / "pressed", "--pressure", 1)
+    pressed = pd.read_csv(files / "pressed" / "summary.csv")
+    assert pressed["e_d"].isna().all() and set(pressed["e_d_missing"]) == {"phases are not known under pressure"}
 
 
 def test_a_crystal_without_an_answer_is_an_exit_code(tmp_path, call) -> None:
