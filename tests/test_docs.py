@@ -238,6 +238,7 @@ def explained():
 def texts():
     """All texts in the sources, with … for what is filled in."""
     sources = [path for package in ("model", "actors", "search") for path in (ROOT / package).rglob("*.py")]
+    sources.append(ROOT / "hostguide_start.py")
     nodes = [node for path in sources for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
     return {said(node).strip() for node in nodes if isinstance(node, ast.JoinedStr | ast.Constant)}
 
