@@ -161,7 +161,13 @@ def crystal_table(title: str, columns: Mapping[str, Callable[[Row], str]], rows:
         rows: one per crystal.
     """
     more = f"and {len(rows) - ROWS_SHOWN} more in the file" if len(rows) > ROWS_SHOWN else None
-    table = Table(Column("crystal", overflow="fold"), "formula", *columns, title=title, caption=more)
-    for row in rows[:ROWS_SHOWN]:
-        table.add_row(row["name"], row["formula"], *(text(row) for text in columns.values()))
+    shown = rows[:ROWS_SHOWN]
+    table = Table(Column("crystal", overflow="fold"), "formula", title=title, caption=more)
+    cells = [[text(row) for row in shown] for text in columns.values()]
+    for heading, column in zip(columns, cells, strict=True):
+        longest = max(map(len, [*heading.split(), *(word for cell in column for word in cell.split())]))
+        wraps = any(" " in cell for cell in column)
+        table.add_column(heading, min_width=longest, width=None if wraps else longest)  # so that no word is cut
+    for row, texts in zip(shown, zip(*cells, strict=True), strict=True):
+        table.add_row(row["name"], row["formula"], *texts)
     return table

@@ -26,6 +26,7 @@ from search.commands.common import (
     load_potential,
     number,
     products_cell,
+    say_of,
     say_warnings,
 )
 
@@ -71,6 +72,7 @@ def evaluate(
     rows = [evaluation_row(one, result, stability) for one, result in zip(crystals, results, strict=True)]
     rows += [unread_evaluation_row(one) for one in read.unreadable]
     console.print(_table(rows))
+    say_of((row["name"], row["problem"]) for row in rows if row["problem"])
     if out is not None:
         write_evaluations(out, rows, crystals, results)
         console.print(f"Results: {out}", soft_wrap=True)
@@ -88,6 +90,6 @@ def _table(rows: Sequence[Row]) -> Table:
         "max force eV/Å": lambda row: number(row["max_force"], ".3f", "–"),
         "pressure GPa": lambda row: number(row["pressure_gpa"], ".2f", "–"),
         "total moment μB": lambda row: number(row["magnetic_moment"], ".2f", "–"),
-        "products, or problem": lambda row: row["problem"] or products_cell(row),
+        "products": products_cell,
     }
     return crystal_table("Single points", columns, sorted(rows, key=lambda row: not row["problem"]))

@@ -125,6 +125,7 @@ def relax(
             report=done,
         )
     console.print(_table(written.rows))
+    say_of((row["name"], row["detail"]) for row in written.rows if row["detail"])
     console.print(f"{_reasons(written.rows)}. Results: {out}", soft_wrap=True)
     if read.unreadable or not all(result.converged for result in results):
         raise typer.Exit(INCOMPLETE)
@@ -157,7 +158,6 @@ def _table(rows: Sequence[Row]) -> Table:
         "max force eV/Å": lambda row: number(row["max_force"], ".3f", "–"),
         "volume change %": lambda row: number(row["volume_change_percent"], "+.1f", "–"),
         "space group": lambda row: row["space_group"],
-        "steps": lambda row: str(row["steps"]),
-        "outcome": lambda row: row["outcome"] + (f": {row['detail']}" if row["detail"] else ""),
+        "outcome": lambda row: row["outcome"] + (f", {row['steps']} steps" if row["steps"] else ""),
     }
     return crystal_table("Relaxed crystals", columns, sorted(rows, key=lambda row: row["outcome"] == Reason.CONVERGED))
