@@ -32,8 +32,9 @@ def rank(
         chosen = chosen[chosen["e_d"] <= e_d_below]
     if not distinct:
         return chosen.head(top)
+    polished = set(frame.loc[frame["polished"] == True, "candidate"])  # noqa: E712  (empty where not relaxed)
     known, keep = DistinctCrystals(RELAXED), []
-    for index, row in chosen[chosen["duplicate_of"].isna()].iterrows():
+    for index, row in chosen[~chosen["duplicate_of"].isin(polished)].iterrows():
         if known.add(unpack_or_raise(row["final"]), energy=row["energy"]) is None:
             keep.append(index)
         if len(keep) == top:

@@ -145,12 +145,12 @@ def moved(before: Path, after: Path) -> np.ndarray:
 
 def test_atoms_that_a_poscar_fixes_stay_and_the_others_relax(tmp_path, call) -> None:
     file, out = FILES / "POSCAR-LiCl-selective-dynamics", tmp_path / "out"
-    code, said, _ = call("relax", file, "--cell", "fixed", "--optimizer", "fire", "--out", out)
+    code, said, _ = call("relax", file, "--cell", "fixed", "--fmax", 0.002, "--out", out)
     (row,) = pd.read_csv(out / "summary.csv").to_dict("records")
     steps = moved(file, out / f"{file.name}.cif")
     assert code == 0 and "7 of 8 atoms are fixed, as the file says" in said
-    assert steps[0] == pytest.approx(0.1465, abs=2e-3) and steps[1:].max() < 1e-6  # those of stock CHGNet with ASE
-    assert row["energy_final"] == pytest.approx(-3.97940, abs=2e-5)
+    assert steps[0] == pytest.approx(0.193, abs=2e-3) and steps[1:].max() < 1e-6  # those of stock CHGNet with ASE
+    assert row["energy_final"] == pytest.approx(-3.97953, abs=2e-5)
 
 
 @pytest.mark.parametrize("name", ["file.extxyz", "file.traj"])
@@ -162,7 +162,7 @@ def test_atoms_that_ase_fixes_stay_and_stay_fixed_in_the_results(tmp_path, call,
     code, said, _ = call("relax", tmp_path / name, "--out", tmp_path / "out.extxyz")
     steps = moved(tmp_path / name, tmp_path / "out.extxyz")
     assert code == 0 and "cell fixed" in said
-    assert steps[2:].max() < 1e-6 and steps[:2].min() > 1e-3
+    assert steps[2:].max() < 1e-6 and steps[:2].min() > 1e-4
     fixed = read_crystal(tmp_path / "out.extxyz").fixed
     assert fixed is not None and fixed.tolist() == [False] * 2 + [True] * 6
 
