@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from model.crystals.parquet import read_crystals
-from model.generation.ion_substitution import collect
+from model.generation.ion_substitution import SCALE, collect
 
 CHUNK = 2000
 
@@ -41,7 +41,7 @@ def main() -> None:
     types = collect(_crystals(frame)).sort_values(["compounds", "name"], ascending=[False, True])
     about = {
         "source": "Materials Project (A. Jain et al., APL Materials 1, 011002 (2013)), version 2025.02.12, CC BY 4.0",
-        "made": f"{len(types)} structure types of {len(frame)} compounds; coordinates in 1/1200 of the cell",
+        "made": f"{len(types)} structure types of {len(frame)} compounds; coordinates in 1/{SCALE} of the cell",
     }
     table = pa.Table.from_pandas(types, preserve_index=False)
     table = table.replace_schema_metadata({"prototypes": json.dumps(about)})

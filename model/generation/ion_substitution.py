@@ -25,11 +25,13 @@ from model.crystals.crystal import Crystal
 from model.crystals.lattice import cell_vectors
 from model.crystals.matching import neighbour_distances
 from model.files import DATA
+from model.symmetry.space_group import space_group
 
 PACKAGED_TYPES = DATA / "prototypes.parquet"
 TYPE_NEIGHBOURS = 16  # their distances distinguish types
 SAME_TYPE = 0.05  # of (volume per atom)^(1/3), largest difference of the mean k-th neighbour distances within one type
-SCALE = 1200  # coordinates are stored in 1/1200 of a cell vector; halves, thirds and eighths are exact
+SCALE = 1_200_000  # steps per cell vector of stored coordinates; coarser ones break space groups at SYMPREC
+SYMPREC = 0.01  # Å, tolerance of the space groups in the table, as in relaxations that keep them
 POPULAR = 0.1  # units of electronegativity that e times as many known compounds make up for
 RATTLE = 0.1  # Å
 
@@ -166,6 +168,9 @@ def collect(crystals: Iterable[tuple[str, Crystal]]) -> pd.DataFrame:
 
     Args:
         crystals: identifier and crystal, the most stable first.
+
+    Returns:
+        one row per type: what `read` needs, and the number of the space group (``space_group``).
     """
     types: dict[tuple[int, ...], list[_Type]] = {}
     for name, crystal in crystals:
@@ -213,7 +218,8 @@ class _Type:
             "name": self.name,
             "cell": np.round([*lengths, *angles], 3).astype(np.float32),
             "numbers": self.crystal.numbers.astype(np.int8),
-            "fractional": np.rint(self.crystal.fractional.ravel() * SCALE).astype(np.int16) % SCALE,
+            "fractional": np.rint(self.crystal.fractional.ravel() * SCALE).astype(np.int32) % SCALE,
             "electronegativity": np.rint([100 * mean[z] for z in sorted(mean)]).astype(np.int16),
             "compounds": len(self.members),
+            "space_group": group.number if (group := space_group(self.crystal, SYMPREC)) else 1,
         }

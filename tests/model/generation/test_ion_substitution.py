@@ -3,6 +3,7 @@
 from collections import Counter
 
 import numpy as np
+import pandas as pd
 import pytest
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Lattice, Structure
@@ -10,7 +11,7 @@ from pymatgen.core import Lattice, Structure
 from model.crystals.composition import CellFormula
 from model.crystals.crystal import Crystal
 from model.crystals.neighbors import pair_distances
-from model.generation.ion_substitution import collect, read, substitutions
+from model.generation.ion_substitution import PACKAGED_TYPES, SYMPREC, collect, read, substitutions
 from model.symmetry.space_group import space_group
 
 
@@ -37,7 +38,7 @@ def test_the_table_gives_the_crystal_back(licoo2):
     (back,) = read(collect([("x", licoo2)]))
     assert np.array_equal(np.sort(back.crystal.numbers), np.sort(licoo2.numbers))
     assert StructureMatcher(scale=False).fit(back.crystal.to_pymatgen(), licoo2.to_pymatgen())
-    assert space_group(back.crystal, 0.02).symbol == "R-3m"
+    assert space_group(back.crystal, SYMPREC).symbol == "R-3m"
 
 
 @pytest.mark.parametrize("formula", ["LiSi", "Li2Si", "Li8Si4", "ZnP2S6", "LiCoO2"])
@@ -79,6 +80,14 @@ def test_the_packaged_types_are_crystals():
     for formula in ("LiSi", "Li2Si", "Li6P2S8"):
         for one in substitutions(CellFormula.parse(formula)):
             assert pair_distances(one.prototype.crystal, cutoff=6.0)[2].min() > 0.7
+
+
+def test_no_packaged_type_loses_its_space_group_to_rounding():
+    table = pd.read_parquet(PACKAGED_TYPES)
+    groups = dict(zip(table["name"], table["space_group"], strict=True))
+    assert groups["mp-1207770"] == 140  # I4/mcm, which 1/1200 of a cell is too coarse for
+    found = {one.name: space_group(one.crystal, SYMPREC) for one in read(table)}
+    assert {name: group and group.number for name, group in found.items()} == groups
 
 
 def test_a_composition_without_a_known_type_has_none():
