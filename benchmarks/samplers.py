@@ -23,8 +23,10 @@ ANIONS = ("O", "S", "Se", "Te", "F", "Cl", "Br", "I", "N", "P")
 METHODS = (
     "ancestral",
     "ancestral:temperature=0.7",
+    "ancestral:temperature=0.5",
     "ancestral:temperature=0.3",
     "ancestral:temperature=0.2",
+    "ancestral:temperature=0.05",
     "ancestral:rho=5,sigma_max=5",
     "ancestral:sigma_max=2",
     "ancestral:rho=2",

@@ -95,12 +95,13 @@ class AncestralSettings(Settings):
     """Few-step ancestral sampler at low temperature; hosts stay exactly where they are. One evaluation per step.
 
     The score is divided by the temperature T. With T = 1 this samples the learnt distribution; a lower T gives fewer
-    rare arrangements and more of the likely ones. A Gaussian is sampled with T/(2 − T) of its variance.
+    rare arrangements and more of the likely ones. A Gaussian is sampled with T/(2 − T) of its variance, which has no
+    bound from T = 2.
     """
 
     kind: Literal["ancestral"] = "ancestral"
     steps: int = Field(39, ge=1)
-    temperature: float = Field(0.5, gt=0)
+    temperature: float = Field(0.1, gt=0, lt=2)  # from 2 the spread has no bound
     sigma_min: float = Field(0.01, gt=0)  # Å
     sigma_max: float = Field(3.0, gt=0)  # Å
     rho: float = Field(3.0, gt=0)  # curvature of the schedule
@@ -392,20 +393,39 @@ def jump_schedule(steps: int, *, jump: int, resamples: int) -> Iterator[tuple[in
 def _predict(
     denoiser: Denoiser, batch: Batch, where: Tensor, noise: Noise, *, high: float, low: float, temperature: float = 1.0
 ) -> Batch:
-    """Ancestral step of the atoms in ``where`` from sigma ``high`` to ``low`` (CHGGen, eq. 4)."""
-    displacement = denoiser(batch, _level(batch, high), where) / temperature
-    drift = (1 - (low / high) ** 2) * displacement
-    spread = low * (1 - (low / high) ** 2) ** 0.5
-    return _move(batch, drift + spread * noise.normal(), where)
+    """Ancestral step of the atoms in ``where`` from sigma ``high`` to ``low``, see `ancestral_step`."""
+    share, spread = ancestral_step(high, low, temperature=temperature)
+    return _move(batch, share * denoiser(batch, _level(batch, high), where) + spread * noise.normal(), where)
+
+
+def ancestral_step(high: float, low: float, *, temperature: float) -> tuple[float, float]:
+    """Share f of the displacement D to move by from sigma ``high`` to ``low``, and the noise to add (Å).
+
+    Reverse diffusion with the score divided by T is dx = D/(Tu) du + √du z in u = σ², du > 0 on the way down. Near a
+    site e away D = −e, and the equation is linear. Its solution is exact for a step of any length:
+
+        e ← (1 − f) e + spread z,    f = 1 − (σ'/σ)^(2/T),    spread² = c (σ'² − (1 − f)² σ²),    c = T/(2 − T).
+
+    The variance c σ² at one level becomes c σ'² at the next, f never exceeds 1, and the step to zero goes to the site.
+    T = 1 is the papers' step (CHGGen, eq. 4).
+
+    >>> ancestral_step(1.0, 0.5, temperature=1.0) == (0.75, 0.5 * 0.75**0.5)
+    True
+    >>> ancestral_step(0.01, 0.0, temperature=0.2)
+    (1.0, 0.0)
+    """
+    ratio = low / high
+    spread = low * (temperature / (2 - temperature) * (1 - ratio ** (4 / temperature - 2))) ** 0.5
+    return 1 - ratio ** (2 / temperature), spread
 
 
 def _step_size(score: Tensor, batch: Batch, sigma: float, settings: PredictorCorrectorSettings) -> Tensor:
     """(B,) ε of a Langevin step x ← x + ε g + √(2ε) z, ε = 2(√3 δ/‖g‖)² (CHGGen, unconditional generation).
 
-    ‖g‖ is either its expectation √3/σ, so that ε = 2δ²σ², or, to the letter of the paper, the root mean square of
-    the score over the crystal's atoms. The latter makes ε depend on the position, which Langevin dynamics does not
-    allow: a crystal whose few atoms happen to be near their places takes a huge step, and samples spread too widely.
-    There ε is bounded by sigma_max².
+    The paper does not define ‖g‖. It is either its expectation √3/σ, so that ε = 2δ²σ², or, measured, the root mean
+    square of the score over the crystal's atoms. The latter makes ε depend on the position, which Langevin dynamics
+    does not allow: a crystal whose few atoms happen to be near their places takes a huge step, and samples spread too
+    widely. There ε is bounded by sigma_max².
     """
     if settings.norm == "expected":
         return _level(batch, 2 * (settings.snr * sigma) ** 2)

@@ -1,6 +1,7 @@
 """Samplers against closed forms: the exact score of a periodic Gaussian, with and without a host."""
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -9,12 +10,14 @@ from torch import Tensor
 
 from model.crystals.batch import Batch
 from model.crystals.crystal import Crystal
+from model.diffusion.noise import power_levels
 from model.diffusion.sampler import (
     AncestralSettings,
     HeunSettings,
     PredictorCorrectorSettings,
     PublishedSettings,
     Template,
+    ancestral_step,
     jump_schedule,
     sample,
 )
@@ -128,11 +131,63 @@ def test_the_published_corrector_spreads_samples_too_widely_and_stays_finite():
     assert made.evaluations == paper.evaluations
 
 
-def test_low_temperature_narrows_a_gaussian_by_the_closed_form():
-    settings = AncestralSettings(steps=200, temperature=0.5, sigma_max=5.0)
+@pytest.mark.parametrize("temperature", [0.2, 0.5])
+def test_low_temperature_narrows_a_gaussian_by_the_closed_form(temperature):
+    settings = AncestralSettings(steps=200, temperature=temperature, sigma_max=5.0)
     crystals = sample(exact_displacement, templates((False, True)), settings, dtype=torch.float64).crystals
-    narrowed = GUEST_SPREAD * (0.5 / (2 - 0.5)) ** 0.5
+    narrowed = GUEST_SPREAD * (temperature / (2 - temperature)) ** 0.5
     assert_normal(np.stack([crystal.cartesian[1] for crystal in crystals]), HOST_AT + OFFSET, narrowed)
+
+
+TEMPERATURES = [1e-3, 0.1, 0.25, 0.5, 1.0, 1.5, 1.9]
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+def test_around_a_site_the_variance_is_exact_at_every_level(temperature):
+    """Around one known place D = −e, so that errors obey e ← (1 − f) e + spread z: variance T/(2 − T) σ² throughout."""
+    share_of_variance = temperature / (2 - temperature)
+    for high, low in pairwise([*power_levels(0.01, 3.0, 16, rho=3.0), 0.0]):
+        share, spread = ancestral_step(high, low, temperature=temperature)
+        assert 0 < share <= 1
+        variance = (1 - share) ** 2 * share_of_variance * high**2 + spread**2
+        assert variance == pytest.approx(share_of_variance * low**2, rel=1e-12)
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+def test_one_ancestral_step_is_as_good_as_two(temperature):
+    """From σ = 2 Å by 0.7 to 0.3 Å: what is left of an error, and the noise that is added, are those of one step."""
+    (first, early), (second, late), (share, spread) = (
+        ancestral_step(high, low, temperature=temperature) for high, low in [(2.0, 0.7), (0.7, 0.3), (2.0, 0.3)]
+    )
+    assert (1 - first) * (1 - second) == pytest.approx(1 - share, rel=1e-12)
+    assert (1 - second) ** 2 * early**2 + late**2 == pytest.approx(spread**2, rel=1e-12)
+
+
+def test_at_temperature_one_the_ancestral_step_is_the_papers():
+    for high, low in pairwise([*power_levels(0.01, 3.0, 39, rho=3.0), 0.0]):
+        rest = 1 - (low / high) ** 2
+        assert ancestral_step(high, low, temperature=1.0) == (rest, low * rest**0.5)
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+@pytest.mark.parametrize("steps", [1, 4, 39])
+def test_a_known_place_is_hit_at_every_temperature(temperature, steps):
+    place = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+
+    def denoiser(batch: Batch, sigma: Tensor, guest: Tensor) -> Tensor:
+        away = (place - batch.positions) / EDGE
+        return EDGE * (away - away.round())
+
+    settings = AncestralSettings(steps=steps, temperature=temperature)
+    made = sample(denoiser, templates((False, True))[:5], settings, dtype=torch.float64).crystals
+    for crystal in made:
+        np.testing.assert_allclose(around(crystal.cartesian[1], place.numpy()), 0, atol=1e-12)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -0.5, 2.0, 5.0])
+def test_temperatures_without_a_limiting_distribution_are_refused(temperature):
+    with pytest.raises(ValueError, match=f"temperature\n.*(greater than 0|less than 2).*input_value={temperature}"):
+        AncestralSettings(temperature=temperature)
 
 
 def test_one_jump_schedule_by_hand():
