@@ -16,7 +16,7 @@ from pymatgen.core import Lattice
 
 from search.storage.cif_elements import ELEMENTS, of_label, of_symbol
 from search.storage.cif_symmetry import NAMES, Operations, Tags, first, orbit, settings
-from search.storage.sites import Sites, overlaps, with_warnings
+from search.storage.sites import Sites, near_pairs, overlaps, with_warnings
 
 COORDINATES = ("_atom_site_fract_x", "_atom_site_fract_y", "_atom_site_fract_z")
 SAME_PLACE = 0.02  # Å; images and sites closer than this are one
@@ -236,21 +236,13 @@ def _moments(tags: Tags, lattice: np.ndarray) -> dict[str, np.ndarray]:
 
 def _expanded(sites: Sequence[CifSite], operations: Operations, lattice: np.ndarray) -> Sites:
     """All atoms in the cell; rows at the same place become one site."""
-    groups: list[list[CifSite]] = []
-    orbits: list[tuple[np.ndarray, list[int]]] = []
-    for site in sites:
-        for group, (images, _) in zip(groups, orbits, strict=True):
-            steps = images - site.place
-            if (np.linalg.norm((steps - np.rint(steps)) @ lattice, axis=1) < SAME_PLACE).any():
-                group.append(site)
-                break
-        else:
-            groups.append([site])
-            orbits.append(orbit(site.place, operations, lattice, _tolerance(site, lattice)))
+    orbits = [orbit(site.place, operations, lattice, _tolerance(site, lattice)) for site in sites]
+    groups = _groups([images for images, _ in orbits], lattice)
     fractional, species, labels, moments = [], [], [], []
     cartesian = lattice.T @ operations.rotations @ np.linalg.inv(lattice.T)
     axial = (operations.reversal * np.linalg.det(operations.rotations))[:, None, None] * cartesian
-    for group, (images, made) in zip(groups, orbits, strict=True):
+    for members in groups:
+        group, (images, made) = [sites[i] for i in members], orbits[members[0]]
         content = _shared(group)
         if not content:
             continue
@@ -270,6 +262,21 @@ def _expanded(sites: Sequence[CifSite], operations: Operations, lattice: np.ndar
         moments=np.array(moments) if keeps else None,
         warnings=(*operations.warnings, *([lost] if has_moments and not keeps else [])),
     )
+
+
+def _groups(orbits: Sequence[np.ndarray], lattice: np.ndarray) -> list[list[int]]:
+    """Indices of the orbits that are at one place, the first of each group in the order of the file."""
+    owner = np.repeat(np.arange(len(orbits)), [len(images) for images in orbits])
+    root = list(range(len(orbits)))
+    if orbits:
+        first, second, _ = near_pairs(lattice, np.concatenate(orbits), SAME_PLACE)
+        for one, other in sorted(zip(owner[first].tolist(), owner[second].tolist(), strict=True)):
+            low, high = sorted((root[one], root[other]))
+            root[high] = low
+    groups: dict[int, list[int]] = {}
+    for i, start in enumerate(root):
+        groups.setdefault(start, []).append(i)
+    return list(groups.values())
 
 
 def _tolerance(site: CifSite, lattice: np.ndarray) -> float:

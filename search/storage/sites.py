@@ -9,6 +9,7 @@ import numpy as np
 from ase.data import atomic_numbers
 from ase.neighborlist import primitive_neighbor_list
 from pymatgen.core import Structure
+from scipy.spatial import cKDTree
 
 from model.crystals.crystal import Crystal
 
@@ -92,11 +93,26 @@ def checked(sites: Sites) -> Sites:
 def overlaps(sites: Sites) -> list[tuple[int, int, float]]:
     """Pairs of sites closer than `OVERLAP` that may be occupied at the same time, with their distance in Å."""
     occupied = np.array([_total(one) for one in sites.species])
-    first, second, distance = primitive_neighbor_list(
-        "ijd", [True] * 3, sites.lattice, sites.fractional @ sites.lattice, OVERLAP
-    )
-    both = (first <= second) & (occupied[first] + occupied[second] > 1 + 0.02)  # two parts of one site add up to 1
+    first, second, distance = near_pairs(sites.lattice, sites.fractional, OVERLAP)
+    both = occupied[first] + occupied[second] > 1 + 0.02  # two parts of one site add up to 1
     return list(zip(first[both].tolist(), second[both].tolist(), distance[both].tolist(), strict=True))
+
+
+def near_pairs(lattice: np.ndarray, fractional: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs i <= j of places (n, 3) closer than ``radius`` (Å), in any cell: (k,) i, (k,) j, (k,) distance in Å."""
+    reach = radius * np.linalg.norm(
+        np.linalg.inv(lattice), 2
+    )  # a step of this radius, in fractions, is at most so long
+    if reach >= 0.5:  # a cell so flat that several images of one place may be near
+        first, second, distance = primitive_neighbor_list("ijd", [True] * 3, lattice, fractional @ lattice, radius)
+        once = first <= second
+        return first[once], second[once], distance[once]
+    tree = cKDTree(fractional % 1 % 1, boxsize=1)  # twice, as -1e-17 % 1 is 1
+    first, second = tree.query_pairs(reach, output_type="ndarray").T
+    steps = fractional[first] - fractional[second]
+    distance = np.linalg.norm((steps - np.rint(steps)) @ lattice, axis=1)
+    near = distance < radius
+    return first[near], second[near], distance[near]
 
 
 def collinear(moments: np.ndarray) -> np.ndarray:
