@@ -301,6 +301,17 @@ class SearchConfig(Settings):
         return self
 
     @model_validator(mode="after")
+    def _without_pressure(self) -> SearchConfig:
+        tuned = self.tuning.relaxation.get("pressure")
+        if tuned or self.relaxation.pressure:
+            field, given = ("tuning.relaxation", tuned) if tuned else ("relaxation", self.relaxation.pressure)
+            raise ValueError(
+                f"{field}.pressure: a search compares energies with phases at zero pressure, not enthalpies (given: "
+                f"{given}); remove it, and relax what was found with `hostguide relax --pressure`"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _tunable(self) -> SearchConfig:
         parts = self.tuning.parts
         unknown = [name for name in self.tuning.sampling if name not in parts]

@@ -60,6 +60,7 @@ class RelaxationFiles:
         stability: gives their E_d.
         unreadable: blocks and frames that are not; they get a row at once.
         overwrite: whether existing results are replaced.
+        pressure: external, GPa; unless it is 0, results have enthalpies too.
 
     Attributes:
         rows: those of `SUMMARY`, in the order in which the crystals were done.
@@ -76,9 +77,10 @@ class RelaxationFiles:
         unreadable: Sequence[Unreadable] = (),
         *,
         overwrite: bool = False,
+        pressure: float = 0.0,
     ) -> None:
         self.out, self.crystals, self.frames = out, crystals, out.suffix in FRAMES
-        self.stability = stability
+        self.stability, self.pressure = stability, pressure
         self.rows: list[dict[str, Any]] = []
         if out.suffix and not self.frames:
             raise ValueError(f"--out {out}: give a folder for CIFs, or a file that ends in .extxyz")
@@ -93,7 +95,10 @@ class RelaxationFiles:
     def add(self, index: int, result: Relaxation) -> None:
         """Write one result; a crystal that failed always gets a row, but a CIF only if it can be ranked."""
         name = self.crystals[index].name
-        columns = self.stability.columns(result.final, result.energy_final if may_be_ranked(result) else math.nan)
+        energy, enthalpy = result.energy_final if may_be_ranked(result) else math.nan, math.nan
+        if self.pressure and may_be_ranked(result):
+            enthalpy = energy + self.pressure * GPa * result.final.volume / len(result.final)
+        columns = {"enthalpy_final": enthalpy, **self.stability.columns(result.final, energy)}
         self._add_row(_relaxation_row(name, result, columns))
         if self.frames:
             ase.io.write(self.out, _frame(self.crystals[index], result, columns), format="extxyz", append=True)
@@ -117,24 +122,24 @@ def _require_new(paths: Sequence[Path], overwrite: bool) -> None:
         raise ValueError(f"{existing[0]} exists: choose another --out, or give --overwrite to replace it")
 
 
-def _frame(one: NamedCrystal, result: Relaxation, stability: Mapping[str, Any]) -> ase.Atoms:
+def _frame(one: NamedCrystal, result: Relaxation, columns: Mapping[str, Any]) -> ase.Atoms:
     atoms = result.final.to_ase()
     if one.fixed is not None:
         atoms.set_constraint(FixAtoms(mask=one.fixed))
-    atoms.info = {"name": one.name, "outcome": result.reason, "steps": result.steps, **_told(stability)}
+    atoms.info = {"name": one.name, "outcome": result.reason, "steps": result.steps, **_told(columns)}
     if may_be_ranked(result):
         energy = result.energy_final * len(atoms)
         atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=result.forces_final)
     return atoms
 
 
-def _told(stability: Mapping[str, Any]) -> dict[str, Any]:
-    """Columns of `CrystalStability` that are not empty."""
-    return {key: value for key, value in stability.items() if value not in ("", None) and value == value}
+def _told(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Columns that are not empty."""
+    return {key: value for key, value in columns.items() if value not in ("", None) and value == value}
 
 
-def _relaxation_row(name: str, result: Relaxation, stability: Mapping[str, Any]) -> dict[str, Any]:
-    """One line of `SUMMARY`."""
+def _relaxation_row(name: str, result: Relaxation, columns: Mapping[str, Any]) -> dict[str, Any]:
+    """One line of `SUMMARY`; ``columns`` are those of enthalpy and stability."""
     known = may_be_ranked(result)
     group = space_group(result.final) if known else None
     return {
@@ -143,7 +148,7 @@ def _relaxation_row(name: str, result: Relaxation, stability: Mapping[str, Any])
         "atoms": len(result.initial),
         "energy_initial": result.energy_initial,
         "energy_final": result.energy_final if known else math.nan,
-        **stability,
+        **columns,
         "max_force": result.max_force,
         "pressure_gpa": result.pressure,
         "volume_change_percent": 100 * (result.final.volume / result.initial.volume - 1) if known else math.nan,
@@ -157,7 +162,7 @@ def _relaxation_row(name: str, result: Relaxation, stability: Mapping[str, Any])
 
 def _unread_row(one: Unreadable) -> dict[str, Any]:
     """The line of `SUMMARY` of a crystal that cannot be read."""
-    numbers = ("energy_initial", "energy_final", "max_force", "pressure_gpa", "volume_change_percent")
+    numbers = ("energy_initial", "energy_final", "enthalpy_final", "max_force", "pressure_gpa", "volume_change_percent")
     return {
         "name": one.name,
         "formula": "",

@@ -162,6 +162,14 @@ def test_an_unknown_field_is_named_beside_those_there_are(content, where, known)
         (with_section(relaxation={"fmax": 0}), ["relaxation.fmax", "greater than 0", "0"]),
         (with_section(relaxation={"fmax": "tight"}), ["relaxation.fmax", "number", "'tight'"]),
         (with_section(relaxation={"fmax": float("nan")}), ["relaxation.fmax", "finite", "nan"]),
+        (
+            with_section(relaxation={"pressure": 5.0}),
+            ["  relaxation.pressure", "given: 5.0", "hostguide relax --pressure"],
+        ),
+        (
+            with_section(tuning={"relaxation": {"pressure": [0, 5]}}),
+            ["  tuning.relaxation.pressure", "given: (0.0, 5.0)", "hostguide relax --pressure"],
+        ),
         # the rest
         (with_section(name="my search"), ["name", "letters, digits", "'my search'"]),
         (with_section(name="../x"), ["name", "letters, digits", "'../x'"]),

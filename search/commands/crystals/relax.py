@@ -101,7 +101,7 @@ def relax(
         keep_symmetry=keep_symmetry,
         symprec=symprec,
     )
-    written = RelaxationFiles(out, crystals, stability, read.unreadable, overwrite=overwrite)
+    written = RelaxationFiles(out, crystals, stability, read.unreadable, overwrite=overwrite, pressure=pressure)
     say_warnings(*crystals)
     say_of((one.name, _held(one.fixed, settings.cell)) for one in crystals if one.fixed is not None)
     model = load_potential(potential, device, threads)
@@ -124,7 +124,7 @@ def relax(
             max_seconds=seconds_of(minutes),
             report=done,
         )
-    console.print(_table(written.rows))
+    console.print(_table(written.rows, pressure))
     say_of((row["name"], row["detail"]) for row in written.rows if row["detail"])
     console.print(f"{_reasons(written.rows)}. Results: {out}", soft_wrap=True)
     if read.unreadable or not all(result.converged for result in results):
@@ -148,10 +148,11 @@ def _reasons(rows: Sequence[Row]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
 
 
-def _table(rows: Sequence[Row]) -> Table:
-    """Table of results, failures first."""
+def _table(rows: Sequence[Row], pressure: float) -> Table:
+    """Table of results, failures first; under an external pressure (GPa) with enthalpies."""
     columns: dict[str, Callable[[Row], str]] = {
         "E eV/atom": lambda row: number(row["energy_final"], ".4f", "–"),
+        **({"H eV/atom": lambda row: number(row["enthalpy_final"], ".4f", "–")} if pressure else {}),
         "E_d meV/atom": e_d_cell,
         "products": products_cell,
         "energy gain meV/atom": lambda row: number(1e3 * (row["energy_initial"] - row["energy_final"]), ".1f", "–"),

@@ -81,6 +81,23 @@ def test_relaxed_crystals_go_to_one_file_with_energy_and_forces(files, call) -> 
     np.testing.assert_allclose(again.forces, atoms.get_forces(), atol=1e-4)
 
 
+def test_under_pressure_the_enthalpy_is_given(tmp_path, call) -> None:
+    """5 GPa is 5/160.2177 eV/Å³; the crystal relaxed under it has the lower enthalpy, that without the lower energy."""
+    ase.io.write(tmp_path / "in.extxyz", SALT)
+    found = {}
+    for name, options in (("free", ()), ("pressed", ("--pressure", 5))):
+        code, said, _ = call("relax", tmp_path / "in.extxyz", "--out", tmp_path / f"{name}.extxyz", *options)
+        found[name] = atoms = ase.io.read(tmp_path / f"{name}.extxyz")
+        assert code == 0 and ("enthalpy_final" in atoms.info) == ("H eV/atom" in said) == (name == "pressed")
+    enthalpy = {name: atoms.get_potential_energy() + 5 / 160.2177 * atoms.cell.volume for name, atoms in found.items()}
+    assert 2 * found["pressed"].info["enthalpy_final"] == pytest.approx(enthalpy["pressed"], abs=1e-5)
+    assert enthalpy["pressed"] < enthalpy["free"] - 1e-3
+    assert found["pressed"].get_potential_energy() > found["free"].get_potential_energy() + 1e-3
+    call("relax", tmp_path / "in.extxyz", "--out", tmp_path / "folder", "--pressure", 5)
+    (row,) = pd.read_csv(tmp_path / "folder" / "summary.csv").to_dict("records")
+    assert row["enthalpy_final"] == pytest.approx(enthalpy["pressed"] / 2, abs=1e-5)
+
+
 def test_only_the_named_element_moves(files, call) -> None:
     before = SALT.copy()
     before.positions[0] += [0.2, 0.1, 0.0]
