@@ -53,6 +53,18 @@ def test_a_disguised_crystal_is_a_repeat(seed):
     assert len(distinct) == 3
 
 
+def test_distorted_supercells_are_always_repeats_only_when_supercells_are_compared():
+    """Doubled cells with 0.1 Å of disorder (root mean square), of which not all are found to be doubled."""
+    rng, missed = np.random.default_rng(0), {False: 0, True: 0}
+    for crystal in (RUTILE, ANATASE, SALT) * 10:
+        distorted = disguised(crystal, rng, rattle=0.1 * np.sqrt(3))
+        for supercells in missed:
+            distinct = DistinctCrystals(DistinctSettings(supercells=supercells))
+            distinct.add(crystal)
+            missed[supercells] += distinct.add(distorted) is None
+    assert missed[False] > 3 and missed[True] == 0
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_the_cheap_filter_keeps_its_promise(seed):
     """Atoms moved by up to 0.2 Å and 2 % strain never change the fingerprint or the volume beyond tolerance."""
