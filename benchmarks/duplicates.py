@@ -3,7 +3,7 @@
     python benchmarks/duplicates.py runs/li-si runs/li-p-s
 
 The matcher is applied to all pairs of one composition that a search compares (`search.planning.history.COMPARED`), and
-each test of `search.planning.history.RELAXED` separately to the pairs that match. Printed are the number of pairs that
+each test of `model.crystals.matching.RELAXED` separately to the pairs that match. Printed are the number of pairs that
 a test keeps apart, and their differences in energy: relaxations into the same minimum differ by a few meV/atom. Printed
 first is the time that the planner needs to read the candidates of each run, nearly all of it for such comparisons.
 """
@@ -20,10 +20,10 @@ import numpy as np
 from pymatgen.analysis.structure_matcher import StructureMatcher
 
 from model.crystals.crystal import Crystal
-from model.crystals.matching import distance_fingerprints
+from model.crystals.matching import RELAXED, distance_fingerprints
 from search.config import FrameworkSettings, PolicySettings
 from search.planning.frameworks import FrameworkPool
-from search.planning.history import COMPARED, RELAXED, SearchHistory
+from search.planning.history import COMPARED, SearchHistory
 from search.storage.results import ResultStore, load_results
 from search.storage.rows import HistoryRow, rows_of
 
