@@ -34,8 +34,7 @@ from model.crystals.batch import Batch
 from model.crystals.crystal import Crystal
 from model.potentials.chgnet.potential import CHGNetPotential
 from model.potentials.interface import BatchEvaluation
-from model.relaxation.relax import EXTRAPOLATION_FACTOR, RelaxSettings, relax
-from model.relaxation.state import HISTORY_STEPS
+from model.relaxation.relax import RelaxSettings, relax
 
 GENERATED = Path(__file__).with_name("generated.extxyz")
 FULL = RelaxSettings(optimizer="lbfgs")
@@ -73,26 +72,6 @@ def in_full(rows: list[Row]) -> Outcome:
     return sum(row["atoms"] * len(row["full"]) for row in rows), min(row["full"][-1] for row in rows)
 
 
-def stopping_early(margin: float) -> Callable[[list[Row]], Outcome]:
-    def way(rows: list[Row]) -> Outcome:
-        """The lowest energy of the composition is known, as in a late stage of a search."""
-        lowest, cost, reached = in_full(rows)[1], 0, []
-        for row in rows:
-            stop = stopped_at(np.array(row["full"]), lowest + margin)
-            cost += row["atoms"] * stop
-            reached.append(row["full"][stop - 1])
-        return cost, min(reached)
-
-    return way
-
-
-def stopped_at(energies: np.ndarray, limit: float) -> int:
-    """Number of evaluations until `model.relaxation.relax` would stop."""
-    fall = np.maximum(energies[:-HISTORY_STEPS] - energies[HISTORY_STEPS:], 0)
-    late = np.flatnonzero(energies[HISTORY_STEPS:-1] - EXTRAPOLATION_FACTOR * fall[:-1] > limit)
-    return int(late[0]) + HISTORY_STEPS + 1 if len(late) else len(energies)
-
-
 def lowest_after(stage: str, share: float) -> Callable[[list[Row]], Outcome]:
     def way(rows: list[Row]) -> Outcome:
         cheap = [row.get(stage, row["full"][:1]) for row in rows]
@@ -106,9 +85,6 @@ def lowest_after(stage: str, share: float) -> Callable[[list[Row]], Outcome]:
 
 
 WAYS: dict[str, Callable[[list[Row]], Outcome]] = {
-    "energy_ceiling 0.1": stopping_early(0.1),
-    "energy_ceiling 0.05": stopping_early(0.05),
-    "energy_ceiling 0.02": stopping_early(0.02),
     "share 0.67 after single points": lowest_after("single", 0.67),
     "share 0.5 after single points": lowest_after("single", 0.5),
     "share 0.34 after single points": lowest_after("single", 0.34),

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from model.crystals.crystal import Crystal
-from model.crystals.matching import RELAXED, DistinctCrystals
+from model.crystals.matching import RELAXED, UNRELAXED, DistinctCrystals
 from model.crystals.screening import ScreenSettings, screen
 from model.diffusion.checkpoint import default_device, load_network, weights_file, weights_version
 from model.diffusion.sampler import SamplerSettings, Samples, Template, sample
@@ -226,14 +226,13 @@ class Relaxer:
             request: which of them are polished; needs a hull, and all atoms free.
         """
         began = time.monotonic()
-        verdicts = self._screen(crystals)
+        settings = settings or self.relaxation
+        verdicts = self._screen(crystals, settings)
         places = [index for index, verdict in enumerate(verdicts) if verdict is None]
         masks = None if free is None else [free[index] for index in places]
         placed = None if guests is None else [guests[index] for index in places]
         accepted = [crystals[index] for index in places]
-        relaxed = relax_in_stages(
-            accepted, self.potential, settings or self.relaxation, free=masks, guests=placed, known=self.hull
-        )
+        relaxed = relax_in_stages(accepted, self.potential, settings, free=masks, guests=placed, known=self.hull)
         work = [outcome.n_independent_atoms * (outcome.steps + 1) for outcome in relaxed]
         second = (time.monotonic() - began) / max(1, sum(work))
         shared = iter([replace(outcome, seconds=second * n) for outcome, n in zip(relaxed, work, strict=True)])
@@ -276,8 +275,8 @@ class Relaxer:
         hull = self.hull.get(outcome.final.formula)
         return hull is not None and outcome.converged and outcome.energy_final - hull <= above_hull
 
-    def _screen(self, crystals: Sequence[Crystal]) -> list[Rejected | None]:
-        distinct, places = DistinctCrystals(), []
+    def _screen(self, crystals: Sequence[Crystal], settings: RelaxSettings) -> list[Rejected | None]:
+        distinct, places = DistinctCrystals(UNRELAXED), []
         verdicts: list[Rejected | None] = []
         for index, crystal in enumerate(crystals):
             reason = screen(crystal, self.screening)
@@ -285,7 +284,8 @@ class Relaxer:
                 verdicts.append(Rejected(reason))
                 continue
             places.append(index)
-            known = distinct.add(crystal)
+            kept = space_group(crystal, settings.symprec, angle_tolerance=-1) if settings.keep_symmetry else None
+            known = distinct.add(crystal, None if kept is None else kept.number)
             verdicts.append(None if known is None else Rejected(Reason.DUPLICATE, index - places[known]))
         return verdicts
 

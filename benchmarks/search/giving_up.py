@@ -1,13 +1,15 @@
 """What a search loses and saves by giving up relaxations, replayed on the energies of relaxations that were completed.
 
     python benchmarks/search/giving_up.py
-    python benchmarks/search/giving_up.py --record configs/zn-p-s.yaml configs/li-si.yaml --seeds 2 --runs runs/recorded
+    python benchmarks/search/giving_up.py --record configs/zn-p-s.yaml configs/li-si.yaml --rounds 12 6 --seeds 2 1
+        --runs runs/recorded
 
 `trajectories.parquet` has the energy (eV/atom above the hull) and the volume (Å³/atom) at every step of all candidates
-that were relaxed in some searches, to the end also of those that the searches gave up. The rules are applied to the batches in which the candidates were relaxed, with the hull and what has converged in the batch as the
-lowest known energies, as `model.relaxation.relax.relax` does. Work is that of `search.planning.policy.work`. A crystal
-is low below 0.05 eV/atom; printed are the low ones and those below the hull that are lost, the work, and the low ones
-per work, each relative to a search that never gives up.
+that were relaxed in some searches, to the end also of those that the searches gave up. The rules are applied to the
+batches in which the candidates were relaxed, with the hull and what has converged in the batch as the lowest known
+energies, as `model.relaxation.relax.relax` does. Work is that of `search.planning.policy.work`. Printed is, for each
+rule, the share of all candidates that is given up; the shares of those below the hull, below 0.05 and below 0.1 eV/atom
+that are lost; the work, and the crystals below 0.05 eV/atom per work, both relative to a search that never gives up.
 """
 
 # ruff: noqa: E402
@@ -34,7 +36,7 @@ from model.potentials.chgnet.potential import CHGNetPotential
 from model.potentials.interface import BatchEvaluation
 from model.reasons import Reason
 from model.relaxation.coordinates import cell_volume
-from model.relaxation.relax import Relaxation, RelaxSettings, relax
+from model.relaxation.relax import EXTRAPOLATION_FACTOR, FIRST_ASKED, Relaxation, RelaxSettings, relax
 from model.relaxation.state import HISTORY_STEPS
 from model.stages import Rejected, Relaxer
 from search.config import SearchConfig
@@ -112,7 +114,7 @@ class RecordingRelaxer(Relaxer):
             "ceiling": settings.energy_ceiling,
             "converged": outcome.converged,
             "energies": (steps[:, 0] - self.hull[formula]).round(4).astype(np.float32),
-            "volumes": steps[:, 1].round(3).astype(np.float32),
+            "volumes": steps[:, 1].round(2).astype(np.float32),
         }
 
 
@@ -136,8 +138,8 @@ def record(config: SearchConfig, folder: Path) -> list[dict[str, Any]]:
 class Rule(NamedTuple):
     """Give up when the energy, minus ``factor`` times its fall in ``HISTORY_STEPS`` steps, lies above the ceiling."""
 
-    factor: float = 3.0
-    first: int = 5  # step at which this is asked for the first time
+    factor: float = EXTRAPOLATION_FACTOR
+    first: int = FIRST_ASKED  # step at which this is asked for the first time
     ceilings: float = 1.0
 
     def __call__(self, energies: np.ndarray, ceiling: float) -> bool:
@@ -170,25 +172,17 @@ def stops(task: pd.DataFrame, rule: Rule) -> list[int | None]:
 
 def replay(frame: pd.DataFrame, rule: Rule) -> dict[str, float]:
     """Shares of the low crystals and of those below the hull that are lost, and the work, of one system."""
-    step = pd.Series(
-        [stop for _, task in frame.groupby("task", sort=False) for stop in stops(task, rule)], index=frame.index
-    )
-    final = frame["energies"].map(lambda energies: energies[-1]).where(frame["converged"])
-    evaluations = (frame["energies"].map(len)).where(step.isna(), step + 1)
-    everything = (frame["other_work"] + frame["orbits"] * frame["energies"].map(len)).sum()
-    spent = (frame["other_work"] + frame["orbits"] * evaluations).sum() / everything
-    low, below, given_up = final < LOW, final < 0, step.notna()
-    return {
-        "given up": given_up.mean(),
-        "low lost": given_up[low].mean(),
-        "below the hull lost": given_up[below].mean() if below.any() else np.nan,
-        "below 0.1 lost": given_up[final < 2 * LOW].mean(),
-        "work": spent,
-        "low per work": (1 - given_up[low].mean()) / spent,
-    }
+    every = [step for _, task in frame.groupby("task", sort=False) for step in stops(task, rule)]
+    stopped = pd.Series(every, index=frame.index, dtype=float)
+    evaluations = frame["energies"].str.len()
+    whole = (frame["other_work"] + frame["orbits"] * evaluations).sum()
+    work = (frame["other_work"] + frame["orbits"] * (stopped + 1).fillna(evaluations)).sum() / whole
+    final, given_up = frame["energies"].str[-1].where(frame["converged"]), stopped.notna()
+    lost = {name: given_up[final < limit].mean() for name, limit in (("< 0", 0), ("< 0.05", LOW), ("< 0.1", 2 * LOW))}
+    return {"given up": given_up.mean(), **lost, "work": work, "low per work": (1 - lost["< 0.05"]) / work}
 
 
-RULES = [Rule(factor, first, ceilings) for factor in (3, 6) for first in (5, 10, 15, 20) for ceilings in (1, 1.5, 2)]
+RULES = [Rule(factor, first, ceilings) for factor in (3, 4, 6) for first in (5, 10, 15) for ceilings in (1, 1.5)]
 
 
 def main() -> None:
@@ -208,8 +202,9 @@ def main() -> None:
             records += record(one, arguments.runs / f"{one.name}-{seed}")
             pd.DataFrame(records).to_parquet(STORED, compression="zstd", index=False)
     for system, frame in pd.read_parquet(STORED).groupby("system", sort=False):
-        low = sum(converged and energies[-1] < LOW for energies, converged in zip(frame["energies"], frame["converged"]))
-        print(f"\n{system}: {len(frame)} relaxed, {low} low")
+        final = frame["energies"].str[-1].where(frame["converged"])
+        counts = [f"{(final < limit).sum()} below {limit}" for limit in (0, LOW, 2 * LOW)]
+        print(f"\n{system}: {len(frame)} relaxed, {', '.join(counts)} eV/atom")
         table = pd.DataFrame([rule._asdict() | replay(frame.reset_index(drop=True), rule) for rule in RULES])
         print(table.round(3).to_string(index=False))
 

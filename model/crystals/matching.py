@@ -41,6 +41,8 @@ class DistinctSettings(Settings):
     same_space_group: bool = False  # crystals of known, different space groups are different
 
 
+# Before relaxation: crystals that differ by more than some 0.03 Å, or in a space group to keep, may become different.
+UNRELAXED = DistinctSettings(stol=0.01, same_space_group=True)
 # Relaxations into the same minimum agree to 0.1 Å, and thus to a few meV/atom.
 RELAXED = DistinctSettings(
     volume_tolerance=0.05,

@@ -47,7 +47,8 @@ RANKED = (  # reasons after which the energy of a crystal can be compared
     Reason.EARLY_STOPPED,
     Reason.NOT_PROMISING,
 )
-EXTRAPOLATION_FACTOR = 3.0  # expected further decrease of an energy, relative to that in the last HISTORY_STEPS steps
+EXTRAPOLATION_FACTOR = 4.0  # expected further decrease of an energy, relative to that in the last HISTORY_STEPS steps
+FIRST_ASKED = 10  # step; before it, the bound on moves hides how far an energy will fall
 ENERGY_SETTLED = 0.02  # Å; times fmax, the fall of the enthalpy (eV/atom) in HISTORY_STEPS steps of a settled crystal
 VOLUME_SETTLED = 0.1  # Å/eV; times fmax, the relative change of the volume in these steps
 AT_REST = 0.1  # of fmax; a crystal with smaller forces at the start has converged without a step
@@ -126,9 +127,9 @@ def relax(
 ) -> list[Relaxation]:
     """Relax crystals in the order given; a crystal that fails gets a reason, and nothing is raised.
 
-    With ``settings.energy_ceiling`` a crystal is stopped early when its energy, minus three times its fall in the last
-    five steps, still lies that much above the lowest energy of its composition: that of ``known``, or of a crystal of
-    this call that has converged.
+    With ``settings.energy_ceiling`` a crystal is stopped early, but not before its tenth step, when its energy, minus
+    four times its fall in the last five steps, still lies that much above the lowest energy of its composition: that
+    of ``known``, or of a crystal of this call that has converged.
 
     Args:
         crystals: of any size.
@@ -407,7 +408,7 @@ def _above_ceiling(now: _Evaluated, job: _Job) -> Tensor:
     lowest = [job.lowest.get(job.crystals[i].formula, math.inf) for i in now.running.index.tolist()]
     ceiling = torch.tensor(lowest, dtype=energy.dtype, device=energy.device) + job.settings.energy_ceiling
     fall = (now.running.enthalpies[:, -1] - now.enthalpy).clamp_min(0)
-    return (now.running.steps >= HISTORY_STEPS) & (energy - EXTRAPOLATION_FACTOR * fall > ceiling)
+    return (now.running.steps >= FIRST_ASKED) & (energy - EXTRAPOLATION_FACTOR * fall > ceiling)
 
 
 def _result(place: int, reason: Reason, now: _Evaluated, job: _Job) -> Relaxation:
