@@ -44,9 +44,7 @@ def main() -> None:
         crystal = unpack_or_raise(row["final"])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = optimizer.relax(
-                crystal.to_pymatgen(), fmax=FMAX, steps=STEPS, verbose=False, assign_magmoms=False
-            )
+            found = optimizer.relax(crystal.to_pymatgen(), fmax=FMAX, steps=STEPS, verbose=False, assign_magmoms=False)
         energy = float(found["trajectory"].energies[-1]) / len(crystal)
         falls.append(1e3 * (row["energy"] - energy))
         final = Crystal.from_pymatgen(found["final_structure"])

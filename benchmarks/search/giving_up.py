@@ -38,7 +38,7 @@ from model.reasons import Reason
 from model.relaxation.coordinates import cell_volume
 from model.relaxation.relax import EXTRAPOLATION_FACTOR, FIRST_ASKED, Relaxation, RelaxSettings, relax
 from model.relaxation.state import HISTORY_STEPS
-from model.stages import Rejected, Relaxer
+from model.stages import PolishRequest, Rejected, Relaxer
 from search.config import SearchConfig
 from search.config_file import load_config
 from search.planning.policy import FIXED_WORK
@@ -74,7 +74,10 @@ class Recording(CHGNetPotential):
 
 
 class RecordingRelaxer(Relaxer):
-    """Keeps the trajectories of all crystals; those that are given up are relaxed to the end for this alone."""
+    """Keeps the trajectories of all crystals; those that are given up are relaxed to the end for this alone.
+
+    Nothing is polished.
+    """
 
     def __init__(self, config: SearchConfig, hull: Mapping[str, float]) -> None:
         super().__init__(config.models.potential, config.relaxation, config.screening, hull)
@@ -87,6 +90,7 @@ class RecordingRelaxer(Relaxer):
         free: Sequence[np.ndarray] | None = None,
         settings: RelaxSettings | None = None,
         guests: Sequence[np.ndarray | None] | None = None,
+        request: PolishRequest | None = None,
     ) -> list[Relaxation | Rejected]:
         settings = settings or self.relaxation
         assert settings.share == 1 and len(crystals) <= 32, "so that all crystals of a task step together"
