@@ -237,7 +237,7 @@ class Relaxer:
         second = (time.monotonic() - began) / max(1, sum(work))
         shared = iter([replace(outcome, seconds=second * n) for outcome, n in zip(relaxed, work, strict=True)])
         outcomes = [next(shared) if verdict is None else verdict for verdict in verdicts]
-        return outcomes if request is None else self._polished(outcomes, settings or self.relaxation, request)
+        return outcomes if request is None else self._polished(outcomes, settings, request)
 
     def _polished(
         self, outcomes: Sequence[Relaxation | Rejected], settings: RelaxSettings, request: PolishRequest
