@@ -53,6 +53,11 @@ RELAXED = DistinctSettings(
     supercells=True,
 )
 
+# Layers, chains and molecules that hardly touch lie anywhere at the same energy: one crystal, whatever its volume.
+TIED = DistinctSettings(
+    volume_tolerance=3.0, distance_tolerance=5.0, rms_tolerance=5.0, energy_tolerance=5e-4, matches=8, supercells=True
+)
+
 
 class DistinctCrystals:
     """A growing set of distinct crystals; each takes a few hundred bytes.

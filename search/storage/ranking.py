@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from model.crystals.composition import CellFormula
-from model.crystals.matching import RELAXED, DistinctCrystals
+from model.crystals.matching import RELAXED, TIED, DistinctCrystals
 from search.storage.rows import Status, unpack_or_raise
 
 
@@ -33,9 +33,10 @@ def rank(
     if not distinct:
         return chosen.head(top)
     polished = set(frame.loc[frame["polished"] == True, "candidate"])  # noqa: E712  (empty where not relaxed)
-    known, keep = DistinctCrystals(RELAXED), []
+    alike, keep = [DistinctCrystals(RELAXED), DistinctCrystals(TIED)], []
     for index, row in chosen[~chosen["duplicate_of"].isin(polished)].iterrows():
-        if known.add(unpack_or_raise(row["final"]), energy=row["energy"]) is None:
+        crystal = unpack_or_raise(row["final"])
+        if all([known.add(crystal, energy=row["energy"]) is None for known in alike]):
             keep.append(index)
         if len(keep) == top:
             break
