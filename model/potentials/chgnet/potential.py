@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from ase.data import chemical_symbols
 from torch import Tensor
 
 from model.crystals.batch import Batch
@@ -176,13 +177,23 @@ class CHGNetPotential:
         outer = graph.vector[:, :, None] * gradient[:, None, :]
         virial = torch.zeros_like(batch.lattice).index_add_(0, batch.owner[graph.center], outer)
         stress = (virial + virial.mT) / 2 / torch.linalg.det(batch.lattice).abs()[:, None, None]
-        return BatchEvaluation(
-            energy=energy,
-            forces=forces,
-            stress=stress,
-            magmoms=magmoms[node].double(),
-            problems=[""] * len(batch),
-        )
+        problems, lonely = self._isolated(graph, batch, node)
+        energy[lonely], stress[lonely], forces[lonely[batch.owner]] = torch.nan, torch.nan, torch.nan
+        moments = magmoms[node].double().masked_fill(lonely[batch.owner], torch.nan)
+        return BatchEvaluation(energy=energy, forces=forces, stress=stress, magmoms=moments, problems=problems)
+
+    def _isolated(self, graph: BondGraph, batch: Batch, node: Tensor | slice) -> tuple[list[str], Tensor]:
+        """Per crystal, the problem that an atom has no neighbour, of which CHGNet knows nothing; and where it has one."""
+        bonded = torch.zeros(len(graph.numbers), dtype=torch.bool, device=batch.positions.device)
+        bonded[graph.bonds.target] = True
+        alone = torch.nonzero(~bonded[node]).flatten().tolist()
+        problems = [""] * len(batch)
+        first_atom = (torch.cumsum(batch.counts, 0) - batch.counts).tolist()
+        for atom in reversed(alone):
+            crystal = int(batch.owner[atom])
+            name = f"atom {atom - first_atom[crystal] + 1} ({chemical_symbols[int(batch.numbers[atom])]})"
+            problems[crystal] = f"{name} has no neighbour within {self.network.atom_cutoff:g} Å"
+        return problems, torch.tensor([bool(problem) for problem in problems], device=batch.positions.device)
 
 
 def _averaged(evaluation: BatchEvaluation, batch: Batch, groups: Sequence[Projector]) -> BatchEvaluation:

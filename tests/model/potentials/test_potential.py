@@ -62,7 +62,6 @@ CRYSTALS = {
     "Fe one atom": Crystal.from_ase(bulk("Fe", a=2.86)),
     "LiFePO4 rattled": rattled(olivine(), width=0.08, strain=0.02),
     "Li15Si4": garnet_sized(),
-    "isolated atom": cubic(15.0, [[0.1, 0.2, 0.3]], [8]),
     "angle-free": cubic(4.5, [[0, 0, 0]], [19]),
     "molecule in vacuum": cubic(14.0, [[0, 0, 0], [0.052, 0, 0]], [7, 7]),
     "outside the cell": cubic(4.2, [[-3.2, 5.1, 0.02], [0.5, 1.5, -7.5]], [12, 8]),
@@ -118,22 +117,20 @@ def assert_same_as_stock(results: list[Evaluation], crystals: list[Crystal], mod
         np.testing.assert_allclose(result.magmoms, reference["m"], atol=1e-4)
 
 
-# The stock graph builder cannot make a crystal without any bond, so the lone atom has its own test.
-BONDED = [crystal for name, crystal in CRYSTALS.items() if name != "isolated atom"]
-
-
 def test_equals_the_package_on_a_ragged_batch(chgnet, stock) -> None:
-    assert_same_as_stock(chgnet.evaluate(BONDED), BONDED, stock)
+    crystals = list(CRYSTALS.values())
+    assert_same_as_stock(chgnet.evaluate(crystals), crystals, stock)
 
 
 def test_r2scan_equals_the_package(load_stock) -> None:
-    crystals = BONDED[:4]
+    crystals = list(CRYSTALS.values())[:4]
     potential = CHGNetPotential("chgnet-r2scan")
     assert_same_as_stock(potential.evaluate(crystals), crystals, load_stock("r2scan"))
 
 
 def test_equals_the_package_to_rounding_in_float64(exact, stock) -> None:
-    for crystal, result in zip(BONDED, exact.evaluate(BONDED), strict=True):
+    crystals = list(CRYSTALS.values())
+    for crystal, result in zip(crystals, exact.evaluate(crystals), strict=True):
         reference = stock.predict_structure(crystal.to_pymatgen(), task="efs")
         np.testing.assert_allclose(result.energy, reference["e"], atol=2e-6)  # the package sums references in float32
         np.testing.assert_allclose(result.forces, reference["f"], atol=1e-6)
@@ -155,7 +152,7 @@ def test_equals_the_package_and_the_stored_energies_of_known_phases(chgnet, stoc
 def test_equals_the_package_on_two_hundred_stored_crystals(name, load_stock) -> None:
     """All in ragged batches, with lone atoms, molecules and cells without an angle among them, in both precisions."""
     rows = pd.read_parquet(WHOLE_PHASES).query("n_atoms <= 40").sample(200, random_state=0)
-    crystals = [*read_crystals(rows), *BONDED]
+    crystals = [*read_crystals(rows), *CRYSTALS.values()]
     results = CHGNetPotential(name).evaluate(crystals)
     if name == "chgnet-0.3.0":
         np.testing.assert_allclose([r.energy for r in results[:200]], rows.energy_per_atom, atol=2e-5)
@@ -166,19 +163,31 @@ def test_equals_the_package_on_two_hundred_stored_crystals(name, load_stock) -> 
         np.testing.assert_allclose(result.forces, reference.forces, atol=5e-5, rtol=1e-5)
 
 
-def test_an_atom_without_neighbours_has_energy_and_no_force(chgnet, stock) -> None:
-    lone = CRYSTALS["isolated atom"]
-    (result,) = chgnet.evaluate([lone])
-    farther = lone.replace(lattice=lone.lattice * 2)
-    assert np.isfinite(result.energy)
-    assert result.energy == pytest.approx(chgnet.evaluate([farther])[0].energy, abs=1e-6)
-    assert not result.forces.any() and not result.stress.any()
+ALONE = {
+    "atom 1 (Li) has no neighbour within 6 Å": cubic(12.0, [[0.5, 0.5, 0.5]], [3]),
+    "atom 2 (Ne) has no neighbour within 6 Å": cubic(20.0, [[0, 0, 0], [0.5, 0.5, 0.5], [0, 0, 0.05]], [1, 10, 1]),
+    "atom 5 (O) has no neighbour within 6 Å": Crystal(
+        np.diag([8.0, 8.0, 30.0]), [[0, 0, z] for z in (0.1, 0.2, 0.3, 0.4, 0.8)], [13, 13, 13, 13, 8]
+    ),
+}
+
+
+def test_an_atom_without_neighbours_is_named(chgnet, stock) -> None:
+    """It has an energy without meaning, for which the package raises an error too."""
+    stock.graph_converter.set_isolated_atom_response("error")
+    for problem, crystal in ALONE.items():
+        (result,) = chgnet.evaluate([crystal])
+        assert result.problem == problem
+        assert np.isnan([result.energy, *result.forces.ravel(), *result.stress.ravel(), *result.magmoms]).all()
+    with pytest.raises(ValueError, match="isolated atom"):
+        stock.predict_structure(ALONE["atom 2 (Ne) has no neighbour within 6 Å"].to_pymatgen())
+    stock.graph_converter.set_isolated_atom_response("ignore")
 
 
 def test_energy_is_smooth_where_a_bond_crosses_a_cutoff(exact) -> None:
     """Bonds appear at 6 Å, and angles at 3 Å, with no weight."""
     for distance in (3.0, 6.0):
-        trio = [[[0, 0, 0], [(distance + d) / 20, 0, 0], [0, 0.1, 0]] for d in (-1e-4, 1e-4)]
+        trio = [[[0, 0, 0], [(distance + d) / 20, 0, 0], [0.07, 0.07, 0]] for d in (-1e-4, 1e-4)]
         inside, outside = exact.evaluate([cubic(20.0, sites, [3, 14, 8]) for sites in trio])
         assert 3 * (outside.energy - inside.energy) == pytest.approx(-2e-4 * outside.forces[1, 0], abs=1e-6)
         np.testing.assert_allclose(inside.forces, outside.forces, atol=2e-3)
@@ -205,7 +214,7 @@ def assert_same(results: list[Evaluation], expected: list[Evaluation]) -> None:
 
 
 def test_a_large_crystal_is_computed_leanly_or_refused(chgnet, monkeypatch) -> None:
-    crystals = [CRYSTALS["LiFePO4 rattled"], CRYSTALS["isolated atom"], CRYSTALS["NaCl"]]
+    crystals = [CRYSTALS["LiFePO4 rattled"], CRYSTALS["molecule in vacuum"], CRYSTALS["NaCl"]]
     monkeypatch.setattr("model.potentials.chgnet.messages.LEAN_BLOCK", 150)  # several blocks, the last one not full
     seen = watch(monkeypatch, lambda graph: None)
     assert_same(CHGNetPotential(memory_mb=8.0).evaluate(crystals), chgnet.evaluate(crystals))
@@ -229,7 +238,7 @@ def watch(monkeypatch, guard) -> list[bool]:
 
 
 def test_too_little_memory_halves_the_batch_and_the_budget(chgnet, monkeypatch) -> None:
-    crystals = BONDED
+    crystals = list(CRYSTALS.values())
     expected = chgnet.evaluate(crystals)
     potential = CHGNetPotential()
     before = potential.bytes
@@ -270,6 +279,8 @@ BROKEN = {
     "not finite": cubic(4.0, [[0, 0, 0], [np.nan, 0, 0]], [3, 8]),
     "singular cell": Crystal(np.zeros((3, 3)), [[0, 0, 0]], [3]),
     "needle cell": Crystal(np.diag([1e-3, 1e-2, 1e5]), [[0, 0, 0]], [3]),
+    "atom 1 (He) has no neighbour within 6 Å": cubic(8.0, [[0, 0, 0]], [2]),
+    "atom 3 (Li) has no neighbour within 6 Å": cubic(20.0, [[0, 0, 0], [0.1, 0, 0], [0.5, 0.5, 0.5]], [3, 3, 3]),
     "too dense": cubic(1.0, np.random.default_rng(0).random((200, 3)).tolist(), [3] * 200),
     "element beyond 94": cubic(4.0, [[0, 0, 0]], [100]),
     "energy or forces not finite": cubic(5.0, [[0, 0, 0], [0, 0, 0]], [3, 8]),

@@ -17,6 +17,7 @@ from ase.units import GPa
 from model.crystals.crystal import Crystal
 from model.potentials.ase import ASEPotential
 from model.potentials.chgnet.potential import CHGNetPotential
+from model.reasons import Reason
 from model.relaxation.relax import ENERGY_SETTLED, Relaxation, RelaxSettings, relax
 from tests.support.crystals import rattled
 from tests.support.reasons import RELAXED
@@ -284,3 +285,14 @@ def test_wrong_masks_and_batches_are_refused(emt) -> None:
         relax(COPPER[:1], emt, free=[np.array([1, 0])])
     with pytest.raises(ValueError, match="batch_size"):
         relax(COPPER, emt, batch_size=0)
+
+
+def test_an_atom_that_leaves_the_others_ends_the_relaxation() -> None:
+    """CHGNet's F atoms push each other away at 5.9 Å; beyond 6 Å they have no neighbours, and no energy."""
+    pair = Crystal(20 * np.eye(3), [[0, 0, 0], [5.9 / 20, 0, 0]], [9, 9])
+    settings = RelaxSettings(cell="fixed", optimizer="fire", fmax=1e-7, max_steps=400)
+    salt = Crystal.from_ase(bulk("NaCl", "rocksalt", a=5.6))
+    apart, kept = relax([pair, salt], CHGNetPotential(), settings)
+    assert apart.reason == Reason.NAN and apart.steps > 0 and not apart.converged
+    assert apart.detail == "atom 1 (F) has no neighbour within 6 Å"
+    assert kept.detail == ""
