@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from model.crystals.batch import Batch
-from model.crystals.periodic_images import plane_spacings, rounded_steps
+from model.crystals.periodic_images import plane_spacings, reduced_cell, rounded_steps
 
 
 def exponential_levels(low: float, high: float, steps: int) -> np.ndarray:
@@ -49,14 +49,13 @@ def wrapped_displacement(noised: Tensor, clean: Tensor, sigma: Tensor, lattice: 
 
 def minimum_image_displacement(noised: Tensor, clean: Tensor, lattice: Tensor, owner: Tensor) -> Tensor:
     """(N, 3) displacement in Å from a noised position to the nearest image of its clean one (arguments as above)."""
-    vectors = _to_images(noised, clean, lattice, owner)
+    reduced = torch.stack([torch.from_numpy(reduced_cell(cell)[0].copy()) for cell in lattice.cpu().numpy()])
+    vectors = _to_images(noised, clean, reduced.to(lattice), owner, reach=(1, 1, 1))  # enough in a reduced cell
     nearest = vectors.square().sum(-1).argmin(dim=1)
     return vectors[torch.arange(len(vectors), device=vectors.device), nearest]
 
 
-def _to_images(
-    noised: Tensor, clean: Tensor, lattice: Tensor, owner: Tensor, *, reach: Sequence[int] = (2, 2, 2)
-) -> Tensor:
+def _to_images(noised: Tensor, clean: Tensor, lattice: Tensor, owner: Tensor, *, reach: Sequence[int]) -> Tensor:
     """(N, K, 3) vectors in Å from each noised position to the images of its clean one, ``reach`` cells to each side."""
     difference = rounded_steps(torch.einsum("ni,nij->nj", clean - noised, torch.linalg.inv(lattice)[owner]))
     images = torch.cartesian_prod(*(torch.arange(-n, n + 1) for n in reach)).to(difference)

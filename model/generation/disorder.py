@@ -18,6 +18,7 @@ from pymatgen.core import Structure
 from scipy.optimize import milp
 
 from model.crystals.crystal import Crystal
+from model.crystals.periodic_images import reduced_cell
 from model.crystals.screening import ScreenSettings, closest_allowed
 from model.symmetry.space_group import SYMPREC, nearest_alike
 
@@ -149,7 +150,7 @@ class _Room:
     def __init__(self, disordered: Disordered, settings: ScreenSettings) -> None:
         cell = Structure(disordered.lattice, ["H"] * len(disordered.fractional), disordered.fractional)
         self.distance = cell.distance_matrix
-        np.fill_diagonal(self.distance, min(cell.lattice.abc))
+        np.fill_diagonal(self.distance, np.linalg.norm(reduced_cell(disordered.lattice)[0][0]))  # an atom and its image
         self.settings, self.fractional = settings, disordered.fractional
 
     def fits(self, numbers: np.ndarray) -> bool:

@@ -8,8 +8,8 @@ from pymatgen.core import Lattice
 
 from model.crystals.periodic_images import (
     cells_across,
-    image_steps,
     plane_spacings,
+    reduced_cell,
     rounded_lengths,
     rounded_steps,
     shortest_lengths,
@@ -62,10 +62,39 @@ def test_arrays_and_tensors_are_rounded_alike(steps):
     assert np.array_equal(rounded_steps(torch.tensor(steps)).numpy(), rounded_steps(steps))
 
 
-def test_reach_widens_the_images(steps):
-    assert image_steps(steps).shape == (6, 50, 27, 3)
-    assert image_steps(steps, reach=2).shape == (6, 50, 125, 3)
-    assert image_steps(steps[0, 0], reach=2).min() < -2
+SKEWED = [
+    [[4, 0, 0], [15, 2, 0], [0, 0, 5]],
+    [[3, 0, 0], [8.9, 3.1, 0], [0.2, -9.2, 3.3]],
+    [[2.8, 0, 0], [-13, 2.5, 0], [20, 9, 3]],
+    [[5, 0, 0], [4.9, 1, 0], [4.9, 0.9, 1]],
+    [[30, 0, 0], [29, 4, 0], [-28, 3, 4]],
+    np.array([[1, 4, -3], [0, 1, 5], [0, 0, 1]]) @ (4 * np.eye(3)),
+]
+
+
+@pytest.mark.parametrize("lattice", SKEWED)
+def test_the_nearest_image_is_found_in_skewed_cells(lattice, steps):
+    """Against all images within 12 cells of the reduced cell's: no reach in the cell as given is enough for all."""
+    lattice = np.array(lattice, dtype=float)
+    reduced, change = minkowski_reduce(lattice)
+    cells = np.stack(np.meshgrid(*[np.arange(-12, 13)] * 3), -1).reshape(-1, 3) @ reduced
+    few = steps[0]
+    vectors = (few @ np.linalg.inv(change) % 1) @ reduced
+    expected = np.linalg.norm(vectors[:, None] + cells, axis=-1).min(1)
+    np.testing.assert_allclose(shortest_lengths(few, lattice), expected, rtol=1e-9)
+    found = shortest_steps(few, lattice)
+    np.testing.assert_allclose(np.linalg.norm(found @ lattice, axis=-1), expected, rtol=1e-9)
+    np.testing.assert_allclose(found - few, np.round(found - few), atol=1e-9)
+
+
+@pytest.mark.parametrize("lattice", SKEWED)
+def test_the_first_reduced_vector_is_the_shortest(lattice):
+    lattice = np.array(lattice, dtype=float)
+    reduced, change = reduced_cell(lattice)
+    np.testing.assert_allclose(change @ lattice, reduced)
+    vectors = np.stack(np.meshgrid(*[np.arange(-12, 13)] * 3), -1).reshape(-1, 3) @ lattice
+    lengths = np.linalg.norm(vectors, axis=1)
+    assert np.linalg.norm(reduced[0]) == pytest.approx(lengths[lengths > 1e-9].min())
 
 
 def test_plane_spacings_are_distances_between_faces():

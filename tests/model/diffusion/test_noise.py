@@ -80,6 +80,21 @@ def test_minimum_image_is_the_nearest_image(pair: tuple[Batch, Batch]) -> None:
     torch.testing.assert_close(nearest, nearest_image(pair))
 
 
+@pytest.mark.parametrize("cell", [[[4, 0, 0], [15, 2, 0], [0, 0, 5]], [[2.8, 0, 0], [-13, 2.5, 0], [20, 9, 3]]])
+def test_the_minimum_image_is_the_nearest_in_skewed_cells(cell: list[list[float]]) -> None:
+    """In these, the nearest image lies up to 7 cells away; beside one of another size, whose cell is not skewed."""
+    rng = np.random.default_rng(3)
+    skewed = Crystal(cell, rng.random((20, 3)), [3] * 20)
+    cube = Crystal(5 * np.eye(3), rng.random((3, 3)), [3] * 3)
+    clean = Batch.from_crystals([skewed, cube], dtype=torch.float64)
+    noised = clean.replace(positions=clean.positions + torch.from_numpy(rng.normal(0, 2.0, (23, 3))))
+    wide = torch.tensor(list(itertools.product(range(-14, 15), repeat=3)), dtype=torch.float64)
+    steps = clean.fractional() - noised.fractional()
+    images = torch.einsum("nki,nij->nkj", (steps - steps.round())[:, None] + wide, clean.lattice[clean.owner])
+    found = minimum_image_displacement(noised.positions, clean.positions, clean.lattice, clean.owner)
+    torch.testing.assert_close(found.norm(dim=-1), images.norm(dim=-1).amin(1))
+
+
 def test_exponential_levels_have_a_constant_ratio() -> None:
     levels = exponential_levels(0.001, 10.0, 200)
     assert len(levels) == 200

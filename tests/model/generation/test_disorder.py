@@ -54,6 +54,15 @@ def test_full_sites_stay_and_overlapping_sites_are_not_taken_together():
         assert sorted(numbers[2:4].tolist()) == sorted(numbers[4:].tolist()) == [0, 3]
 
 
+@pytest.mark.parametrize("shear", [0, 1, 3, 7])
+def test_an_atom_and_its_image_overlap_in_a_sheared_cell_too(shear):
+    """The cell is 0.9 Å high, which its edges do not show: no Li fits in. With 3 Å, it does."""
+    for height, fits in ((0.9, False), (3.0, True)):
+        edges = [[9, 0, 0], [0, 9, 0], [9 * shear, 0, height]]
+        half = Structure(edges, [{"Li": 0.5}, {"Li": 0.5}], [[0, 0, 0], [0.5, 0.5, 0]])
+        assert bool(order(disordered(half), 10, seed=0)) == fits
+
+
 def test_counts_are_rounded_together():
     structure = Structure(Lattice.cubic(8), [{"Li": 0.564}] * 3 + ["O"], [*np.eye(3).tolist(), [0.5, 0.5, 0.5]])
     structure.translate_sites([0, 1, 2], [0.25, 0, 0])
