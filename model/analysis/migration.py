@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import networkx as nx
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
-from ase.data import atomic_numbers
+from ase.data import atomic_numbers, covalent_radii
 from ase.mep import NEB
 from ase.optimize import FIRE
-from pymatgen.analysis.diffusion.neb.full_path_mapper import MigrationGraph
 
 from model.crystals.crystal import Crystal
+from model.crystals.neighbors import pair_vectors
 from model.crystals.periodic_images import cells_across, rounded_lengths, shortest_lengths
 from model.potentials.interface import Potential
 from model.reasons import Reason
 from model.relaxation.relax import RelaxSettings, relax
 from model.settings import Settings
-from model.symmetry.space_group import SYMPREC
+from model.symmetry.space_group import SYMPREC, symmetry_dataset
+
+_Pair = tuple[int, int, tuple[int, int, int]]  # two sites, and the cell of the second relative to the first
+_Move = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -33,6 +35,7 @@ class Hop:
         length: Å.
         multiplicity: number of such hops in the cell.
         bottleneck_radius: Å, smallest distance from the straight line between start and end to an atom of the host.
+        blocked: whether the line goes through an atom: nearer than half the sum of the two covalent radii.
     """
 
     start: np.ndarray
@@ -40,6 +43,7 @@ class Hop:
     length: float
     multiplicity: int
     bottleneck_radius: float
+    blocked: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,12 +68,22 @@ class MigrationNetwork:
         Every hop outside a spanning tree of the sites closes a loop. A loop that ends in another cell than it began in
         is a translation by which guests travel; the dimension is the rank of all such translations.
         """
+        return max((_rank(part) for part in self._translations(hops)), default=0)
+
+    def direction(self, hops: Collection[int] | None = None) -> str:
+        """Where these hops lead: ``along [001]`` or ``in (001)``; empty in 0 or 3 dimensions, or if it varies."""
+        rank = self.dimensions(hops)
+        parts = [part for part in self._translations(hops) if _rank(part) == rank]
+        found = {_direction(part) for part in parts} if rank in (1, 2) else {""}
+        return found.pop() if len(found) == 1 else ""
+
+    def _translations(self, hops: Collection[int] | None) -> list[np.ndarray]:
+        """(m, 3) cells between the ends of all loops, of each connected part of the network."""
         graph = nx.MultiGraph()
         for u, v, image, hop in self.edges:
             if hops is None or hop in hops:
                 graph.add_edge(u, v, image=np.array(image) if u <= v else -np.array(image))
-        ranks = [_rank(graph.subgraph(part)) for part in nx.connected_components(graph)]
-        return max(ranks, default=0)
+        return [_loops(graph.subgraph(part)) for part in nx.connected_components(graph)]
 
     def percolation_thresholds(self, costs: Sequence[float]) -> dict[int, float]:
         """Smallest maximum cost of hops that allows percolation in 1, 2 and 3 dimensions, if it is possible.
@@ -78,10 +92,10 @@ class MigrationNetwork:
             costs: of each hop, for example its length or its barrier.
 
         Returns:
-            dimension -> cost.
+            dimension -> cost. Hops of infinite cost do not count.
         """
         found: dict[int, float] = {}
-        for cost in sorted(set(costs)):
+        for cost in sorted({cost for cost in costs if np.isfinite(cost)}):
             reached = self.dimensions([i for i, own in enumerate(costs) if own <= cost])
             for dimension in range(1, reached + 1):
                 found.setdefault(dimension, float(cost))
@@ -91,48 +105,93 @@ class MigrationNetwork:
 def migration_network(crystal: Crystal, guest: str, *, max_length: float = 4.5) -> MigrationNetwork:
     """The hops of a guest between the sites that it has in a crystal, grouped by symmetry.
 
+    Own code: the MigrationGraph of pymatgen-analysis-diffusion gives the same hops (a test compares them) but compares
+    each with all others, which takes minutes for some tens of sites.
+
     Args:
         crystal: with all guest sites filled.
         guest: element.
         max_length: maximum length of a hop, Å.
 
     Raises:
-        ValueError: the crystal does not contain the guest, or contains nothing else.
+        ValueError: the crystal does not contain the guest.
     """
-    z = atomic_numbers.get(guest)
+    z = atomic_numbers.get(guest, 0)
     if z not in crystal.numbers:
         raise ValueError(f"{crystal.formula} contains no {guest}")
-    sites = crystal.wrapped()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pymatgen on spglib
-        graph = MigrationGraph.with_distance(sites.to_pymatgen(), guest, max_length, symprec=SYMPREC)
-    found = sorted(graph.m_graph.graph.edges(data=True), key=lambda edge: (edge[2]["hop"].length, edge[2]["hop_label"]))
-    labels = list(dict.fromkeys(data["hop_label"] for *_, data in found))
-    edges = [(u, v, _image(data["to_jimage"]), labels.index(data["hop_label"])) for u, v, data in found]
-    host = crystal.select(crystal.numbers != z)
-    hops = []
-    for label in labels:
-        alike = [data for *_, data in found if data["hop_label"] == label]
-        start, end = np.array(alike[0]["ipos"]), np.array(alike[0]["epos"])
+    filled = crystal.wrapped()
+    sites, host = filled.select(filled.numbers == z), filled.select(filled.numbers != z)
+    lengths = _pairs(sites, max_length)
+    moves = [_move(sites, *operation) for operation in _operations(filled)]
+    edges: list[tuple[int, int, tuple[int, int, int], int]] = []
+    hops: list[Hop] = []
+    for group in _orbits(sorted(lengths, key=lambda pair: (round(lengths[pair], 6), pair)), moves):
+        edges += [(*pair, len(hops)) for pair in group]
+        one, other, cell = group[0]
+        start, end = sites.fractional[one], sites.fractional[other] + cell
+        radius, blocked = _way(host, z, start, end)
         hops.append(
             Hop(
                 start=start,
                 end=end,
-                length=float(alike[0]["hop"].length),
-                multiplicity=len(alike),
-                bottleneck_radius=_bottleneck_radius(host, start, end),
+                length=lengths[group[0]],
+                multiplicity=len(group),
+                bottleneck_radius=radius,
+                blocked=blocked,
             )
         )
     return MigrationNetwork(crystal, guest, hops, edges)
 
 
-def _image(image: Sequence[int]) -> tuple[int, int, int]:
-    a, b, c = (int(n) for n in image)
-    return a, b, c
+def _pairs(sites: Crystal, max_length: float) -> dict[_Pair, float]:
+    """Every pair of sites up to ``max_length`` Å apart once, with its length."""
+    first, second, vectors = pair_vectors(sites, cutoff=max_length + 1e-6)
+    steps = sites.fractional[second] - sites.fractional[first]
+    cells = np.rint(vectors @ np.linalg.inv(sites.lattice) - steps).astype(int)
+    ends = zip(first.tolist(), second.tolist(), cells.tolist(), np.linalg.norm(vectors, axis=1).tolist(), strict=True)
+    return {_undirected(one, other, cell): length for one, other, cell, length in ends}
 
 
-def _rank(graph: nx.MultiGraph) -> int:
-    """Rank of the translations of all loops in one connected component."""
+def _undirected(one: int, other: int, cell: Sequence[int]) -> _Pair:
+    """The same pair in whichever direction it is given."""
+    a, b, c = cell
+    return min((one, other, (a, b, c)), (other, one, (-a, -b, -c)))
+
+
+def _operations(crystal: Crystal) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rotations and translations of a crystal, x → R x + t; the identity alone where spglib finds no group."""
+    dataset = symmetry_dataset(crystal, SYMPREC)
+    if dataset is None:
+        return iter([(np.eye(3, dtype=int), np.zeros(3))])
+    return zip(dataset.rotations, dataset.translations, strict=True)
+
+
+def _move(sites: Crystal, rotation: np.ndarray, translation: np.ndarray) -> _Move:
+    """What x → R x + t does to the sites: their new numbers, the cells that they come to lie in, and R."""
+    images = sites.fractional @ rotation.T + translation
+    steps = images[:, None] - sites.fractional
+    target = rounded_lengths(steps, sites.lattice).argmin(1)
+    return target, np.rint(images - sites.fractional[target]).astype(int), rotation
+
+
+def _orbits(pairs: Sequence[_Pair], moves: Sequence[_Move]) -> list[list[_Pair]]:
+    """Pairs that symmetry maps onto each other, in the order of their first ones."""
+    left = dict.fromkeys(pairs)
+    groups = []
+    while left:
+        one, other, cell = next(iter(left))
+        images = {
+            _undirected(target[one], target[other], cells[other] + rotation @ cell - cells[one])
+            for target, cells, rotation in moves
+        }
+        groups.append([pair for pair in [(one, other, cell), *sorted(images - {(one, other, cell)})] if pair in left])
+        for pair in groups[-1]:
+            del left[pair]
+    return groups
+
+
+def _loops(graph: nx.MultiGraph) -> np.ndarray:
+    """(m, 3) the translations of all loops in one connected part."""
     root = next(iter(graph))
     cell = {root: np.zeros(3, dtype=int)}
     queue = [root]
@@ -142,15 +201,31 @@ def _rank(graph: nx.MultiGraph) -> int:
             if v not in cell:
                 cell[v] = cell[u] + (data["image"] if u <= v else -data["image"])
                 queue.append(v)
-    loops = [cell[min(u, v)] + d["image"] - cell[max(u, v)] for u, v, d in graph.edges(data=True)]
-    return int(np.linalg.matrix_rank(np.array(loops)))
+    return np.array([cell[min(u, v)] + d["image"] - cell[max(u, v)] for u, v, d in graph.edges(data=True)])
 
 
-def _bottleneck_radius(host: Crystal, start: np.ndarray, end: np.ndarray) -> float:
+def _rank(translations: np.ndarray) -> int:
+    return int(np.linalg.matrix_rank(translations))
+
+
+def _direction(translations: np.ndarray) -> str:
+    """The line or, by its Miller indices, the plane that translations (m, 3) of rank 1 or 2 lie in."""
+    first = translations[np.flatnonzero(translations.any(1))[0]]
+    normals = np.cross(first, translations)
+    plane = normals[normals.any(1)]
+    indices = plane[0] if len(plane) else first
+    indices = indices // np.gcd.reduce(indices) * np.sign(indices[np.flatnonzero(indices)[0]])
+    text = "".join(str(index) for index in indices)
+    return f"in ({text})" if len(plane) else f"along [{text}]"
+
+
+def _way(host: Crystal, guest: int, start: np.ndarray, end: np.ndarray) -> tuple[float, bool]:
+    """Smallest distance in Å from the straight line to an atom of the host, and whether the line goes through one."""
     if not len(host):
-        return np.inf
+        return np.inf, False
     line = start + np.linspace(0, 1, 21)[:, None] * (end - start)
-    return float(shortest_lengths(line[:, None] - host.fractional, host.lattice, reach=2).min())
+    distance = shortest_lengths(line[:, None] - host.fractional, host.lattice).min(0)
+    return float(distance.min()), bool((2 * distance < covalent_radii[guest] + covalent_radii[host.numbers]).any())
 
 
 # --- barriers -----------------------------------------------------------------------------------------------------

@@ -8,7 +8,11 @@ import numpy as np
 from scipy.spatial import KDTree, Voronoi
 
 from model.crystals.crystal import Crystal
-from model.crystals.periodic_images import cells_across, shortest_lengths
+from model.crystals.periodic_images import cells_across, shortest_lengths, shortest_steps
+
+SAME_CORNER = 0.1  # Å, corners of Voronoi cells that differ by less are one
+EQUALLY_WIDE = 0.01  # Å
+WAY = np.linspace(0, 1, 11)  # points on the way from void to void
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +60,59 @@ def void_sites(host: Crystal, *, min_radius: float = 1.2, merge: float = 0.6) ->
         if len(chosen) == 0 or shortest_lengths(sites[index] - sites[chosen], host.lattice).min() > merge:
             chosen = np.append(chosen, index)
     return [Void(sites[index], float(distance[index])) for index in chosen]
+
+
+def guest_sites(host: Crystal, *, min_radius: float = 1.2) -> list[Void]:
+    """The voids of a host, those that touch as one site, the widest first.
+
+    Two voids touch if the centre of the narrower one lies inside the wider one and the straight way between them is
+    nowhere much narrower than the narrower one (`_narrowing`): a guest rolls from there to the wider one. A site lies
+    at its widest void or, where several are equally wide, in the middle of them.
+
+    Args:
+        host: the crystal.
+        min_radius: Å, smaller voids are omitted.
+
+    Example:
+        >>> rutile = Crystal(np.diag([4.59, 4.59, 2.96]), [[0, 0, 0], [0.5, 0.5, 0.5], [0.305, 0.305, 0],
+        ...     [0.695, 0.695, 0], [0.195, 0.805, 0.5], [0.805, 0.195, 0.5]], [22, 22, 8, 8, 8, 8])
+        >>> for site in guest_sites(rutile, min_radius=1.5):
+        ...     print(site.fractional.round(2), round(site.radius, 2))
+        [0.5  0.   0.25] 1.82
+        [0.   0.5  0.25] 1.82
+        [0.5  0.   0.75] 1.82
+        [0.   0.5  0.75] 1.82
+    """
+    voids = void_sites(host, min_radius=min_radius, merge=SAME_CORNER)
+    if not voids:
+        return []
+    places, radii = np.array([void.fractional for void in voids]), np.array([void.radius for void in voids])
+    atoms = KDTree(_images(host, margin=2 * float(radii[0])))
+    widest = np.arange(len(voids))  # void of each one's site
+    offset = np.zeros((len(voids), 3))  # from there, in fractional coordinates
+    for index in range(len(voids)):
+        steps = shortest_steps(places[:index] - places[index], host.lattice)
+        length = np.linalg.norm(steps @ host.lattice, axis=1)
+        for wider in np.argsort(length, kind="stable"):
+            way = (places[index] + WAY[:, None] * steps[wider]) @ host.lattice
+            if length[wider] <= radii[wider] and atoms.query(way)[0].min() >= radii[index] - _narrowing(length[wider]):
+                widest[index], offset[index] = widest[wider], offset[wider] - steps[wider]
+                break
+    sites = []
+    for index in np.unique(widest):
+        alike = (widest == index) & (radii >= radii[index] - EQUALLY_WIDE)
+        place = (places[index] + offset[alike].mean(0)).round(9) % 1.0  # rounded so that -1e-17 does not become 1
+        sites.append(Void(place, voids[index].radius))
+    return sites
+
+
+def _narrowing(length: float) -> float:
+    """Å by which the way between two voids that touch, so far apart, may be narrower than the narrower one.
+
+    Corners of one site have up to 0.06 Å. Real ways begin at 0.08 Å (tetrahedral to octahedral in CoO2 and spinels),
+    and none of them is as short as 1.4 Å, unlike the corners along a channel of rutile.
+    """
+    return 0.1 if length < 1.3 else 0.06
 
 
 def _images(crystal: Crystal, margin: float) -> np.ndarray:

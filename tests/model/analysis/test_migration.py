@@ -1,9 +1,14 @@
+import warnings
+from collections import Counter
+from operator import itemgetter
+
 import numpy as np
 import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
 from ase.optimize import BFGS
+from pymatgen.analysis.diffusion.neb.full_path_mapper import MigrationGraph
 from pymatgen.core import Lattice, Structure
 
 from model.analysis.migration import BarrierSettings, barrier, hop_ends, migration_network
@@ -80,6 +85,53 @@ def test_the_gate_is_the_tightest_point(licoo2):
     oxygen = licoo2.select(licoo2.numbers == 8).to_pymatgen()
     expected = min(site.nn_distance for site in oxygen.get_sites_in_sphere(middle @ licoo2.lattice, 4.0))
     assert hop.bottleneck_radius == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("length", [3.1, 4.5, 6.1])
+def test_hops_are_those_of_pymatgen(licoo2, length):
+    """Olivine, a layered oxide and a channel: lengths and multiplicities of the MigrationGraph."""
+    sites = [[0, 0, 0], [1 / 3, 2 / 3, 1 / 4], [0.387, 0.302, 1 / 4]]
+    channel = Structure.from_spacegroup("P6_3/m", Lattice.hexagonal(7.478, 4.375), ["Li", "La", "Cl"], sites)
+    for crystal in (Crystal.from_pymatgen(LFP), licoo2, Crystal.from_pymatgen(channel)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pymatgen on spglib
+            graph = MigrationGraph.with_distance(crystal.wrapped().to_pymatgen(), "Li", length, symprec=0.1)
+        edges = [data for *_, data in graph.m_graph.graph.edges(data=True)]
+        counts = Counter(data["hop_label"] for data in edges)
+        theirs = sorted({data["hop_label"]: round(data["hop"].length, 4) for data in edges}.items(), key=itemgetter(1))
+        ours = migration_network(crystal, "Li", max_length=length)
+        assert [hop.length for hop in ours.hops] == pytest.approx([length for _, length in theirs], abs=1e-3)
+        assert sorted(hop.multiplicity for hop in ours.hops) == sorted(counts.values())
+        assert len(ours.edges) == len(edges)
+
+
+@pytest.mark.parametrize(
+    ("group", "cell", "length", "direction"),
+    [
+        ("P4/mmm", Lattice.tetragonal(5.0, 3.0), 3.1, "along [001]"),
+        ("P4/mmm", Lattice.tetragonal(3.0, 5.0), 3.1, "in (001)"),
+        ("Pmmm", Lattice.orthorhombic(3.0, 5.0, 3.1), 3.2, "in (010)"),
+        ("Pmmm", Lattice.orthorhombic(3.0, 5.0, 6.0), 3.2, "along [100]"),
+        ("Pm-3m", Lattice.cubic(3.0), 3.1, ""),
+        ("Pm-3m", Lattice.cubic(5.0), 3.1, ""),
+    ],
+)
+def test_the_direction_is_that_of_the_short_edges(group, cell, length, direction):
+    structure = Structure.from_spacegroup(group, cell, ["Li", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    for cells in ([1, 1, 1], [2, 2, 2]):
+        network = migration_network(Crystal.from_pymatgen(structure * cells), "Li", max_length=length)
+        assert network.direction() == direction
+
+
+def test_channels_in_two_directions_have_no_direction():
+    """Rods along a at one height, along b at another, without a way between them."""
+    rods = Structure(Lattice.orthorhombic(3, 3, 12), ["Li", "O"], [[0, 0, 0], [0.5, 0.5, 0.25]])
+    one = migration_network(Crystal.from_pymatgen(rods * [1, 2, 1]), "Li", max_length=3.1)
+    assert one.dimensions() == 2
+    lithium = [[x / 2, 0, 0] for x in range(2)] + [[0, y / 2, 0.5] for y in range(2)]
+    crossed = Structure(Lattice.orthorhombic(6, 6, 12), ["Li"] * 4 + ["O"], [*lithium, [0.5, 0.5, 0.25]])
+    network = migration_network(Crystal.from_pymatgen(crossed), "Li", max_length=3.1)
+    assert (network.dimensions(), network.direction()) == (1, "")
 
 
 def test_a_crystal_without_the_guest_is_refused(licoo2):
