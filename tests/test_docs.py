@@ -146,6 +146,8 @@ def place(tmp_path_factory):
     iodide = [{"I": 1}, {"Ag": 1 / 6}], [[0, 0, 0], [0.25, 0, 0.5]]
     (folder / "disordered").mkdir()
     Structure.from_spacegroup("Im-3m", Lattice.cubic(5.062), *iodide).to(folder / "disordered" / "AgI.cif")
+    half_filled = ROOT / "tests" / "data" / "users_files" / "Li6PS5Cl-half-filled.cif"
+    shutil.copy(half_filled, folder / "disordered" / "Li6PS5Cl.cif")
     (folder / "blind").mkdir()
     for suffix in ("safetensors", "yaml"):
         shutil.copy(ROOT / "model" / "data" / f"small.{suffix}", folder / "blind" / f"weights.{suffix}")

@@ -142,7 +142,7 @@ def test_lithium_in_lanthanum_chloride_is_on_the_axis_and_moves_along_it(tmp_pat
         "--out",
         tmp_path / "a",
     )
-    assert "1D with hops of 2.19 Å" in text
+    assert "1D along [001] with hops of 2.19 Å" in text
     assert "1D with barriers up to 0.0" in text
     assert (tmp_path / "a" / "barriers.png").is_file()
 

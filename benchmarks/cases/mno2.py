@@ -40,7 +40,7 @@ from matplotlib.collections import LineCollection
 from pymatgen.core import Structure
 from scipy.spatial import Voronoi
 
-from model.analysis.environments import coordination_numbers
+from model.analysis.coordination import coordination_numbers
 from model.crystals.crystal import Crystal
 from model.crystals.matching import DistinctCrystals
 from model.crystals.periodic_images import rounded_lengths, rounded_steps

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from ase.visualize.plot import plot_atoms
 
-from model.analysis.environments import coordination_numbers
+from model.analysis.coordination import coordination_numbers
 from model.analysis.migration import BarrierSettings
 from model.crystals.crystal import Crystal
 from model.crystals.periodic_images import shortest_lengths
@@ -35,7 +35,7 @@ from model.relaxation.relax import RelaxSettings
 from model.stages import CrystalMaker, Relaxer
 from search.storage.cif import write_cif
 from search.storage.crystal_files import read_host
-from search.studies.analyse import Percolation, path_length, percolation
+from search.studies.guest_paths import Percolation, path_length, percolation
 from search.studies.inpaint import fill, make_templates
 
 HOSTS = Path(__file__).resolve().parents[2] / "examples" / "superionic"

@@ -1,6 +1,7 @@
 """Properties of crystals beyond their energy.
 
-- `environments`: coordination numbers and radial distribution functions
+- `radial`: radial distribution functions
+- `coordination`: which atoms surround an atom
 - `voltage`: voltage curves
 - `migration`: migration paths of guests, and their barriers
 """

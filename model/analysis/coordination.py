@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols, covalent_radii
@@ -79,7 +80,7 @@ def neighbour_shells(crystal: Crystal, *, distance_cutoff: float = 1.4, angle_cu
     first, second, vectors = _bonded_pairs(crystal)
     starts = np.searchsorted(first, np.arange(len(crystal) + 1))  # pairs are sorted by their first atom
     shells = []
-    for start, stop in zip(starts[:-1], starts[1:], strict=True):
+    for start, stop in pairwise(starts.tolist()):
         chosen = start + _surrounding(vectors[start:stop], distance_cutoff, angle_cutoff)
         shells.append(Shell.of([chemical_symbols[z] for z in crystal.numbers[second[chosen]]]))
     return shells
@@ -135,7 +136,8 @@ def _bonded_pairs(crystal: Crystal) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     - Non-metals are bonded within `TOUCHING`.
     - A metal and a non-metal are bonded within `FARTHEST`, unless the non-metal is itself a cation (see `_shielded`).
     - Two metal atoms are bonded within `FARTHEST`, unless both touch a non-metal: in a salt, cations are no neighbours.
-    - A noble gas bonds to non-metals only, as in XeF2. A crystal of noble gases alone is a packing of spheres.
+    - He, Ne and Ar bond to nothing, heavier noble gases to non-metals, as in XeF2. A crystal of noble gases alone is a
+      packing of spheres.
 
     Returns:
         first atom, second atom, (m, 3) vector in units of the sum of the covalent radii.
@@ -155,7 +157,8 @@ def _bonded_pairs(crystal: Crystal) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     if packing:
         return first, second, vectors / scale[:, None]
     near = distance <= TOUCHING * scale
-    covalent = near & ~metal[first] & ~metal[second]
+    reactive = ~noble | (crystal.numbers >= atomic_numbers["Kr"])
+    covalent = near & ~metal[first] & ~metal[second] & reactive[first] & reactive[second]
     polar = (distance <= FARTHEST * scale) & (metal[first] ^ metal[second]) & ~(noble[first] | noble[second])
     polar &= ~_shielded(crystal, elements, first, second, vectors, covalent=covalent, polar=polar)
     salty = np.zeros(len(crystal), dtype=bool)

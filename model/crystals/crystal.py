@@ -7,6 +7,7 @@ Conventions everywhere: lattice rows are the cell vectors (Å), positions are fr
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace as _replace
@@ -158,4 +159,6 @@ def cells(crystals: Sequence[Crystal]) -> np.ndarray:
 
 @lru_cache(maxsize=10_000)
 def _reduced_formula(symbols: str) -> str:
-    return (Composition(symbols) if symbols else Composition()).reduced_formula
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="No Pauling electronegativity")  # pymatgen sorts He, Ne and Ar by it
+        return (Composition(symbols) if symbols else Composition()).reduced_formula

@@ -183,7 +183,7 @@ class CHGNetPotential:
         return BatchEvaluation(energy=energy, forces=forces, stress=stress, magmoms=moments, problems=problems)
 
     def _isolated(self, graph: BondGraph, batch: Batch, node: Tensor | slice) -> tuple[list[str], Tensor]:
-        """Per crystal, the problem that an atom has no neighbour, of which CHGNet knows nothing; and where it has one."""
+        """Per crystal, its problem if an atom has no neighbour, of which CHGNet knows nothing; and whether so."""
         bonded = torch.zeros(len(graph.numbers), dtype=torch.bool, device=batch.positions.device)
         bonded[graph.bonds.target] = True
         alone = torch.nonzero(~bonded[node]).flatten().tolist()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,13 +14,15 @@ from rich.table import Table
 from search.commands.common import console, number, require_elements, say_warnings, use_threads
 from search.storage.paths import RunPath, beside, is_run, run_path
 
+RARE = 0.01  # share of an element's atoms below which surroundings are left out of the table on the screen
+
 if TYPE_CHECKING:
     import pandas as pd
 
     from model.analysis.migration import BarrierSettings
     from model.analysis.voltage import VoltageStep
     from model.crystals.crystal import Crystal
-    from search.studies.analyse import Percolation
+    from search.studies.guest_paths import Percolation
     from search.studies.guest_uptake import Uptake
 
 
@@ -80,7 +83,7 @@ def analyse(
     if frame is not None and guest and (host or framework):
         ion = charge or ion_charge(guest)
         uptake = guest_uptake(frame, run_stability(place), guest, host=host, framework=framework, charge=ion)
-    crystals = _crystals(frame, place, top)
+    crystals = _crystals(frame, place, top, guest=guest, vacancies=barriers and not single)
     elements = sorted({symbol for _, crystal in crystals for symbol in crystal.symbols})
     known = known_phases(against or [], elements, say_warnings)
     _surroundings([crystal for _, crystal in crystals], known, elements, folder)
@@ -113,22 +116,49 @@ def _show_uptake(uptake: Uptake, guest: str, charge: int, out: Path, suffix: str
     draw_voltages(steps, guest, host, picture, ion=ion)
 
 
-def _crystals(frame: pd.DataFrame | None, source: RunPath, top: int) -> list[tuple[str, Crystal]]:
+def _crystals(
+    frame: pd.DataFrame | None, source: RunPath, top: int, *, guest: str | None, vacancies: bool
+) -> list[tuple[str, Crystal]]:
     """Names and crystals to analyse: that of the file, or the best ones of the run."""
-    from search.storage.crystal_files import read_crystal
     from search.storage.ranking import rank
     from search.storage.rows import unpack_or_raise
 
     if frame is None:
         assert isinstance(source, Path)
-        read = read_crystal(source)
-        say_warnings(read)
-        return [(read.crystal.formula, read.crystal)]
+        return [_of_file(source, guest, vacancies=vacancies)]
     best = rank(frame, top=top)
     if best.empty:
         raise ValueError(f"{source} has no relaxed candidate yet")
     names = best["formula"] + " " + best["candidate"]
     return [(name, _symmetric(unpack_or_raise(final))) for name, final in zip(names, best["final"], strict=True)]
+
+
+def _of_file(path: Path, guest: str | None, *, vacancies: bool) -> tuple[str, Crystal]:
+    """Name and crystal of a file; with a guest, its sites may be partially filled."""
+    from model.crystals.crystal import Crystal
+    from search.storage.crystal_files import read_crystal, read_structure
+    from search.studies.guest_paths import with_partial_sites
+
+    if guest is None:
+        read = read_crystal(path)
+        say_warnings(read)
+        return read.crystal.formula, read.crystal
+    disordered = read_structure(path)
+    say_warnings(disordered)
+    structure = disordered.structure
+    if structure.is_ordered:
+        crystal = Crystal.from_pymatgen(structure)
+        return crystal.formula, crystal
+    if vacancies:
+        raise ValueError(
+            f"--barriers needs all sites of {guest} filled: add --single for a lone {guest}, or order {path} with "
+            "`hostguide inpaint`"
+        )
+    crystal, notes = with_partial_sites(structure, guest)
+    name = structure.composition.reduced_formula
+    for note in notes:
+        _say(name, f"{note}.")
+    return name, crystal
 
 
 def _symmetric(crystal: Crystal) -> Crystal:
@@ -147,25 +177,27 @@ def _surroundings(found: Sequence[Crystal], known: Sequence[Crystal], elements: 
     table.to_csv(out / "coordination.csv", index=False)
     draw_radial(found, known, elements, out / "radial.png")
     draw_coordination(table, out / "coordination.png")
-    shown = Table(title=f"Coordination in {len(found)} crystals", title_justify="left")
+    common = table[(table[["found", "known"]] >= RARE).any(axis=1)]
+    rarer = f"and {len(table) - len(common)} rarer ones in coordination.csv" if len(common) < len(table) else None
+    shown = Table(title=f"Coordination in {len(found)} crystals", title_justify="left", caption=rarer)
     known_share = f"known % ({len(known)} phases)" if known else "known %"
     for name in ("element", "neighbours", "coordination", "found %", known_share):
         shown.add_column(name, justify="left" if name in ("element", "neighbours") else "right")
-    for row in table.itertuples():
+    for row in common.itertuples():
         shares = f"{100 * row.found:.0f}", number(100 * row.known, ".0f")
         shown.add_row(row.element, row.neighbours, str(row.coordination), *shares)
     console.print(shown)
 
 
 def _voids(crystal: Crystal, guest: str | None) -> None:
-    from model.crystals.voids import void_sites
-    from search.studies.analyse import NARROWEST
+    from model.crystals.voids import guest_sites
+    from search.studies.guest_paths import NARROWEST
 
     host = crystal if guest is None else crystal.select(np.array(crystal.symbols) != guest)
     table = Table(title=f"Voids of {host.formula} with radius > {NARROWEST} Å", title_justify="left")
     for name in ("x", "y", "z", "radius Å"):
         table.add_column(name, justify="right")
-    for void in void_sites(host, min_radius=NARROWEST)[:12]:
+    for void in guest_sites(host, min_radius=NARROWEST)[:12]:
         table.add_row(*(f"{x:.3f}" for x in void.fractional), f"{void.radius:.2f}")
     console.print(table)
 
@@ -183,7 +215,7 @@ def _migration(
 
     from model.potentials.catalog import DEFAULT, load_potential
     from search.storage.cif import write_cif
-    from search.studies.analyse import draw_barriers, percolation
+    from search.studies.guest_paths import draw_barriers, percolation
 
     potential = load_potential(DEFAULT) if barriers else None
     table = Table(title=f"{guest} migration paths", title_justify="left")
@@ -197,7 +229,13 @@ def _migration(
         if set(crystal.symbols) == {guest}:
             continue
         paths = percolation(
-            crystal, guest, max_length=max_length, potential=potential, settings=barriers, equal_sites=equal_sites
+            crystal,
+            guest,
+            max_length=max_length,
+            potential=potential,
+            settings=barriers,
+            equal_sites=equal_sites,
+            say=partial(_say, name),
         )
         rows += _hop_rows(name, paths)
         _add_rows(table, name, paths, every_hop=len(crystals) == 1, barriers=barriers is not None)
@@ -208,16 +246,23 @@ def _migration(
                 folder.mkdir(parents=True, exist_ok=True)
                 write_cif(image, folder / f"{position:02d}.cif")
         for problem in paths.problems:
-            console.print(f"{name}: {problem}", soft_wrap=True)
+            _say(name, problem)
     pd.DataFrame(rows).to_csv(out / "hops.csv", index=False)
     if profiles:
         draw_barriers(profiles, out / "barriers.png")
     console.print(table)
 
 
+def _say(name: str, text: str) -> None:
+    console.print(f"{name}: {text}", soft_wrap=True)
+
+
 def _add_rows(table: Table, name: str, paths: Percolation, *, every_hop: bool, barriers: bool) -> None:
     """Rows of one crystal: all its hops, or only the shortest one and those with a barrier."""
-    through = [f"{d}D with hops of {length:.2f} Å" for d, length in paths.lengths.items()] or ["no dimension"]
+    through = [
+        f"{' '.join([f'{d}D', *paths.directions.get(d, '').split()])} with hops of {length:.2f} Å"
+        for d, length in paths.lengths.items()
+    ] or ["no dimension"]
     through += [f"{d}D with barriers up to {cost:.2f} eV" for d, cost in paths.highest.items()]
     for index, hop in enumerate(paths.network.hops):
         found = paths.barriers.get(index)
@@ -228,7 +273,7 @@ def _add_rows(table: Table, name: str, paths: Percolation, *, every_hop: bool, b
             str(index),
             f"{hop.length:.2f}",
             str(hop.multiplicity),
-            f"{hop.bottleneck_radius:.2f}",
+            f"{hop.bottleneck_radius:.2f}{' blocked' if hop.blocked else ''}",
         ]
         if barriers:
             cells.append(f"{found.forward:.2f}{'' if found.converged else ' (not converged)'}" if found else "")
@@ -247,6 +292,7 @@ def _hop_rows(name: str, paths: Percolation) -> list[dict[str, object]]:
                 "length": hop.length,
                 "multiplicity": hop.multiplicity,
                 "bottleneck_radius": hop.bottleneck_radius,
+                "blocked": hop.blocked,
                 "forward": found.forward if found else None,
                 "backward": found.backward if found else None,
                 "converged": found.converged if found else None,

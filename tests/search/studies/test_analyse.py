@@ -4,10 +4,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from pymatgen.core import Lattice, Structure
 from typer.testing import CliRunner
 
-from model.analysis.migration import Barrier
 from model.crystals.crystal import Crystal
 from model.relaxation.relax import RelaxSettings
 from model.thermodynamics.reference import packaged_reference
@@ -17,13 +15,8 @@ from search.storage.results import ResultStore, load_results
 from search.storage.rows import StoredCrystal
 from search.studies.analyse import (
     coordination_table,
-    draw_barriers,
     known_phases,
-    percolation,
     run_voltages,
-    surrounding_elements,
-    with_equal_sites,
-    with_sites,
 )
 from search.studies.guest_uptake import empty_host, fillings_of, uptake_curve
 from tests.support.crystals import rattled
@@ -70,63 +63,18 @@ def analysed(*arguments):
     return " ".join(result.output.split())
 
 
-def test_the_anion_surrounds_and_is_surrounded():
-    elements = ["Li", "P", "S"]
-    assert surrounding_elements(elements, "P") == surrounding_elements(elements, "Li") == ["S"]
-    assert surrounding_elements(elements, "S") == ["Li", "P"]
-    assert surrounding_elements(["Si"], "Si") == ["Si"]
-
-
 def test_coordination_of_found_and_known_crystals(licoo2):
     table = coordination_table([licoo2], [licoo2], ["Co", "Li", "O"]).set_index("element")
     assert table["coordination"].to_dict() == {"Co": 6, "Li": 6, "O": 6}
+    assert table["neighbours"].to_dict() == {"Co": "6 O", "Li": "6 O", "O": "3 Co + 3 Li"}
     assert (table["found"] == table["known"]).all()
     alone = coordination_table([licoo2], [], ["Co", "Li", "O"])
     assert alone["known"].isna().all()
 
 
-def test_an_empty_host_gets_guests_in_its_voids(licoo2):
-    host = licoo2.select(licoo2.numbers != 3)
-    filled = with_sites(host, "Li")
-    assert set(filled.symbols) == {"Li", "Co", "O"}
-    assert with_sites(licoo2, "Li") is licoo2
-    assert percolation(host, "Li", max_length=3.0).lengths[2] < percolation(licoo2, "Li").lengths[2]
-    with pytest.raises(ValueError, match="no void with a radius above"):
-        with_sites(Crystal(host.lattice * 0.5, host.fractional, host.numbers), "Li")
-
-
-def test_one_guest_of_a_symmetric_host_gives_all_its_sites():
-    """LaCl3, P6_3/m: one Li on the axis of the channel becomes two a cell, c/2 apart, and gets through in 1D."""
-    channel = Lattice.hexagonal(7.478, 4.375)
-    places = [[1 / 3, 2 / 3, 1 / 4], [0.387, 0.302, 1 / 4]]
-    host = Crystal.from_pymatgen(Structure.from_spacegroup("P6_3/m", channel, ["La", "Cl"], places))
-    one = host.join(Crystal(host.lattice, [[0.01, 0, 0]], [3]))
-    filled = with_equal_sites(one, "Li")
-    sites = filled.select(filled.numbers == 3).fractional
-    assert np.sort(sites[:, 2] % 1) == pytest.approx([0, 0.5])
-    assert np.abs(sites[:, :2] - np.round(sites[:, :2])).max() < 1e-9  # six images about the axis are one site on it
-    found = percolation(one, "Li", equal_sites=True)
-    assert found.network.dimensions() == 1
-    assert found.lengths == pytest.approx({1: 4.375 / 2})
-    with pytest.raises(ValueError, match="must contain Li and a host"):
-        with_equal_sites(host, "Li")
-
-
-def test_barriers_are_drawn_over_the_path_length(lisi, tmp_path, monkeypatch):
-    """The moving atom goes 0.4 of an edge and then, through the face of the cell, 0.2."""
-    images = [lisi.replace(fractional=[[0, 0, 0], [0, 0, z]]) for z in (0.5, 0.9, 0.1)]
-    band = Barrier(forward=0.3, backward=0.2, energies=np.array([0, 0.3, 0.1]), images=images, converged=True)
-    drawn = []
-    monkeypatch.setattr("search.studies.analyse.save_figure", lambda figure, path: drawn.append(figure))
-    draw_barriers({"LiSi 0": band}, tmp_path / "barriers.png")
-    (line,) = drawn[0].axes[0].lines
-    assert line.get_ydata() == pytest.approx(band.energies)
-    assert line.get_xdata() == pytest.approx(3.1 * np.array([0, 0.4, 0.6]))
-
-
 def test_a_file_is_analysed(crystal_file, tmp_path):
     text = analysed(crystal_file, "--guest", "Li", "--out", tmp_path / "out", "--against", crystal_file)
-    assert "2D with hops of 2.82 Å" in text
+    assert "2D in (001) with hops of 2.82 Å" in text
     assert "Voids of CoO2 with radius > 1.5 Å" in text
     assert "Li migration paths" in text
     assert "┃ bottleneck Å ┃ percolates in" in text and "1.55 │ 1D with hops of 2.82 Å │" in text
