@@ -45,7 +45,7 @@ def test_only_what_will_relax_to_the_same_crystal_is_a_repeat(licoo2, keep_symme
 def test_crystals_of_one_task_that_relaxed_to_other_energies_are_no_repeats(licoo2, relaxation):
     analyser = Analyser(packaged_reference(), ["Co", "Li", "O"], ["Li"], DEFAULT_TOLERANCES, ScreenSettings())
     relaxed = [relaxation(licoo2, energy=energy) for energy in (-5.9, -5.85, -5.899)]
-    assert [one.duplicate_offset for one in analyser.analyse(relaxed, [None] * 3)] == [None, None, 2]
+    assert [one.repeats for one in analyser.analyse(relaxed, [None] * 3)] == [None, None, 2]
 
 
 def test_only_crystals_up_to_the_given_decomposition_energy_give_frameworks(licoo2, relaxation):
