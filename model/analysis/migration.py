@@ -12,6 +12,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.data import atomic_numbers, covalent_radii
 from ase.mep import NEB
 from ase.optimize import FIRE
+from pymatgen.analysis.diffusion.neb.pathfinder import IDPPSolver
 
 from model.crystals.crystal import Crystal
 from model.crystals.neighbors import pair_vectors
@@ -304,7 +305,8 @@ def barrier(
 ) -> Barrier:
     """The barrier of a hop by a climbing-image nudged elastic band (Henkelman et al. 2000), at fixed cell.
 
-    The ends are relaxed; the path between them starts from image-dependent pair potentials (IDPP). ASE runs the band.
+    The ends are relaxed; the path between them starts from image-dependent pair potentials (IDPP, of
+    pymatgen-analysis-diffusion). ASE runs the band.
 
     Args:
         network: from `migration_network`.
@@ -322,13 +324,11 @@ def barrier(
         if end.reason not in (Reason.CONVERGED, Reason.STEP_LIMIT):
             raise ValueError(f"an end of hop {hop} cannot be relaxed: {end.reason}")
     _check_apart(ends[0].final, ends[1].final, hop)
-    first, last = (end.final.to_ase() for end in ends)
-    images = [first, *(first.copy() for _ in range(settings.images)), last]
+    images = _first_path(ends[0].final, ends[1].final, settings.images)
     calculator = PotentialCalculator(potential)
     for image in images:
         image.calc = calculator
     band = NEB(images, climb=True, method="improvedtangent", allow_shared_calculator=True)
-    band.interpolate("idpp", mic=True)
     converged = FIRE(band, logfile=None).run(fmax=settings.fmax, steps=settings.max_steps)
     inner = [image.get_potential_energy() for image in images]
     energies = np.array(inner) - inner[0]
@@ -339,6 +339,13 @@ def barrier(
         images=[Crystal.from_ase(image) for image in images],
         converged=bool(converged) and all(end.converged for end in ends),
     )
+
+
+def _first_path(before: Crystal, after: Crystal, images: int) -> list[Atoms]:
+    """The ends and as many ``images`` between them, from image-dependent pair potentials (Smidstrup et al. 2014)."""
+    solver = IDPPSolver.from_endpoints([before.to_pymatgen(), after.to_pymatgen()], nimages=images, sort_tol=0)
+    inner = [Crystal.from_pymatgen(one) for one in solver.run(maxiter=1000, tol=1e-5, gtol=1e-3)[1:-1]]
+    return [one.to_ase() for one in (before, *inner, after)]
 
 
 def _check_apart(before: Crystal, after: Crystal, hop: int) -> None:

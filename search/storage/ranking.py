@@ -36,7 +36,8 @@ def rank(
     alike, keep = [DistinctCrystals(RELAXED), DistinctCrystals(TIED)], []
     for index, row in chosen[~chosen["duplicate_of"].isin(polished)].iterrows():
         crystal = unpack_or_raise(row["final"])
-        if all([known.add(crystal, energy=row["energy"]) is None for known in alike]):
+        repeated = [known.add(crystal, energy=row["energy"]) for known in alike]
+        if repeated == [None, None]:
             keep.append(index)
         if len(keep) == top:
             break
