@@ -19,7 +19,8 @@ from model.crystals.crystal import Crystal
 from model.crystals.neighbors import pair_vectors
 
 # Distances in units of the sum of two covalent radii (Cordero et al., Dalton Trans. 2832 (2008)).
-TOUCHING = 1.3  # longest covalent bond; also the longest one that marks a metal atom as bonded to a non-metal
+TOUCHING = 1.3  # longest covalent bond
+SALTY = 1.5  # longest contact with a non-metal that makes a metal atom a cation; Tl+ in fluorides has 1.43
 FARTHEST = 1.6  # longest contact between metal atoms, and between a metal and a non-metal
 NOBLE_REACH = 8.0  # Å, in a crystal of noble gases alone
 DIRECTIONS = 10_000  # in which an atom looks for neighbours
@@ -135,7 +136,8 @@ def _bonded_pairs(crystal: Crystal) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 
     - Non-metals are bonded within `TOUCHING`.
     - A metal and a non-metal are bonded within `FARTHEST`, unless the non-metal is itself a cation (see `_shielded`).
-    - Two metal atoms are bonded within `FARTHEST`, unless both touch a non-metal: in a salt, cations are no neighbours.
+    - Two metal atoms are bonded within `FARTHEST`, unless both have a non-metal within `SALTY`: in a salt, cations are
+      no neighbours.
     - He, Ne and Ar bond to nothing, heavier noble gases to non-metals, as in XeF2. A crystal of noble gases alone is a
       packing of spheres.
 
@@ -162,7 +164,7 @@ def _bonded_pairs(crystal: Crystal) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     polar = (distance <= FARTHEST * scale) & (metal[first] ^ metal[second]) & ~(noble[first] | noble[second])
     polar &= ~_shielded(crystal, elements, first, second, vectors, covalent=covalent, polar=polar)
     salty = np.zeros(len(crystal), dtype=bool)
-    salty[first[polar & near]] = True
+    salty[first[polar & (distance <= SALTY * scale)]] = True
     metallic = (distance <= FARTHEST * scale) & metal[first] & metal[second] & ~(salty[first] & salty[second])
     keep = covalent | polar | metallic
     return first[keep], second[keep], (vectors / scale[:, None])[keep]
