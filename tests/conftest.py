@@ -181,6 +181,8 @@ def small_run(tmp_path: Path, cobaltate: dict[str, Any], lisi: Crystal) -> Path:
         parent="first",
         final=StoredCrystal.of(lisi.replace(lattice=1.2 * lisi.lattice)),
         e_d=0.05,
+        energy=-3.0,
+        energy_initial=-2.9,
         space_group=None,
         space_group_number=None,
         framework_space_group="Fd-3m",

@@ -35,9 +35,9 @@ def run(tmp_path, cobaltate, lisi, make_config):
     folder = tmp_path / "run"
     common = {"formula": "LiSi", "n_atoms": 2, "frameworks": [], "products": {"LiSi": 1.0}, "status": "relaxed"}
     rows = []
-    for name, scale, e_d, role in (("a", 1.0, -0.02, "new"), ("b", 1.001, -0.01, "from_host"), ("c", 1.1, 0.2, "new")):
+    for name, scale, e_d, role in (("a", 1.0, -0.02, "new"), ("b", 1.001, -0.015, "from_host"), ("c", 1.1, 0.2, "new")):
         final = StoredCrystal.of(lisi.replace(lattice=lisi.lattice * scale))
-        columns = {"candidate": name, "initial": StoredCrystal.of(lisi), "final": final, "e_d": e_d, "role": role}
+        columns = {"candidate": name, "initial": StoredCrystal.of(lisi), "final": final, "e_d": e_d, "energy": e_d - 3.0, "role": role}
         group = {"space_group": "Pm-3m", "space_group_number": 221}
         rows.append(replace(cobaltate["rows"][0], **common, **columns, **group))
     rows.append(replace(cobaltate["rows"][5], candidate="d"))
@@ -282,11 +282,9 @@ def test_plot_draws_hull_and_best_crystal_among_others(call, run):
 # --- inpaint ------------------------------------------------------------------------------------------------------
 
 
-def test_inpaint_fills_a_host(call, host_file, tiny_weights, tmp_path, monkeypatch):
+def test_inpaint_fills_a_host(call, host_file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code, out, err = call(
-        "inpaint", host_file, "--guest", "Li", "--count", 1, "--samples", 4, "--weights", tiny_weights
-    )
+    code, out, err = call("inpaint", host_file, "--guest", "Li", "--count", 1, "--samples", 4)
     assert code == 0, err
     assert "placing 1 Li, 4 times" in out
     paths = sorted(Path("CoO2-Li1").iterdir())

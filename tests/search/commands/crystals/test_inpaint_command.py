@@ -23,12 +23,12 @@ def slab(licoo2):
 
 
 @pytest.fixture
-def inpainted(tiny_weights, capsys):
+def inpainted(capsys):
     """A function that puts one Li into a host, unless told otherwise, and returns what the command printed."""
 
     def called(host, out, **options):
         guests = {} if "region" in options else {"guest": ["Li"], "count": [1]}
-        inpaint(host, **{**guests, "samples": 4, **options}, weights=str(tiny_weights), out=out)
+        inpaint(host, **{**guests, "samples": 4, **options}, out=out)
         return capsys.readouterr().out
 
     return called
