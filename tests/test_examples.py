@@ -176,3 +176,19 @@ def test_silver_iodide_is_ordered(tmp_path):
     text = hostguide("inpaint", tmp_path / "AgI.cif", "--samples", 2, "--out", tmp_path / "out")
     assert "12 partially occupied sites; 66 arrangements of Ag2I2" in text
     assert len(list((tmp_path / "out").glob("*.cif"))) == 2
+
+
+def test_the_hosts_that_the_benchmark_builds_have_their_group_and_their_bonds():
+    hosts = script(ROOT / "benchmarks" / "cases" / "hosts.py")
+    built = {name: hosts.BUILT[name](None) for name in ("spinel", "Prussian white")}
+    groups = {name: structure.get_space_group_info(0.01)[0] for name, structure in built.items()}
+    assert groups == {"spinel": "Fd-3m", "Prussian white": "R-3"}
+    assert dict(built["Prussian white"].composition.get_el_amt_dict()) == {"Na": 6, "Mn": 3, "Fe": 3, "C": 18, "N": 18}
+
+    def bonds(structure, one, other, limit):
+        near = [structure.get_neighbors(site, limit) for site in structure if site.specie.symbol == one]
+        return [[n.nn_distance for n in some if n.specie.symbol == other] for some in near]
+
+    assert bonds(built["spinel"], "Mn", "O", 2.5) == [pytest.approx([1.96] * 6, abs=0.01)] * 16
+    assert bonds(built["Prussian white"], "Mn", "N", 2.5) == [pytest.approx([2.16] * 6, abs=0.01)] * 3
+    assert bonds(built["Prussian white"], "Fe", "C", 2.5) == [pytest.approx([1.92] * 6, abs=0.01)] * 3
