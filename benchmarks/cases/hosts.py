@@ -41,6 +41,7 @@ from model.stages import CrystalMaker, Rejected, Relaxer
 from model.symmetry.space_group import space_group
 from search.studies.inpaint import Filled, fill, make_templates, polish_fillings, refine_fillings
 
+SAME = RELAXED.model_copy(update={"energy_tolerance": 1e-3})  # of polished crystals, which have settled
 CASES = {  # crystal -> guest, and where the crystal comes from: an entry of the Materials Project, or a key of `BUILT`
     "LiCoO2": ("Li", "mp-22526"),
     "LiFePO4": ("Li", "mp-19017"),
@@ -158,7 +159,7 @@ def described(one: Filled) -> dict[str, Any]:
 
 def compared(one: Filled, known: Filled) -> dict[str, Any]:
     """Energy (meV/atom) above the known crystal, whether it is the same one, and how far atoms are apart (Å)."""
-    same = DistinctCrystals(RELAXED)
+    same = DistinctCrystals(SAME)
     for crystal in (known, one):
         repeats = same.add(crystal.crystal, energy=crystal.relaxation.energy_final)
     apart = StructureMatcher().get_rms_dist(known.crystal.to_pymatgen(), one.crystal.to_pymatgen())

@@ -140,14 +140,15 @@ class _Polishing:
         return self.results[i].energy_final - other.energy_final
 
     def raise_symmetry(self) -> None:
-        """Try higher groups, highest first, until one costs no energy."""
-        waiting = {i: _symmetrised(one.final) for i, one in self._sound().items() if self.masks[i] is None}
+        """Try higher groups, highest first, until none is left that costs no energy."""
+        before = {i: one for i, one in self._sound().items() if self.masks[i] is None}
+        waiting = {i: _symmetrised(one.final, operation_count(one.final, EXACT)) for i, one in before.items()}
         while waiting := {i: ways for i, ways in waiting.items() if ways}:
             tried = self.relax({i: ways.pop(0) for i, ways in waiting.items()}, keep_symmetry=True)
             for i, one in tried.items():
-                if may_be_ranked(one) and self._fall(i, one) > -self.settings.tolerance:
-                    self.results[i] = one
-                    del waiting[i]
+                if may_be_ranked(one) and one.energy_final - before[i].energy_final < self.settings.tolerance:
+                    self.results[i] = one  # which may have come near to a group higher still
+                    waiting[i] = _symmetrised(one.final, operation_count(one.initial, EXACT))
 
     def polished(self, i: int, first: Relaxation) -> Polished:
         """The polished crystal."""
@@ -182,9 +183,12 @@ class _Polishing:
         return crystal.replace(fractional=fractional, lattice=crystal.lattice @ (np.eye(3) + (strain + strain.T) / 2))
 
 
-def _symmetrised(crystal: Crystal) -> list[Crystal]:
-    """The crystal moved onto each group that it has within a tolerance of `LADDER`, largest group first."""
-    found, known = list[Crystal](), operation_count(crystal, EXACT)
+def _symmetrised(crystal: Crystal, known: int) -> list[Crystal]:
+    """The crystal moved onto each group of more than ``known`` operations that it has within a tolerance of `LADDER`.
+
+    The largest group comes first.
+    """
+    found = list[Crystal]()
     for tolerance in reversed(LADDER):
         refined = refine(crystal, tolerance, -1.0) if operation_count(crystal, tolerance) > known else None
         if refined is not None:

@@ -111,3 +111,14 @@ def test_olivine_is_pnma() -> None:
     assert space_group(rough.final, REPORTED, -1.0).symbol != "Pnma"
     (found,) = polish([rough.final], potential, RelaxSettings())
     assert found.space_group.symbol == "Pnma"
+
+
+def test_a_crystal_that_came_near_to_a_higher_group_within_a_lower_one_gets_the_higher() -> None:
+    """LiMn2O4 falls from Fd-3m to Imma; after these displacements, one step of the ladder leads to C2/c first."""
+    places = [[0, 0, 0], [0.625] * 3, [0.388] * 3]
+    spinel = Structure.from_spacegroup("Fd-3m", Lattice.cubic(8.24), ["Li", "Mn", "O"], places)
+    start = rattled(Crystal.from_pymatgen(spinel.get_primitive_structure()), seed=0, width=0.08)
+    potential = CHGNetPotential()
+    (rough,) = relax([start], potential, RelaxSettings())
+    (found,) = polish([rough.final], potential, RelaxSettings())
+    assert found.space_group.symbol == "Imma"
