@@ -16,8 +16,8 @@ from pymatgen.core import SETTINGS, Structure
 from pymatgen.io.vasp.sets import MPRelaxSet, MPScanRelaxSet, MPScanStaticSet, MPStaticSet, VaspInputSet
 
 from model.crystals.crystal import Crystal
-from model.symmetry.space_group import refine, space_group
-from search.storage.cif import crystal_name
+from model.symmetry.space_group import ANGLE_TOLERANCE, SYMPREC, refine, space_group
+from search.storage.cif import crystal_name, tolerances
 from search.storage.crystal_files import read_crystal
 from search.storage.paths import RunPath
 from search.storage.ranking import rank
@@ -227,7 +227,7 @@ def _named(frame: pd.DataFrame, candidates: Sequence[str]) -> pd.DataFrame:
 def _job_of_row(row: dict[Any, Any], run: RunPath, symmetrise: bool) -> CalculationJob:
     crystal, group = unpack_or_raise(row["final"]), row["space_group"] if isinstance(row["space_group"], str) else "P1"
     if symmetrise:
-        crystal, group = _symmetrised(crystal)
+        crystal, group = _symmetrised(crystal, *tolerances(row))
     name = crystal_name({**row, "space_group": group})
     about = {
         "candidate": row["candidate"],
@@ -240,7 +240,9 @@ def _job_of_row(row: dict[Any, Any], run: RunPath, symmetrise: bool) -> Calculat
     return CalculationJob(name, crystal, about)
 
 
-def _symmetrised(crystal: Crystal) -> tuple[Crystal, str]:
-    """The primitive cell on the space group that the crystal has within the paper's tolerance, and its symbol."""
-    refined = refine(crystal)
+def _symmetrised(
+    crystal: Crystal, symprec: float = SYMPREC, angle_tolerance: float = ANGLE_TOLERANCE
+) -> tuple[Crystal, str]:
+    """The primitive cell on the space group that the crystal has within a tolerance (Å, degrees), and its symbol."""
+    refined = refine(crystal, symprec, angle_tolerance)
     return (refined.crystal, refined.space_group.symbol) if refined else (crystal, "P1")
