@@ -37,14 +37,7 @@ def run(tmp_path, cobaltate, lisi, make_config):
     rows = []
     for name, scale, e_d, role in (("a", 1.0, -0.02, "new"), ("b", 1.001, -0.015, "from_host"), ("c", 1.1, 0.2, "new")):
         final = StoredCrystal.of(lisi.replace(lattice=lisi.lattice * scale))
-        columns = {
-            "candidate": name,
-            "initial": StoredCrystal.of(lisi),
-            "final": final,
-            "e_d": e_d,
-            "energy": e_d - 3.0,
-            "role": role,
-        }
+        columns = {"candidate": name, "initial": StoredCrystal.of(lisi), "final": final, "e_d": e_d, "role": role}
         group = {"space_group": "Pm-3m", "space_group_number": 221}
         rows.append(replace(cobaltate["rows"][0], **common, **columns, **group))
     rows.append(replace(cobaltate["rows"][5], candidate="d"))

@@ -61,7 +61,7 @@ def test_an_atom_and_its_image_overlap_in_a_sheared_cell_too(shear):
         Structure([[9, 0, 0], [0, 9, 0], [9 * shear, 0, height]], [{"Li": 0.5}] * 2, [[0, 0, 0], [0.5, 0.5, 0]])
         for height in (0.9, 3.0)
     )
-    with pytest.raises(ValueError, match="0.90 Å apart"):
+    with pytest.raises(ValueError, match=r"0\.90 Å apart"):
         order(disordered(low), 10, seed=0)
     assert order(disordered(high), 10, seed=0)
 
