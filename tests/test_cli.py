@@ -39,7 +39,7 @@ def run(tmp_path, cobaltate, lisi, make_config):
         final = StoredCrystal.of(lisi.replace(lattice=lisi.lattice * scale))
         columns = {"candidate": name, "initial": StoredCrystal.of(lisi), "final": final, "e_d": e_d, "role": role}
         group = {"space_group": "Pm-3m", "space_group_number": 221}
-        rows.append(replace(cobaltate["rows"][0], **common, **columns, **group))
+        rows.append(replace(cobaltate["rows"][0], **common, **columns, **group, energy=e_d - 3.0))
     rows.append(replace(cobaltate["rows"][5], candidate="d"))
     ResultStore(folder).append("task", rows)
     (folder / "config.yaml").write_text(yaml.safe_dump(make_config().model_dump(mode="json")))
