@@ -212,6 +212,11 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     return "\n".join([*rows, *(row(name, result) for name, result in results.items())]) + "\n"
 
 
+def signed(energy: float) -> str:
+    """An energy with its sign, which zero lacks."""
+    return f"{energy:+.1f}" if round(energy, 1) else "0.0"
+
+
 def row(name: str, result: dict[str, Any]) -> str:
     """One row of the table."""
     best = result["found"][0] if result["found"] else {"space_group": "–", "above": np.nan, "same": False, "rms": None}
@@ -220,12 +225,12 @@ def row(name: str, result: dict[str, Any]) -> str:
         name,
         f"{result['atoms']}, {result['guests']} {result['guest']}",
         result["published"]["space_group"],
-        f"{result['published']['above']:.1f}",
+        signed(result["published"]["above"]),
         result["known"]["space_group"],
         best["space_group"],
         "yes" if rank == 1 else f"no, number {rank} is" if rank else "no",
         "–" if best["rms"] is None else f"{best['rms']:.3f}",
-        f"{best['above']:+.1f}",
+        signed(best["above"]),
         f"{len(result['found'])} of {result['attempts']}",
         f"{result['seconds']:.0f}",
     ]
