@@ -21,14 +21,14 @@ def conventional_cell(crystal: Crystal, symprec: float = REPORTED, angle_toleran
     """The conventional cell of the space group that a crystal has at this tolerance (Å, degrees)."""
     refined = refine(crystal, symprec, angle_tolerance)
     structure = (refined.parent if refined else crystal).to_pymatgen()
-    return SpacegroupAnalyzer(structure, symprec=EXACT).get_conventional_standard_structure()
+    return SpacegroupAnalyzer(structure, symprec=EXACT, angle_tolerance=-1).get_conventional_standard_structure()
 
 
 def cif_text(crystal: Crystal, symprec: float = REPORTED, angle_tolerance: float = -1.0) -> str:
     """A crystal as CIF with the symmetry that it has at this tolerance; the atoms are moved to satisfy it exactly."""
     refined = refine(crystal, symprec, angle_tolerance)
     structure = (refined.parent if refined else crystal).to_pymatgen()
-    return str(CifWriter(structure, symprec=EXACT if refined else None))
+    return str(CifWriter(structure, symprec=EXACT if refined else None, angle_tolerance=-1))
 
 
 def write_cif(crystal: Crystal, path: Path, symprec: float = REPORTED, angle_tolerance: float = -1.0) -> None:

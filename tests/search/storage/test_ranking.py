@@ -4,13 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from pymatgen.analysis.structure_matcher import StructureMatcher
-from pymatgen.core import Structure
+from pymatgen.core import Lattice, Structure
 from rich.console import Console
 
+from model.crystals.crystal import Crystal
 from model.thermodynamics.reference import packaged_reference
 from model.thermodynamics.stability import Stability
 from search.reporting.tables import reference_table, results_table
-from search.storage.cif import write_cifs
+from search.storage.cif import cif_text, write_cifs
 from search.storage.ranking import rank
 from search.storage.results import ResultStore, load_results
 from search.storage.rows import Status, StoredCrystal, unpack_or_raise
@@ -177,3 +178,14 @@ def test_stable_phases_come_first():
 def test_a_system_that_is_none_is_refused(system, words):
     with pytest.raises(ValueError, match=words):
         reference_table(system)
+
+
+@pytest.mark.parametrize(
+    ("cell", "group"), [((4, 5, 6.3, 90, 91, 90), "P2/m"), ((3.06, 3.06, 3.06, 89.5, 89.5, 89.5), "R-3m")]
+)
+def test_a_cif_keeps_a_small_angle(cell, group):
+    positions = [[0, 0, 0], [0.5, 0.5, 0.5]]
+    structure = Structure(Lattice.from_parameters(*cell), ["Fe", "O"], positions)
+    written = Structure.from_str(cif_text(Crystal.from_pymatgen(structure)), fmt="cif")
+    assert written.get_space_group_info(symprec=1e-3, angle_tolerance=-1)[0] == group
+    assert written.volume / len(written) == pytest.approx(structure.volume / 2, rel=1e-5)
