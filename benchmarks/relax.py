@@ -46,8 +46,8 @@ GENERATED = Path(__file__).with_name("generated.extxyz")
 TOGETHER = 12
 FMAX, STEPS = 0.1, 500
 OURS = {
-    "fire": RelaxSettings(fmax=FMAX, max_steps=STEPS),
-    "lbfgs": RelaxSettings(optimizer="lbfgs", fmax=FMAX, max_steps=STEPS),
+    "fire": RelaxSettings(optimizer="fire", fmax=FMAX, max_steps=STEPS),
+    "lbfgs": RelaxSettings(fmax=FMAX, max_steps=STEPS),
 }
 
 

@@ -30,6 +30,8 @@ from model.symmetry.space_group import SpaceGroup, space_group
 from model.thermodynamics.reference import Reference
 from model.thermodynamics.stability import Decomposition, Stability
 
+# What a row says of the relaxation that came before polishing.
+OF_RELAXATION = ("initial", "energy_initial", "max_force_initial", "steps", "n_independent_atoms")
 HOSTS_KEPT = 200  # number of hosts whose groups a crystal maker caches
 
 
@@ -244,20 +246,20 @@ class Relaxer:
     ) -> list[Relaxation | Rejected]:
         """The outcomes, those of low crystals polished; each distinct crystal once."""
         began, results = time.monotonic(), list(outcomes)
-        distinct, earlier = DistinctCrystals(RELAXED), list[str | int]()
+        distinct, earlier = DistinctCrystals(RELAXED), list[tuple[str | int, float]]()
         for known in request.known:
             distinct.add(Crystal.from_bytes(known.content), energy=known.energy)
-            earlier.append(known.candidate)
+            earlier.append((known.candidate, known.energy))
         chosen: dict[int, Relaxation] = {}
         for place, outcome in enumerate(outcomes):
             if isinstance(outcome, Rejected) or not self._is_low(outcome, request.above_hull):
                 continue
             same = distinct.add(outcome.final, energy=outcome.energy_final)
-            earlier.append(place)
-            if same is None:
+            earlier.append((place, outcome.energy_final))
+            original, energy = earlier[same] if same is not None else ("", math.inf)
+            if outcome.energy_final < energy - request.settings.tolerance:  # new, or lower than what it is alike
                 chosen[place] = outcome
             else:
-                original = earlier[same]
                 repeats = original if isinstance(original, str) else place - original
                 results[place] = Repeat(
                     **{one.name: getattr(outcome, one.name) for one in fields(outcome)}, repeats=repeats
@@ -265,9 +267,9 @@ class Relaxer:
         polished = polish([one.final for one in chosen.values()], self.potential, settings, request.settings)
         second = (time.monotonic() - began) / max(1, sum(one.evaluations for one in polished))
         for (place, before), after in zip(chosen.items(), polished, strict=True):
-            seconds = before.seconds + second * after.evaluations
-            kept = {name: getattr(before, name) for name in ("initial", "energy_initial", "max_force_initial", "steps")}
-            results[place] = replace(after, **kept, seconds=seconds) if after.converged else before
+            kept = {name: getattr(before, name) for name in OF_RELAXATION}
+            better = replace(after, **kept) if after.converged else before
+            results[place] = replace(better, seconds=before.seconds + second * after.evaluations)
         return results
 
     def _is_low(self, outcome: Relaxation, above_hull: float) -> bool:

@@ -57,7 +57,7 @@ def radial_distribution(
     shell = 4 / 3 * np.pi * np.diff(bounds**3)
     counts, density, atoms = np.zeros(len(shell)), np.zeros(len(shell)), 0
     for crystal in chosen:
-        first, second, vector = pair_vectors(crystal, cutoff=cutoff)
+        first, second, vector = pair_vectors(crystal, cutoff=float(bounds[-1]))
         right = (crystal.numbers[first] == z_center) & (crystal.numbers[second] == z_neighbour)
         found = np.histogram(np.linalg.norm(vector[right], axis=1), bounds)[0].astype(float)
         counts += found

@@ -23,10 +23,9 @@ class DistinctSettings(Settings):
     The first four are cheap and only save calls of the matcher. Moving every atom by at most u changes each k-th
     neighbour distance, and so their mean, smallest and largest, by at most 2u; a strain s changes it by at most a share
     s. With the defaults, crystals that differ by up to 0.2 Å and 2 % of strain always reach the matcher. The matcher
-    compares primitive cells, but those of distorted supercells are not always found: of 150 crystals and doubled cells
-    of them, 14 are told apart at 0.05 Å of disorder (root mean square), 42 at 0.07 and 82 at 0.1. With ``supercells``
-    none are up to 0.1 Å. Then high-symmetry phases are not told from their distorted supercells, unless the energy or
-    the first four tests do so.
+    compares primitive cells, and so often takes a crystal and a distorted supercell of it for two. With ``supercells``
+    it finds them up to 0.1 Å of disorder (root mean square), but then tells high-symmetry phases from their distorted
+    supercells only by energy and the first four tests.
     """
 
     volume_tolerance: float = 0.1  # relative difference of the volumes per atom

@@ -109,8 +109,8 @@ def guest_sites(host: Crystal, *, min_radius: float = 1.2) -> list[Void]:
 def _narrowing(length: float) -> float:
     """Å by which the way between two voids that touch, so far apart, may be narrower than the narrower one.
 
-    Corners of one site have up to 0.06 Å. Real ways begin at 0.08 Å (tetrahedral to octahedral in CoO2 and spinels),
-    and none of them is as short as 1.4 Å, unlike the corners along a channel of rutile.
+    Between corners of one site it is up to 0.06 Å. Between two sites it is 0.08 Å or more (tetrahedral to octahedral in
+    CoO2 and spinels). Corners less than 1.3 Å apart belong to one site even at 0.1 Å.
     """
     return 0.1 if length < 1.3 else 0.06
 

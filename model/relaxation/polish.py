@@ -31,7 +31,7 @@ SEED = 0  # of the displacements: all crystals are shaken alike, so that no resu
 class PolishSettings(Settings):
     """How reported crystals are polished."""
 
-    lowest: int = Field(50, ge=1)  # distinct crystals of a search that are polished, besides those below the hull
+    lowest: int = Field(50, ge=1)  # distinct crystals of a search that are polished, see `SearchHistory.polish_below`
     fmax: float = Field(0.005, gt=0)  # eV/Å, as in `RelaxSettings`
     max_steps: int = Field(500, ge=0)  # of each relaxation
     tolerance: float = Field(1e-3, ge=0)  # eV/atom that a space group may cost; a saddle point lies further above
@@ -102,22 +102,20 @@ class _Polishing:
     ) -> None:
         update = {
             "optimizer": "lbfgs",
+            "fmax": settings.fmax,
             "max_steps": settings.max_steps,
             "energy_ceiling": None,
             "symprec": EXACT,
         }
         self.potential, self.settings, self.batch_size, self.masks = potential, settings, batch_size, masks
-        self.fine, self.rough = relaxation.model_copy(update=update), relaxation.fmax
+        self.fine = relaxation.model_copy(update=update)
         self.results: dict[int, Relaxation] = {}  # the best so far
         self.steps, self.evaluations = [0] * len(masks), [0] * len(masks)
         self.saddle_fall = [0.0] * len(masks)
 
-    def relax(
-        self, crystals: dict[int, Crystal], *, keep_symmetry: bool, fmax: float | None = None
-    ) -> dict[int, Relaxation]:
-        """Relax crystals to small forces, or to ``fmax``, and count what it took."""
-        update = {"keep_symmetry": keep_symmetry, "fmax": fmax or self.settings.fmax}
-        settings = self.fine.model_copy(update=update)
+    def relax(self, crystals: dict[int, Crystal], *, keep_symmetry: bool) -> dict[int, Relaxation]:
+        """Relax crystals to small forces, and count what it took."""
+        settings = self.fine.model_copy(update={"keep_symmetry": keep_symmetry})
         free = [self.masks[i] for i in crystals]
         found = relax(list(crystals.values()), self.potential, settings, free=free, batch_size=self.batch_size)
         for i, one in zip(crystals, found, strict=True):
@@ -128,16 +126,10 @@ class _Polishing:
     def leave_saddle_points(self) -> None:
         """Where the shaken crystal relaxes to a lower energy, go on from there."""
         shaken = {i: self._shaken(one.final, self.masks[i]) for i, one in self._sound().items()}
-        moved = self.relax(shaken, keep_symmetry=False, fmax=self.rough)
-        lower = {i: one.final for i, one in moved.items() if may_be_ranked(one) and self._fall(i, one) > 0}
-        for i, one in self.relax(lower, keep_symmetry=False).items():
-            if may_be_ranked(one) and self._fall(i, one) > self.settings.tolerance:
-                self.saddle_fall[i] = self._fall(i, one)
-                self.results[i] = one
-
-    def _fall(self, i: int, other: Relaxation) -> float:
-        """By how much another relaxation of a crystal lies below the best so far, eV/atom."""
-        return self.results[i].energy_final - other.energy_final
+        for i, lower in self.relax(shaken, keep_symmetry=False).items():
+            fall = self.results[i].energy_final - lower.energy_final
+            if lower.converged and fall > self.settings.tolerance:
+                self.results[i], self.saddle_fall[i] = lower, fall
 
     def raise_symmetry(self) -> None:
         """Try higher groups, highest first, until none is left that costs no energy."""
@@ -146,7 +138,7 @@ class _Polishing:
         while waiting := {i: ways for i, ways in waiting.items() if ways}:
             tried = self.relax({i: ways.pop(0) for i, ways in waiting.items()}, keep_symmetry=True)
             for i, one in tried.items():
-                if may_be_ranked(one) and one.energy_final - before[i].energy_final < self.settings.tolerance:
+                if one.converged and one.energy_final - before[i].energy_final < self.settings.tolerance:
                     self.results[i] = one  # which may have come near to a group higher still
                     waiting[i] = _symmetrised(one.final, operation_count(one.initial, EXACT))
 

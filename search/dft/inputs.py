@@ -16,7 +16,7 @@ from pymatgen.core import SETTINGS, Structure
 from pymatgen.io.vasp.sets import MPRelaxSet, MPScanRelaxSet, MPScanStaticSet, MPStaticSet, VaspInputSet
 
 from model.crystals.crystal import Crystal
-from model.symmetry.space_group import ANGLE_TOLERANCE, SYMPREC, refine, space_group
+from model.symmetry.space_group import ANGLE_TOLERANCE, REPORTED, SYMPREC, refine, space_group
 from search.storage.cif import crystal_name, tolerances
 from search.storage.crystal_files import read_crystal
 from search.storage.paths import RunPath
@@ -33,7 +33,6 @@ SETS: dict[tuple[str, bool], type[VaspInputSet]] = {
 }
 LINK = "hostguide.json"  # in every folder: links it to its candidate
 MANIFEST = "manifest.csv"  # lists all folders
-AS_GIVEN = 0.01  # Å, tolerance of the space group in the name of a file's crystal
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,12 +67,12 @@ class CalculationJob:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What tells its inputs from those of other crystals, as in `LINK`; moments in the order of the POSCAR."""
-        fixed = None if self.fixed is None else self.fixed.tolist()
+        """What tells its inputs from those of other crystals, as in `LINK`; atoms in the order of the POSCAR."""
+        properties = self.structure.site_properties
         return {
             "identity": self.crystal.identity,
-            "moments": self.structure.site_properties.get("magmom"),
-            "fixed": fixed,
+            "moments": properties.get("magmom"),
+            "selective_dynamics": properties.get("selective_dynamics"),
         }
 
 
@@ -138,7 +137,7 @@ def job_of_file(path: Path, *, symmetrise: bool = False) -> CalculationJob:
             raise ValueError(f"{path}: --symmetrise would lose its {lost}; omit it, or remove them from the file")
         crystal, group = _symmetrised(crystal)
     else:
-        found = space_group(crystal, AS_GIVEN)
+        found = space_group(crystal, REPORTED, -1.0)
         group = found.symbol if found else "P1"
     name = path.parent.name if link.is_file() else f"{crystal.formula}_{group.replace('/', '_')}_{path.stem}"
     about = {**about, "space_group": group}

@@ -232,7 +232,11 @@ class SearchHistory:
         return max(self.policy.energy_window, float(np.quantile(energies, self.policy.quantile)))
 
     def polish_below(self, lowest: int) -> float:
-        """E_d (eV/atom) up to which crystals are polished: on the hull, or among so many ``lowest`` distinct ones."""
+        """E_d (eV/atom) up to which crystals are polished.
+
+        It is that of the last of the ``lowest`` distinct ones, but not below the hull; and `COMPARED` as long as fewer
+        are known.
+        """
         e_d = np.array(self._e_d)
         energies = np.sort(e_d[self.novelty.new() & (e_d <= COMPARED)])
         return max(0.0, float(energies[lowest - 1])) if len(energies) >= lowest else COMPARED

@@ -55,7 +55,8 @@ def of_label(label: str, formula: Collection[str], labels: Collection[str]) -> t
     element = _element(letters)
     is_mixture = re.search("[/,+]", label)
     if element and _is_meant(letters, element, formula) and not is_mixture:
-        return {element: 1.0}, ""
+        unsure = not formula and len(letters) == 2 and letters.isupper() and all(map(_element, letters))
+        return {element: 1.0}, f"site {label} was read as {element}, not as two elements. {REMEDY}" if unsure else ""
     held = {_element(_letters(other)) for other in labels}  # elements that have sites of their own
     guesses = {
         start: found

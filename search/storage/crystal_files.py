@@ -6,6 +6,7 @@ crystal is refused with the site, its value and the remedy.
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -95,7 +96,7 @@ def read_files(paths: Sequence[Path]) -> FilesRead:
         ValueError: naming every file that cannot be read, and why.
     """
     found = FilesRead()
-    problems = []
+    problems, taken = [], set[str]()
     for path, stem in zip(paths, _stems(paths), strict=True):
         try:
             parts = [_ordered(part) for part in _parts(path, stem)]
@@ -105,13 +106,22 @@ def read_files(paths: Sequence[Path]) -> FilesRead:
         if all(part.problem for part in parts):
             problems += [f"{path}: {_where(part)}{part.problem}" for part in parts]
             continue
-        found.unreadable.extend(
-            Unreadable(part.name, f"{_where(part)}{part.problem}") for part in parts if part.problem
-        )
-        found.crystals.extend(_named_crystal(part.name, part.sites) for part in parts if part.sites is not None)
+        for part in parts:
+            name = _free(part.name, taken)
+            if part.sites is None:
+                found.unreadable.append(Unreadable(name, f"{_where(part)}{part.problem}"))
+            else:
+                found.crystals.append(_named_crystal(name, part.sites))
     if problems:
         raise ValueError("\n  ".join(["these files cannot be read:", *problems]))
     return found
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """The name, with a number if it is taken: a block of one file may be named like another file."""
+    free = next(one for one in itertools.chain([name], (f"{name}-{i}" for i in itertools.count(2))) if one not in taken)
+    taken.add(free)
+    return free
 
 
 def read_crystal(path: str | Path) -> NamedCrystal:

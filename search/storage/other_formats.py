@@ -52,7 +52,7 @@ def poscar_sites(text: str) -> Sites:
         raise ValueError(f"a POSCAR has at least 8 lines, this file has {len(lines)}")
     names = [name.split("/")[0].split("_")[0] for name in lines[5].split()]
     counts, symbols, texts = lines[5].split(), None, []
-    if all(count.isdigit() for count in counts):
+    if counts and all(count.isdigit() for count in counts):
         symbols = _names_of_old_poscar(lines, counts)
         texts = [f"it lacks the line of element symbols; they were read as {' '.join(symbols)}"]
     else:
@@ -61,7 +61,9 @@ def poscar_sites(text: str) -> Sites:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the names, which are checked here
             poscar = Poscar.from_str(_with_plain_flags(lines), default_names=symbols, read_velocities=False)
-    except (ValueError, IndexError) as error:
+    except IndexError as error:
+        raise ValueError("it is not a POSCAR, or has fewer lines of atoms than its counts say") from error
+    except ValueError as error:
         raise ValueError(f"it is not a POSCAR: {error}") from error
     return _of_structure(poscar.structure, texts)
 

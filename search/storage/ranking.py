@@ -32,7 +32,7 @@ def rank(
         chosen = chosen[chosen["e_d"] <= e_d_below]
     if not distinct:
         return chosen.head(top)
-    polished = set(frame.loc[frame["polished"] == True, "candidate"])  # noqa: E712  (empty where not relaxed)
+    polished = set(chosen.loc[chosen["polished"] == True, "candidate"])  # noqa: E712  (empty where not relaxed)
     alike, keep = [DistinctCrystals(RELAXED), DistinctCrystals(TIED)], []
     for index, row in chosen[~chosen["duplicate_of"].isin(polished)].iterrows():
         crystal = unpack_or_raise(row["final"])

@@ -283,7 +283,9 @@ class Row(HistoryRow):
     pressure: float | None = column(
         pa.float64(), RELAXATION, "of `final`; positive: the crystal tends to expand", unit="GPa"
     )
-    converged: bool | None = column(pa.bool_(), RELAXATION, "whether `max_force` fell below `fmax`")
+    converged: bool | None = column(
+        pa.bool_(), RELAXATION, "whether `max_force` fell below `fmax`, and energy and volume settled"
+    )
     polish_fall: float | None = column(
         pa.float64(), RELAXATION, "by how much polishing lowered the energy", unit="eV/atom"
     )

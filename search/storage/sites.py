@@ -100,9 +100,7 @@ def overlaps(sites: Sites) -> list[tuple[int, int, float]]:
 
 def near_pairs(lattice: np.ndarray, fractional: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pairs i <= j of places (n, 3) closer than ``radius`` (Å), in any cell: (k,) i, (k,) j, (k,) distance in Å."""
-    reach = radius * np.linalg.norm(
-        np.linalg.inv(lattice), 2
-    )  # a step of this radius, in fractions, is at most so long
+    reach = radius * np.linalg.norm(np.linalg.inv(lattice), 2)  # the longest such step in fractions
     if reach >= 0.5:  # a cell so flat that several images of one place may be near
         first, second, distance = primitive_neighbor_list("ijd", [True] * 3, lattice, fractional @ lattice, radius)
         once = first <= second

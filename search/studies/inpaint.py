@@ -205,6 +205,8 @@ def polish_fillings(
 ) -> tuple[list[Filled], list[str]]:
     """Polish the distinct arrangements, see `model.relaxation.polish`, and list each crystal that results once.
 
+    An arrangement whose polishing does not converge stays as it is.
+
     Args:
         found: from `fill`, `refine_fillings` or `fill_sites`.
         relaxer, free_guests_only: as for these.
@@ -215,7 +217,8 @@ def polish_fillings(
     once = _distinct(found)
     free = [one.guest if free_guests_only else None for one in once]
     polished = polish([one.crystal for one in once], relaxer.potential, relaxer.relaxation, free=free)
-    every = sorted((_filled(one.guest, after) for one, after in zip(once, polished, strict=True)), key=_energy)
+    done = [_filled(one.guest, after) if after.converged else one for one, after in zip(once, polished, strict=True)]
+    every = sorted(done, key=_energy)
     kept = _distinct(every)
     return kept, [Reason.DUPLICATE] * (len(found) - len(kept))
 

@@ -7,8 +7,9 @@ import pytest
 
 from model.crystals.screening import ScreenSettings
 from model.generation.framework import DEFAULT_TOLERANCES
+from model.relaxation.polish import Polished, PolishSettings
 from model.relaxation.relax import RelaxSettings
-from model.stages import Analyser, Rejected, Relaxer
+from model.stages import Analyser, PolishedCrystal, PolishRequest, Rejected, Relaxer, Repeat
 from model.thermodynamics.reference import packaged_reference
 from tests.support.crystals import rattled
 
@@ -58,3 +59,42 @@ def test_only_crystals_up_to_the_given_decomposition_energy_give_frameworks(lico
         (again,) = analyser.analyse(relaxed, [["Li"]], None, highest)
         assert len(again.frameworks) == number
         assert (again.decomposition.e_d, again.space_group) == (e_d, judged.space_group)
+
+
+# --- polishing ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def polished_batch(licoo2):
+    """Two equal crystals and a stretched one, relaxed without steps, and the relaxer with a hull far above."""
+    relaxer = Relaxer("chgnet-0.3.0", RelaxSettings(keep_symmetry=True), ScreenSettings(), {licoo2.formula: 0.0})
+    shaken = [rattled(licoo2, seed, width=0.05) for seed in range(2)]
+    return relaxer, shaken, relaxer.relax(shaken, request=request_of(0.0))
+
+
+def request_of(above_hull, known=()):
+    return PolishRequest(settings=PolishSettings(), above_hull=above_hull, known=known)
+
+
+def test_low_crystals_are_polished_once_each(polished_batch):
+    relaxer, shaken, (first, second) = polished_batch
+    assert isinstance(first, Polished) and first.space_group.symbol == "R-3m"
+    assert first.max_force < PolishSettings().fmax and first.initial is shaken[0]
+    assert isinstance(second, Repeat) and second.repeats == 1
+    (plain,) = relaxer.relax(shaken[:1])
+    assert (first.steps, first.n_independent_atoms) == (plain.steps, plain.n_independent_atoms)  # of the relaxation
+
+
+def test_what_is_polished_already_is_a_repeat_unless_it_is_lower(polished_batch):
+    relaxer, shaken, (first, _) = polished_batch
+    for energy, kind in ((first.energy_final, Repeat), (first.energy_final + 0.005, Polished)):
+        known = PolishedCrystal(candidate="earlier", content=first.final.to_bytes(), energy=energy)
+        (outcome,) = relaxer.relax(shaken[:1], request=request_of(0.0, [known]))
+        assert isinstance(outcome, kind)
+        assert not isinstance(outcome, Repeat) or outcome.repeats == "earlier"
+
+
+def test_crystals_too_far_above_the_hull_are_not_polished(polished_batch):
+    relaxer, shaken, (first, _) = polished_batch
+    (outcome,) = relaxer.relax(shaken[:1], request=request_of(first.energy_final - 0.1))
+    assert not isinstance(outcome, Polished | Repeat) and outcome.converged

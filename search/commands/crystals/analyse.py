@@ -120,6 +120,7 @@ def _crystals(
     frame: pd.DataFrame | None, source: RunPath, top: int, *, guest: str | None, vacancies: bool
 ) -> list[tuple[str, Crystal]]:
     """Names and crystals to analyse: that of the file, or the best ones of the run."""
+    from search.storage.cif import tolerances
     from search.storage.ranking import rank
     from search.storage.rows import unpack_or_raise
 
@@ -130,7 +131,11 @@ def _crystals(
     if best.empty:
         raise ValueError(f"{source} has no relaxed candidate yet")
     names = best["formula"] + " " + best["candidate"]
-    return [(name, _symmetric(unpack_or_raise(final))) for name, final in zip(names, best["final"], strict=True)]
+    rows = best.to_dict("records")
+    return [
+        (name, _symmetric(unpack_or_raise(row["final"]), *tolerances(row)))
+        for name, row in zip(names, rows, strict=True)
+    ]
 
 
 def _of_file(path: Path, guest: str | None, *, vacancies: bool) -> tuple[str, Crystal]:
@@ -161,11 +166,11 @@ def _of_file(path: Path, guest: str | None, *, vacancies: bool) -> tuple[str, Cr
     return name, crystal
 
 
-def _symmetric(crystal: Crystal) -> Crystal:
-    """The symmetrised crystal, in which equivalent atoms have identical environments."""
+def _symmetric(crystal: Crystal, symprec: float, angle_tolerance: float) -> Crystal:
+    """The crystal on the group that it has at a tolerance (Å, degrees): equivalent atoms have equal environments."""
     from model.symmetry.space_group import refine
 
-    refined = refine(crystal)
+    refined = refine(crystal, symprec, angle_tolerance)
     return refined.crystal if refined else crystal
 
 
@@ -212,9 +217,9 @@ def _migration(
     out: Path,
 ) -> None:
     import pandas as pd
+    from pymatgen.io.cif import CifWriter
 
     from model.potentials.catalog import DEFAULT, load_potential
-    from search.storage.cif import write_cif
     from search.studies.guest_paths import draw_barriers, percolation
 
     potential = load_potential(DEFAULT) if barriers else None
@@ -244,7 +249,7 @@ def _migration(
             for position, image in enumerate(found.images):
                 folder = out / "hops" / f"{name.replace(' ', '_')}-{index}"
                 folder.mkdir(parents=True, exist_ok=True)
-                write_cif(image, folder / f"{position:02d}.cif")
+                CifWriter(image.to_pymatgen()).write_file(folder / f"{position:02d}.cif")  # all in one cell: a path
         for problem in paths.problems:
             _say(name, problem)
     pd.DataFrame(rows).to_csv(out / "hops.csv", index=False)

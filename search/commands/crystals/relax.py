@@ -92,6 +92,12 @@ def relax(
     crystals = read.crystals
     require_elements("--free", free or ())
     masks = free_atoms(crystals, free or ())
+    if cell is None and len({mask is None for mask in masks}) > 1:
+        some = next(one.name for one, mask in zip(crystals, masks, strict=True) if mask is not None)
+        raise ValueError(
+            f"{some} has fixed atoms and other files have not: say with --cell (full or fixed) what holds for all, or "
+            "relax them apart"
+        )
     settings = RelaxSettings(
         optimizer=optimizer,
         fmax=fmax,

@@ -15,7 +15,7 @@ from model.potentials.ase import ASEPotential
 from model.potentials.chgnet.network import CHGNetNetwork
 from model.potentials.chgnet.potential import CHGNetPotential
 from model.potentials.interface import Evaluation
-from tests.support.crystals import rattled
+from tests.support.crystals import olivine, rattled
 from tests.support.data import PHASES, WHOLE_PHASES, needs_whole
 
 torch.set_num_threads(1)
@@ -35,24 +35,6 @@ def garnet_sized() -> Crystal:
     sites = [[0.375, 0, 0.25], [0.1236, 0.1577, 0.9605], [0.208, 0.208, 0.208]]
     return Crystal.from_pymatgen(
         Structure.from_spacegroup("I-43d", Lattice.cubic(10.69), ["Li", "Li", "Si"], sites).get_primitive_structure()
-    )
-
-
-def olivine() -> Crystal:
-    """LiFePO4 (Pnma), 28 atoms."""
-    from pymatgen.core import Lattice, Structure
-
-    species = ["Li", "Fe", "P", "O", "O", "O"]
-    sites = [
-        [0, 0, 0],
-        [0.2822, 0.25, 0.9747],
-        [0.0948, 0.25, 0.4182],
-        [0.0968, 0.25, 0.7428],
-        [0.4571, 0.25, 0.2060],
-        [0.1656, 0.0465, 0.2848],
-    ]
-    return Crystal.from_pymatgen(
-        Structure.from_spacegroup("Pnma", Lattice.orthorhombic(10.33, 6.01, 4.69), species, sites)
     )
 
 

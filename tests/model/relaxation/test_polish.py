@@ -14,7 +14,7 @@ from model.potentials.chgnet.potential import CHGNetPotential
 from model.relaxation.polish import Polished, PolishSettings, polish
 from model.relaxation.relax import RelaxSettings, relax
 from model.symmetry.space_group import EXACT, REPORTED, space_group
-from tests.support.crystals import rattled
+from tests.support.crystals import olivine, rattled
 
 KEEP = RelaxSettings(keep_symmetry=True)
 FCC = Crystal.from_ase(bulk("Cu", cubic=True))
@@ -93,20 +93,7 @@ def test_batch_mates_do_not_matter(emt) -> None:
 
 
 def test_olivine_is_pnma() -> None:
-    olivine = Structure.from_spacegroup(
-        "Pnma",
-        Lattice.orthorhombic(10.33, 6.01, 4.69),
-        ["Li", "Fe", "P", "O", "O", "O"],
-        [
-            [0, 0, 0],
-            [0.2822, 0.25, 0.9747],
-            [0.0948, 0.25, 0.4182],
-            [0.0968, 0.25, 0.7428],
-            [0.4571, 0.25, 0.2060],
-            [0.1656, 0.0465, 0.2848],
-        ],
-    )
-    potential, start = CHGNetPotential(), rattled(Crystal.from_pymatgen(olivine), seed=0, width=0.02)
+    potential, start = CHGNetPotential(), rattled(olivine(), seed=0, width=0.02)
     (rough,) = relax([start], potential, RelaxSettings(optimizer="fire", fmax=0.1))
     assert space_group(rough.final, REPORTED, -1.0).symbol != "Pnma"
     (found,) = polish([rough.final], potential, RelaxSettings())

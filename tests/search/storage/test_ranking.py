@@ -98,6 +98,12 @@ def test_a_formula_or_a_role_can_be_asked_for(frame):
     assert results_table(rank(frame, top=9, formula="Li2Si")).row_count == 0
 
 
+def test_a_role_is_ranked_by_itself_even_if_what_it_repeats_has_another(frame):
+    repeats = frame.assign(duplicate_of=frame["candidate"].map({"again": "best"}))
+    assert names(rank(repeats, top=9, role="from_host")) == ["again"]
+    assert "again" not in names(rank(repeats, top=9))
+
+
 def test_the_table_shows_what_matters_and_nothing_where_nothing_is(frame):
     text = rendered(results_table(rank(frame, top=9, distinct=False)))
     assert "Lowest decomposition energies (chgnet-0.3.0)" in text

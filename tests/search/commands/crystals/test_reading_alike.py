@@ -15,7 +15,7 @@ from ase.constraints import FixAtoms
 from pymatgen.core import Composition
 
 from search.planning.frameworks import frameworks_from_files
-from search.storage.crystal_files import read_crystal
+from search.storage.crystal_files import read_crystal, read_files
 from tests.support.cifs import cif
 
 FILES = Path(__file__).parents[3] / "data" / "users_files"
@@ -220,3 +220,23 @@ def test_what_is_said_of_many_crystals_is_printed_once(tmp_path, call) -> None:
     _, said, _ = call("relax", tmp_path / "many.traj", "--out", tmp_path / "out.extxyz", "--steps", 0)
     assert said.count("atoms are fixed, as the file says") == 1
     assert "many-01, many-02, many-03 and 17 more: 2 of 2 atoms are fixed" in said
+
+
+def test_fixed_atoms_of_one_file_do_not_fix_the_cell_of_another(tmp_path, call) -> None:
+    loose, held = bulk("NaCl", "rocksalt", a=5.4), bulk("NaCl", "rocksalt", a=5.4)
+    held.set_constraint(FixAtoms([0]))
+    for name, atoms in (("loose.extxyz", loose), ("held.extxyz", held)):
+        ase.io.write(tmp_path / name, atoms)
+    files, out = [tmp_path / "loose.extxyz", tmp_path / "held.extxyz"], tmp_path / "out"
+    code, _, said = call("relax", *files, "--out", out)
+    assert code == 2 and "held has fixed atoms" in said and "--cell" in said and not out.exists()
+    code, *_ = call("relax", *files, "--out", out, "--cell", "full", "--steps", 1)
+    assert code == 1 and (out / "loose.cif").exists()
+
+
+def test_crystals_of_several_files_have_names_of_their_own(tmp_path) -> None:
+    atoms = bulk("NaCl", "rocksalt", a=5.64)
+    ase.io.write(tmp_path / "a.extxyz", [atoms, atoms])
+    ase.io.write(tmp_path / "a-1.extxyz", atoms)
+    names = [one.name for one in read_files([tmp_path / "a.extxyz", tmp_path / "a-1.extxyz"]).crystals]
+    assert names == ["a-1", "a-2", "a-1-2"]
