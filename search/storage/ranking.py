@@ -48,4 +48,4 @@ def remark(row: Mapping[str, Any]) -> str:
     """What a reader of a table should know about a candidate besides its numbers; empty if nothing."""
     if not row["polished"]:
         return "not polished"
-    return f"below a saddle point, by {1e3 * row['saddle_fall']:.0f} meV/atom" if row["saddle_fall"] > 0 else ""
+    return f"left a saddle point (−{1e3 * row['saddle_fall']:.0f} meV/atom)" if row["saddle_fall"] > 0 else ""
