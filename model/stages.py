@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from model.crystals.crystal import Crystal
-from model.crystals.matching import RELAXED, UNRELAXED, DistinctCrystals
+from model.crystals.matching import RELAXED, UNRELAXED, DistinctCrystals, distance_fingerprints
 from model.crystals.screening import ScreenSettings, screen
 from model.diffusion.checkpoint import default_device, load_network, weights_file, weights_version
 from model.diffusion.sampler import SamplerSettings, Samples, Template, sample
@@ -117,6 +117,7 @@ class Analysis:
         e_d_with_found: eV/atom, E_d against the hull of the reference and the phases that the search had found.
         frameworks: symmetric hosts without the guests, if requested.
         guests: elements that were removed.
+        fingerprint: see `model.crystals.matching.distance_fingerprints`.
         repeats: for a crystal that relaxed to the same structure as an earlier one, how many places earlier in the
             batch that is, or its name if it was polished in an earlier task; None otherwise.
         seconds: wall time.
@@ -127,6 +128,7 @@ class Analysis:
     e_d_with_found: float
     frameworks: list[Framework]
     guests: list[str]
+    fingerprint: np.ndarray
     repeats: str | int | None
     seconds: float
 
@@ -334,22 +336,26 @@ class Analyser:
         analyses: list[Analysis | None] = []
         chosen = self._guests(relaxed) if any(names is not None for names in guests_to_remove) else []
         hull = self.stability.extended(found_phases or {})
+        sound = [outcome for outcome in relaxed if isinstance(outcome, Relaxation) and may_be_ranked(outcome)]
+        fingerprints = iter(distance_fingerprints([outcome.final for outcome in sound]))
         for index, (outcome, names) in enumerate(zip(relaxed, guests_to_remove, strict=True)):
             if isinstance(outcome, Rejected) or not may_be_ranked(outcome):
                 analyses.append(None)
                 continue
             places.append(index)
-            known = distinct.add(outcome.final, energy=outcome.energy_final)
+            fingerprint = next(fingerprints)
+            known = distinct.add(outcome.final, energy=outcome.energy_final, fingerprint=fingerprint)
             repeats: str | int | None = None if known is None else index - places[known]
             if isinstance(outcome, Repeat):
                 repeats = outcome.repeats
             guests = [] if names is None else list(names) or chosen
-            analyses.append(self._analyse(outcome, repeats, guests, hull, max_parent_e_d))
+            analyses.append(self._analyse(outcome, fingerprint, repeats, guests, hull, max_parent_e_d))
         return analyses
 
     def _analyse(
         self,
         outcome: Relaxation,
+        fingerprint: np.ndarray,
         repeats: str | int | None,
         guests: Sequence[str],
         hull: Stability,
@@ -367,6 +373,7 @@ class Analyser:
             e_d_with_found=hull.decomposition(crystal.composition, outcome.energy_final).e_d,
             frameworks=extract_frameworks(crystal, out, self.tolerances, screening=self.screening) if wanted else [],
             guests=out,
+            fingerprint=fingerprint,
             repeats=repeats,
             seconds=time.monotonic() - began,
         )

@@ -13,25 +13,26 @@ from model.crystals.crystal import Crystal, cells
 from model.crystals.neighbors import periodic_edges
 from model.settings import Settings
 
-FINGERPRINT_NEIGHBOURS = 8
+FINGERPRINT_NEIGHBOURS = 12
 AT_ONCE = 128  # crystals whose neighbours are looked for together
 
 
 class DistinctSettings(Settings):
     """When two crystals are the same: all of these conditions hold.
 
-    The first four are cheap and only save calls of the matcher. Moving every atom by at most u changes each k-th
-    neighbour distance, and so their mean, smallest and largest, by at most 2u; a strain s changes it by at most a share
-    s. With the defaults, crystals that differ by up to 0.2 Å and 2 % of strain always reach the matcher. The matcher
-    compares primitive cells, and so often takes a crystal and a distorted supercell of it for two. With ``supercells``
-    it finds them up to 0.1 Å of disorder (root mean square), but then tells high-symmetry phases from their distorted
-    supercells only by energy and the first four tests.
+    The first four are cheap and only save calls of the matcher. Moving every atom by at most u changes the distance to
+    the k-th nearest atom of any element, and so the mean and the standard deviation of these distances, by at most 2u;
+    a strain s changes them by at most a share s. With the defaults, crystals that differ by up to 0.2 Å and 2 % of
+    strain always reach the matcher. The matcher compares primitive cells, and so often takes a crystal and a distorted
+    supercell of it for two. With ``supercells`` it finds them up to 0.1 Å of disorder (root mean square), but then
+    tells high-symmetry phases from their distorted supercells only by energy and the first four tests.
     """
 
     volume_tolerance: float = 0.1  # relative difference of the volumes per atom
-    distance_tolerance: float = 0.5  # Å, difference of the mean k-th neighbour distances of an element, k = 1 to 8
-    rms_tolerance: float = 0.5  # Å, root mean square difference of the mean, smallest and largest such distances
+    distance_tolerance: float = 0.5  # Å, difference of the mean distances, see `distance_fingerprints`
+    rms_tolerance: float = 0.5  # Å, root mean square difference of the means and standard deviations
     energy_tolerance: float | None = None  # eV/atom; of crystals that are relaxed
+    matcher: bool = True  # False: the conditions above decide alone
     matches: int | None = None  # maximum calls of the matcher per crystal, most similar ones first; None: no limit
     ltol: float = 0.2  # StructureMatcher: relative tolerance of lengths
     stol: float = 0.3  # StructureMatcher: sites, in units of (volume per atom)^(1/3)
@@ -50,6 +51,11 @@ RELAXED = DistinctSettings(
     energy_tolerance=0.01,
     matches=8,
     supercells=True,
+)
+
+# The same for many thousands of crystals: where the distances decide, the matcher agrees in all but a few per cent.
+LOOKED_UP = DistinctSettings(
+    volume_tolerance=0.05, distance_tolerance=0.2, rms_tolerance=0.06, energy_tolerance=0.005, matcher=False
 )
 
 # Layers, chains and molecules that hardly touch lie anywhere at the same energy: one crystal, whatever its volume.
@@ -109,10 +115,15 @@ class DistinctCrystals:
         features = (np.log(crystal.volume / len(crystal)), energy or 0.0, space_group or 0, fingerprint.ravel())
         own: Structure | None = None
         for place in known.alike(features, self.settings):
+            if not self.settings.matcher:
+                return int(known.index[place])
             own = _primitive(crystal) if own is None else own
             if self._matcher.fit(known.primitive(place), own, skip_structure_reduction=True):
                 return int(known.index[place])
-        known.add(features, crystal, own, index)
+        stored = (
+            b"" if not self.settings.matcher else (crystal if own is None else Crystal.from_pymatgen(own)).to_bytes()
+        )
+        known.add(features, stored, own is not None, index)
         return None
 
 
@@ -137,7 +148,7 @@ class _Known:
             close &= (self.groups[:n] == group) | (self.groups[:n] == 0)
         places = np.flatnonzero(close)
         difference = np.abs(self.fingerprints[places] - fingerprint.astype(np.float32))
-        mean, rms = difference[:, : len(fingerprint) // 3], np.sqrt((difference**2).mean(axis=1))
+        mean, rms = difference[:, : len(fingerprint) // 2], np.sqrt((difference**2).mean(axis=1))
         alike = (mean.max(axis=1, initial=0.0) <= settings.distance_tolerance) & (rms <= settings.rms_tolerance)
         order = np.argsort(rms[alike], kind="stable")
         found: np.ndarray = places[alike][order[: settings.matches]]
@@ -152,16 +163,16 @@ class _Known:
         self.crystals[place], self.reduced[place] = Crystal.from_pymatgen(found).to_bytes(), True
         return found
 
-    def add(self, features: _Features, crystal: Crystal, primitive: Structure | None, index: int) -> None:
-        """Keep one more, in its primitive cell if that is known already."""
+    def add(self, features: _Features, content: bytes, reduced: bool, index: int) -> None:
+        """Keep one more, in its primitive cell if that is known already (``reduced``)."""
         if self.count == len(self.index):
             for name in ("fingerprints", "volumes", "energies", "groups", "index", "reduced"):
                 column = getattr(self, name)
                 setattr(self, name, np.concatenate([column, np.empty_like(column)]))
         n, self.count = self.count, self.count + 1
         self.volumes[n], self.energies[n], self.groups[n], self.fingerprints[n] = features
-        self.index[n], self.reduced[n] = index, primitive is not None
-        self.crystals.append((crystal if primitive is None else Crystal.from_pymatgen(primitive)).to_bytes())
+        self.index[n], self.reduced[n] = index, reduced
+        self.crystals.append(content)
 
 
 def _primitive(crystal: Crystal) -> Structure:
@@ -173,49 +184,69 @@ def _primitive(crystal: Crystal) -> Structure:
 _Features = tuple[float, float, int, np.ndarray]  # ln(Å³/atom), eV/atom, space group or 0, fingerprint
 
 
-def neighbour_distances(crystal: Crystal, count: int = FINGERPRINT_NEIGHBOURS) -> np.ndarray:
+def neighbour_distances(crystal: Crystal, count: int) -> np.ndarray:
     """(n, count) distances in Å from each atom to its nearest atoms or images, ascending."""
-    return _neighbour_distances([crystal], count)[0]
+    return _nearest([crystal], [np.zeros(len(crystal), dtype=np.intp)], count)[0][:, 0]
 
 
 def distance_fingerprints(crystals: Sequence[Crystal], count: int = FINGERPRINT_NEIGHBOURS) -> list[np.ndarray]:
-    """Of each crystal (3, elements, count): mean, smallest and largest k-th neighbour distance in Å of each element.
+    """Of each crystal (2, elements, elements, count): distances in Å to the k-th nearest atom of each element.
 
-    Elements by atomic number. Independent of origin, orientation, choice of cell and order of atoms.
+    First their mean over the atoms of each element, then their standard deviation; elements by atomic number.
+    Independent of origin, orientation, choice of cell and order of atoms.
     """
     found = []
     for start in range(0, len(crystals), AT_ONCE):
         some = crystals[start : start + AT_ONCE]
-        for crystal, distances in zip(some, _neighbour_distances(some, count), strict=True):
-            each = [distances[crystal.numbers == z] for z in np.unique(crystal.numbers)]
-            found.append(np.stack([[one.mean(0), one.min(0), one.max(0)] for one in each], axis=1))
+        kinds = [np.unique(crystal.numbers, return_inverse=True)[1] for crystal in some]
+        for kind, distances in zip(kinds, _nearest(some, kinds, count), strict=True):
+            each = [distances[kind == k] for k in range(distances.shape[1])]
+            found.append(np.stack([[one.mean(0) for one in each], [one.std(0) for one in each]]))
     return found
 
 
-def _neighbour_distances(crystals: Sequence[Crystal], count: int) -> list[np.ndarray]:
-    """Of each crystal (n, count) distances in Å to the nearest atoms or images, ascending."""
-    cutoff = 1.3 * np.cbrt(max(crystal.volume / len(crystal) for crystal in crystals) * count / 4.0)
+def packed(fingerprint: np.ndarray) -> bytes:
+    """A fingerprint in the form in which it is stored, exact to some 0.005 Å."""
+    return fingerprint.astype(np.float16).tobytes()
+
+
+def unpacked(content: bytes) -> np.ndarray:
+    """Inverse of `packed`, flat."""
+    return np.frombuffer(content, dtype=np.float16).astype(np.float32)
+
+
+def _nearest(crystals: Sequence[Crystal], kinds: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
+    """Of each crystal (n, kinds, count) distances in Å to the nearest atoms or images of each kind, ascending."""
+    rarest = [crystal.volume / np.bincount(kind).min() for crystal, kind in zip(crystals, kinds, strict=True)]
+    cutoff = 1.2 * np.cbrt(max(rarest) * count / 4.0)
     found: dict[int, np.ndarray] = {}
     while len(found) < len(crystals):
         left = [index for index in range(len(crystals)) if index not in found]
-        for index, distances in zip(left, _within([crystals[index] for index in left], cutoff, count), strict=True):
+        some = _within([crystals[index] for index in left], [kinds[index] for index in left], cutoff, count)
+        for index, distances in zip(left, some, strict=True):
             if distances is not None:
                 found[index] = distances
         cutoff *= 1.3
     return [found[index] for index in range(len(crystals))]
 
 
-def _within(crystals: Sequence[Crystal], cutoff: float, count: int) -> list[np.ndarray | None]:
-    """The same; None for crystals with an atom that has fewer neighbours within ``cutoff`` Å."""
-    counts = torch.tensor([len(crystal) for crystal in crystals])
+def _within(
+    crystals: Sequence[Crystal], kinds: Sequence[np.ndarray], cutoff: float, count: int
+) -> list[np.ndarray | None]:
+    """The same; None for crystals with an atom that has fewer neighbours of a kind within ``cutoff`` Å."""
+    sizes, widths = [len(crystal) for crystal in crystals], [int(kind.max()) + 1 for kind in kinds]
+    counts = torch.tensor(sizes)
     positions = torch.tensor(np.concatenate([crystal.cartesian for crystal in crystals]))
     lattice = torch.tensor(cells(crystals))
     edges = periodic_edges(positions, lattice, counts, cutoff=cutoff)
     owner = torch.repeat_interleave(torch.arange(len(crystals)), counts)
-    first, distance = edges.receiver.numpy(), edges.vectors(positions, lattice, owner).norm(dim=-1).numpy()
-    have = np.bincount(first, minlength=len(positions))
-    distance = np.append(distance[np.lexsort((distance, first))], np.zeros(count))
+    distance = edges.vectors(positions, lattice, owner).norm(dim=-1).numpy()
+    width = np.repeat(widths, sizes)
+    row = (np.cumsum(width) - width)[edges.receiver.numpy()] + np.concatenate(kinds)[edges.sender.numpy()]
+    have = np.bincount(row, minlength=int(width.sum()))
+    distance = np.append(distance[np.lexsort((distance, row))], np.zeros(count))
     nearest = distance[(np.cumsum(have) - have)[:, None] + np.arange(count)]
-    ends = np.cumsum(counts.numpy())[:-1]
+    ends = np.cumsum(np.multiply(sizes, widths))[:-1]
     enough = [part.min() >= count for part in np.split(have, ends)]
-    return [part if whole else None for part, whole in zip(np.split(nearest, ends), enough, strict=True)]
+    parts = zip(np.split(nearest, ends), enough, sizes, widths, strict=True)
+    return [part.reshape(n, kinds, count) if whole else None for part, whole, n, kinds in parts]

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from model.crystals.crystal import Crystal
-from model.crystals.matching import RELAXED, DistinctCrystals, distance_fingerprints
+from model.crystals.matching import LOOKED_UP, DistinctCrystals, unpacked
 from model.stages import PolishedCrystal
 from search.config import PolicySettings
 from search.planning.frameworks import FrameworkPool
@@ -61,7 +61,7 @@ class Novelty:
 
     def __init__(self) -> None:
         self._first = array("i")  # for each candidate, the index of the first candidate that is the same crystal
-        self._distinct = DistinctCrystals(RELAXED)
+        self._distinct = DistinctCrystals(LOOKED_UP)
         self._polished: dict[str, int] = {}  # index of each polished candidate
         self._compared = array("i")  # indices of the candidates that were compared
 
@@ -71,18 +71,17 @@ class Novelty:
         Returns:
             for each, the index of the first candidate of the search that is the same crystal.
         """
-        crystals = {number: _final(row) for number, row in enumerate(rows) if _is_compared(row)}
-        fingerprints = dict(zip(crystals, distance_fingerprints(list(crystals.values())), strict=True))
         places = dict(self._polished)
-        for number, row in enumerate(rows):
+        for row in rows:
             places[row.candidate] = first = len(self._first)
             if row.polished:
                 self._polished[row.candidate] = first
             if row.duplicate_of is not None:
                 first = self._first[places[row.duplicate_of]]
-            elif number in crystals:
+            elif _is_compared(row):
+                assert row.fingerprint is not None
                 self._compared.append(first)
-                same = self._distinct.add(crystals[number], energy=row.e_d, fingerprint=fingerprints[number])
+                same = self._distinct.add(_final(row), energy=row.e_d, fingerprint=unpacked(row.fingerprint))
                 first = first if same is None else self._compared[same]
             self._first.append(first)
         return np.array(self._first[len(self._first) - len(rows) :], dtype=np.intp)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+from model.crystals.matching import packed
 from model.generators.interface import Role
 from model.reasons import Reason
 from model.relaxation.polish import Polished
@@ -219,6 +220,7 @@ def _analysed(task: Task, candidate: Candidate, analysis: Analysis) -> dict[str,
         "e_d": analysis.decomposition.e_d,
         "e_d_with_found": analysis.e_d_with_found,
         "products": analysis.decomposition.products,
+        "fingerprint": packed(analysis.fingerprint),
         "frameworks": [StoredFramework.of(f"{name}-f{i}", found) for i, found in enumerate(analysis.frameworks)],
         **({"guests": analysis.guests} if candidate.role == Role.NEW else {}),
         "seconds_analyse": analysis.seconds,

@@ -13,10 +13,11 @@ import numpy as np
 import pyarrow as pa
 
 from model.crystals.crystal import Crystal
+from model.crystals.matching import packed
 from model.generation.framework import Framework
 from model.generators.interface import Role
 
-SCHEMA_VERSION = "6"
+SCHEMA_VERSION = "7"
 ARROW_CRYSTAL = pa.struct(
     [
         ("lattice", pa.list_(pa.float64(), 9)),  # Å, rows one after the other
@@ -34,6 +35,7 @@ ARROW_FRAMEWORK = pa.struct(
         ("symprec", pa.float64()),  # Å
         ("angle_tolerance", pa.float64()),  # degrees
         ("displacement", pa.float64()),  # Å, largest displacement of an atom by symmetrisation
+        ("fingerprint", pa.binary()),  # neighbour distances of the host, see `model.crystals.matching.packed`
     ]
 )
 CANDIDATE, ORIGIN, RELAXATION, ANALYSIS, TIME = "candidate", "origin", "relaxation", "analysis", "time"
@@ -92,6 +94,7 @@ class StoredFramework:
         symprec: tolerance (Å) at which the space group was found.
         angle_tolerance: likewise, degrees.
         displacement: Å, largest displacement of an atom by symmetrisation.
+        fingerprint: neighbour distances of the host, see `model.crystals.matching.packed`.
     """
 
     framework: str
@@ -102,6 +105,7 @@ class StoredFramework:
     symprec: float
     angle_tolerance: float
     displacement: float
+    fingerprint: bytes
 
     @classmethod
     def of(cls, name: str, found: Framework) -> StoredFramework:
@@ -115,6 +119,7 @@ class StoredFramework:
             symprec=found.space_group.symprec,
             angle_tolerance=found.space_group.angle,
             displacement=found.displacement,
+            fingerprint=packed(found.fingerprint),
         )
 
     @classmethod
@@ -223,6 +228,12 @@ class HistoryRow(PendingRow):
         "list of symmetric hosts found in it, see below. They are extracted from new crystals, and from filled "
         "frameworks whose volume changed, but only if they might still be filled: not above the E_d of the "
         "`policy.max_parents` best ones, and not at all in searches that fill none",
+    )
+    fingerprint: bytes | None = column(
+        pa.binary(),
+        ANALYSIS,
+        "mean and standard deviation over the atoms of each element of the distances to the 12 nearest atoms of each "
+        "element (Å, 16-bit floats): what the search compares crystals by",
     )
     seconds_generate: float | None = column(
         pa.float64(), TIME, "wall time of the batch divided by its number of crystals", unit="s"

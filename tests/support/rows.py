@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from model.crystals.matching import distance_fingerprints, packed
 from search.storage.rows import Row, Status
 
 REQUIRED = {
@@ -24,5 +25,10 @@ REQUIRED = {
 
 
 def row_with(**columns: Any) -> Row:
-    """A row with these columns, plain values in those that every row needs, and None in the others."""
-    return Row(**{**REQUIRED, **columns})
+    """A row with these columns, plain values in those that every row needs, and None in the others.
+
+    A crystal brings its fingerprint with it.
+    """
+    final = columns.get("final")
+    found = {} if final is None else {"fingerprint": packed(distance_fingerprints([final.crystal])[0])}
+    return Row(**{**REQUIRED, **found, **columns})

@@ -20,6 +20,7 @@ import numpy as np
 from actors.metrics import Metrics
 from actors.pool import Done, Failed
 from model.crystals.crystal import Crystal
+from model.crystals.matching import distance_fingerprints
 from model.diffusion.sampler import Template
 from model.generation.framework import Framework
 from model.relaxation.relax import Relaxation
@@ -139,7 +140,12 @@ class StubAnalyser:
             guests = {"Li": int((~host).sum())}
             frameworks = [
                 Framework(
-                    host=frame, guests=guests, space_group=self._space_group(frame), displacement=0.1, cell_ratio=1
+                    host=frame,
+                    guests=guests,
+                    space_group=self._space_group(frame),
+                    displacement=0.1,
+                    cell_ratio=1,
+                    fingerprint=distance_fingerprints([frame])[0],
                 )
             ]
         decomposition = Decomposition(e_d, {"Li": 0.5, "Si": 0.5})
@@ -149,6 +155,7 @@ class StubAnalyser:
             e_d_with_found=e_d,
             frameworks=frameworks,
             guests=["Li"],
+            fingerprint=distance_fingerprints([crystal])[0],
             repeats=None,
             seconds=0.1,
         )

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from model.crystals.crystal import Crystal
+from model.crystals.matching import distance_fingerprints, packed
 from model.reasons import Reason
 from search.planning.campaign import Campaign
 from search.planning.prepare import load_reference
@@ -58,6 +59,7 @@ def rows(cobaltate, licoo2):
         symprec=0.1,
         angle_tolerance=10.0,
         displacement=1 / 3,
+        fingerprint=packed(distance_fingerprints([licoo2])[0]),
     )
     real = [row for row in cobaltate["rows"] if row.status != Status.FAILED]  # that one has NaN, which equals nothing
     full = replace(
