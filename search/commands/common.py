@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import typer
 from rich.console import Console
+from rich.progress import Progress, TaskID
 from rich.table import Column, Table
 
 from model.potentials.catalog import CATALOG, find_entry
@@ -25,6 +27,7 @@ BAD_INPUT = 2
 INTERRUPTED = 130  # the exit code of shells after Ctrl-C
 
 NAMED = 3  # crystals of which the same is said, named in the line
+LINES = 20  # number of progress messages if there is no terminal
 ROWS_SHOWN = 40  # maximum number of table rows on the terminal; the file contains all
 Row = Mapping[str, Any]
 
@@ -90,6 +93,24 @@ def load_potential(name: str, device: str, threads: int) -> Potential:
         raise ValueError("--device cuda: PyTorch finds no CUDA device; omit the option to use the CPU")
     device = default_device() if device == "auto" else device
     return load(name, device=device)
+
+
+@contextmanager
+def counted(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar that appears with the first call of (done, total); lines without a terminal."""
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        tasks, said = list[TaskID](), -1
+
+        def report(done: int, total: int) -> None:
+            nonlocal said
+            if not tasks:
+                tasks.append(bar.add_task(what))
+            bar.update(tasks[0], completed=done, total=total)
+            if not console.is_terminal and done * LINES // max(total, 1) != said:
+                said = done * LINES // max(total, 1)
+                console.print(f"{what}: {done} of {total}")
+
+        yield report
 
 
 def seconds_of(minutes: float | None) -> float:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import Progress
 
 from model.potentials.catalog import DEFAULT, load_potential
 from model.reasons import Reason
@@ -15,6 +14,7 @@ from search.commands.common import (
     MinutesOption,
     PotentialOption,
     console,
+    counted,
     parse_share,
     seconds_of,
     use_threads,
@@ -22,8 +22,6 @@ from search.commands.common import (
 
 if TYPE_CHECKING:
     import pandas as pd
-
-LINES = 20  # number of progress messages if there is no terminal
 
 app = typer.Typer(help="Competing phases, against which decomposition energies are measured.", no_args_is_help=True)
 
@@ -101,17 +99,7 @@ def relax(
     phases = choose(structures, settings, first=systems, known=known)
     console.print(f"{len(phases)} phases of up to {phases['n_atoms'].max()} atoms within {within} eV/atom of the hull")
     model = load_potential(potential)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("relaxed", total=None)
-        said = -1
-
-        def report(done: int, total: int) -> None:
-            nonlocal said
-            bar.update(task, completed=done, total=total)
-            if not console.is_terminal and done * LINES // max(total, 1) > said:
-                said = done * LINES // max(total, 1)
-                console.print(f"{done} of {total}")
-
+    with counted("relaxed") as report:
         stored = relax_phases(phases, out, model, settings, share=part, max_seconds=seconds_of(minutes), report=report)
     _summarise(stored, out)
 

@@ -83,7 +83,7 @@ def plot_run(run: RunPath, out: Path, kind: Format = "png") -> list[Path]:
     if best.empty:
         raise ValueError(f"{run} contains no relaxed crystal yet")
     out.mkdir(parents=True, exist_ok=True)
-    hull = hull_data(frame, Stability(load_reference(config), config.compositions.elements))
+    hull = hull_data(frame, Stability(load_reference(config, run), config.compositions.elements))
     drawings = {"hull": draw_hull(hull)} if hull else {}
     drawings |= {
         "progress": draw_progress(progress_data(frame)),

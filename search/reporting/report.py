@@ -61,7 +61,7 @@ def build_report(run: RunPath, *, live: bool = False, known: dict[str, dict[str,
     frame, config = load_results(run, structures=False), load_config(run / "config.yaml")
     if relaxed(frame).empty:
         raise ValueError(f"{run} contains no relaxed crystal yet")
-    stability = Stability(load_reference(config), config.compositions.elements)
+    stability = Stability(load_reference(config, run), config.compositions.elements)
     best, others = rank(frame, top=CRYSTALS_SHOWN), _other_verdicts(run)
     opened = pd.concat([best, relaxed(frame).head(OPENED)]).drop_duplicates("candidate")
     known = {} if known is None else known
@@ -114,7 +114,7 @@ def _facts(frame: pd.DataFrame, config: SearchConfig) -> list[tuple[str, str]]:
         ("relaxed", f"{len(good):,}"),
         ("compositions", f"{frame['formula'].nunique()}"),
         ("CPU time", f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"),
-        ("energies", config.models.potential),
+        ("energies", config.models.potential_entry.name),
     ]
 
 

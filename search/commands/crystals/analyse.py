@@ -57,6 +57,7 @@ def analyse(
     """Compute coordination, radial distribution functions, voids, migration paths of a guest, and voltages."""
     from model.analysis.migration import BarrierSettings
     from model.analysis.voltage import ion_charge
+    from search.config_file import load_config
     from search.planning.prepare import run_stability
     from search.storage.results import load_results
     from search.studies.analyse import known_phases
@@ -82,7 +83,15 @@ def analyse(
     uptake, ion = None, 0
     if frame is not None and guest and (host or framework):
         ion = charge or ion_charge(guest)
-        uptake = guest_uptake(frame, run_stability(place), guest, host=host, framework=framework, charge=ion)
+        uptake = guest_uptake(
+            frame,
+            run_stability(place),
+            guest,
+            potential=load_config(place / "config.yaml").models.potential,
+            host=host,
+            framework=framework,
+            charge=ion,
+        )
     crystals = _crystals(frame, place, top, guest=guest, vacancies=barriers and not single)
     elements = sorted({symbol for _, crystal in crystals for symbol in crystal.symbols})
     known = known_phases(against or [], elements, say_warnings)
