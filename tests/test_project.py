@@ -251,7 +251,7 @@ def test_the_wheel_holds_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         folders = {name.split("/")[0] for name in archive.namelist()}
     assert {folder for folder in folders if not folder.endswith(".dist-info")} == {*PACKAGES, "hostguide_start.py"}
-    assert wheel.stat().st_size < 20e6
+    assert wheel.stat().st_size < 30e6
 
 
 # --- what the documents say ---------------------------------------------------------------------------------------
