@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from ase.data import atomic_numbers, chemical_symbols
 
 from model.files import DATA
-from model.potentials.calculators import CalculatorSettings, load_calculator
+from model.potentials.calculators import CalculatorSettings
 from model.potentials.energies import RAW, Energies
 
 if TYPE_CHECKING:
@@ -63,6 +63,12 @@ def _chgnet(name: str, device: str) -> Potential:
     return CHGNetPotential(name, device=device)
 
 
+def _calculator(settings: CalculatorSettings) -> Potential:
+    from model.potentials.ase import load_calculator
+
+    return load_calculator(settings)
+
+
 _ENTRIES = (
     PotentialEntry(
         name="chgnet-0.3.0",
@@ -95,9 +101,11 @@ def find_entry(potential: PotentialChoice) -> PotentialEntry:
         ValueError: there is none of this name; the message lists those that there are.
     """
     if isinstance(potential, CalculatorSettings):
+        if potential.label in CATALOG:
+            raise ValueError(f"name: {potential.label} is the name of another potential; choose one of your own")
         return PotentialEntry(
             name=potential.label,
-            construct=lambda name, device: load_calculator(potential),
+            construct=lambda name, device: _calculator(potential),
             energies=potential.energies,
             package=potential.package,
         )

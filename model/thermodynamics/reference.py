@@ -123,11 +123,12 @@ def load_reference_table(source: str | Path | bytes, *, name: str = "") -> Refer
         ValueError: it is no such table.
     """
     table = pq.read_table(pa.BufferReader(source) if isinstance(source, bytes) else source)
-    path = name or source
     about = json.loads((table.schema.metadata or {}).get(b"reference", b"{}"))
     missing = {"name", "potential", "version"} - set(about)
     if missing:
-        raise ValueError(f"{path} is no reference table: its metadata lacks {', '.join(sorted(missing))}")
+        raise ValueError(
+            f"{name or str(source)} is no reference table: its metadata lacks {', '.join(sorted(missing))}"
+        )
     frame = table.to_pandas()
     return Reference(about["name"], about["potential"], about["version"], add_chemsys_column(frame))
 

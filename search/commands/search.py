@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -39,8 +40,8 @@ def search(
     console.print(f"Searching {'-'.join(settings.compositions.elements)}; results go to {folder}")
     say_warnings(*framework_files(settings.frameworks.files))
     check_potential(settings)
-    with counted("known phases relaxed with the potential") as count:
-        reference = load_reference(settings, folder, report=count)
+    with counted() as report:
+        reference = load_reference(settings, folder, report=partial(report, "known phases"))
     with shown(console, folder) as report:
         outcome = run_search(settings, folder, reference, report=report)
     for line in summary_lines(outcome.summary):

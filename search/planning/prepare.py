@@ -9,7 +9,8 @@ from typing import Any
 
 from model.crystals.composition import CellFormula
 from model.diffusion.checkpoint import weights_file, weights_version, yaml_text
-from model.potentials.calculators import CalculatorSettings, installed_version, require_complete
+from model.potentials.ase import require_complete
+from model.potentials.calculators import CalculatorSettings, installed_version
 from model.potentials.catalog import load_potential
 from model.thermodynamics.own_hull import judge_hull
 from model.thermodynamics.reference import (
@@ -157,7 +158,7 @@ class RunMetadata:
 
 
 def write_run_metadata(run: RunPath, config: SearchConfig, reference: Reference) -> None:
-    """Write the configuration and metadata of a search to its run folder, and the phases if they were relaxed for it."""
+    """Write the configuration and metadata of a search to its run, and the phases if they were relaxed for it."""
     if reference_kind(config) == "library":
         write_whole(run / REFERENCE, reference_bytes(reference))
     write_whole(run / "config.yaml", yaml_text(config.model_dump(mode="json")).encode())

@@ -109,9 +109,7 @@ def fillings_of(frame: pd.DataFrame, framework: str, guest: str) -> tuple[pd.Dat
     return rows, whole.select(np.array(whole.symbols) != guest)
 
 
-def empty_host(
-    host: Crystal, filled: pd.DataFrame, stability: Stability, potential: PotentialChoice
-) -> dict[str, Any]:
+def empty_host(host: Crystal, filled: pd.DataFrame, stability: Stability, potential: PotentialChoice) -> dict[str, Any]:
     """The host without guests, relaxed with the settings of its best filling, as one more row of the fillings.
 
     Args:
