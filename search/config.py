@@ -108,7 +108,7 @@ class FrameworkSettings(Settings):
 
     guests: tuple[str, ...] | None = None  # default: chosen automatically (largest spread of local environments)
     tolerances: tuple[tuple[float, float], ...] = DEFAULT_TOLERANCES  # (symprec Å, angle degrees)
-    files: tuple[str, ...] = ()  # hosts available from the start: crystal files, or folders of them
+    files: tuple[str, ...] = ()  # hosts available from the start: crystal files, folders of them, identifiers
     guest_count_range: int = Field(1, ge=0)  # largest difference in guest atoms from a filling that was found
     volume_change: float = Field(0.05, gt=0)  # relative; above this, a filled host gives a new framework
 

@@ -12,13 +12,14 @@ from pydantic import ValidationError
 from model.generators.registry import GENERATORS
 from model.potentials.calculators import CalculatorSettings
 from search.config import CALCULATOR, GROUP_OF_FIELDS, NAME, SAMPLERS, ProblemsInside, SearchConfig
+from search.storage.crystal_files import is_identifier
 from search.storage.paths import RunPath, run_path
 
 WAYS = {**SAMPLERS, CALCULATOR: CalculatorSettings, NAME: str}  # parts of pydantic's locations that are no field
 
 
 def load_config(path: str | RunPath) -> SearchConfig:
-    """Read and check a YAML file; paths of hosts are relative to the file's folder.
+    """Read and check a YAML file; paths of hosts are relative to the file's folder, identifiers of known phases stay.
 
     Raises:
         ValueError: with one line per problem: the field, the value and what is allowed.
@@ -34,7 +35,10 @@ def load_config(path: str | RunPath) -> SearchConfig:
         raise ValueError(f"{path} must contain a mapping of fields, found {type(content).__name__}")
     config = check_config(content, source=str(path))
     folder = path.parent if isinstance(path, Path) else Path()
-    files = tuple(str((folder / name).resolve()) for name in config.frameworks.files)
+    files = tuple(
+        name if is_identifier(name) and not (folder / name).exists() else str((folder / name).resolve())
+        for name in config.frameworks.files
+    )
     return config.model_copy(update={"frameworks": config.frameworks.model_copy(update={"files": files})})
 
 

@@ -24,7 +24,7 @@ VARIABLE = "HOSTGUIDE_CACHE"  # of the environment: another folder
 
 
 def cache_folder() -> Path:
-    """The folder that `HOSTGUIDE_CACHE` names, else the user's folder for such files, ``~/.cache/hostguide`` on Linux."""
+    """The folder that `HOSTGUIDE_CACHE` names, else the user's own for such files: ``~/.cache/hostguide`` on Linux."""
     given = os.environ.get(VARIABLE)
     return Path(given).expanduser() if given else platformdirs.user_cache_path("hostguide", appauthor=False)
 

@@ -79,7 +79,8 @@ def potentials_of(texts: Sequence[str]) -> list[PotentialChoice]:
 RunArgument = Annotated[str, typer.Argument(help="Folder of a run, or its address: s3://…, gs://…")]
 ConfigArgument = Annotated[Path, typer.Argument(help="YAML file of a search")]
 CrystalFiles = Annotated[
-    list[Path], typer.Argument(help="CIF, POSCAR or extended XYZ files, with one or many crystals")
+    list[Path],
+    typer.Argument(help="CIF, POSCAR or extended XYZ files, with one or many crystals; known phases: mp-149"),
 ]
 PotentialOption = Annotated[
     str,  # a `PotentialChoice` after the callback

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def analyse(
-    source: Annotated[str, typer.Argument(help="Folder or address of a run, or a crystal file")],
+    source: Annotated[str, typer.Argument(help="A run, a crystal file, or a known phase: mp-149")],
     guest: Annotated[str | None, typer.Option(help="Mobile element, whose migration paths are analysed")] = None,
     host: Annotated[str | None, typer.Option(help="Run only: formula of the host, for a voltage curve")] = None,
     framework: Annotated[
@@ -37,7 +37,8 @@ def analyse(
         int | None, typer.Option(help="Run only: charge of the guest's ion, for voltages (default: the usual one)")
     ] = None,
     against: Annotated[
-        list[Path] | None, typer.Option(help="Known phases to compare with: crystal files, or Parquet of structures")
+        list[Path] | None,
+        typer.Option(help="Phases to compare with: crystal files, identifiers, or Parquet of structures"),
     ] = None,
     barriers: Annotated[bool, typer.Option("--barriers", help="Compute migration barriers; takes minutes")] = False,
     single: Annotated[

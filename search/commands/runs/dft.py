@@ -21,7 +21,7 @@ app = typer.Typer(help="Write VASP inputs of the best crystals, and read the res
 
 @app.command("write")
 def write(
-    source: Annotated[list[str], typer.Argument(help="Folder or address of a run, or crystal files")],
+    source: Annotated[list[str], typer.Argument(help="A run, crystal files, or known phases: mp-149")],
     out: Annotated[Path, typer.Option(help="Folder for the inputs", file_okay=False)],
     kind: Annotated[
         Literal["mp-gga", "mp-r2scan"], typer.Option("--set", help="Input set; mp-gga is GGA or GGA+U")
