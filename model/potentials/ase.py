@@ -81,12 +81,17 @@ def load_calculator(settings: CalculatorSettings) -> ASEPotential:
             arguments.
     """
     make = _imported(settings)
+    known = _takes(make)
+    wrong = f"models.potential: {settings.calculator} does not accept the arguments"
+    if inspect.isclass(make) and not known.issuperset(settings.arguments):  # ASE's classes ignore what they do not know
+        unknown = ", ".join(sorted(set(settings.arguments) - known))
+        raise ValueError(f"{wrong} {unknown}; it takes {', '.join(sorted(known))}")
     try:
         calculator = make(**settings.arguments)
     except Exception as error:  # a package may raise anything, for example if it cannot fetch its weights
         raise ValueError(
-            f"models.potential: {settings.calculator} does not accept the arguments "
-            f"{json.dumps(settings.arguments, default=str)} ({type(error).__name__}: {error}); it takes {_takes(make)}"
+            f"{wrong} {json.dumps(settings.arguments, default=str)} ({type(error).__name__}: {error}); it takes "
+            f"{', '.join(sorted(known)) or 'none'}"
         ) from error
     if not isinstance(calculator, BaseCalculator):
         raise ValueError(_no_calculator(settings, f"it gives a {type(calculator).__name__}"))
@@ -112,9 +117,9 @@ def _imported(settings: CalculatorSettings) -> Callable[..., Any]:
                 f"{installed_version(settings.package)} has no {name!r}; see the documentation of that package"
             )
         owner, found = found, getattr(found, name)
-    if not any(inspect.isclass(one) and issubclass(one, BaseCalculator) for one in (found, owner)):
-        if not (inspect.isfunction(found) and _builds_on_ase(settings.package)):
-            raise ValueError(_no_calculator(settings, "it is neither such a class nor a function that makes one"))
+    is_class = any(inspect.isclass(one) and issubclass(one, BaseCalculator) for one in (found, owner))
+    if not is_class and not (inspect.isfunction(found) and _builds_on_ase(settings.package)):
+        raise ValueError(_no_calculator(settings, "it is neither such a class nor a function that makes one"))
     return found
 
 
@@ -154,12 +159,16 @@ def _no_calculator(settings: CalculatorSettings, why: str) -> str:
     )
 
 
-def _takes(make: Callable[..., Any]) -> str:
-    try:
-        names = [name for name in inspect.signature(make).parameters if name != "self"]
-    except (TypeError, ValueError):  # of compiled code
-        return "what its documentation says"
-    return ", ".join(names) or "none"
+def _takes(make: Callable[..., Any]) -> set[str]:
+    """Names of the arguments; of a class also those of the classes that it is derived from, and ASE's parameters."""
+    classes = [one for one in inspect.getmro(make) if one is not object] if inspect.isclass(make) else []
+    names = {name for one in classes for name in getattr(one, "default_parameters", ())}
+    for one in [make, *(cls.__init__ for cls in classes)]:
+        plain = [
+            p for p in inspect.signature(one).parameters.values() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+        ]
+        names |= {parameter.name for parameter in plain}
+    return names - {"self"}
 
 
 def require_complete(potential: Potential, elements: Collection[str]) -> None:

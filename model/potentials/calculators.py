@@ -1,4 +1,4 @@
-"""An ASE calculator that a configuration names: ``{calculator: mace.calculators.mace_mp, arguments: …, energies: GGA}``.
+"""An ASE calculator that a configuration names: its import path, its arguments, and what its energies are.
 
 `model.potentials.ase` makes it. Nothing heavy is imported here.
 """

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ import pandas as pd
 from pydantic import Field
 
 from model.crystals.composition import parse_system
+from model.files import DATA
 from model.library.phases import Phase, PhaseLibrary, packaged_library
 from model.potentials.catalog import DEFAULT
 from model.potentials.interface import Potential
@@ -28,6 +30,7 @@ from model.thermodynamics.reference import COLUMNS, Reference, add_chemsys_colum
 from model.thermodynamics.stability import Stability
 
 NAME = "known phases"  # of such a reference
+REBUILT = DATA / "rebuilt-phases.parquet"  # phases on the hull whose geometry the library lacks
 PART_ATOMS = 300  # evaluated or relaxed between two reports
 
 
@@ -42,7 +45,6 @@ def judge_hull(
     system: str | Collection[str],
     potential: Potential,
     *,
-    library: PhaseLibrary | None = None,
     settings: HullSettings | None = None,
     folder: Path | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
@@ -54,7 +56,6 @@ def judge_hull(
     Args:
         system: ``Li-Si`` or a collection of elements.
         potential: gives the energies.
-        library: the known phases (default: the packaged ones).
         settings: see `HullSettings`.
         folder: of the cache (default: the user's).
         report: called with the number of phases that are done and of all that have to be done so far.
@@ -67,20 +68,29 @@ def judge_hull(
         OSError: the cache cannot be written.
     """
     elements = parse_system(system if isinstance(system, str) else "-".join(system))
-    settings, library = settings or HullSettings(), library or packaged_library()
-    work = _Hull(library.phases(elements), potential, settings, PhaseCache(potential, settings.relaxation, folder))
+    settings = settings or HullSettings()
+    work = _Hull(known_phases(elements), potential, settings, PhaseCache(potential, settings.relaxation, folder))
     work.evaluate(report)
     work.require(elements)
     work.relax(sorted(elements), report)
-    return work.reference(str(library.about["version"]))
+    return work.reference(str(packaged_library().about["version"]))
 
 
-def missing_phases(elements: Collection[str], library: PhaseLibrary | None = None) -> list[str]:
-    """Formulas on the hull of the packaged table (CHGNet) without a crystal in the library: no other hull has them."""
-    library = library or packaged_library()
+def known_phases(elements: Collection[str]) -> list[Phase]:
+    """The phases of a system with a crystal: those of the library, and those that were rebuilt, see `REBUILT`."""
+    return [*packaged_library().phases(elements), *_rebuilt().phases(elements)]
+
+
+@cache
+def _rebuilt() -> PhaseLibrary:
+    return PhaseLibrary(REBUILT)
+
+
+def missing_phases(elements: Collection[str]) -> list[str]:
+    """Formulas on the hull of the packaged table (CHGNet) of which no crystal is known: no other hull has them."""
     hull = Stability(packaged_reference(DEFAULT), elements)
     stable = {entry.composition.reduced_formula for entry in hull.diagram.stable_entries}
-    return sorted(stable - {phase.formula for phase in library.phases(elements)})
+    return sorted(stable - {phase.formula for phase in known_phases(elements)})
 
 
 class _Hull:
@@ -102,7 +112,7 @@ class _Hull:
         for some in _parts(waiting):
             for phase, result in zip(some, self.potential.evaluate([one.crystal for one in some]), strict=True):
                 if result.problem:
-                    self.problems["-".join(sorted(set(phase.crystal.symbols)))] = result.problem
+                    self.problems.setdefault("-".join(sorted(set(phase.crystal.symbols))), result.problem)
                 else:
                     self._keep(_single_point(phase, result.energy))
             report(len(self.judged), len(self.phases))

@@ -83,7 +83,7 @@ class PhaseCache:
         """What is known of a phase that starts from this geometry; None if nothing, or if its file is damaged."""
         try:
             found = JudgedPhase(**json.loads(self._path(material_id).read_text()))
-        except (FileNotFoundError, json.JSONDecodeError, TypeError):
+        except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, TypeError):
             return None
         return found if found.start == start.identity else None
 

@@ -21,6 +21,7 @@ from model.crystals.crystal import Crystal
 from model.potentials.ase import ASEPotential
 from model.potentials.catalog import CATALOG, load_potential
 from model.potentials.chgnet.potential import CHGNetPotential
+from model.potentials.corrections import CorrectedPotential
 from model.potentials.interface import Evaluation, Potential
 from model.symmetry.projector import symmetric_start
 
@@ -76,6 +77,7 @@ CASES = {
     "chgnet-0.3.0 in float64": Case(lambda: CHGNetPotential("chgnet-0.3.0", dtype=torch.float64), DOUBLE),
     "chgnet-r2scan in float64": Case(lambda: CHGNetPotential("chgnet-r2scan", dtype=torch.float64), DOUBLE),
     "lennard-jones": Case(lennard_jones, DOUBLE),
+    "lennard-jones with corrections": Case(lambda: CorrectedPotential(lennard_jones()), DOUBLE),
     "stock-chgnet": Case(stock_chgnet, STOCK),
 }
 SLOW = {"stock-chgnet"}
