@@ -4,4 +4,5 @@
 - `catalog`: the potentials that can be chosen by name, and which energies may be compared with theirs
 - `ase`: any ASE calculator as a potential
 - `chgnet`: CHGNet, batched and fast
+- `sevennet`: SevenNet, batched and fast
 """

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 DEFAULT = "chgnet-0.3.0"
 MP2020_PBE = "MP2020-corrected PBE"  # GGA and GGA+U of the Materials Project, with the corrections of MP2020
+RAW_PBE = "PBE"  # GGA and GGA+U of the Materials Project, without corrections
 R2SCAN = "r2SCAN"
-NOT_IN_MPTRJ = ("Po", "At", "Rn", "Fr", "Ra")  # of the elements up to Pu; CHGNet was trained on MPtrj
+NOT_IN_MPTRJ = ("Po", "At", "Rn", "Fr", "Ra")  # of the elements up to Pu; CHGNet and SevenNet were trained on MPtrj
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,25 @@ def _chgnet(name: str, device: str) -> Potential:
     return CHGNetPotential(name, device=device)
 
 
+def _sevennet(name: str, device: str) -> Potential:
+    from model.potentials.sevennet.potential import SevenNetPotential
+
+    return SevenNetPotential(name, device=device)
+
+
+def _sevennet_entry(name: str, *, level: str, error: float) -> PotentialEntry:
+    return PotentialEntry(
+        name=name,
+        construct=_sevennet,
+        level=level,
+        corrections="none",
+        error=error,
+        package="sevenn",
+        last_element=94,
+        untrained=NOT_IN_MPTRJ,
+    )
+
+
 _ENTRIES = (
     PotentialEntry(
         name="chgnet-0.3.0",
@@ -81,6 +101,10 @@ _ENTRIES = (
         last_element=94,
         untrained=NOT_IN_MPTRJ,
     ),
+    _sevennet_entry("7net-0", level=RAW_PBE, error=0.012),
+    _sevennet_entry("7net-l3i5", level=RAW_PBE, error=0.009),
+    _sevennet_entry("7net-mf-0-pbe", level=RAW_PBE, error=0.011),
+    _sevennet_entry("7net-mf-0-r2scan", level=R2SCAN, error=0.012),
 )
 CATALOG: dict[str, PotentialEntry] = {entry.name: entry for entry in _ENTRIES}
 
