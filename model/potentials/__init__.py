@@ -7,4 +7,5 @@
 - `calculators`: an ASE calculator as a configuration names it
 - `ase`: any ASE calculator as a potential
 - `chgnet`: CHGNet, batched and fast
+- `sevennet`: SevenNet, batched and fast
 """

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from model.potentials.interface import Potential
 
 DEFAULT = "chgnet-0.3.0"
-NOT_IN_MPTRJ = ("Po", "At", "Rn", "Fr", "Ra")  # of the elements up to Pu; CHGNet was trained on MPtrj
+NOT_IN_MPTRJ = ("Po", "At", "Rn", "Fr", "Ra")  # of the elements up to Pu; CHGNet and SevenNet were trained on MPtrj
 PotentialChoice: TypeAlias = str | CalculatorSettings  # a name of the catalogue, or a calculator by import path
 
 
@@ -69,6 +69,24 @@ def _calculator(settings: CalculatorSettings) -> Potential:
     return load_calculator(settings)
 
 
+def _sevennet(name: str, device: str) -> Potential:
+    from model.potentials.sevennet.potential import SevenNetPotential
+
+    return SevenNetPotential(name, device=device)
+
+
+def _sevennet_entry(name: str, *, energies: Energies, error: float) -> PotentialEntry:
+    return PotentialEntry(
+        name=name,
+        construct=_sevennet,
+        energies=energies,
+        package="sevenn",
+        error=error,
+        last_element=94,
+        untrained=NOT_IN_MPTRJ,
+    )
+
+
 _ENTRIES = (
     PotentialEntry(
         name="chgnet-0.3.0",
@@ -90,6 +108,10 @@ _ENTRIES = (
         last_element=94,
         untrained=NOT_IN_MPTRJ,
     ),
+    _sevennet_entry("7net-0", energies=Energies.GGA, error=0.012),
+    _sevennet_entry("7net-l3i5", energies=Energies.GGA, error=0.009),
+    _sevennet_entry("7net-mf-0-pbe", energies=Energies.GGA, error=0.011),
+    _sevennet_entry("7net-mf-0-r2scan", energies=Energies.R2SCAN, error=0.012),
 )
 CATALOG: dict[str, PotentialEntry] = {entry.name: entry for entry in _ENTRIES}
 
