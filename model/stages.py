@@ -20,7 +20,7 @@ from model.diffusion.sampler import SamplerSettings, Samples, Template, sample
 from model.generation.framework import Framework, choose_guest, extract_frameworks
 from model.generation.wyckoff_placement import HostGroup, host_groups
 from model.generators.registry import GENERATORS
-from model.potentials.catalog import load_potential
+from model.potentials.catalog import PotentialChoice, load_potential
 from model.reasons import Reason
 from model.relaxation.candidate_funnel import relax_in_stages
 from model.relaxation.polish import Polished, PolishSettings, polish
@@ -191,7 +191,7 @@ class Relaxer:
     """Screens crystals and relaxes those that pass.
 
     Args:
-        potential: its name in the catalogue.
+        potential: its name in the catalogue, or a calculator.
         relaxation: default settings.
         screening: which crystals are rejected.
         hull: reduced formula -> energy (eV/atom) relative to which ``energy_ceiling`` of the settings is measured; see
@@ -200,7 +200,7 @@ class Relaxer:
 
     def __init__(
         self,
-        potential: str,
+        potential: PotentialChoice,
         relaxation: RelaxSettings,
         screening: ScreenSettings,
         hull: Mapping[str, float] | None = None,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from search.commands.common import INTERRUPTED, console, say_warnings
+from search.commands.common import INTERRUPTED, console, counted, say_warnings
 from search.commands.runs.results import show_best
 from search.storage.paths import require_lasting, run_path
 
@@ -26,7 +27,7 @@ def search(
     """Search a chemical system. Rerun the same command to resume a search that was stopped or killed."""
     from search.config_file import load_config
     from search.planning.frameworks import framework_files
-    from search.planning.prepare import load_reference
+    from search.planning.prepare import check_potential, load_reference
     from search.running.driver import run_search
     from search.running.progress import shown
     from search.running.statistics import summary_lines
@@ -38,8 +39,11 @@ def search(
     require_lasting(folder)
     console.print(f"Searching {'-'.join(settings.compositions.elements)}; results go to {folder}")
     say_warnings(*framework_files(settings.frameworks.files))
+    check_potential(settings)
+    with counted() as report:
+        reference = load_reference(settings, folder, report=partial(report, "known phases"))
     with shown(console, folder) as report:
-        outcome = run_search(settings, folder, load_reference(settings), report=report)
+        outcome = run_search(settings, folder, reference, report=report)
     for line in summary_lines(outcome.summary):
         console.print(line, soft_wrap=True)
     if not outcome.summary.finished:

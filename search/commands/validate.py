@@ -39,7 +39,6 @@ def validate(config: ConfigArgument) -> None:
 def describe(config: SearchConfig) -> Iterator[str]:
     """Lines for the user: compositions, cells, numbers, reference, time estimate. Raises what a search raises."""
     from model.generators.registry import GENERATORS
-    from model.potentials.catalog import find_entry
     from search.planning.prepare import load_reference, volume_estimate
 
     cells = config.compositions.expand()
@@ -59,8 +58,8 @@ def describe(config: SearchConfig) -> Iterator[str]:
     yield from _generators(config, cells)
     automatic = "chosen automatically (largest spread of local environments)"
     yield f"guests: {', '.join(config.frameworks.guests or ()) or automatic}"
-    potential = find_entry(config.models.potential)
-    yield f"potential: {potential.name}, energies of {potential.level} (corrections: {potential.corrections})"
+    potential = config.models.potential_entry
+    yield f"potential: {potential.name}, energies of {potential.level} (corrections: {potential.energies.corrections})"
     yield from _describe_reference(config, reference)
     yield f"{_rounds(config)}: at most {config.candidates} candidates"
     for name in config.generators:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from typing import Any
 
 from model.crystals.composition import CellFormula
 from model.diffusion.checkpoint import weights_file, weights_version, yaml_text
-from model.potentials.catalog import find_entry
+from model.potentials.ase import require_complete
+from model.potentials.calculators import CalculatorSettings, installed_version
+from model.potentials.catalog import load_potential
+from model.thermodynamics.own_hull import judge_hull
 from model.thermodynamics.reference import (
     Reference,
     load_entries,
     load_materials_project,
     load_reference_table,
     packaged_reference,
+    reference_bytes,
     require_comparable,
     volume_per_atom,
 )
@@ -27,28 +31,63 @@ from search.storage.paths import RunPath, write_whole
 from search.storage.results import write_json
 
 COMPATIBILITY_KEYS = ("reference", "potential", "score_model", "hosts")
+REFERENCE = "reference.parquet"  # of a run: the phases that its potential relaxed
 PACKAGES = ("hostguide", "torch", "e3nn", "pymatgen", "spglib", "ray", "numpy")
 
 
-def load_reference(config: SearchConfig) -> Reference:
-    """The phases of the configuration's elements.
+def load_reference(
+    config: SearchConfig,
+    run: RunPath | None = None,
+    *,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> Reference:
+    """The phases of the configuration's elements; those that the potential must relax first are relaxed here.
+
+    Args:
+        config: of the search.
+        run: where such phases are kept, once the search has started.
+        report: called with the number of phases that are done and of all.
 
     Raises:
         ValueError: an element has no phase, or the reference's energies cannot be compared with the potential's.
     """
     settings, elements = config.reference, config.compositions.elements
-    if settings.kind == "packaged":
+    kind = reference_kind(config)
+    if kind == "packaged":
         reference = packaged_reference(config.models.potential)
-    elif settings.kind == "table":
+    elif kind == "library":
+        kept = None if run is None else run / REFERENCE
+        if kept is not None and kept.is_file():
+            reference = load_reference_table(kept.read_bytes(), name=str(kept))
+        else:
+            reference = judge_hull(elements, load_potential(config.models.potential), report=report)
+    elif kind == "table":
         reference = load_reference_table(str(settings.path))
-    elif settings.kind == "mp":
-        reference = load_materials_project(elements, potential=find_entry(config.models.potential).level)
+    elif kind == "mp":
+        reference = load_materials_project(elements, potential=config.models.potential_entry.level)
     else:
         assert settings.path is not None and settings.potential is not None
         reference = load_entries(settings.path, potential=settings.potential, allow_pickle=settings.allow_pickle)
     require_comparable(reference, config.models.potential)
     reference.require(elements)
     return replace(reference, phases=reference.of_system(elements))
+
+
+def check_potential(config: SearchConfig) -> None:
+    """Check that a calculator of the configuration can be made and gives all that relaxations need.
+
+    Raises:
+        ValueError: it cannot, or does not know an element of the search.
+    """
+    if isinstance(config.models.potential, CalculatorSettings):
+        require_complete(load_potential(config.models.potential), config.compositions.elements)
+
+
+def reference_kind(config: SearchConfig) -> str:
+    """The kind of the reference; ``auto`` is the packaged table of the potential, or else the library."""
+    if config.reference.kind != "auto":
+        return config.reference.kind
+    return "library" if config.models.potential_entry.reference is None else "packaged"
 
 
 def describe_reference(reference: Reference) -> str:
@@ -74,7 +113,7 @@ def run_stability(run: RunPath) -> Stability:
         ValueError: the reference has changed since then.
     """
     config = load_config(run / "config.yaml")
-    reference = load_reference(config)
+    reference = load_reference(config, run)
     was = json.loads((run / "run.json").read_text())["reference"]
     if was != describe_reference(reference):
         raise ValueError(f"{run} was measured against {was}, and the reference is now {describe_reference(reference)}")
@@ -106,20 +145,22 @@ class RunMetadata:
     @classmethod
     def of(cls, config: SearchConfig, reference: Reference) -> RunMetadata:
         """Metadata of a search with the installed packages."""
-        packages = (*PACKAGES, find_entry(config.models.potential).package)
+        packages = (*PACKAGES, config.models.potential_entry.package)
         return cls(
             search=config.name,
             digest=digest(config),
             hosts=hosts(config),
             reference=describe_reference(reference),
-            potential=config.models.potential,
+            potential=config.models.potential_entry.name,
             score_model=weights_version(weights_file(config.models.weights)),
-            packages={name: version(name) for name in packages},
+            packages={name: installed_version(name) for name in packages},
         )
 
 
 def write_run_metadata(run: RunPath, config: SearchConfig, reference: Reference) -> None:
-    """Write the configuration and metadata of a search to its run folder."""
+    """Write the configuration and metadata of a search to its run, and the phases if they were relaxed for it."""
+    if reference_kind(config) == "library":
+        write_whole(run / REFERENCE, reference_bytes(reference))
     write_whole(run / "config.yaml", yaml_text(config.model_dump(mode="json")).encode())
     write_json(run / "run.json", asdict(RunMetadata.of(config, reference)))
 

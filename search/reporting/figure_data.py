@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
@@ -38,12 +39,23 @@ class HullPhase:
 
 @dataclass(frozen=True, kw_only=True)
 class HullCandidate(HullPhase):
-    """A relaxed candidate; its energy is the formation energy of the hull plus ``e_d`` (eV/atom)."""
+    """A relaxed candidate; its energy is the formation energy of the hull plus ``e_d`` (eV/atom).
+
+    Attributes:
+        e_d_range: eV/atom, the lowest and highest E_d by search and judges; None if nobody judged it.
+    """
 
     candidate: str
     role: str
     space_group: str
     e_d: float
+    e_d_range: tuple[float, float] | None = None
+
+    @property
+    def bars(self) -> tuple[float, float]:
+        """Lengths of the error bar below and above, eV/atom; zero without judges."""
+        low, high = self.e_d_range or (self.e_d, self.e_d)
+        return self.e_d - low, high - self.e_d
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,6 +218,7 @@ def hull_data(frame: pd.DataFrame, stability: Stability) -> HullData | None:
     edges = sorted({(min(pair), max(pair)) for facet in facets for pair in combinations(facet, 2)})
     rows = relaxed(frame)
     columns = [rows["formula"], rows["candidate"], rows["role"], rows["space_group"].fillna("P1"), rows["e_d"]]
+    columns += [rows["e_d_low"], rows["e_d_high"]]
     return HullData(
         elements=elements,
         stable=sorted((on_hull(_formula(entry)) for entry in diagram.stable_entries), key=place),
@@ -220,8 +233,9 @@ def hull_data(frame: pd.DataFrame, stability: Stability) -> HullData | None:
                 role=role,
                 space_group=space_group,
                 e_d=e_d,
+                e_d_range=None if math.isnan(low) else (low, high),
             )
-            for formula, candidate, role, space_group, e_d in zip(*columns, strict=True)
+            for formula, candidate, role, space_group, e_d, low, high in zip(*columns, strict=True)
         ],
     )
 

@@ -6,7 +6,7 @@ import pandas as pd
 from rich.table import Table
 
 from model.crystals.composition import parse_system
-from model.thermodynamics.reference import packaged_reference
+from model.thermodynamics.reference import Reference, packaged_reference
 from model.thermodynamics.stability import Stability
 from search.storage.ranking import remark
 
@@ -14,19 +14,21 @@ from search.storage.ranking import remark
 def results_table(best: pd.DataFrame) -> Table:
     """Table of ranked candidates for the terminal."""
     potentials = ", ".join(sorted(set(best["potential"])))
+    judges = list(dict.fromkeys(name for said in best["judges"] for name in said))
     table = Table(title=f"Lowest decomposition energies ({potentials})", title_justify="left")
+    numbers = ("#", "atoms", "E_d meV/atom", *(f"by {name}" for name in judges))
     for name in (
         "#",
         "formula",
         "atoms",
         "space group",
-        "E_d meV/atom",
+        *numbers[2:],
         "role",
         "host group",
         "decomposes into",
         "remark",
     ):
-        table.add_column(name, justify="right" if name in ("#", "atoms", "E_d meV/atom") else "left")
+        table.add_column(name, justify="right" if name in numbers else "left")
     for position, row in enumerate(best.to_dict("records"), start=1):
         table.add_row(
             str(position),
@@ -34,6 +36,7 @@ def results_table(best: pd.DataFrame) -> Table:
             str(row["n_atoms"]),
             _text(row["space_group"]),
             f"{round(1e3 * row['e_d'], 1) + 0.0:.1f}",
+            *(f"{1e3 * row['judges'][name]:.1f}" if name in row["judges"] else "" for name in judges),
             row["role"],
             _text(row["framework_space_group"]),
             " + ".join(f"{share:.2f} {name}" for name, share in row["products"].items()),
@@ -49,7 +52,11 @@ def _text(value: object) -> str:
 
 def reference_table(system: str) -> Table:
     """Table of the phases of a system in the packaged reference, with their energies above its hull."""
-    reference = packaged_reference()
+    return phases_table(packaged_reference(), system)
+
+
+def phases_table(reference: Reference, system: str) -> Table:
+    """Table of the phases of a system in a reference, with their energies above its hull."""
     stability = Stability(reference, system)
     title = f"{'-'.join(parse_system(system))} in {reference.name} ({reference.potential})"
     table = Table(title=title, title_justify="left")

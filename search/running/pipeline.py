@@ -46,7 +46,7 @@ class Provenance:
     @classmethod
     def of(cls, config: SearchConfig, reference: Reference) -> Provenance:
         """Potential and reference of a search."""
-        return cls(config.models.potential, describe_reference(reference))
+        return cls(config.models.potential_entry.name, describe_reference(reference))
 
 
 def load_stages(config: SearchConfig, reference: Reference, *, device: str = "cpu") -> Stages:

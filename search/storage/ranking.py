@@ -46,6 +46,9 @@ def rank(
 
 def remark(row: Mapping[str, Any]) -> str:
     """What a reader of a table should know about a candidate besides its numbers; empty if nothing."""
+    remarks = ["potentials disagree"] if row["judges_disagree"] else []
     if not row["polished"]:
-        return "not polished"
-    return f"left a saddle point (−{1e3 * row['saddle_fall']:.0f} meV/atom)" if row["saddle_fall"] > 0 else ""
+        remarks.append("not polished")
+    elif row["saddle_fall"] > 0:
+        remarks.append(f"left a saddle point (−{1e3 * row['saddle_fall']:.0f} meV/atom)")
+    return ", ".join(remarks)

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from model.files import TEMPORARY
+from search.storage.judgements import with_judges
 from search.storage.paths import RunPath, rename, run_path, write_whole
 from search.storage.rows import SCHEMA_VERSION, HistoryRow, Row, names, rows_of, table_of, unpack
 
@@ -116,7 +117,7 @@ def read_part(path: RunPath, columns: Sequence[str] | None = None) -> pa.Table:
 
 
 def load_results(run: str | RunPath, *, structures: bool = True) -> pd.DataFrame:
-    """All candidates of a run as a DataFrame, best E_d first.
+    """All candidates of a run as a DataFrame, best E_d first, with what judges said of them (`with_judges`).
 
     Args:
         run: folder of the run, or its address in an object store.
@@ -137,7 +138,7 @@ def load_results(run: str | RunPath, *, structures: bool = True) -> pd.DataFrame
             frame[column] = pd.Series([unpack(value) for value in frame[source]], dtype=object, index=frame.index).map(
                 lambda crystal: None if crystal is None else crystal.to_pymatgen(), na_action=None
             )
-    return frame
+    return with_judges(frame, run_path(run))
 
 
 def write_json(path: RunPath, content: Mapping[str, Any]) -> None:

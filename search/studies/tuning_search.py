@@ -56,7 +56,7 @@ def tune(
     """
     require_lasting(folder)
     trying = tuning_search(config, trials)
-    reference = load_reference(trying)
+    reference = load_reference(trying, folder)
     folder.mkdir(parents=True, exist_ok=True)
     same_search(folder, trying, reference)
     write_run_metadata(folder, trying, reference)

@@ -14,6 +14,7 @@ from ase.calculators.lj import LennardJones
 from model.crystals.crystal import Crystal
 from model.potentials.ase import ASEPotential
 from model.potentials.catalog import CATALOG, PotentialEntry, load_potential
+from model.potentials.energies import Energies
 from model.potentials.interface import Potential
 from model.thermodynamics.reference import build_reference_table
 from search.config import SearchConfig
@@ -115,9 +116,7 @@ def new_entry(tmp_path, monkeypatch) -> PotentialEntry:
     entry = PotentialEntry(
         name=NEW,
         construct=lennard_jones,
-        level=NEW,
-        corrections="none",
-        error=0.0,
+        energies=Energies.OWN,
         package="ase",
         reference=path,
     )
