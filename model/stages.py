@@ -86,12 +86,12 @@ class PolishRequest:
 
     Attributes:
         settings: how.
-        above_hull: eV/atom above the hull up to which converged crystals are.
+        above_hull: reduced formula -> eV/atom above the hull up to which converged crystals are.
         known: those that are polished already; what relaxes to one of them is not polished again.
     """
 
     settings: PolishSettings
-    above_hull: float
+    above_hull: Mapping[str, float]
     known: Sequence[PolishedCrystal]
 
 
@@ -254,7 +254,7 @@ class Relaxer:
             earlier.append((known.candidate, known.energy))
         chosen: dict[int, Relaxation] = {}
         for place, outcome in enumerate(outcomes):
-            if isinstance(outcome, Rejected) or not self._is_low(outcome, request.above_hull):
+            if isinstance(outcome, Rejected) or not self._is_low(outcome, request.above_hull[outcome.final.formula]):
                 continue
             same = distinct.add(outcome.final, energy=outcome.energy_final)
             earlier.append((place, outcome.energy_final))

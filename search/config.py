@@ -31,6 +31,7 @@ from model.potentials.catalog import DEFAULT, PotentialEntry, find_entry
 from model.relaxation.polish import PolishSettings
 from model.relaxation.relax import RelaxSettings
 from model.settings import Settings
+from model.thermodynamics.own_hull import HullSettings
 
 SAMPLERS = {"predictor-corrector": PredictorCorrectorSettings, "heun": HeunSettings, "ancestral": AncestralSettings}
 NAME, CALCULATOR = "by name", "by import path"  # the ways to choose a potential
@@ -260,11 +261,22 @@ class ModelSettings(Settings):
         return find_entry(self.potential)
 
 
+class JudgeSettings(Settings):
+    """A second potential that judges the low crystals of a search; see docs/judges.md."""
+
+    potential: Potential
+    lowest: int = Field(20, ge=1)  # as many distinct crystals, the lowest by the judge, set the bar for being judged
+    gain: float = Field(0.05, gt=0)  # eV/atom that relaxing may lower a crystal by; above the bar by more, none is
+    relaxation: RelaxSettings = HullSettings().relaxation
+    device: Literal["cpu", "cuda"] = "cpu"
+
+
 class Resources(Settings):
     """Resources of the machine or cluster to use."""
 
     relax_actors: int | None = Field(None, ge=1)  # on CPUs; default: one per core
     generate_actors: int = Field(1, ge=1)  # one GPU each, if there are any
+    judge_actors: int = Field(1, ge=1)  # likewise with judge.device: cuda
     task_seconds: float = Field(1800.0, gt=0)  # time limit per call of an actor
     address: str = "local"  # `local`, `auto` or the address of a running Ray cluster
 
@@ -286,6 +298,7 @@ class SearchConfig(Settings):
     policy: PolicySettings = PolicySettings()
     tuning: Tuning = Tuning()
     models: ModelSettings = ModelSettings()
+    judge: JudgeSettings | None = None
     resources: Resources = Resources()
 
     @field_validator("generators")
@@ -335,6 +348,14 @@ class SearchConfig(Settings):
             raise ValueError(
                 f"{field}.pressure: a search compares energies with phases at zero pressure, not enthalpies (given: "
                 f"{given}); remove it, and relax what was found with `hostguide relax --pressure`"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _another_judge(self) -> SearchConfig:
+        if self.judge is not None and find_entry(self.judge.potential) == self.models.potential_entry:
+            raise ValueError(
+                f"judge.potential: {self.models.potential_entry.name} searches already; choose another to judge it"
             )
         return self
 

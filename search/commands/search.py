@@ -27,7 +27,7 @@ def search(
     """Search a chemical system. Rerun the same command to resume a search that was stopped or killed."""
     from search.config_file import load_config
     from search.planning.frameworks import framework_files
-    from search.planning.prepare import check_potential, load_reference
+    from search.planning.prepare import check_potential, load_judge_reference, load_reference
     from search.running.driver import run_search
     from search.running.progress import shown
     from search.running.statistics import summary_lines
@@ -42,8 +42,9 @@ def search(
     check_potential(settings)
     with counted() as report:
         reference = load_reference(settings, folder, report=partial(report, "known phases"))
+        judge_reference = load_judge_reference(settings, folder, report=partial(report, "known phases of the judge"))
     with shown(console, folder) as report:
-        outcome = run_search(settings, folder, reference, report=report)
+        outcome = run_search(settings, folder, reference, report=report, judge_reference=judge_reference)
     for line in summary_lines(outcome.summary):
         console.print(line, soft_wrap=True)
     if not outcome.summary.finished:

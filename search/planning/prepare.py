@@ -11,7 +11,8 @@ from model.crystals.composition import CellFormula
 from model.diffusion.checkpoint import weights_file, weights_version, yaml_text
 from model.potentials.ase import require_complete
 from model.potentials.calculators import CalculatorSettings, installed_version
-from model.potentials.catalog import load_potential
+from model.potentials.catalog import find_entry, load_potential
+from model.thermodynamics.judge import own_reference
 from model.thermodynamics.own_hull import judge_hull
 from model.thermodynamics.reference import (
     Reference,
@@ -30,8 +31,9 @@ from search.planning.campaign import digest, hosts
 from search.storage.paths import RunPath, write_whole
 from search.storage.results import write_json
 
-COMPATIBILITY_KEYS = ("reference", "potential", "score_model", "hosts")
+COMPATIBILITY_KEYS = ("reference", "judge_reference", "potential", "score_model", "hosts")
 REFERENCE = "reference.parquet"  # of a run: the phases that its potential relaxed
+JUDGE_REFERENCE = "judge-reference.parquet"  # the same of its judge
 PACKAGES = ("hostguide", "torch", "e3nn", "pymatgen", "spglib", "ray", "numpy")
 
 
@@ -56,11 +58,9 @@ def load_reference(
     if kind == "packaged":
         reference = packaged_reference(config.models.potential)
     elif kind == "library":
-        kept = None if run is None else run / REFERENCE
-        if kept is not None and kept.is_file():
-            reference = load_reference_table(kept.read_bytes(), name=str(kept))
-        else:
-            reference = judge_hull(elements, load_potential(config.models.potential), report=report)
+        reference = _kept(run, REFERENCE) or judge_hull(
+            elements, load_potential(config.models.potential), report=report
+        )
     elif kind == "table":
         reference = load_reference_table(str(settings.path))
     elif kind == "mp":
@@ -73,14 +73,37 @@ def load_reference(
     return replace(reference, phases=reference.of_system(elements))
 
 
+def load_judge_reference(
+    config: SearchConfig,
+    run: RunPath | None = None,
+    *,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> Reference | None:
+    """The same phases with the energies of the search's judge; None if it has none."""
+    if config.judge is None:
+        return None
+    elements = config.compositions.elements
+    reference = _kept(run, JUDGE_REFERENCE) or own_reference(
+        elements, load_potential(config.judge.potential), report=report
+    )
+    return replace(reference, phases=reference.of_system(elements))
+
+
+def _kept(run: RunPath | None, name: str) -> Reference | None:
+    """A reference that a run keeps."""
+    file = None if run is None else run / name
+    return load_reference_table(file.read_bytes(), name=str(file)) if file is not None and file.is_file() else None
+
+
 def check_potential(config: SearchConfig) -> None:
-    """Check that a calculator of the configuration can be made and gives all that relaxations need.
+    """Check that the configuration's calculators can be made and give all that relaxations need.
 
     Raises:
         ValueError: it cannot, or does not know an element of the search.
     """
-    if isinstance(config.models.potential, CalculatorSettings):
-        require_complete(load_potential(config.models.potential), config.compositions.elements)
+    for potential in (config.models.potential, None if config.judge is None else config.judge.potential):
+        if isinstance(potential, CalculatorSettings):
+            require_complete(load_potential(potential), config.compositions.elements)
 
 
 def reference_kind(config: SearchConfig) -> str:
@@ -129,6 +152,7 @@ class RunMetadata:
         digest: hash of the configuration and the hosts.
         hosts: names of the hosts from files; a name contains a hash of the crystal.
         reference: name, potential and version.
+        judge_reference: the same of the judge; empty without one.
         potential: name.
         score_model: name and content hash of its weights.
         packages: versions.
@@ -138,34 +162,43 @@ class RunMetadata:
     digest: str
     hosts: list[str]
     reference: str
+    judge_reference: str
     potential: str
     score_model: str
     packages: dict[str, str]
 
     @classmethod
-    def of(cls, config: SearchConfig, reference: Reference) -> RunMetadata:
+    def of(cls, config: SearchConfig, reference: Reference, judge_reference: Reference | None = None) -> RunMetadata:
         """Metadata of a search with the installed packages."""
-        packages = (*PACKAGES, config.models.potential_entry.package)
+        judges = [] if config.judge is None else [find_entry(config.judge.potential).package]
+        packages = (*PACKAGES, config.models.potential_entry.package, *judges)
         return cls(
             search=config.name,
             digest=digest(config),
             hosts=hosts(config),
             reference=describe_reference(reference),
+            judge_reference="" if judge_reference is None else describe_reference(judge_reference),
             potential=config.models.potential_entry.name,
             score_model=weights_version(weights_file(config.models.weights)),
             packages={name: installed_version(name) for name in packages},
         )
 
 
-def write_run_metadata(run: RunPath, config: SearchConfig, reference: Reference) -> None:
+def write_run_metadata(
+    run: RunPath, config: SearchConfig, reference: Reference, judge_reference: Reference | None = None
+) -> None:
     """Write the configuration and metadata of a search to its run, and the phases if they were relaxed for it."""
     if reference_kind(config) == "library":
         write_whole(run / REFERENCE, reference_bytes(reference))
+    if judge_reference is not None:
+        write_whole(run / JUDGE_REFERENCE, reference_bytes(judge_reference))
     write_whole(run / "config.yaml", yaml_text(config.model_dump(mode="json")).encode())
-    write_json(run / "run.json", asdict(RunMetadata.of(config, reference)))
+    write_json(run / "run.json", asdict(RunMetadata.of(config, reference, judge_reference)))
 
 
-def same_search(run: RunPath, config: SearchConfig, reference: Reference) -> None:
+def same_search(
+    run: RunPath, config: SearchConfig, reference: Reference, judge_reference: Reference | None = None
+) -> None:
     """Refuse to continue a run that was started with a different configuration, reference or model.
 
     Raises:
@@ -177,7 +210,8 @@ def same_search(run: RunPath, config: SearchConfig, reference: Reference) -> Non
     before, after = (json.loads(one.result_defining()) for one in (load_config(stored), config))
     changed = _differences(before, after)
     if (run / "run.json").exists():
-        old, new = json.loads((run / "run.json").read_text()), asdict(RunMetadata.of(config, reference))
+        old = json.loads((run / "run.json").read_text())
+        new = asdict(RunMetadata.of(config, reference, judge_reference))
         changed += _differences(
             {key: old.get(key) for key in COMPATIBILITY_KEYS}, {key: new[key] for key in COMPATIBILITY_KEYS}
         )

@@ -191,11 +191,18 @@ def with_judges(frame: pd.DataFrame, run: RunPath) -> pd.DataFrame:
         the frame with the columns ``judges`` (judge -> E_d in eV/atom; empty if nobody judged it), ``e_d_low`` and
         ``e_d_high`` (eV/atom, the lowest and highest E_d by search and judges) and ``judges_disagree``.
     """
-    known = {one.candidate: one for one in verdicts(load_judgements(run))}
-    found = [known.get(name) for name in frame["candidate"]]
+    panel = {one.candidate: one for one in verdicts(load_judgements(run))}
+    judges, values = [], []
+    for name, e_d, judge, by_judge in zip(
+        frame["candidate"], frame["e_d"], frame["judge"], frame["e_d_judge"], strict=True
+    ):
+        rows = panel[name].judges if name in panel else {}
+        said = ({judge: by_judge} if judge else {}) | {other: row.e_d_judge for other, row in rows.items()}
+        judges.append(said)
+        values.append([value for value in (e_d, *said.values()) if math.isfinite(value)] if said else [])
     return frame.assign(
-        judges=[{} if one is None else {name: row.e_d_judge for name, row in one.judges.items()} for one in found],
-        e_d_low=[math.nan if one is None else one.low for one in found],
-        e_d_high=[math.nan if one is None else one.high for one in found],
-        judges_disagree=[one is not None and one.disagree for one in found],
+        judges=judges,
+        e_d_low=[min(some, default=math.nan) for some in values],
+        e_d_high=[max(some, default=math.nan) for some in values],
+        judges_disagree=[len({value <= STABLE for value in some}) > 1 for some in values],
     )

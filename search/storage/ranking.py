@@ -21,7 +21,10 @@ def rank(
     distinct: bool = True,
     e_d_below: float | None = None,
 ) -> pd.DataFrame:
-    """The ``top`` relaxed candidates of lowest E_d (eV/atom); if ``distinct``, only the best of equal crystals."""
+    """The ``top`` relaxed candidates of lowest E_d (eV/atom, of the judge if there is one).
+
+    If ``distinct``, only the best of equal crystals.
+    """
     chosen = frame[(frame["status"] == Status.RELAXED) & frame["e_d"].notna()]
     if formula is not None:
         wanted = CellFormula.parse(formula).reduced
@@ -29,7 +32,7 @@ def rank(
     if role is not None:
         chosen = chosen[chosen["role"] == role]
     if e_d_below is not None:
-        chosen = chosen[chosen["e_d"] <= e_d_below]
+        chosen = chosen[chosen["e_d_believed"] <= e_d_below]
     if not distinct:
         return chosen.head(top)
     polished = set(chosen.loc[chosen["polished"] == True, "candidate"])  # noqa: E712  (empty where not relaxed)

@@ -119,6 +119,9 @@ def read_part(path: RunPath, columns: Sequence[str] | None = None) -> pa.Table:
 def load_results(run: str | RunPath, *, structures: bool = True) -> pd.DataFrame:
     """All candidates of a run as a DataFrame, best E_d first, with what judges said of them (`with_judges`).
 
+    ``e_d_believed`` (eV/atom), by which they are ordered, is the E_d of the search's judge, else what was expected of
+    it; in a search without one it is ``e_d``.
+
     Args:
         run: folder of the run, or its address in an object store.
         structures: add the columns ``structure`` and ``structure_initial`` with pymatgen Structures (None if a
@@ -132,7 +135,9 @@ def load_results(run: str | RunPath, *, structures: bool = True) -> pd.DataFrame
         raise ValueError(f"{run} contains no results; run `hostguide search CONFIG --run {run}` first")
     with ThreadPoolExecutor(READERS) as readers:
         table = pa.concat_tables(readers.map(read_part, parts))
-    frame = table.to_pandas(maps_as_pydicts="strict").sort_values(["e_d", "candidate"], ignore_index=True)
+    frame = table.to_pandas(maps_as_pydicts="strict")
+    frame = frame.assign(e_d_believed=frame["e_d_judge"].fillna(frame["e_d_expected"]).fillna(frame["e_d"]))
+    frame = frame.sort_values(["e_d_believed", "candidate"], ignore_index=True)
     if structures:
         for column, source in (("structure", "final"), ("structure_initial", "initial")):
             frame[column] = pd.Series([unpack(value) for value in frame[source]], dtype=object, index=frame.index).map(

@@ -38,7 +38,8 @@ ARROW_FRAMEWORK = pa.struct(
         ("fingerprint", pa.binary()),  # neighbour distances of the host, see `model.crystals.matching.packed`
     ]
 )
-CANDIDATE, ORIGIN, RELAXATION, ANALYSIS, TIME = "candidate", "origin", "relaxation", "analysis", "time"
+CANDIDATE, ORIGIN, RELAXATION, ANALYSIS, JUDGE, TIME = "candidate", "origin", "relaxation", "analysis", "judge", "time"
+CRYSTALS = ("initial", "final", "final_judge")  # columns
 Some = TypeVar("Some", bound="PendingRow")
 
 
@@ -242,11 +243,19 @@ class HistoryRow(PendingRow):
         pa.float64(), TIME, "share of the wall time of the batch's relaxation, by atoms and steps", unit="s"
     )
     seconds_analyse: float | None = column(pa.float64(), TIME, "symmetry, frameworks and E_d", unit="s")
+    e_d_judge: float | None = column(
+        pa.float64(),
+        JUDGE,
+        "decomposition energy by the judge, against its own hull; after relaxation by the judge where that could bring "
+        "it below the bar. Empty if the judge was not asked",
+        unit="eV/atom",
+    )
+    seconds_judge: float | None = column(pa.float64(), TIME, "judging, of those that were judged", unit="s")
 
     @classmethod
     def from_record(cls: type[Some], record: Mapping[str, Any]) -> Some:
         """From a table row as returned by Arrow, with all columns; see `rows_of`."""
-        crystals = {name: _crystal(record[name]) for name in ("initial", "final") if name in record}
+        crystals = {name: _crystal(record[name]) for name in CRYSTALS if name in record}
         frameworks = record["frameworks"]
         found = None if frameworks is None else [StoredFramework.from_record(one) for one in frameworks]
         states = {"role": Role(record["role"]), "status": Status(record["status"])}
@@ -256,14 +265,15 @@ class HistoryRow(PendingRow):
     def record(self) -> dict[str, Any]:
         """As a dictionary for Arrow."""
         values = {one.name: getattr(self, one.name) for one in fields(self)}
-        crystals = {name: crystal.record for name in ("initial", "final") if (crystal := values.get(name)) is not None}
+        crystals = {name: crystal.record for name in CRYSTALS if (crystal := values.get(name)) is not None}
         frameworks = None if self.frameworks is None else [one.record for one in self.frameworks]
         return values | crystals | {"frameworks": frameworks}
 
     @property
     def seconds(self) -> float:
         """Total time of all actors spent on it."""
-        return (self.seconds_generate or 0.0) + (self.seconds_relax or 0.0) + (self.seconds_analyse or 0.0)
+        spent = (self.seconds_generate, self.seconds_relax, self.seconds_analyse, self.seconds_judge)
+        return sum(seconds or 0.0 for seconds in spent)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -333,6 +343,22 @@ class Row(HistoryRow):
         ANALYSIS,
         "dictionary: phase on the hull → fraction of the *atoms* in it; sums to 1",
     )
+    judge: str | None = column(pa.string(), JUDGE, "the potential that judged it")
+    e_d_judge_first: float | None = column(
+        pa.float64(), JUDGE, "the same as `e_d_judge`, of `final` as the search left it", unit="eV/atom"
+    )
+    energy_judge: float | None = column(pa.float64(), JUDGE, "of `final_judge`, by the judge", unit="eV/atom")
+    products_judge: Mapping[str, float] | None = column(
+        pa.map_(pa.string(), pa.float64()), JUDGE, "as `products`, on the hull of the judge"
+    )
+    final_judge: StoredCrystal | None = column(ARROW_CRYSTAL, JUDGE, "crystal as the judge relaxed it", unit="Å")
+    e_d_expected: float | None = column(
+        pa.float64(),
+        JUDGE,
+        "what was expected of the judge before it was asked, from what it had said of others",
+        unit="eV/atom",
+    )
+    e_d_expected_error: float | None = column(pa.float64(), JUDGE, "standard deviation of that", unit="eV/atom")
     reference: str = column(pa.string(), ANALYSIS, "name, potential and version of the reference", required=True)
 
 

@@ -83,6 +83,7 @@ def tuning_search(config: SearchConfig, trials: int) -> SearchConfig:
     if config.tuning.is_empty:
         content["tuning"]["sampling"] = {name: _ranges(name, content["sampling"][name]) for name in tunable}
     content["generators"] = tunable
+    content["judge"] = None
     content["policy"] |= {
         "rounds": trials,
         "candidates_per_round": len(tunable) * config.policy.batch,

@@ -280,7 +280,7 @@ class SimulatedPools:
     """What `search.running.actor_pools.ActorPools` is, with simulated pools, in the order of `Step`."""
 
     def __init__(self, pools: Sequence[SimulatedPool]) -> None:
-        self.pools, self.clock = dict(zip(Step, pools, strict=True)), pools[0].clock
+        self.pools, self.clock = dict(zip(Step, pools, strict=False)), pools[0].clock
         self.devices, self.notes, self.metrics = dict.fromkeys(Step, "CPU"), list[str](), Metrics()
 
     def scale(self, waiting: Mapping[Step, int]) -> None:
