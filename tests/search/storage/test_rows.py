@@ -21,6 +21,7 @@ from search.storage.results import ResultStore
 from search.storage.rows import (
     ANALYSIS,
     CANDIDATE,
+    JUDGE,
     ORIGIN,
     RELAXATION,
     TIME,
@@ -41,7 +42,7 @@ from tests.support.configs import per_round
 from tests.support.data import ROOT
 from tests.support.simulated import Stages
 
-GROUPS = (CANDIDATE, ORIGIN, RELAXATION, ANALYSIS, TIME)
+GROUPS = (CANDIDATE, ORIGIN, RELAXATION, ANALYSIS, JUDGE, TIME)
 KINDS = (PendingRow, HistoryRow, Row)
 REQUIRED = [one.name for one in fields(Row) if one.default is MISSING]
 
