@@ -1,6 +1,6 @@
 """Are the corrected energies of a potential on the scale of the Materials Project, for every class of compounds?
 
-    python benchmarks/scales.py --potential 7net-l3i5
+    python benchmarks/potentials/scales.py --potential 7net-l3i5
 
 CHGNet 0.3.0 was trained on the corrected energies of the Materials Project. So the energies of another potential, with
 the corrections of MP2020 added, must agree with CHGNet's within the errors of the two, and no class of compounds may be
