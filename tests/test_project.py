@@ -346,7 +346,7 @@ def fields(group):
 
 def groups_in(kind):
     """Settings that a type is, or is made of."""
-    if hasattr(kind, "__dataclass_fields__") or (isinstance(kind, type) and hasattr(kind, "model_fields")):
+    if isinstance(kind, type) and (hasattr(kind, "__dataclass_fields__") or hasattr(kind, "model_fields")):
         yield kind
     for part in get_args(kind):
         yield from groups_in(part)

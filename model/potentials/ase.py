@@ -163,7 +163,7 @@ def _takes(make: Callable[..., Any]) -> set[str]:
     """Names of the arguments; of a class also those of the classes that it is derived from, and ASE's parameters."""
     classes = [one for one in inspect.getmro(make) if one is not object] if inspect.isclass(make) else []
     names = {name for one in classes for name in getattr(one, "default_parameters", ())}
-    for one in [make, *(cls.__init__ for cls in classes)]:
+    for one in [make, *(cls.__dict__["__init__"] for cls in classes if "__init__" in cls.__dict__)]:
         plain = [
             p for p in inspect.signature(one).parameters.values() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
         ]

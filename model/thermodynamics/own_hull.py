@@ -130,14 +130,13 @@ class _Hull:
     def relax(self, elements: Sequence[str], report: Callable[[int, int], None]) -> None:
         """Relax until no phase that is still a single point can reach the hull."""
         while waiting := self._could_matter(elements):
-            done = sum(bool(one.reason) for one in self.judged.values())
-            report(done, done + len(waiting))
-            some = next(_parts(waiting))
-            results = relax([one.crystal for one in some], self.potential, self.settings.relaxation)
-            for phase, result in zip(some, results, strict=True):
-                self._keep(_relaxed(self.judged[phase.material_id], result))
-        done = sum(bool(one.reason) for one in self.judged.values())
-        report(done, done)
+            some, all_of_them = next(_parts(waiting)), self._tried() + len(waiting)
+
+            def finished(index: int, result: Relaxation, some: list[Phase] = some, total: int = all_of_them) -> None:
+                self._keep(_relaxed(self.judged[some[index].material_id], result))
+                report(self._tried(), total)
+
+            relax([one.crystal for one in some], self.potential, self.settings.relaxation, report=finished)
 
     def reference(self, version: str) -> Reference:
         """The phases that have an energy."""
@@ -160,6 +159,10 @@ class _Hull:
         }
         near = [name for name, e_d in above.items() if e_d < self.settings.gain]
         return [self.phases[name] for name in sorted(near, key=lambda name: (round(above[name], 6), name))]
+
+    def _tried(self) -> int:
+        """How many have been relaxed, or could not be."""
+        return sum(bool(one.reason) for one in self.judged.values())
 
     def _keep(self, phase: JudgedPhase) -> None:
         self.judged[phase.material_id] = phase

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from search.commands.common import ConfigArgument, console, say_warnings, use_threads
+from search.commands.common import ConfigArgument, console, counted, say_warnings, use_threads
 
 if TYPE_CHECKING:
     from model.crystals.composition import CellFormula
@@ -28,21 +29,24 @@ def validate(config: ConfigArgument) -> None:
     """Describe what a search will do and roughly how long it takes, without running it."""
     from search.config_file import load_config
     from search.planning.frameworks import framework_files
+    from search.planning.prepare import check_potential, load_reference
 
     settings = load_config(config)
     say_warnings(*framework_files(settings.frameworks.files))
+    check_potential(settings)
+    with counted() as report:
+        reference = load_reference(settings, report=partial(report, "known phases"))
     with console.status("counting and measuring"):
-        for line in describe(settings):
+        for line in describe(settings, reference):
             console.print(line)
 
 
-def describe(config: SearchConfig) -> Iterator[str]:
+def describe(config: SearchConfig, reference: Reference) -> Iterator[str]:
     """Lines for the user: compositions, cells, numbers, reference, time estimate. Raises what a search raises."""
     from model.generators.registry import GENERATORS
-    from search.planning.prepare import load_reference, volume_estimate
+    from search.planning.prepare import volume_estimate
 
     cells = config.compositions.expand()
-    reference = load_reference(config)
     yield f"{config.name}: {'-'.join(config.compositions.elements)}, seed {config.seed}"
     counts = [cell.n_atoms for cell in cells]
     yield f"{len(cells)} cells of {min(counts)} to {max(counts)} atoms:"

@@ -12,14 +12,15 @@ from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
 from pymatgen.core import Composition
 
 from model.crystals.crystal import Crystal
+from model.library.phases import PhaseLibrary
 from model.potentials.ase import ASEPotential
 from model.potentials.calculators import CalculatorSettings
 from model.potentials.catalog import load_potential
 from model.relaxation.relax import RelaxSettings, relax
 from model.thermodynamics.judge import judge, own_reference
-from model.thermodynamics.own_hull import HullSettings, judge_hull, known_phases, missing_phases
+from model.thermodynamics.own_hull import REBUILT, HullSettings, judge_hull, known_phases, missing_phases
 from model.thermodynamics.phase_cache import VARIABLE, PhaseCache, cache_folder
-from model.thermodynamics.reference import load_reference_table, reference_bytes
+from model.thermodynamics.reference import load_reference_table, packaged_reference, reference_bytes
 from model.thermodynamics.stability import Stability
 
 EMT = CalculatorSettings(calculator="ase.calculators.emt.EMT", energies="own")
@@ -150,7 +151,17 @@ def test_it_can_be_shared_as_a_table(hull, tmp_path) -> None:
 
 
 def test_the_holes_of_the_library_are_known() -> None:
-    assert missing_phases(["Li", "Si"]) == []
+    for system in ("Li-Si", "Na-Ge", "Li-Sb", "Ca-Ge", "Li-P-S"):
+        assert missing_phases(system.split("-")) == []
+
+
+def test_rebuilt_phases_have_the_energies_of_the_table() -> None:
+    """CHGNet's energy of each relaxed crystal is that of the phase in the packaged table, a single point or lower."""
+    table = packaged_reference().phases.set_index("material_id")["energy_per_atom"]
+    phases = [*PhaseLibrary(REBUILT).find("CaGe2"), *PhaseLibrary(REBUILT).find("Li3P")]
+    potential = load_potential("chgnet-0.3.0")
+    for phase, result in zip(phases, potential.evaluate([phase.crystal for phase in phases]), strict=True):
+        assert -0.025 < result.energy - table[phase.material_id] < 0.011, phase.formula
 
 
 # --- the judge ------------------------------------------------------------------------------------------------------
