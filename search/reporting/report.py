@@ -63,7 +63,7 @@ def build_report(run: RunPath, *, live: bool = False, known: dict[str, dict[str,
     if relaxed(frame).empty:
         raise ValueError(f"{run} contains no relaxed crystal yet")
     stability = Stability(load_reference(config, run), config.compositions.elements)
-    best, others = rank(frame, top=CRYSTALS_SHOWN), _other_verdicts(run)
+    best, others = rank(frame, top=CRYSTALS_SHOWN), _other_verdicts(run, frame)
     opened = pd.concat([best, relaxed(frame).head(OPENED)]).drop_duplicates("candidate")
     known = {} if known is None else known
     for row in opened.to_dict("records"):
@@ -110,7 +110,7 @@ def _facts(frame: pd.DataFrame, config: SearchConfig) -> list[tuple[str, str]]:
     seconds = cpu_seconds(frame).sum()
     best = good.iloc[0]
     return [
-        ("lowest E_d", f"{1e3 * best['e_d']:+.1f} meV/atom ({best['formula']})"),
+        ("lowest E_d", f"{1e3 * best['e_d_believed']:+.1f} meV/atom ({best['formula']})"),
         ("candidates", f"{len(frame):,}"),
         ("relaxed", f"{len(good):,}"),
         ("compositions", f"{frame['formula'].nunique()}"),
@@ -119,9 +119,11 @@ def _facts(frame: pd.DataFrame, config: SearchConfig) -> list[tuple[str, str]]:
     ]
 
 
-def _other_verdicts(run: RunPath) -> dict[str, dict[str, dict[str, Any]]]:
+def _other_verdicts(run: RunPath, frame: pd.DataFrame) -> dict[str, dict[str, dict[str, Any]]]:
     """Candidate -> other method -> its E_d (meV/atom), and a note if there is a caveat."""
     verdicts: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
+    for row in frame.dropna(subset=["e_d_judge"]).to_dict("records"):
+        verdicts[row["candidate"]][row["judge"]] = {"e_d": f"{1e3 * row['e_d_judge']:+.1f}", "note": ""}
     for row in load_judgements(run):
         note = "" if row.converged else "unconverged"
         e_d = f"{1e3 * row.e_d_judge:+.1f}" if math.isfinite(row.e_d_judge) else "–"

@@ -160,7 +160,7 @@ class Driver:
         self.config, self.actors, self.report, self.check, self.folder = config, pools, report, check, run
         self.store, self.journal, self.attempts = ResultStore(run), Journal(run), Attempts(run)
         self.provenance = Provenance.of(config, reference)
-        self.progress = Progress(expected=config.candidates)
+        self.progress = Progress(expected=config.candidates, judged=config.judge is not None)
         self.rounds = Rounds(config, self.store)
         self._stored_before: set[str] = set()  # tasks that were stored before this start
         self.queues: dict[Step, list[tuple[int, int, Job | Question]]] = {step: [] for step in Step}  # heaps
