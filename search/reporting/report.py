@@ -142,7 +142,7 @@ def _table_row(row: dict[Any, Any]) -> dict[str, Any]:
         "atoms": row["n_atoms"],
         "space_group": row["space_group"] if isinstance(row["space_group"], str) else "P1",
         "e_d": f"{round(1e3 * row['e_d'], 1) + 0.0:+.1f}",
-        "products": [(f"{share:.2f}", name) for name, share in row["products"].items()],
+        "products": [(f"{share:.2f}", name, name in row["single_points"]) for name, share in row["products"].items()],
         "volume": f"{row['volume_per_atom']:.1f}",
         "lineage": _lineage(row),
         "remark": remark(row),

@@ -7,8 +7,10 @@ from rich.table import Table
 
 from model.crystals.composition import parse_system
 from model.thermodynamics.reference import Reference, packaged_reference
-from model.thermodynamics.stability import Stability
+from model.thermodynamics.stability import Stability, products_text
 from search.storage.ranking import remark
+
+SINGLE_POINTS = "* not relaxed by the potential: E_d may be some meV/atom too low"
 
 
 def results_table(best: pd.DataFrame) -> Table:
@@ -39,9 +41,11 @@ def results_table(best: pd.DataFrame) -> Table:
             *(f"{1e3 * row['judges'][name]:.1f}" if name in row["judges"] else "" for name in judges),
             row["role"],
             _text(row["framework_space_group"]),
-            " + ".join(f"{share:.2f} {name}" for name, share in row["products"].items()),
+            products_text(row["products"], row["single_points"]),
             remark(row),
         )
+    if any(len(given) for given in best["single_points"]):
+        table.caption, table.caption_justify = SINGLE_POINTS, "left"
     return table
 
 

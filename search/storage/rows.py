@@ -343,6 +343,12 @@ class Row(HistoryRow):
         ANALYSIS,
         "dictionary: phase on the hull → fraction of the *atoms* in it; sums to 1",
     )
+    single_points: Sequence[str] | None = column(
+        pa.list_(pa.string()),
+        ANALYSIS,
+        "those of `products` that the potential did not relax: their energies are some meV/atom too high, and `e_d` is "
+        "too low; marked * in tables",
+    )
     judge: str | None = column(pa.string(), JUDGE, "the potential that judged it")
     e_d_judge_first: float | None = column(
         pa.float64(), JUDGE, "the same as `e_d_judge`, of `final` as the search left it", unit="eV/atom"

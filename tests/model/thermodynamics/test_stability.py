@@ -1,4 +1,5 @@
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -7,7 +8,7 @@ from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
 from pymatgen.core import Composition
 
 from model.thermodynamics.reference import Reference, packaged_reference
-from model.thermodynamics.stability import Stability
+from model.thermodynamics.stability import Stability, products_text
 
 
 def toy(**energies):
@@ -27,6 +28,13 @@ def test_the_hull_of_a_binary_by_hand():
     judged = stability.decomposition("Li3Si", -2.8)
     assert judged.e_d == pytest.approx(0.2)
     assert judged.products == pytest.approx({"Li": 0.5, "LiSi": 0.5})
+
+
+def test_products_that_were_not_relaxed_are_named():
+    phases = BINARY.phases.assign(relaxed=BINARY.phases["formula"] == "LiSi")
+    found = Stability(replace(BINARY, phases=phases), "Li-Si").decomposition("Li3Si", -2.8)
+    assert found.single_points == ("Li",)
+    assert products_text(found.products, found.single_points) == "0.50 Li* + 0.50 LiSi"
 
 
 def test_a_candidate_below_the_hull_is_negative_and_never_joins_it():
