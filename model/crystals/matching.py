@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Structure
+from pymatgen.optimization.neighbors import find_points_in_spheres
 
-from model.crystals.crystal import Crystal, cells
-from model.crystals.neighbors import periodic_edges
+from model.crystals.crystal import Crystal
 from model.settings import Settings
 
 FINGERPRINT_NEIGHBOURS = 8
-AT_ONCE = 128  # crystals whose neighbours are looked for together
 
 
 class DistinctSettings(Settings):
@@ -175,7 +173,10 @@ _Features = tuple[float, float, int, np.ndarray]  # ln(Å³/atom), eV/atom, spac
 
 def neighbour_distances(crystal: Crystal, count: int = FINGERPRINT_NEIGHBOURS) -> np.ndarray:
     """(n, count) distances in Å from each atom to its nearest atoms or images, ascending."""
-    return _neighbour_distances([crystal], count)[0]
+    cutoff = 1.3 * np.cbrt(crystal.volume / len(crystal) * count / 4.0)
+    while (found := _within(crystal, cutoff, count)) is None:
+        cutoff *= 1.3
+    return found
 
 
 def distance_fingerprints(crystals: Sequence[Crystal], count: int = FINGERPRINT_NEIGHBOURS) -> list[np.ndarray]:
@@ -184,38 +185,23 @@ def distance_fingerprints(crystals: Sequence[Crystal], count: int = FINGERPRINT_
     Elements by atomic number. Independent of origin, orientation, choice of cell and order of atoms.
     """
     found = []
-    for start in range(0, len(crystals), AT_ONCE):
-        some = crystals[start : start + AT_ONCE]
-        for crystal, distances in zip(some, _neighbour_distances(some, count), strict=True):
-            each = [distances[crystal.numbers == z] for z in np.unique(crystal.numbers)]
-            found.append(np.stack([[one.mean(0), one.min(0), one.max(0)] for one in each], axis=1))
+    for crystal in crystals:
+        distances = neighbour_distances(crystal, count)
+        each = [distances[crystal.numbers == z] for z in np.unique(crystal.numbers)]
+        found.append(np.stack([[one.mean(0), one.min(0), one.max(0)] for one in each], axis=1))
     return found
 
 
-def _neighbour_distances(crystals: Sequence[Crystal], count: int) -> list[np.ndarray]:
-    """Of each crystal (n, count) distances in Å to the nearest atoms or images, ascending."""
-    cutoff = 1.3 * np.cbrt(max(crystal.volume / len(crystal) for crystal in crystals) * count / 4.0)
-    found: dict[int, np.ndarray] = {}
-    while len(found) < len(crystals):
-        left = [index for index in range(len(crystals)) if index not in found]
-        for index, distances in zip(left, _within([crystals[index] for index in left], cutoff, count), strict=True):
-            if distances is not None:
-                found[index] = distances
-        cutoff *= 1.3
-    return [found[index] for index in range(len(crystals))]
-
-
-def _within(crystals: Sequence[Crystal], cutoff: float, count: int) -> list[np.ndarray | None]:
-    """The same; None for crystals with an atom that has fewer neighbours within ``cutoff`` Å."""
-    counts = torch.tensor([len(crystal) for crystal in crystals])
-    positions = torch.tensor(np.concatenate([crystal.cartesian for crystal in crystals]))
-    lattice = torch.tensor(cells(crystals))
-    edges = periodic_edges(positions, lattice, counts, cutoff=cutoff)
-    owner = torch.repeat_interleave(torch.arange(len(crystals)), counts)
-    first, distance = edges.receiver.numpy(), edges.vectors(positions, lattice, owner).norm(dim=-1).numpy()
-    have = np.bincount(first, minlength=len(positions))
-    distance = np.append(distance[np.lexsort((distance, first))], np.zeros(count))
-    nearest = distance[(np.cumsum(have) - have)[:, None] + np.arange(count)]
-    ends = np.cumsum(counts.numpy())[:-1]
-    enough = [part.min() >= count for part in np.split(have, ends)]
-    return [part if whole else None for part, whole in zip(np.split(nearest, ends), enough, strict=True)]
+def _within(crystal: Crystal, cutoff: float, count: int) -> np.ndarray | None:
+    """(n, count) distances in Å to the nearest atoms or images; None if an atom has fewer within ``cutoff`` Å."""
+    positions, lattice = np.ascontiguousarray(crystal.cartesian), np.ascontiguousarray(crystal.lattice)
+    periodic = np.ones(3, dtype=np.int64)
+    atom, other, image, distance = find_points_in_spheres(positions, positions, cutoff, periodic, lattice)
+    neighbour = (atom != other) | image.any(axis=1)
+    atom, distance = atom[neighbour], distance[neighbour]
+    have = np.bincount(atom, minlength=len(crystal))
+    if have.min() < count:
+        return None
+    ascending = distance[np.lexsort((distance, atom))]
+    nearest: np.ndarray = ascending[(np.cumsum(have) - have)[:, None] + np.arange(count)]
+    return nearest

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ase.data import atomic_numbers, chemical_symbols
-
 from model.files import DATA
 
 if TYPE_CHECKING:
@@ -94,6 +92,8 @@ def find_entry(name: str) -> PotentialEntry:
 
 def require_known(name: str, symbols: Iterable[str]) -> None:
     """Check that a potential knows these elements; raises ValueError naming those that it does not."""
+    from ase.data import atomic_numbers, chemical_symbols
+
     entry = find_entry(name)
     unknown = sorted(
         symbol for symbol in set(symbols) if atomic_numbers[symbol] > entry.last_element or symbol in entry.untrained

@@ -8,14 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from search.commands.common import ConfigArgument, console, say_warnings, use_threads
 
 if TYPE_CHECKING:
     from model.crystals.composition import CellFormula
-    from model.crystals.crystal import Crystal
-    from model.diffusion.sampler import Template
     from model.thermodynamics.reference import Reference
     from search.config import SearchConfig
     from search.planning.tasks import Task
@@ -84,15 +80,15 @@ def _rounds(config: SearchConfig) -> str:
 
 
 def _generators(config: SearchConfig, cells: Sequence[CellFormula]) -> Iterator[str]:
-    from model.generators.interface import Start
     from model.generators.registry import GENERATORS
+    from model.generators.roles import Start
 
     yield f"generators: {', '.join(config.generators)}"
     for name in config.generators:
         row = GENERATORS[name]
         if row.has_options and row.start == Start.NOTHING:
             known = [len(row.options(cell)) for cell in cells]
-            covered = np.count_nonzero(known)
+            covered = sum(map(bool, known))
             yield f"  {name}: {sum(known)} different crystals for {covered} of {len(cells)} cells"
 
 
@@ -115,8 +111,8 @@ def _by_formula(cells: Sequence[CellFormula]) -> dict[str, list[CellFormula]]:
 
 def _estimate(config: SearchConfig, reference: Reference) -> float:
     """Estimated seconds on one core, from one evaluation of each network for a batch of the first round."""
-    from model.generators.interface import Role
     from model.generators.registry import GENERATORS
+    from model.generators.roles import Role
     from search.planning.campaign import Campaign
     from search.planning.prepare import volume_estimate
     from search.planning.round_plan import plan_round
@@ -137,6 +133,7 @@ def _estimate(config: SearchConfig, reference: Reference) -> float:
 
 
 def _seconds_per_evaluation(config: SearchConfig, task: Task) -> tuple[float, float]:
+    import numpy as np
     import torch
 
     from model.crystals.batch import Batch
@@ -144,7 +141,9 @@ def _seconds_per_evaluation(config: SearchConfig, task: Task) -> tuple[float, fl
     from model.stages import CrystalMaker
 
     rng = np.random.default_rng(0)
-    crystals = [_scattered(template, rng) for template in task.templates]
+    crystals = [
+        one.crystal.replace(fractional=rng.random((len(one.crystal), 3))) for one in task.templates
+    ]
     network = CrystalMaker(config.models.weights, "cpu").network
     batch = Batch.from_crystals(crystals)
     sigma, guest = torch.full((len(batch),), 0.5), torch.ones(len(batch.numbers), dtype=torch.bool)
@@ -152,10 +151,6 @@ def _seconds_per_evaluation(config: SearchConfig, task: Task) -> tuple[float, fl
     with torch.no_grad():
         first = _timed(lambda: network(batch, sigma, guest))
     return first, _timed(lambda: potential.evaluate(crystals))
-
-
-def _scattered(template: Template, rng: np.random.Generator) -> Crystal:
-    return template.crystal.replace(fractional=rng.random((len(template.crystal), 3)))
 
 
 def _timed(call: Callable[[], object]) -> float:

@@ -8,7 +8,6 @@ from importlib.metadata import version
 from typing import Any
 
 from model.crystals.composition import CellFormula
-from model.diffusion.checkpoint import weights_file, weights_version, yaml_text
 from model.potentials.catalog import find_entry
 from model.thermodynamics.reference import (
     Reference,
@@ -22,7 +21,6 @@ from model.thermodynamics.reference import (
 from model.thermodynamics.stability import Stability
 from search.config import SearchConfig
 from search.config_file import load_config
-from search.planning.campaign import digest, hosts
 from search.storage.paths import RunPath, write_whole
 from search.storage.results import write_json
 
@@ -106,6 +104,9 @@ class RunMetadata:
     @classmethod
     def of(cls, config: SearchConfig, reference: Reference) -> RunMetadata:
         """Metadata of a search with the installed packages."""
+        from model.diffusion.checkpoint import weights_file, weights_version  # these are slow, and reports need none
+        from search.planning.campaign import digest, hosts
+
         packages = (*PACKAGES, find_entry(config.models.potential).package)
         return cls(
             search=config.name,
@@ -120,6 +121,8 @@ class RunMetadata:
 
 def write_run_metadata(run: RunPath, config: SearchConfig, reference: Reference) -> None:
     """Write the configuration and metadata of a search to its run folder."""
+    from model.diffusion.checkpoint import yaml_text
+
     write_whole(run / "config.yaml", yaml_text(config.model_dump(mode="json")).encode())
     write_json(run / "run.json", asdict(RunMetadata.of(config, reference)))
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 import pandas as pd
 from rich.table import Table
 
-from model.crystals.composition import parse_system
-from model.thermodynamics.reference import packaged_reference
-from model.thermodynamics.stability import Stability
 from search.storage.ranking import remark
 
 
@@ -49,6 +46,10 @@ def _text(value: object) -> str:
 
 def reference_table(system: str) -> Table:
     """Table of the phases of a system in the packaged reference, with their energies above its hull."""
+    from model.crystals.composition import parse_system
+    from model.thermodynamics.reference import packaged_reference
+    from model.thermodynamics.stability import Stability
+
     reference = packaged_reference()
     stability = Stability(reference, system)
     title = f"{'-'.join(parse_system(system))} in {reference.name} ({reference.potential})"

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-from model.generators.interface import Role
+from model.generators.roles import Role
 from model.reasons import Reason
 from model.relaxation.polish import Polished
 from model.relaxation.relax import Relaxation

@@ -17,7 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from model.generators.interface import Role
+from model.generators.roles import Role
 from search.storage.paths import RunPath
 from search.storage.rows import Status
 

@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
 from rich.table import Table
 
@@ -195,6 +194,8 @@ def _surroundings(found: Sequence[Crystal], known: Sequence[Crystal], elements: 
 
 
 def _voids(crystal: Crystal, guest: str | None) -> None:
+    import numpy as np
+
     from model.crystals.voids import guest_sites
     from search.studies.guest_paths import NARROWEST
 

@@ -6,10 +6,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
 from rich.progress import Progress
 from rich.table import Table
@@ -126,7 +126,7 @@ def _fill(
 
     host = Crystal.from_pymatgen(structure)
     templates = make_templates(host, guests, samples=samples, seed=seed, region=_region(region) if region else None)
-    placed = Counter(np.array(templates[0].crystal.symbols)[templates[0].guest].tolist())
+    placed = Counter(compress(templates[0].crystal.symbols, templates[0].guest))
     console.print(
         f"{host.formula} with {len(host)} atoms; "
         f"placing {', '.join(f'{n} {element}' for element, n in placed.items())}, {samples} times"

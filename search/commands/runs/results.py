@@ -51,7 +51,7 @@ def show_best(
     from search.storage.ranking import rank
     from search.storage.results import load_results
 
-    best = rank(load_results(run), top=top, formula=formula, role=role, distinct=distinct)
+    best = rank(load_results(run, structures=False), top=top, formula=formula, role=role, distinct=distinct)
     if best.empty:
         console.print("No relaxed crystal matches.")
         return
