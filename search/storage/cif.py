@@ -46,12 +46,17 @@ class ConventionalCell:
         data = refined.dataset
         orbit = np.empty(data.mapping_to_primitive.max() + 1, dtype=int)  # of each atom of the primitive cell
         orbit[data.mapping_to_primitive] = data.crystallographic_orbits
-        _, first, counts = np.unique(orbit[data.std_mapping_to_primitive], return_index=True, return_counts=True)
+        places = data.std_positions.round(10) % 1.0  # 0.999… is 0
+        conventional = Crystal(data.std_lattice, places, data.std_types)
+        # Of equivalent atoms the one nearest to the origin, as other programs do it: its coordinates are the simplest.
+        nearest = np.lexsort(places.round(6).T[::-1])
+        orbits = orbit[data.std_mapping_to_primitive][nearest]
+        _, first, counts = np.unique(orbits, return_index=True, return_counts=True)
         return cls(
-            crystal=Crystal(data.std_lattice, data.std_positions, data.std_types).wrapped(),
+            crystal=conventional,
             space_group=refined.space_group,
             operations=_operations(data.hall_number),
-            independent=dict(sorted(zip(first.tolist(), counts.tolist(), strict=True))),
+            independent=dict(sorted(zip(nearest[first].tolist(), counts.tolist(), strict=True))),
         )
 
     @property
