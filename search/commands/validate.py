@@ -141,9 +141,7 @@ def _seconds_per_evaluation(config: SearchConfig, task: Task) -> tuple[float, fl
     from model.stages import CrystalMaker
 
     rng = np.random.default_rng(0)
-    crystals = [
-        one.crystal.replace(fractional=rng.random((len(one.crystal), 3))) for one in task.templates
-    ]
+    crystals = [one.crystal.replace(fractional=rng.random((len(one.crystal), 3))) for one in task.templates]
     network = CrystalMaker(config.models.weights, "cpu").network
     batch = Batch.from_crystals(crystals)
     sigma, guest = torch.full((len(batch),), 0.5), torch.ones(len(batch.numbers), dtype=torch.bool)
