@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
@@ -23,6 +24,8 @@ console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty
 INCOMPLETE = 1  # the command finished, but failed for some crystals
 BAD_INPUT = 2
 INTERRUPTED = 130  # the exit code of shells after Ctrl-C
+
+_began = time.monotonic()  # of the command
 
 NAMED = 3  # crystals of which the same is said, named in the line
 ROWS_SHOWN = 40  # maximum number of table rows on the terminal; the file contains all
@@ -60,11 +63,36 @@ WeightsOption = Annotated[
 ]
 FormulaOption = Annotated[str | None, typer.Option(help="Only this reduced formula")]
 FmaxOption = Annotated[float, typer.Option(help="Convergence threshold for forces and scaled stress, eV/Å")]
-MinutesOption = Annotated[float | None, typer.Option(min=0, help="Stop after this many minutes", show_default=False)]
+MinutesOption = Annotated[
+    float | None,
+    typer.Option(min=0, help="Stop after this many minutes, counted from the start of the command", show_default=False),
+]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing results")]
 DeviceOption = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Device for the computation")]
 ThreadsOption = Annotated[int, typer.Option(min=1, help="CPU threads")]
 SeedOption = Annotated[int, typer.Option(min=0)]
+
+
+def _messages_to_stderr(wanted: bool) -> bool:
+    console.stderr = wanted
+    return wanted
+
+
+JsonOption = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="Print JSON instead of tables, see `hostguide schema`; messages go to standard error",
+        callback=_messages_to_stderr,
+    ),
+]
+
+
+def print_json(command: str, content: Any) -> None:
+    """Print what a command prints with a `JsonOption`, see `search.reporting.records`."""
+    from search.reporting.records import json_text
+
+    print(json_text(command, content))
 
 
 def use_threads(count: int = 1) -> None:
@@ -93,8 +121,15 @@ def load_potential(name: str, device: str, threads: int) -> Potential:
 
 
 def seconds_of(minutes: float | None) -> float:
-    """A `MinutesOption` in seconds; infinite if omitted."""
-    return math.inf if minutes is None else 60 * minutes
+    """What is left of a `MinutesOption`, in seconds: its time began with the command. Infinite if omitted."""
+    return math.inf if minutes is None else max(0.0, 60 * minutes - (time.monotonic() - _began))
+
+
+def begin() -> None:
+    """Start the clock of `seconds_of`, and send output to where it belongs; called before every command."""
+    global _began
+    _began = time.monotonic()
+    console.stderr = False
 
 
 def require_elements(option: str, symbols: Iterable[str]) -> None:

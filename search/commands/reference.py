@@ -12,10 +12,12 @@ from model.potentials.catalog import DEFAULT, load_potential
 from model.reasons import Reason
 from search.commands.common import (
     FmaxOption,
+    JsonOption,
     MinutesOption,
     PotentialOption,
     console,
     parse_share,
+    print_json,
     seconds_of,
     use_threads,
 )
@@ -29,11 +31,16 @@ app = typer.Typer(help="Competing phases, against which decomposition energies a
 
 
 @app.command("show")
-def show(system: Annotated[str, typer.Argument(help="Chemical system, for example Li-Si")]) -> None:
+def show(
+    system: Annotated[str, typer.Argument(help="Chemical system, for example Li-Si")], as_json: JsonOption = False
+) -> None:
     """List the phases of a system in the packaged reference, stable ones first."""
-    from search.reporting.tables import reference_table
+    from search.reporting.tables import phases, reference_table
 
-    console.print(reference_table(system))
+    if as_json:
+        print_json("reference show", phases(system))
+    else:
+        console.print(reference_table(system))
 
 
 @app.command("build")

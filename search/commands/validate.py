@@ -6,9 +6,9 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from search.commands.common import ConfigArgument, console, say_warnings, use_threads
+from search.commands.common import ConfigArgument, JsonOption, console, print_json, say_warnings, use_threads
 
 if TYPE_CHECKING:
     from model.crystals.composition import CellFormula
@@ -20,7 +20,7 @@ TYPICAL_STEPS = 60  # of a relaxation; a conservative assumption, L-BFGS needs a
 FORMULAS_SHOWN = 60
 
 
-def validate(config: ConfigArgument) -> None:
+def validate(config: ConfigArgument, as_json: JsonOption = False) -> None:
     """Describe what a search will do and roughly how long it takes, without running it."""
     from search.config_file import load_config
     from search.planning.frameworks import framework_files
@@ -28,8 +28,42 @@ def validate(config: ConfigArgument) -> None:
     settings = load_config(config)
     say_warnings(*framework_files(settings.frameworks.files))
     with console.status("counting and measuring"):
+        if as_json:
+            print_json("validate", plan(settings))
+            return
         for line in describe(settings):
             console.print(line)
+
+
+def plan(config: SearchConfig) -> dict[str, Any]:
+    """The fields of `search.reporting.records.Plan`. Raises what a search raises."""
+    from search.planning.prepare import describe_reference, load_reference, volume_estimate
+
+    cells, reference = config.compositions.expand(), load_reference(config)
+    groups = _by_formula(cells)
+    return {
+        "name": config.name,
+        "elements": config.compositions.elements,
+        "seed": config.seed,
+        "cells": len(cells),
+        "formulas": [
+            {
+                "formula": formula,
+                "atoms": [cell.n_atoms for cell in group],
+                "volume_per_atom": volume_estimate(config, reference, group[0]),
+            }
+            for formula, group in groups.items()
+        ],
+        "generators": config.generators,
+        "guests": config.frameworks.guests,
+        "potential": config.models.potential,
+        "reference": describe_reference(reference),
+        "phases": len(reference),
+        "on_hull": _on_hull(config, reference),
+        "rounds": config.policy.rounds,
+        "candidates": config.candidates,
+        "minutes": _estimate(config, reference) / 60,
+    }
 
 
 def describe(config: SearchConfig) -> Iterator[str]:
@@ -93,13 +127,17 @@ def _generators(config: SearchConfig, cells: Sequence[CellFormula]) -> Iterator[
 
 
 def _describe_reference(config: SearchConfig, reference: Reference) -> Iterator[str]:
-    from model.thermodynamics.stability import Stability
     from search.planning.prepare import describe_reference
 
-    stability = Stability(reference, config.compositions.elements)
-    stable = sorted({entry.composition.reduced_formula for entry in stability.diagram.stable_entries})
     yield f"reference: {describe_reference(reference)}"
-    yield f"  {len(reference)} phases, on the hull: {', '.join(stable)}"
+    yield f"  {len(reference)} phases, on the hull: {', '.join(_on_hull(config, reference))}"
+
+
+def _on_hull(config: SearchConfig, reference: Reference) -> list[str]:
+    from model.thermodynamics.stability import Stability
+
+    stability = Stability(reference, config.compositions.elements)
+    return sorted({entry.composition.reduced_formula for entry in stability.diagram.stable_entries})
 
 
 def _by_formula(cells: Sequence[CellFormula]) -> dict[str, list[CellFormula]]:

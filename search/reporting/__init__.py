@@ -5,6 +5,7 @@
 - `figures`: the interactive figures of the HTML page
 - `plots`: the same figures for papers, as PNG, SVG or PDF
 - `tables`: tables for the terminal
+- `records`: what commands print with `--json`
 - `export`: crystals for other tools
 - `tuning_plots`: plots of the tuned settings
 """

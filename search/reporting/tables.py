@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 from rich.table import Table
 
@@ -44,29 +46,37 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def reference_table(system: str) -> Table:
-    """Table of the phases of a system in the packaged reference, with their energies above its hull."""
-    from model.crystals.composition import parse_system
+def phases(system: str) -> list[dict[str, Any]]:
+    """Phases of a system in the packaged reference, with ``above_hull`` (eV/atom), the stable ones first."""
     from model.thermodynamics.reference import packaged_reference
     from model.thermodynamics.stability import Stability
 
     reference = packaged_reference()
     stability = Stability(reference, system)
+    rows = [
+        row | {"above_hull": float(stability.decomposition(row["formula"], row["energy_per_atom"]).e_d)}
+        for row in reference.of_system(stability.elements).to_dict("records")
+    ]
+    return sorted(rows, key=lambda row: row["above_hull"])
+
+
+def reference_table(system: str) -> Table:
+    """Table of the `phases` of a system."""
+    from model.crystals.composition import parse_system
+    from model.thermodynamics.reference import packaged_reference
+
+    reference, rows = packaged_reference(), phases(system)
     title = f"{'-'.join(parse_system(system))} in {reference.name} ({reference.potential})"
     table = Table(title=title, title_justify="left")
     for name in ("material", "formula", "E eV/atom", "above hull meV/atom", "V Å³/atom", "relaxed"):
         table.add_column(name, justify="left" if name in ("material", "formula") else "right")
-    rows = [
-        (stability.decomposition(phase.formula, phase.energy_per_atom).e_d, phase)
-        for phase in reference.of_system(stability.elements).itertuples()
-    ]
-    for above, phase in sorted(rows, key=lambda pair: pair[0]):
+    for row in rows:
         table.add_row(
-            phase.material_id,
-            phase.formula,
-            f"{phase.energy_per_atom:.4f}",
-            f"{round(1e3 * above, 1) + 0.0:.1f}",
-            f"{phase.volume_per_atom:.2f}",
-            "yes" if phase.relaxed else "no",
+            row["material_id"],
+            row["formula"],
+            f"{row['energy_per_atom']:.4f}",
+            f"{round(1e3 * row['above_hull'], 1) + 0.0:.1f}",
+            f"{row['volume_per_atom']:.2f}",
+            "yes" if row["relaxed"] else "no",
         )
     return table

@@ -1,7 +1,7 @@
 """How long the commands take that people wait for: version, help, results, report, and until a search is at work.
 
-    python -m benchmarks.startup RUN
-    python -m benchmarks.startup runs/li-si --search configs/li-si.yaml --json startup.json
+    python -m benchmarks.search.startup RUN
+    python -m benchmarks.search.startup runs/li-si --search configs/li-si.yaml --json startup.json
 
 Each is run several times as a fresh process, and the best is kept: `wall` is what a user waits, `cpu` the seconds of
 all cores, which other programs on the machine affect less. A search is at work once all its actors have started.
