@@ -11,5 +11,7 @@ Each subject has a sub-package, which imports only from those before it in this 
 - `benchmark`: how often the score model recovers removed guests
 - `studies`: studies of single crystals and finished runs
 - `reporting`: report, figures, tables, export
+- `agents`: the tools that agents are offered
+- `api`: five calls for scripts and notebooks
 - `commands`: the command line, which `cli` assembles
 """

@@ -3,7 +3,7 @@
 A file defines a function of the same name (`second_opinion.py` is `hostguide second-opinion`) or, for a command with
 subcommands, a Typer called `app`. `search.cli` finds the files automatically, also in sub-folders:
 
-- here: `search`, `init`, `validate`, `tune`, `reference` and `schema`; `common` is shared by several commands
+- here: `search`, `init`, `validate`, `tune`, `reference`, `schema` and `mcp`; `common` is shared by several commands
 - `runs`: commands that use the results of a search
 - `crystals`: commands that take crystal files
 - `models`: commands for score models

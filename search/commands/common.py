@@ -15,9 +15,11 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from model.potentials.catalog import CATALOG, find_entry
+from search.storage.paths import is_run, run_path
 
 if TYPE_CHECKING:
     from model.potentials.interface import Potential
+    from search.config import SearchConfig
 
 console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
 
@@ -50,6 +52,20 @@ def in_catalogue(name: str | None) -> str | None:
 
 
 RunArgument = Annotated[str, typer.Argument(help="Folder of a run, or its address: s3://…, gs://…")]
+QuestionArgument = Annotated[
+    str,
+    typer.Argument(
+        help="YAML file of the search (configs/li-si.yaml), a chemical system (Li-Si), a formula (Li5Si2), a host "
+        "(a crystal file), or the folder of a run"
+    ),
+]
+GuestOption = Annotated[
+    list[str] | None,
+    typer.Option(help="Without YAML: element to take out and put back, or to put into the host"),
+]
+MaxAtomsOption = Annotated[
+    int | None, typer.Option(min=1, help="Without YAML: maximum number of atoms in a cell (default: 8)")
+]
 ConfigArgument = Annotated[Path, typer.Argument(help="YAML file of a search")]
 CrystalFiles = Annotated[
     list[Path], typer.Argument(help="CIF, POSCAR or extended XYZ files, with one or many crystals")
@@ -93,6 +109,26 @@ def print_json(command: str, content: Any) -> None:
     from search.reporting.records import json_text
 
     print(json_text(command, content))
+
+
+def settings_of(what: str, guests: list[str], max_atoms: int | None, minutes: float | None = None) -> SearchConfig:
+    """The configuration that a `QuestionArgument` means: in a file, that of a run, or one made for it and shown.
+
+    Raises:
+        ValueError: it cannot be understood, or its options do not go with it.
+    """
+    from search.config_file import check_config, load_config
+    from search.questions import configuration, explained
+
+    place = run_path(what)
+    if is_run(place) or Path(what).suffix in (".yaml", ".yml"):
+        if guests or max_atoms is not None:
+            raise ValueError(f"--guest and --max-atoms are for a search without YAML: change them in {what}")
+        return load_config(place / "config.yaml" if is_run(place) else place)
+    content = configuration(what, guests=guests, max_atoms=max_atoms, minutes=minutes)
+    settings = check_config(content, source=what)
+    console.print(explained(content, f"{settings.name}.yaml"), soft_wrap=True)
+    return settings
 
 
 def use_threads(count: int = 1) -> None:

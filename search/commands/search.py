@@ -12,18 +12,21 @@ import typer
 
 from search.commands.common import (
     INTERRUPTED,
+    GuestOption,
     JsonOption,
+    MaxAtomsOption,
     MinutesOption,
+    QuestionArgument,
     console,
     print_json,
     say_warnings,
     seconds_of,
+    settings_of,
 )
 from search.commands.runs.results import best_of, show_best
 from search.storage.paths import RunPath, is_run, require_lasting, run_path
 
 if TYPE_CHECKING:
-    from search.config import SearchConfig
     from search.running.driver import SearchOutcome
 
 SHOWN = 15  # crystals in the table at the end
@@ -31,24 +34,13 @@ CLOSING = 5.0  # s that a search needs to stop its actors and to show its result
 
 
 def search(
-    what: Annotated[
-        str,
-        typer.Argument(
-            help="YAML file of the search (configs/li-si.yaml), a chemical system (Li-Si), a formula (Li5Si2), a host "
-            "(a crystal file), or the folder of a run to resume"
-        ),
-    ],
+    what: QuestionArgument,
     run: Annotated[
         str | None,
         typer.Option(help="Folder or address of the run (default: runs/<name>). An existing run is resumed."),
     ] = None,
-    guest: Annotated[
-        list[str] | None,
-        typer.Option(help="Without YAML: element to take out and put back, or to put into the host"),
-    ] = None,
-    max_atoms: Annotated[
-        int | None, typer.Option(min=1, help="Without YAML: maximum number of atoms in a cell (default: 8)")
-    ] = None,
+    guest: GuestOption = None,
+    max_atoms: MaxAtomsOption = None,
     minutes: MinutesOption = None,
     address: Annotated[
         str | None, typer.Option(help="Ray cluster to use: auto or ray://… (default: this machine)")
@@ -61,7 +53,7 @@ def search(
     from search.running.driver import run_search
     from search.running.progress import shown
 
-    settings = _settings(what, guest or [], max_atoms, minutes)
+    settings = settings_of(what, guest or [], max_atoms, minutes)
     if address is not None:
         settings = settings.model_copy(update={"resources": settings.resources.model_copy(update={"address": address})})
     folder = run_path(run or (what if is_run(run_path(what)) else Path("runs") / settings.name))
@@ -83,22 +75,6 @@ def search(
         show_best(best_of(folder, cif=cif, top=SHOWN), folder, cif=cif)
     if stopped:
         raise typer.Exit(INTERRUPTED)
-
-
-def _settings(what: str, guests: list[str], max_atoms: int | None, minutes: float | None) -> SearchConfig:
-    """The configuration in a file, that of a run, or one made for a question, which is shown."""
-    from search.config_file import check_config, load_config
-    from search.questions import configuration, explained
-
-    place = run_path(what)
-    if is_run(place) or Path(what).suffix in (".yaml", ".yml"):
-        if guests or max_atoms is not None:
-            raise ValueError(f"--guest and --max-atoms are for a search without YAML: change them in {what}")
-        return load_config(place / "config.yaml" if is_run(place) else place)
-    content = configuration(what, guests=guests, max_atoms=max_atoms, minutes=minutes)
-    settings = check_config(content, source=what)
-    console.print(explained(content, f"{settings.name}.yaml"), soft_wrap=True)
-    return settings
 
 
 def _say_end(outcome: SearchOutcome, folder: RunPath, minutes: float | None) -> None:

@@ -8,7 +8,17 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from search.commands.common import ConfigArgument, JsonOption, console, print_json, say_warnings, use_threads
+from search.commands.common import (
+    GuestOption,
+    JsonOption,
+    MaxAtomsOption,
+    QuestionArgument,
+    console,
+    print_json,
+    say_warnings,
+    settings_of,
+    use_threads,
+)
 
 if TYPE_CHECKING:
     from model.crystals.composition import CellFormula
@@ -20,12 +30,13 @@ TYPICAL_STEPS = 60  # of a relaxation; a conservative assumption, L-BFGS needs a
 FORMULAS_SHOWN = 60
 
 
-def validate(config: ConfigArgument, as_json: JsonOption = False) -> None:
+def validate(
+    what: QuestionArgument, guest: GuestOption = None, max_atoms: MaxAtomsOption = None, as_json: JsonOption = False
+) -> None:
     """Describe what a search will do and roughly how long it takes, without running it."""
-    from search.config_file import load_config
     from search.planning.frameworks import framework_files
 
-    settings = load_config(config)
+    settings = settings_of(what, guest or [], max_atoms)
     say_warnings(*framework_files(settings.frameworks.files))
     with console.status("counting and measuring"):
         if as_json:

@@ -7,5 +7,6 @@
 - `tables`: tables for the terminal
 - `records`: what commands print with `--json`
 - `export`: crystals for other tools
+- `run_view`: runs and crystals in a notebook
 - `tuning_plots`: plots of the tuned settings
 """

@@ -29,7 +29,7 @@ class Record(BaseModel):
         return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in values.items()}
 
 
-def _shares(value: Any) -> Any:
+def shares(value: Any) -> Any:
     """Products as in a table, `0.87 Li7Si3 + 0.13 Li`, as a dictionary."""
     if not isinstance(value, str):
         return {} if value is None else value
@@ -42,7 +42,7 @@ def about(text: str, **more: Any) -> Any:
 
 
 Products = Annotated[
-    dict[str, float], BeforeValidator(_shares), about("phases it decomposes into -> fraction of the atoms")
+    dict[str, float], BeforeValidator(shares), about("phases it decomposes into -> fraction of the atoms")
 ]
 Energy = Annotated[float | None, about("eV/atom")]
 Decomposition = Annotated[

@@ -92,7 +92,7 @@ class ConventionalCell:
 @lru_cache(maxsize=530)
 def _operations(hall_number: int) -> tuple[str, ...]:
     """Operations of a setting of a space group."""
-    found = spglib.get_symmetry_from_database(hall_number)
+    found: Any = spglib.get_symmetry_from_database(hall_number)
     texts = []
     for rotation, translation in zip(found["rotations"], found["translations"], strict=True):
         operation = gemmi.Op()

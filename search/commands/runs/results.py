@@ -32,11 +32,12 @@ def results(
             file_okay=False,
         ),
     ] = None,
+    no_cif: Annotated[bool, typer.Option("--no-cif", help="Write no CIFs")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show the best crystals of a run and write them as CIF files."""
     place = run_path(run)
-    folder = cif or beside(place) / "best"
+    folder = None if no_cif else cif or beside(place) / "best"
     best = best_of(place, cif=folder, top=top, formula=formula, role=role, distinct=not all_candidates)
     if as_json:
         print_json("results", best.to_dict("records"))
