@@ -6,6 +6,7 @@ folder, and nothing without one.
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
@@ -160,13 +161,25 @@ def server(folder: Path | None) -> MCPServer:
     """
     try:
         from mcp.server import MCPServer
+        from mcp.server.mcpserver.exceptions import ToolError
         from mcp.types import ToolAnnotations
     except ImportError as error:
         raise ImportError("hostguide mcp needs the MCP SDK: pip install 'hostguide[mcp]'") from error
     tools = Tools(folder)
     made = MCPServer("hostguide", instructions=INSTRUCTIONS, version=version("hostguide"), log_level="WARNING")
     reading = {tool.__name__ for tool in Tools(None).offered}
+
+    def saying_why(tool: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(tool)
+        def called(*arguments: Any, **options: Any) -> Any:
+            try:
+                return tool(*arguments, **options)
+            except ValueError as error:
+                raise ToolError(str(error)) from error  # the SDK keeps the messages of other errors from the agent
+
+        return called
+
     for tool in tools.offered:
         only_reads = tool.__name__ in reading and (folder is None or tool.__name__ != "results")
-        made.tool(annotations=ToolAnnotations(read_only_hint=only_reads, destructive_hint=False))(tool)
+        made.tool(annotations=ToolAnnotations(read_only_hint=only_reads, destructive_hint=False))(saying_why(tool))
     return made

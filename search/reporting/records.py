@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, model_validator
@@ -18,14 +18,16 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter,
 class Record(BaseModel):
     """Base of all records: made from rows of tables, in which NaN stands for what is not known."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    columns: ClassVar[Mapping[str, str]] = {}  # of the rows it is made from -> its fields, where names differ
 
     @model_validator(mode="before")
     @classmethod
     def _plain(cls, content: Any) -> Any:
         if not isinstance(content, Mapping):
             return content
-        values = {key: value.item() if isinstance(value, np.generic) else value for key, value in content.items()}
+        named = {cls.columns.get(key, key): value for key, value in content.items()}
+        values = {key: value.item() if isinstance(value, np.generic) else value for key, value in named.items()}
         return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in values.items()}
 
 
@@ -58,10 +60,12 @@ MaxForce = Annotated[float | None, about("largest force on an atom, eV/Å")]
 class FoundCrystal(Record):
     """One of the best crystals of a run."""
 
+    columns: ClassVar[Mapping[str, str]] = {"n_atoms": "atoms", "framework_space_group": "host_group"}
+
     rank: int = about("1 is the lowest E_d")
     candidate: str = about("its name in the run")
     formula: Formula
-    atoms: Atoms = Field(validation_alias="n_atoms")
+    atoms: Atoms
     space_group: Group
     e_d: Decomposition
     energy: Energy
@@ -70,7 +74,7 @@ class FoundCrystal(Record):
     role: str = about("new, or from_host: guests in a framework")
     generator: str = about("what placed its atoms")
     parent: str | None = about("candidate whose framework was filled, or that was changed")
-    host_group: str | None = about("space group of the empty host", validation_alias="framework_space_group")
+    host_group: str | None = about("space group of the empty host")
     polished: bool | None = about("relaxed to small forces, and moved onto the highest group that costs no energy")
     saddle_fall: float | None = about("above 0: energy by which it fell from a saddle point, eV/atom")
     potential: str = about("of the energies")
@@ -190,9 +194,11 @@ class Filled(Record):
 class Phase(Record):
     """A known phase."""
 
+    columns: ClassVar[Mapping[str, str]] = {"energy_per_atom": "energy"}
+
     material_id: str
     formula: Formula
-    energy: Energy = Field(validation_alias="energy_per_atom")
+    energy: Energy
     above_hull: float = about("eV/atom")
     volume_per_atom: float | None = about("Å³")
     relaxed: bool = about("with the reference's potential; otherwise a single point")
@@ -200,6 +206,8 @@ class Phase(Record):
 
 class Calculation(Record):
     """A finished DFT calculation."""
+
+    columns: ClassVar[Mapping[str, str]] = {"gap": "difference"}
 
     calculation: str = about("its vasprun.xml")
     candidate: str = about("of the run; empty for a competing phase")
@@ -211,9 +219,7 @@ class Calculation(Record):
     corrections: dict[str, float] = about("included in energy, eV/atom")
     e_d: Decomposition = None
     e_d_potential: Energy = None
-    difference: float | None = about(
-        "E_d of DFT less that of the potential, eV/atom", default=None, validation_alias="gap"
-    )
+    difference: float | None = about("E_d of DFT less that of the potential, eV/atom", default=None)
     volume_change: float | None = about("relative, from the candidate", default=None)
     same_structure: bool | None = None
 

@@ -5,16 +5,11 @@ import sys
 import time
 from pathlib import Path
 
+import anyio
 import pytest
-
-anyio = pytest.importorskip("anyio")
-pytest.importorskip("mcp", reason="the extra `mcp` is not installed")
-
 from mcp import Client, StdioServerParameters, stdio_client
 
 from search.agents import server
-
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mcp")
 
 
 def ask(folder, *calls):
@@ -65,7 +60,7 @@ def test_crystals_are_relaxed_in_the_folder_and_nowhere_else(tmp_path, salt):
 
 def test_errors_are_those_of_the_command_and_options_are_no_files(tmp_path):
     _, (missing, option) = ask(None, ("evaluate", {"files": ["none.cif"]}), ("evaluate", {"files": ["--out=a.csv"]}))
-    assert missing.is_error and "none.cif does not exist" in missing.content[0].text
+    assert missing.is_error and "none.cif: no such file" in missing.content[0].text
     assert option.is_error and "--out=a.csv" in option.content[0].text
 
 
