@@ -4,6 +4,7 @@ Each subject has a sub-package, which imports only from those before it in this 
 
 - `crystals`: what a crystal is, and geometry
 - `symmetry`: space groups
+- `library`: the known phases with their crystals
 - `potentials`: energies, forces and stresses
 - `diffusion`: the score model
 - `relaxation`: relaxing many crystals at once

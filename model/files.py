@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +31,7 @@ def written_whole(path: Path) -> Iterator[Path]:
         ...     [(path.name, path.read_text()) for path in Path(folder).iterdir()]
         [('notes.txt', 'complete')]
     """
-    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{threading.get_ident()}-{path.name}")
     try:
         yield temporary
         _sync(temporary)

@@ -13,13 +13,13 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from model.crystals.crystal import Crystal
-from model.crystals.matching import RELAXED, UNRELAXED, DistinctCrystals
+from model.crystals.matching import RELAXED, UNRELAXED, DistinctCrystals, distance_fingerprints
 from model.crystals.screening import ScreenSettings, screen
 from model.diffusion.sampler import SamplerSettings, Samples, Template, sample
 from model.generation.framework import Framework, choose_guest, extract_frameworks
 from model.generation.wyckoff_placement import HostGroup, host_groups
 from model.generators.registry import GENERATORS
-from model.potentials.catalog import load_potential
+from model.potentials.catalog import PotentialChoice, load_potential
 from model.reasons import Reason
 from model.relaxation.candidate_funnel import relax_in_stages
 from model.relaxation.polish import Polished, PolishSettings, polish
@@ -85,12 +85,12 @@ class PolishRequest:
 
     Attributes:
         settings: how.
-        above_hull: eV/atom above the hull up to which converged crystals are.
+        above_hull: reduced formula -> eV/atom above the hull up to which converged crystals are.
         known: those that are polished already; what relaxes to one of them is not polished again.
     """
 
     settings: PolishSettings
-    above_hull: float
+    above_hull: Mapping[str, float]
     known: Sequence[PolishedCrystal]
 
 
@@ -116,6 +116,7 @@ class Analysis:
         e_d_with_found: eV/atom, E_d against the hull of the reference and the phases that the search had found.
         frameworks: symmetric hosts without the guests, if requested.
         guests: elements that were removed.
+        fingerprint: see `model.crystals.matching.distance_fingerprints`.
         repeats: for a crystal that relaxed to the same structure as an earlier one, how many places earlier in the
             batch that is, or its name if it was polished in an earlier task; None otherwise.
         seconds: wall time.
@@ -126,6 +127,7 @@ class Analysis:
     e_d_with_found: float
     frameworks: list[Framework]
     guests: list[str]
+    fingerprint: np.ndarray
     repeats: str | int | None
     seconds: float
 
@@ -191,7 +193,7 @@ class Relaxer:
     """Screens crystals and relaxes those that pass.
 
     Args:
-        potential: its name in the catalogue.
+        potential: its name in the catalogue, or a calculator.
         relaxation: default settings.
         screening: which crystals are rejected.
         hull: reduced formula -> energy (eV/atom) relative to which ``energy_ceiling`` of the settings is measured; see
@@ -200,7 +202,7 @@ class Relaxer:
 
     def __init__(
         self,
-        potential: str,
+        potential: PotentialChoice,
         relaxation: RelaxSettings,
         screening: ScreenSettings,
         hull: Mapping[str, float] | None = None,
@@ -254,7 +256,7 @@ class Relaxer:
             earlier.append((known.candidate, known.energy))
         chosen: dict[int, Relaxation] = {}
         for place, outcome in enumerate(outcomes):
-            if isinstance(outcome, Rejected) or not self._is_low(outcome, request.above_hull):
+            if isinstance(outcome, Rejected) or not self._is_low(outcome, request.above_hull[outcome.final.formula]):
                 continue
             same = distinct.add(outcome.final, energy=outcome.energy_final)
             earlier.append((place, outcome.energy_final))
@@ -336,22 +338,26 @@ class Analyser:
         analyses: list[Analysis | None] = []
         chosen = self._guests(relaxed) if any(names is not None for names in guests_to_remove) else []
         hull = self.stability.extended(found_phases or {})
+        sound = [outcome for outcome in relaxed if isinstance(outcome, Relaxation) and may_be_ranked(outcome)]
+        fingerprints = iter(distance_fingerprints([outcome.final for outcome in sound]))
         for index, (outcome, names) in enumerate(zip(relaxed, guests_to_remove, strict=True)):
             if isinstance(outcome, Rejected) or not may_be_ranked(outcome):
                 analyses.append(None)
                 continue
             places.append(index)
-            known = distinct.add(outcome.final, energy=outcome.energy_final)
+            fingerprint = next(fingerprints)
+            known = distinct.add(outcome.final, energy=outcome.energy_final, fingerprint=fingerprint)
             repeats: str | int | None = None if known is None else index - places[known]
             if isinstance(outcome, Repeat):
                 repeats = outcome.repeats
             guests = [] if names is None else list(names) or chosen
-            analyses.append(self._analyse(outcome, repeats, guests, hull, max_parent_e_d))
+            analyses.append(self._analyse(outcome, fingerprint, repeats, guests, hull, max_parent_e_d))
         return analyses
 
     def _analyse(
         self,
         outcome: Relaxation,
+        fingerprint: np.ndarray,
         repeats: str | int | None,
         guests: Sequence[str],
         hull: Stability,
@@ -369,6 +375,7 @@ class Analyser:
             e_d_with_found=hull.decomposition(crystal.composition, outcome.energy_final).e_d,
             frameworks=extract_frameworks(crystal, out, self.tolerances, screening=self.screening) if wanted else [],
             guests=out,
+            fingerprint=fingerprint,
             repeats=repeats,
             seconds=time.monotonic() - began,
         )

@@ -208,7 +208,7 @@ def test_validate_says_what_a_search_will_do(call):
     ):
         assert word in out
     assert "LiSi " not in out  # more Li than Si
-    assert "potential: chgnet-0.3.0, energies of MP2020-corrected PBE (corrections: MP2020)" in out
+    assert "potential: chgnet-0.3.0, energies of MP2020-corrected PBE (corrections: MP2020, learned)" in out
     assert "reference: Materials Project phases (chgnet-0.3.0, 2025.02.12)" in out
     assert "on the hull: " in out
     assert "estimated time on one core: " in out

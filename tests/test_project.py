@@ -253,7 +253,7 @@ def test_the_wheel_holds_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         folders = {name.split("/")[0] for name in archive.namelist()}
     assert {folder for folder in folders if not folder.endswith(".dist-info")} == {*PACKAGES, "hostguide_start.py"}
-    assert wheel.stat().st_size < 20e6
+    assert wheel.stat().st_size < 30e6
 
 
 # --- what the documents say ---------------------------------------------------------------------------------------
@@ -348,7 +348,7 @@ def fields(group):
 
 def groups_in(kind):
     """Settings that a type is, or is made of."""
-    if hasattr(kind, "__dataclass_fields__") or (isinstance(kind, type) and hasattr(kind, "model_fields")):
+    if isinstance(kind, type) and (hasattr(kind, "__dataclass_fields__") or hasattr(kind, "model_fields")):
         yield kind
     for part in get_args(kind):
         yield from groups_in(part)

@@ -83,7 +83,7 @@ class Crystal:
     @property
     def formula(self) -> str:
         """Reduced formula, for example ``Li5Si2``."""
-        return _reduced_formula("".join(self.symbols))
+        return reduced_formula("".join(self.symbols))
 
     def wrapped(self) -> Crystal:
         """Return the same crystal with fractional coordinates in [0, 1)."""
@@ -158,7 +158,8 @@ def cells(crystals: Sequence[Crystal]) -> np.ndarray:
 
 
 @lru_cache(maxsize=10_000)
-def _reduced_formula(symbols: str) -> str:
+def reduced_formula(formula: str) -> str:
+    """The reduced formula as pymatgen writes it, for example ``Li5Si2`` for ``Li10Si4``; molecules stay: ``O2``."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="No Pauling electronegativity")  # pymatgen sorts He, Ne and Ar by it
-        return (Composition(symbols) if symbols else Composition()).reduced_formula
+        return (Composition(formula) if formula else Composition()).reduced_formula

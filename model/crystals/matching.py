@@ -12,24 +12,25 @@ from pymatgen.optimization.neighbors import find_points_in_spheres
 from model.crystals.crystal import Crystal
 from model.settings import Settings
 
-FINGERPRINT_NEIGHBOURS = 8
+FINGERPRINT_NEIGHBOURS = 12
 
 
 class DistinctSettings(Settings):
     """When two crystals are the same: all of these conditions hold.
 
-    The first four are cheap and only save calls of the matcher. Moving every atom by at most u changes each k-th
-    neighbour distance, and so their mean, smallest and largest, by at most 2u; a strain s changes it by at most a share
-    s. With the defaults, crystals that differ by up to 0.2 Å and 2 % of strain always reach the matcher. The matcher
-    compares primitive cells, and so often takes a crystal and a distorted supercell of it for two. With ``supercells``
-    it finds them up to 0.1 Å of disorder (root mean square), but then tells high-symmetry phases from their distorted
-    supercells only by energy and the first four tests.
+    The first four are cheap and only save calls of the matcher. Moving every atom by at most u changes the distance to
+    the k-th nearest atom of any element, and so the mean and the standard deviation of these distances, by at most 2u;
+    a strain s changes them by at most a share s. With the defaults, crystals that differ by up to 0.2 Å and 2 % of
+    strain always reach the matcher. The matcher compares primitive cells, and so often takes a crystal and a distorted
+    supercell of it for two. With ``supercells`` it finds them up to 0.1 Å of disorder (root mean square), but then
+    tells high-symmetry phases from their distorted supercells only by energy and the first four tests.
     """
 
     volume_tolerance: float = 0.1  # relative difference of the volumes per atom
-    distance_tolerance: float = 0.5  # Å, difference of the mean k-th neighbour distances of an element, k = 1 to 8
-    rms_tolerance: float = 0.5  # Å, root mean square difference of the mean, smallest and largest such distances
+    distance_tolerance: float = 0.5  # Å, difference of the mean distances, see `distance_fingerprints`
+    rms_tolerance: float = 0.5  # Å, root mean square difference of the means and standard deviations
     energy_tolerance: float | None = None  # eV/atom; of crystals that are relaxed
+    matcher: bool = True  # False: the conditions above decide alone
     matches: int | None = None  # maximum calls of the matcher per crystal, most similar ones first; None: no limit
     ltol: float = 0.2  # StructureMatcher: relative tolerance of lengths
     stol: float = 0.3  # StructureMatcher: sites, in units of (volume per atom)^(1/3)
@@ -48,6 +49,11 @@ RELAXED = DistinctSettings(
     energy_tolerance=0.01,
     matches=8,
     supercells=True,
+)
+
+# The same for many thousands of crystals: where the distances decide, the matcher agrees in all but a few per cent.
+LOOKED_UP = DistinctSettings(
+    volume_tolerance=0.05, distance_tolerance=0.2, rms_tolerance=0.06, energy_tolerance=0.005, matcher=False
 )
 
 # Layers, chains and molecules that hardly touch lie anywhere at the same energy: one crystal, whatever its volume.
@@ -107,10 +113,15 @@ class DistinctCrystals:
         features = (np.log(crystal.volume / len(crystal)), energy or 0.0, space_group or 0, fingerprint.ravel())
         own: Structure | None = None
         for place in known.alike(features, self.settings):
+            if not self.settings.matcher:
+                return int(known.index[place])
             own = _primitive(crystal) if own is None else own
             if self._matcher.fit(known.primitive(place), own, skip_structure_reduction=True):
                 return int(known.index[place])
-        known.add(features, crystal, own, index)
+        stored = (
+            b"" if not self.settings.matcher else (crystal if own is None else Crystal.from_pymatgen(own)).to_bytes()
+        )
+        known.add(features, stored, own is not None, index)
         return None
 
 
@@ -135,7 +146,7 @@ class _Known:
             close &= (self.groups[:n] == group) | (self.groups[:n] == 0)
         places = np.flatnonzero(close)
         difference = np.abs(self.fingerprints[places] - fingerprint.astype(np.float32))
-        mean, rms = difference[:, : len(fingerprint) // 3], np.sqrt((difference**2).mean(axis=1))
+        mean, rms = difference[:, : len(fingerprint) // 2], np.sqrt((difference**2).mean(axis=1))
         alike = (mean.max(axis=1, initial=0.0) <= settings.distance_tolerance) & (rms <= settings.rms_tolerance)
         order = np.argsort(rms[alike], kind="stable")
         found: np.ndarray = places[alike][order[: settings.matches]]
@@ -150,16 +161,16 @@ class _Known:
         self.crystals[place], self.reduced[place] = Crystal.from_pymatgen(found).to_bytes(), True
         return found
 
-    def add(self, features: _Features, crystal: Crystal, primitive: Structure | None, index: int) -> None:
-        """Keep one more, in its primitive cell if that is known already."""
+    def add(self, features: _Features, content: bytes, reduced: bool, index: int) -> None:
+        """Keep one more, in its primitive cell if that is known already (``reduced``)."""
         if self.count == len(self.index):
             for name in ("fingerprints", "volumes", "energies", "groups", "index", "reduced"):
                 column = getattr(self, name)
                 setattr(self, name, np.concatenate([column, np.empty_like(column)]))
         n, self.count = self.count, self.count + 1
         self.volumes[n], self.energies[n], self.groups[n], self.fingerprints[n] = features
-        self.index[n], self.reduced[n] = index, primitive is not None
-        self.crystals.append((crystal if primitive is None else Crystal.from_pymatgen(primitive)).to_bytes())
+        self.index[n], self.reduced[n] = index, reduced
+        self.crystals.append(content)
 
 
 def _primitive(crystal: Crystal) -> Structure:
@@ -171,37 +182,54 @@ def _primitive(crystal: Crystal) -> Structure:
 _Features = tuple[float, float, int, np.ndarray]  # ln(Å³/atom), eV/atom, space group or 0, fingerprint
 
 
-def neighbour_distances(crystal: Crystal, count: int = FINGERPRINT_NEIGHBOURS) -> np.ndarray:
+def neighbour_distances(crystal: Crystal, count: int) -> np.ndarray:
     """(n, count) distances in Å from each atom to its nearest atoms or images, ascending."""
-    cutoff = 1.3 * np.cbrt(crystal.volume / len(crystal) * count / 4.0)
-    while (found := _within(crystal, cutoff, count)) is None:
+    return _nearest(crystal, np.zeros(len(crystal), dtype=np.intp), count)[:, 0]
+
+
+def distance_fingerprints(crystals: Sequence[Crystal], count: int = FINGERPRINT_NEIGHBOURS) -> list[np.ndarray]:
+    """Of each crystal (2, elements, elements, count): distances in Å to the k-th nearest atom of each element.
+
+    First their mean over the atoms of each element, then their standard deviation; elements by atomic number.
+    Independent of origin, orientation, choice of cell and order of atoms.
+    """
+    found = []
+    for crystal in crystals:
+        kind = np.unique(crystal.numbers, return_inverse=True)[1]
+        distances = _nearest(crystal, kind, count)
+        each = [distances[kind == k] for k in range(distances.shape[1])]
+        found.append(np.stack([[one.mean(0) for one in each], [one.std(0) for one in each]]))
+    return found
+
+
+def packed(fingerprint: np.ndarray) -> bytes:
+    """A fingerprint in the form in which it is stored, exact to some 0.005 Å."""
+    return fingerprint.astype(np.float16).tobytes()
+
+
+def unpacked(content: bytes) -> np.ndarray:
+    """Inverse of `packed`, flat."""
+    return np.frombuffer(content, dtype=np.float16).astype(np.float32)
+
+
+def _nearest(crystal: Crystal, kind: np.ndarray, count: int) -> np.ndarray:
+    """(n, kinds, count) distances in Å to the nearest atoms or images of each kind (n,), ascending."""
+    cutoff = 1.2 * np.cbrt(crystal.volume / np.bincount(kind).min() * count / 4.0)
+    while (found := _within(crystal, kind, cutoff, count)) is None:
         cutoff *= 1.3
     return found
 
 
-def distance_fingerprints(crystals: Sequence[Crystal], count: int = FINGERPRINT_NEIGHBOURS) -> list[np.ndarray]:
-    """Of each crystal (3, elements, count): mean, smallest and largest k-th neighbour distance in Å of each element.
-
-    Elements by atomic number. Independent of origin, orientation, choice of cell and order of atoms.
-    """
-    found = []
-    for crystal in crystals:
-        distances = neighbour_distances(crystal, count)
-        each = [distances[crystal.numbers == z] for z in np.unique(crystal.numbers)]
-        found.append(np.stack([[one.mean(0), one.min(0), one.max(0)] for one in each], axis=1))
-    return found
-
-
-def _within(crystal: Crystal, cutoff: float, count: int) -> np.ndarray | None:
-    """(n, count) distances in Å to the nearest atoms or images; None if an atom has fewer within ``cutoff`` Å."""
+def _within(crystal: Crystal, kind: np.ndarray, cutoff: float, count: int) -> np.ndarray | None:
+    """The same; None if an atom has fewer neighbours of a kind within ``cutoff`` Å."""
     positions, lattice = np.ascontiguousarray(crystal.cartesian), np.ascontiguousarray(crystal.lattice)
-    periodic = np.ones(3, dtype=np.int64)
+    periodic, kinds = np.ones(3, dtype=np.int64), int(kind.max()) + 1
     atom, other, image, distance = find_points_in_spheres(positions, positions, cutoff, periodic, lattice)
     neighbour = (atom != other) | image.any(axis=1)
-    atom, distance = atom[neighbour], distance[neighbour]
-    have = np.bincount(atom, minlength=len(crystal))
+    row, distance = kinds * atom[neighbour] + kind[other[neighbour]], distance[neighbour]
+    have = np.bincount(row, minlength=kinds * len(crystal))
     if have.min() < count:
         return None
-    ascending = distance[np.lexsort((distance, atom))]
+    ascending = distance[np.lexsort((distance, row))]
     nearest: np.ndarray = ascending[(np.cumsum(have) - have)[:, None] + np.arange(count)]
-    return nearest
+    return nearest.reshape(len(crystal), kinds, count)

@@ -127,6 +127,16 @@ def refine_onto(crystal: Crystal, dataset: Any, symprec: float, angle_tolerance:
     )
 
 
+def symmetrised(crystal: Crystal, symprec: float) -> Crystal | None:
+    """The crystal moved onto the group that it has within ``symprec`` Å, in the cell and atom order given.
+
+    Returns:
+        None if spglib finds no group, or if its operations do not permute the atoms one to one.
+    """
+    dataset = symmetry_dataset(crystal, symprec, -1.0)
+    return None if dataset is None else _symmetrised(crystal, dataset.rotations, dataset.translations)
+
+
 Operations = list[tuple[np.ndarray, np.ndarray]]
 
 

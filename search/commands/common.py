@@ -6,18 +6,21 @@ import math
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import typer
 from rich.console import Console
+from rich.progress import Progress, TaskID
 from rich.table import Column, Table
 
 from model.potentials.catalog import CATALOG, find_entry
 from search.storage.paths import is_run, run_path
 
 if TYPE_CHECKING:
+    from model.potentials.catalog import PotentialChoice
     from model.potentials.interface import Potential
     from search.config import SearchConfig
 
@@ -30,6 +33,7 @@ INTERRUPTED = 130  # the exit code of shells after Ctrl-C
 _began = time.monotonic()  # of the command
 
 NAMED = 3  # crystals of which the same is said, named in the line
+LINES = 20  # number of progress messages if there is no terminal
 ROWS_SHOWN = 40  # maximum number of table rows on the terminal; the file contains all
 Row = Mapping[str, Any]
 
@@ -46,9 +50,41 @@ class Warned(Protocol):
         """Sentences without a full stop."""
 
 
-def in_catalogue(name: str | None) -> str | None:
-    """Check the name of a potential before a command starts; None if omitted."""
-    return None if name is None else find_entry(name).name
+def potential_of(text: str) -> Any:
+    """The potential that an option names, checked before a command starts.
+
+    Args:
+        text: a name of the catalogue, or a calculator as in a configuration: in braces, or in a YAML file.
+
+    Returns:
+        a `PotentialChoice` (typer reads this function's types, and that one is slow to import).
+
+    Raises:
+        ValueError: there is no such potential or file, or its content is not a calculator.
+    """
+    is_file = text.endswith((".yaml", ".yml"))
+    if not is_file and not text.lstrip().startswith("{"):
+        return find_entry(text).name
+    if is_file and not Path(text).is_file():
+        raise ValueError(f"{text} does not exist: give a YAML file with calculator, arguments and energies")
+    import yaml
+    from pydantic import ValidationError
+
+    from model.potentials.calculators import CalculatorSettings
+
+    try:
+        content = yaml.safe_load(Path(text).read_text(encoding="utf-8") if is_file else text)
+        return CalculatorSettings.model_validate(content)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{text} is not valid YAML: {error}") from error
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise ValueError(f"{text} is no calculator ({problems}); docs/judges.md shows one") from error
+
+
+def potentials_of(texts: Sequence[str]) -> list[Any]:
+    """`potential_of` for an option that may be given several times."""
+    return [potential_of(text) for text in texts]
 
 
 RunArgument = Annotated[str, typer.Argument(help="Folder of a run, or its address: s3://…, gs://…")]
@@ -68,9 +104,13 @@ MaxAtomsOption = Annotated[
 ]
 ConfigArgument = Annotated[Path, typer.Argument(help="YAML file of a search")]
 CrystalFiles = Annotated[
-    list[Path], typer.Argument(help="CIF, POSCAR or extended XYZ files, with one or many crystals")
+    list[Path],
+    typer.Argument(help="CIF, POSCAR or extended XYZ files, with one or many crystals; known phases: mp-149"),
 ]
-PotentialOption = Annotated[str, typer.Option(help=f"One of {', '.join(CATALOG)}", callback=in_catalogue)]
+PotentialOption = Annotated[
+    str,  # a `PotentialChoice` after the callback
+    typer.Option(help=f"{', '.join(CATALOG)}, or a calculator as in docs/judges.md", callback=potential_of),
+]
 ReferenceOption = Annotated[
     Path | None, typer.Option(help="Table of competing phases, for E_d (default: the potential's packaged one)")
 ]
@@ -138,22 +178,45 @@ def use_threads(count: int = 1) -> None:
     torch.set_num_threads(count)
 
 
-def load_potential(name: str, device: str, threads: int) -> Potential:
+def load_potential(potential: PotentialChoice, device: str, threads: int) -> Potential:
     """The potential of a `PotentialOption` on a `DeviceOption`.
 
     Raises:
-        ValueError: there is no such device.
+        ValueError: there is no such device, or the potential cannot be made.
     """
-    import torch
-
-    from model.diffusion.checkpoint import default_device
     from model.potentials.catalog import load_potential as load
 
     use_threads(threads)
-    if device == "cuda" and not torch.cuda.is_available():
+    return load(potential, device=device_of(device))
+
+
+def device_of(option: str) -> str:
+    """The device of a `DeviceOption`; raises ValueError if there is none."""
+    import torch
+
+    from model.diffusion.checkpoint import default_device
+
+    if option == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: PyTorch finds no CUDA device; omit the option to use the CPU")
-    device = default_device() if device == "auto" else device
-    return load(name, device=device)
+    return default_device() if option == "auto" else option
+
+
+@contextmanager
+def counted(to: Console = console) -> Iterator[Callable[[str, int, int], None]]:
+    """Progress bars, one for each first argument of (what, done, total); lines without a terminal."""
+    with Progress(console=to, transient=True, disable=not to.is_terminal) as bar:
+        tasks, said = dict[str, TaskID](), dict[str, int]()
+
+        def report(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what)
+            bar.update(tasks[what], completed=done, total=total)
+            line = done * LINES // max(total, 1)
+            if not to.is_terminal and line != said.get(what):
+                said[what] = line
+                to.print(f"{what}: {done} of {total}", soft_wrap=True)
+
+        yield report
 
 
 def seconds_of(minutes: float | None) -> float:
@@ -193,19 +256,19 @@ def parse_share(option: str, text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def say_warnings(*read: Warned) -> None:
+def say_warnings(*read: Warned, to: Console = console) -> None:
     """Print what the user should know about how files were read."""
-    say_of([(one.name, f"{text}.") for one in read for text in one.warnings])
+    say_of([(one.name, f"{text}.") for one in read for text in one.warnings], to)
 
 
-def say_of(lines: Iterable[tuple[str, str]]) -> None:
+def say_of(lines: Iterable[tuple[str, str]], to: Console = console) -> None:
     """Print texts, each after the names of the crystals that it is about; what is said of many is printed once."""
     names: dict[str, list[str]] = {}
     for name, text in lines:
         names.setdefault(text, []).append(name)
     for text, about in names.items():
         more = f" and {len(about) - NAMED} more" if len(about) > NAMED else ""
-        console.print(f"{', '.join(about[:NAMED])}{more}: {text}", soft_wrap=True)
+        to.print(f"{', '.join(about[:NAMED])}{more}: {text}", soft_wrap=True)
 
 
 def number(value: float | None, form: str, missing: str = "") -> str:

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import Progress
 
 from model.potentials.catalog import DEFAULT, load_potential
 from model.reasons import Reason
 from search.commands.common import (
+    DeviceOption,
     FmaxOption,
     JsonOption,
     MinutesOption,
     PotentialOption,
+    ThreadsOption,
     console,
+    counted,
     parse_share,
     print_json,
     seconds_of,
     use_threads,
 )
+from search.commands.common import load_potential as load
 
 if TYPE_CHECKING:
     import pandas as pd
-
-LINES = 20  # number of progress messages if there is no terminal
 
 app = typer.Typer(help="Competing phases, against which decomposition energies are measured.", no_args_is_help=True)
 
@@ -41,6 +43,43 @@ def show(
         print_json("reference show", phases(system))
     else:
         console.print(reference_table(system))
+
+
+@app.command("hull")
+def hull(
+    system: Annotated[str, typer.Argument(help="Chemical system, for example Li-P-S")],
+    potential: PotentialOption = DEFAULT,
+    out: Annotated[
+        Path | None, typer.Option(help="Table to write (.parquet), for reference.kind: table", dir_okay=False)
+    ] = None,
+    device: DeviceOption = "cpu",
+    threads: ThreadsOption = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Make the hull of a potential: relax the known phases of a system that could matter, and list them.
+
+    What is done is kept in the cache, so the command can be stopped and repeated.
+    """
+    from model.files import written_whole
+    from model.thermodynamics.own_hull import judge_hull, missing_phases
+    from model.thermodynamics.reference import reference_bytes
+    from search.reporting.tables import phases, reference_table
+
+    model = load(potential, device, threads)
+    with counted() as report:
+        reference = judge_hull(system, model, report=partial(report, f"phases by {model.name}"))
+    if as_json:
+        print_json("reference hull", phases(system, reference))
+    else:
+        console.print(reference_table(system, reference))
+    elements = sorted(reference.elements)
+    missing = sorted(set(missing_phases(elements)) - set(reference.phases["formula"]))
+    if missing:
+        console.print(f"No crystal of {', '.join(missing)} is known to the library: the hull lacks it.", soft_wrap=True)
+    if out is not None:
+        with written_whole(out) as temporary:
+            temporary.write_bytes(reference_bytes(reference))
+        console.print(f"For `reference: {{kind: table, path: {out}}}`: {out}", soft_wrap=True)
 
 
 @app.command("build")
@@ -108,18 +147,16 @@ def relax(
     phases = choose(structures, settings, first=systems, known=known)
     console.print(f"{len(phases)} phases of up to {phases['n_atoms'].max()} atoms within {within} eV/atom of the hull")
     model = load_potential(potential)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("relaxed", total=None)
-        said = -1
-
-        def report(done: int, total: int) -> None:
-            nonlocal said
-            bar.update(task, completed=done, total=total)
-            if not console.is_terminal and done * LINES // max(total, 1) > said:
-                said = done * LINES // max(total, 1)
-                console.print(f"{done} of {total}")
-
-        stored = relax_phases(phases, out, model, settings, share=part, max_seconds=seconds_of(minutes), report=report)
+    with counted() as report:
+        stored = relax_phases(
+            phases,
+            out,
+            model,
+            settings,
+            share=part,
+            max_seconds=seconds_of(minutes),
+            report=partial(report, "relaxed"),
+        )
     _summarise(stored, out)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +19,7 @@ from search.commands.common import (
     MinutesOption,
     QuestionArgument,
     console,
+    counted,
     print_json,
     say_warnings,
     seconds_of,
@@ -49,7 +51,7 @@ def search(
 ) -> None:
     """Search a chemical system. Rerun the same command to resume a search that was stopped or killed."""
     from search.planning.frameworks import framework_files
-    from search.planning.prepare import load_reference
+    from search.planning.prepare import check_potential, load_judge_reference, load_reference
     from search.running.driver import run_search
     from search.running.progress import shown
 
@@ -60,11 +62,14 @@ def search(
     require_lasting(folder)
     console.print(f"Searching {'-'.join(settings.compositions.elements)}; results go to {folder}")
     say_warnings(*framework_files(settings.frameworks.files))
-    reference = load_reference(settings)
+    check_potential(settings)
+    with counted() as report:
+        reference = load_reference(settings, folder, report=partial(report, "known phases"))
+        judge_reference = load_judge_reference(settings, folder, report=partial(report, "known phases of the judge"))
     left = seconds_of(minutes)
     until = time.monotonic() + max(0.0, left - CLOSING) if math.isfinite(left) else math.inf
     with shown(console, folder) as report:
-        outcome = run_search(settings, folder, reference, report=report, until=until)
+        outcome = run_search(settings, folder, reference, report=report, judge_reference=judge_reference, until=until)
     _say_end(outcome, folder, minutes)
     cif = folder / "best" if isinstance(folder, Path) else None
     stopped = not (outcome.summary.finished or outcome.out_of_time)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from search.commands.common import (
     MaxAtomsOption,
     QuestionArgument,
     console,
+    counted,
     print_json,
     say_warnings,
     settings_of,
@@ -35,22 +37,26 @@ def validate(
 ) -> None:
     """Describe what a search will do and roughly how long it takes, without running it."""
     from search.planning.frameworks import framework_files
+    from search.planning.prepare import check_potential, load_reference
 
     settings = settings_of(what, guest or [], max_atoms)
     say_warnings(*framework_files(settings.frameworks.files))
+    check_potential(settings)
+    with counted() as report:
+        reference = load_reference(settings, report=partial(report, "known phases"))
     with console.status("counting and measuring"):
         if as_json:
-            print_json("validate", plan(settings))
+            print_json("validate", plan(settings, reference))
             return
-        for line in describe(settings):
+        for line in describe(settings, reference):
             console.print(line)
 
 
-def plan(config: SearchConfig) -> dict[str, Any]:
+def plan(config: SearchConfig, reference: Reference) -> dict[str, Any]:
     """The fields of `search.reporting.records.Plan`. Raises what a search raises."""
-    from search.planning.prepare import describe_reference, load_reference, volume_estimate
+    from search.planning.prepare import describe_reference, volume_estimate
 
-    cells, reference = config.compositions.expand(), load_reference(config)
+    cells = config.compositions.expand()
     groups = _by_formula(cells)
     return {
         "name": config.name,
@@ -67,7 +73,7 @@ def plan(config: SearchConfig) -> dict[str, Any]:
         ],
         "generators": config.generators,
         "guests": config.frameworks.guests,
-        "potential": config.models.potential,
+        "potential": config.models.potential_entry.name,
         "reference": describe_reference(reference),
         "phases": len(reference),
         "on_hull": _on_hull(config, reference),
@@ -77,14 +83,12 @@ def plan(config: SearchConfig) -> dict[str, Any]:
     }
 
 
-def describe(config: SearchConfig) -> Iterator[str]:
+def describe(config: SearchConfig, reference: Reference) -> Iterator[str]:
     """Lines for the user: compositions, cells, numbers, reference, time estimate. Raises what a search raises."""
     from model.generators.registry import GENERATORS
-    from model.potentials.catalog import find_entry
-    from search.planning.prepare import load_reference, volume_estimate
+    from search.planning.prepare import volume_estimate
 
     cells = config.compositions.expand()
-    reference = load_reference(config)
     yield f"{config.name}: {'-'.join(config.compositions.elements)}, seed {config.seed}"
     counts = [cell.n_atoms for cell in cells]
     yield f"{len(cells)} cells of {min(counts)} to {max(counts)} atoms:"
@@ -100,8 +104,8 @@ def describe(config: SearchConfig) -> Iterator[str]:
     yield from _generators(config, cells)
     automatic = "chosen automatically (largest spread of local environments)"
     yield f"guests: {', '.join(config.frameworks.guests or ()) or automatic}"
-    potential = find_entry(config.models.potential)
-    yield f"potential: {potential.name}, energies of {potential.level} (corrections: {potential.corrections})"
+    potential = config.models.potential_entry
+    yield f"potential: {potential.name}, energies of {potential.level} (corrections: {potential.energies.corrections})"
     yield from _describe_reference(config, reference)
     yield f"{_rounds(config)}: at most {config.candidates} candidates"
     for name in config.generators:

@@ -22,7 +22,8 @@ from pymatgen.entries.computed_entries import ComputedStructureEntry
 from pymatgen.io.vasp import Vasprun
 
 from model.crystals.crystal import Crystal
-from model.potentials.catalog import MP2020_PBE, R2SCAN, comparable_with
+from model.potentials.catalog import comparable_with
+from model.potentials.energies import MP2020_PBE, R2SCAN
 from model.symmetry.space_group import space_group
 from model.thermodynamics.reference import Reference, frame_of_entries
 from model.thermodynamics.stability import Stability

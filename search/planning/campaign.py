@@ -18,6 +18,7 @@ from model.generation.mutation import steps_apart
 from model.generators.interface import Guests, with_guests
 from model.generators.registry import GENERATORS, starting_from
 from model.generators.roles import Start
+from model.thermodynamics.correction import Correction
 from search.config import SearchConfig
 from search.planning.frameworks import FrameworkPool, KnownFramework, fillings, frameworks_from_files
 from search.planning.history import Parent, SearchHistory
@@ -53,7 +54,8 @@ class Campaign:
         """History from the rows of complete rounds; `SearchHistory.read` adds later rounds."""
         policy = self.config.policy
         pool = FrameworkPool(self.config.frameworks.volume_change, self.files, policy.max_parents)
-        history = SearchHistory(policy, pool, whole=not self.config.tuning.is_empty)
+        correction = Correction(self.config.compositions.elements) if self.config.judge else None
+        history = SearchHistory(policy, pool, whole=not self.config.tuning.is_empty, correction=correction)
         history.read(rows)
         return history
 

@@ -315,6 +315,7 @@ RECORDS: dict[str, TypeAdapter[Any]] = {
     "inpaint": TypeAdapter(list[Filled]),
     "analyse": TypeAdapter(Analysed),
     "reference show": TypeAdapter(list[Phase]),
+    "reference hull": TypeAdapter(list[Phase]),
     "dft read": TypeAdapter(list[Calculation]),
     "data": TypeAdapter(TrainingData),
 }

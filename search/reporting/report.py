@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections import defaultdict
 from datetime import UTC, datetime
@@ -35,11 +36,11 @@ from search.reporting.figure_data import (
     symmetry_data,
 )
 from search.storage.cif import ConventionalCell, crystal_name, plain_cif, tolerances
+from search.storage.judgements import load_judgements
 from search.storage.paths import RunPath
 from search.storage.ranking import rank, remark
 from search.storage.results import load_results
 from search.storage.rows import unpack_or_raise
-from search.studies import second_opinion
 
 VIEWER = Path(__file__).parent / "vendor" / "3Dmol-min.js"
 CRYSTALS_SHOWN = 50  # crystals in the table
@@ -60,8 +61,8 @@ def build_report(run: RunPath, *, live: bool = False, known: dict[str, dict[str,
     frame, config = load_results(run, structures=False), load_config(run / "config.yaml")
     if relaxed(frame).empty:
         raise ValueError(f"{run} contains no relaxed crystal yet")
-    stability = Stability(load_reference(config), config.compositions.elements)
-    best, others = rank(frame, top=CRYSTALS_SHOWN), _other_verdicts(run)
+    stability = Stability(load_reference(config, run), config.compositions.elements)
+    best, others = rank(frame, top=CRYSTALS_SHOWN), _other_verdicts(run, frame)
     opened = pd.concat([best, relaxed(frame).head(OPENED)]).drop_duplicates("candidate")
     known = {} if known is None else known
     for row in opened.to_dict("records"):
@@ -108,22 +109,24 @@ def _facts(frame: pd.DataFrame, config: SearchConfig) -> list[tuple[str, str]]:
     seconds = cpu_seconds(frame).sum()
     best = good.iloc[0]
     return [
-        ("lowest E_d", f"{1e3 * best['e_d']:+.1f} meV/atom ({best['formula']})"),
+        ("lowest E_d", f"{1e3 * best['e_d_believed']:+.1f} meV/atom ({best['formula']})"),
         ("candidates", f"{len(frame):,}"),
         ("relaxed", f"{len(good):,}"),
         ("compositions", f"{frame['formula'].nunique()}"),
         ("CPU time", f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"),
-        ("energies", config.models.potential),
+        ("energies", config.models.potential_entry.name),
     ]
 
 
-def _other_verdicts(run: RunPath) -> dict[str, dict[str, dict[str, Any]]]:
+def _other_verdicts(run: RunPath, frame: pd.DataFrame) -> dict[str, dict[str, dict[str, Any]]]:
     """Candidate -> other method -> its E_d (meV/atom), and a note if there is a caveat."""
     verdicts: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
-    if (run / second_opinion.FILE).is_file():
-        for row in second_opinion.load_second_opinion(run).to_dict("records"):
-            note = f"disagrees by {1e3 * row['difference']:+.0f}" if row["disagrees"] else ""
-            verdicts[row["candidate"]][row["potential"]] = {"e_d": f"{1e3 * row['e_d']:+.1f}", "note": note}
+    for row in frame.dropna(subset=["e_d_judge"]).to_dict("records"):
+        verdicts[row["candidate"]][row["judge"]] = {"e_d": f"{1e3 * row['e_d_judge']:+.1f}", "note": ""}
+    for row in load_judgements(run):
+        note = "" if row.converged else "unconverged"
+        e_d = f"{1e3 * row.e_d_judge:+.1f}" if math.isfinite(row.e_d_judge) else "–"
+        verdicts[row.candidate][row.judge] = {"e_d": e_d, "note": note}
     if (run / DFT).is_file():
         from search.dft.results import load_dft  # slow, and most runs have no such results
 

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich.table import Table
 
 from search.storage.ranking import remark
 
+if TYPE_CHECKING:
+    from model.thermodynamics.reference import Reference
+
 
 def results_table(best: pd.DataFrame) -> Table:
     """Table of ranked candidates for the terminal."""
     potentials = ", ".join(sorted(set(best["potential"])))
+    judges = list(dict.fromkeys(name for said in best["judges"] for name in said))
     table = Table(title=f"Lowest decomposition energies ({potentials})", title_justify="left")
+    numbers = ("#", "atoms", "E_d meV/atom", *(f"by {name}" for name in judges))
     for name in (
         "#",
         "formula",
         "atoms",
         "space group",
-        "E_d meV/atom",
+        *numbers[2:],
         "role",
         "host group",
         "decomposes into",
         "remark",
     ):
-        table.add_column(name, justify="right" if name in ("#", "atoms", "E_d meV/atom") else "left")
+        table.add_column(name, justify="right" if name in numbers else "left")
     for position, row in enumerate(best.to_dict("records"), start=1):
         table.add_row(
             str(position),
@@ -33,6 +38,7 @@ def results_table(best: pd.DataFrame) -> Table:
             str(row["n_atoms"]),
             _text(row["space_group"]),
             f"{round(1e3 * row['e_d'], 1) + 0.0:.1f}",
+            *(f"{1e3 * row['judges'][name]:.1f}" if name in row["judges"] else "" for name in judges),
             row["role"],
             _text(row["framework_space_group"]),
             " + ".join(f"{share:.2f} {name}" for name, share in row["products"].items()),
@@ -46,12 +52,16 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def phases(system: str) -> list[dict[str, Any]]:
-    """Phases of a system in the packaged reference, with ``above_hull`` (eV/atom), the stable ones first."""
+def phases(system: str, reference: Reference | None = None) -> list[dict[str, Any]]:
+    """Phases of a system in a reference (default: the packaged one), the stable ones first.
+
+    Returns:
+        the reference's columns, and ``above_hull`` in eV/atom.
+    """
     from model.thermodynamics.reference import packaged_reference
     from model.thermodynamics.stability import Stability
 
-    reference = packaged_reference()
+    reference = reference or packaged_reference()
     stability = Stability(reference, system)
     rows = [
         row | {"above_hull": float(stability.decomposition(row["formula"], row["energy_per_atom"]).e_d)}
@@ -60,12 +70,13 @@ def phases(system: str) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: row["above_hull"])
 
 
-def reference_table(system: str) -> Table:
+def reference_table(system: str, reference: Reference | None = None) -> Table:
     """Table of the `phases` of a system."""
     from model.crystals.composition import parse_system
     from model.thermodynamics.reference import packaged_reference
 
-    reference, rows = packaged_reference(), phases(system)
+    reference = reference or packaged_reference()
+    rows = phases(system, reference)
     title = f"{'-'.join(parse_system(system))} in {reference.name} ({reference.potential})"
     table = Table(title=title, title_justify="left")
     for name in ("material", "formula", "E eV/atom", "above hull meV/atom", "V Å³/atom", "relaxed"):

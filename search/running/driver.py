@@ -26,7 +26,8 @@ from actors.pool import Done, Failed, Pool
 from actors.workers import ACTORS
 from model.reasons import Reason
 from model.relaxation.relax import Relaxation
-from model.stages import Made, Rejected
+from model.stages import Analysis, Made, Rejected
+from model.thermodynamics.candidate_judge import Said
 from model.thermodynamics.reference import Reference
 from search.config import SearchConfig
 from search.planning.campaign import check_beginning
@@ -35,7 +36,7 @@ from search.planning.prepare import same_search, write_run_metadata
 from search.planning.tasks import Task, candidate_name
 from search.running.actor_pools import ActorPools
 from search.running.journal import Attempt, Attempts, Journal
-from search.running.pipeline import Provenance, failed_rows, guests_to_remove, task_rows
+from search.running.pipeline import Provenance, failed_rows, guests_to_remove, task_rows, to_judge
 from search.running.progress import Progress, Shown
 from search.running.rounds import Question, Rounds
 from search.running.statistics import RunStatistics, RunSummary
@@ -65,6 +66,7 @@ class Job:
         step: the next step.
         made: results of generation, one per candidate.
         relaxed: results of relaxation, one per candidate.
+        analysed: results of analysis, one per candidate.
         seconds: duration of the calls, by step.
     """
 
@@ -74,6 +76,7 @@ class Job:
     step: Step = Step.GENERATE
     made: Sequence[Made] = ()
     relaxed: Sequence[Relaxation | Rejected] = ()
+    analysed: Sequence[Analysis | None] = ()
     seconds: dict[Step, float] = field(default_factory=dict)
 
     def only(self, number: int, attempt: Attempt) -> Job:
@@ -86,6 +89,7 @@ class Job:
             step=self.step,
             made=self.made[here],
             relaxed=self.relaxed[here],
+            analysed=self.analysed[here],
         )
 
     @property
@@ -117,6 +121,7 @@ def run_search(
     *,
     report: Callable[[Progress], None] = lambda progress: None,
     actors: Sequence[type] = ACTORS,
+    judge_reference: Reference | None = None,
     until: float = math.inf,
 ) -> SearchOutcome:
     """Run or resume a search.
@@ -126,7 +131,8 @@ def run_search(
         run: folder of the run, or its address in an object store; stored results are kept and not repeated.
         reference: phases of the system.
         report: called with the progress about once a second.
-        actors: classes of crystal maker, relaxer and analyser.
+        actors: classes of crystal maker, relaxer, analyser and judge.
+        judge_reference: phases of the system with the energies of the judge; needed if the search has one.
         until: time of `time.monotonic` at which to stop; what is in flight then is dropped.
 
     Raises:
@@ -139,11 +145,11 @@ def run_search(
     run.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         check = stack.enter_context(locked(run))
-        same_search(run, config, reference)
-        write_run_metadata(run, config, reference)
+        same_search(run, config, reference, judge_reference)
+        write_run_metadata(run, config, reference, judge_reference)
         found = stack.enter_context(connected(config.resources.address))
         stop = stack.enter_context(_signals())
-        pools = ActorPools(config, reference, found, actors)
+        pools = ActorPools(config, reference, found, actors, judge_reference)
         stack.callback(pools.close)
         driver = Driver(config, run, reference, pools, report, check)
         stack.callback(driver.close)
@@ -165,7 +171,7 @@ class Driver:
         self.config, self.actors, self.report, self.check, self.folder = config, pools, report, check, run
         self.store, self.journal, self.attempts = ResultStore(run), Journal(run), Attempts(run)
         self.provenance = Provenance.of(config, reference)
-        self.progress = Progress(expected=config.candidates)
+        self.progress = Progress(expected=config.candidates, judged=config.judge is not None)
         self.rounds = Rounds(config, self.store)
         self._stored_before: set[str] = set()  # tasks that were stored before this start
         self.queues: dict[Step, list[tuple[int, int, Job | Question]]] = {step: [] for step in Step}  # heaps
@@ -188,7 +194,7 @@ class Driver:
             while not (self.rounds.finished or stop.is_set() or time.monotonic() >= until):
                 recovered = self._recover()
                 self._ask()
-                self._turn(list(Step), 0.0 if recovered else WAIT_SECONDS)
+                self._turn(list(self.actors.pools), 0.0 if recovered else WAIT_SECONDS)
             self._drain()
         except RuntimeError as error:  # the disk still works: write the summary first
             self._note(str(error))
@@ -283,7 +289,9 @@ class Driver:
             return task.templates, task.generators, task.settings
         if job.step == Step.RELAX:
             return [one.crystal for one in job.made], None, task.relaxation, task.guests, task.polish
-        return job.relaxed, guests_to_remove(task, job.relaxed), task.found_phases, task.max_parent_e_d
+        if job.step == Step.ANALYSE:
+            return job.relaxed, guests_to_remove(task, job.relaxed), task.found_phases, task.max_parent_e_d
+        return *to_judge(job.relaxed, job.analysed), task.judge
 
     def _look_around(self) -> None:
         """Check the actors and report progress."""
@@ -346,15 +354,23 @@ class Driver:
         if isinstance(outcome, Failed):
             self._failed(job, outcome)
             return
-        if step == Step.ANALYSE:
-            self._complete(job, task_rows(job.task, job.made, job.relaxed, outcome.value, self.provenance))
+        if step == Step.JUDGE:
+            self._finish(job, outcome.value)
             return
         if step == Step.GENERATE:
             job.made = outcome.value
-        else:
+        elif step == Step.RELAX:
             job.relaxed = outcome.value
+        else:
+            job.analysed = outcome.value
+            if Step.JUDGE not in self.actors.pools:
+                self._finish(job)
+                return
         job.step = NEXT[step]
         self._queue(job)
+
+    def _finish(self, job: Job, said: Sequence[Said | None] | None = None) -> None:
+        self._complete(job, task_rows(job.task, job.made, job.relaxed, job.analysed, self.provenance, said))
 
     def _failed(self, job: Job, outcome: Failed) -> None:
         job.attempt = self.attempts.add(job.task.identity, job.alone, outcome.cause, outcome.message)

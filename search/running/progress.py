@@ -33,6 +33,7 @@ class Shown(NamedTuple):
     reason: str
     formula: str
     e_d: float | None
+    e_d_judge: float | None
     space_group: str | None
 
     @classmethod
@@ -46,6 +47,7 @@ class Progress:
     """Progress of a running search."""
 
     expected: int  # candidates of the whole search
+    judged: bool = False  # whether only E_d of the judge count
     began: float = field(default_factory=time.monotonic)
     resumed: int = 0  # candidates that were stored before this start
     counts: Counter[str] = field(default_factory=Counter)  # by role and status
@@ -81,10 +83,11 @@ class Progress:
         self.counts[f"{row.role} {row.status}"] += 1
         if row.reason:
             self.reasons[row.reason] += 1
-        if row.e_d is None or row.status != Status.RELAXED:
+        e_d = row.e_d_judge if self.judged else row.e_d
+        if e_d is None or row.status != Status.RELAXED:
             return
-        if row.e_d < self.best.get(row.formula, (math.inf, None))[0]:
-            self.best[row.formula] = (row.e_d, row.space_group)
+        if e_d < self.best.get(row.formula, (math.inf, None))[0]:
+            self.best[row.formula] = (e_d, row.space_group)
 
 
 @contextmanager

@@ -1,12 +1,14 @@
 """The one reader of crystal files: CIF, magnetic CIF, POSCAR, extended XYZ and all other formats of pymatgen and ASE.
 
-Every command reads with it. What a file leaves open is decided in one way only, and said in ``warnings``; what is no
+Every command reads with it, and takes the identifier of a known phase, such as ``mp-149``, in place of a file
+(`model.library`). What a file leaves open is decided in one way only, and said in ``warnings``; what is no
 crystal is refused with the site, its value and the remedy.
 """
 
 from __future__ import annotations
 
 import itertools
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +19,7 @@ import numpy as np
 from pymatgen.core import Structure
 
 from model.crystals.crystal import Crystal
+from model.library.phases import packaged_library
 from search.storage.cif_reading import cif_blocks, cif_sites
 from search.storage.other_formats import (
     FRAMES,
@@ -27,9 +30,10 @@ from search.storage.other_formats import (
     pymatgen_sites,
     text_of,
 )
-from search.storage.sites import Sites, checked, collinear, with_warnings
+from search.storage.sites import Sites, checked, collinear, sites_of, with_warnings
 
 CIF = {".cif", ".mcif"}
+IDENTIFIER = re.compile(r"(mp|mvc)-\d+")
 PACKED = {".gz", ".bz2", ".xz"}
 
 
@@ -128,7 +132,7 @@ def read_crystal(path: str | Path) -> NamedCrystal:
     """The one crystal of a file; of several, the first block of a CIF, or the last frame of a trajectory.
 
     Raises:
-        ValueError: no such file, no crystal in it, or partially occupied sites.
+        ValueError: no such file or known phase, no crystal in it, or partially occupied sites.
     """
     return _named_crystal(*_chosen(Path(path), _ordered))
 
@@ -155,6 +159,11 @@ def read_host(path: str | Path) -> Crystal:
     return found.crystal
 
 
+def is_identifier(path: str | Path) -> bool:
+    """Whether this names a known phase: written as the Materials Project does, and no file is called so."""
+    return IDENTIFIER.fullmatch(str(path)) is not None and not Path(path).is_file()
+
+
 def _stems(paths: Sequence[Path]) -> list[str]:
     """File names without extension if these differ, else the paths with hyphens instead of slashes."""
     stems = [_stem(path) for path in paths]
@@ -177,6 +186,8 @@ def _unpacked(path: Path) -> Path:
 
 def _chosen(path: Path, prepared: Callable[[_Part], _Part]) -> tuple[str, Sites]:
     """The name and the part of a file that a command for one crystal takes, with a warning if there are others."""
+    if is_identifier(path):
+        return path.name, sites_of(packaged_library().crystal(path.name))
     if not path.exists():
         raise ValueError(f"{path} does not exist")
     try:
@@ -201,6 +212,8 @@ def _parts(path: Path, stem: str) -> list[_Part]:
     Raises:
         ValueError: there is none, or they cannot be told apart.
     """
+    if is_identifier(path):
+        return [_Part(stem, "", sites_of(packaged_library().crystal(path.name)))]
     if not path.is_file():
         raise ValueError("no such file" if not path.is_dir() else "this is a folder; give the files in it")
     try:

@@ -21,7 +21,10 @@ def rank(
     distinct: bool = True,
     e_d_below: float | None = None,
 ) -> pd.DataFrame:
-    """The ``top`` relaxed candidates of lowest E_d (eV/atom); if ``distinct``, only the best of equal crystals."""
+    """The ``top`` relaxed candidates of lowest E_d (eV/atom, of the judge if there is one).
+
+    If ``distinct``, only the best of equal crystals.
+    """
     chosen = frame[(frame["status"] == Status.RELAXED) & frame["e_d"].notna()]
     if formula is not None:
         wanted = CellFormula.parse(formula).reduced
@@ -29,7 +32,7 @@ def rank(
     if role is not None:
         chosen = chosen[chosen["role"] == role]
     if e_d_below is not None:
-        chosen = chosen[chosen["e_d"] <= e_d_below]
+        chosen = chosen[chosen["e_d_believed"] <= e_d_below]
     if not distinct:
         return chosen.head(top)
     polished = set(chosen.loc[chosen["polished"] == True, "candidate"])  # noqa: E712  (empty where not relaxed)
@@ -46,6 +49,9 @@ def rank(
 
 def remark(row: Mapping[str, Any]) -> str:
     """What a reader of a table should know about a candidate besides its numbers; empty if nothing."""
+    remarks = ["potentials disagree"] if row["judges_disagree"] else []
     if not row["polished"]:
-        return "not polished"
-    return f"left a saddle point (−{1e3 * row['saddle_fall']:.0f} meV/atom)" if row["saddle_fall"] > 0 else ""
+        remarks.append("not polished")
+    elif row["saddle_fall"] > 0:
+        remarks.append(f"left a saddle point (−{1e3 * row['saddle_fall']:.0f} meV/atom)")
+    return ", ".join(remarks)

@@ -67,6 +67,13 @@ class Sites:
         return Structure(self.lattice, [dict(one) for one in self.species], self.fractional)
 
 
+def sites_of(crystal: Crystal) -> Sites:
+    """The sites of a crystal, all of them full."""
+    labels = [f"{symbol}{place}" for place, symbol in enumerate(crystal.symbols, start=1)]
+    species = [{symbol: 1.0} for symbol in crystal.symbols]
+    return Sites(lattice=crystal.lattice, fractional=crystal.fractional, species=species, labels=labels)
+
+
 def checked(sites: Sites) -> Sites:
     """The sites, if they can be those of a crystal.
 

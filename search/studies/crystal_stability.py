@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from model.crystals.crystal import Crystal
-from model.potentials.catalog import find_entry
+from model.potentials.catalog import PotentialChoice, find_entry
 from model.thermodynamics.reference import (
     Reference,
     load_reference_table,
@@ -24,7 +24,7 @@ class CrystalStability:
     """Decomposition energies against one reference; the hull of a chemical system is made when it is first needed.
 
     Args:
-        potential: of the energies, a name of the catalogue.
+        potential: of the energies, a name of the catalogue, or a calculator.
         table: file of competing phases, as `hostguide reference build` writes it (default: the potential's packaged
             one).
         pressure: GPa, at which the crystals were relaxed. Competing phases are known at zero pressure only.
@@ -33,11 +33,11 @@ class CrystalStability:
         ValueError: the file is no such table, or its energies cannot be compared with the potential's.
     """
 
-    def __init__(self, potential: str, table: Path | None = None, *, pressure: float = 0.0) -> None:
+    def __init__(self, potential: PotentialChoice, table: Path | None = None, *, pressure: float = 0.0) -> None:
         self._reference = _reference(potential, table)
         self._elements = self._reference.elements if self._reference else set()
         self._hulls: dict[frozenset[str], Stability] = {}
-        self._missing = "" if self._reference else f"no table of phases of {potential}"
+        self._missing = "" if self._reference else f"no table of phases of {find_entry(potential).name}"
         if pressure:
             self._missing = "phases are not known under pressure"
 
@@ -61,7 +61,7 @@ class CrystalStability:
         return {**NONE, "e_d": found.e_d, "products": products}
 
 
-def _reference(potential: str, table: Path | None) -> Reference | None:
+def _reference(potential: PotentialChoice, table: Path | None) -> Reference | None:
     if table is None:
         return packaged_reference(potential) if find_entry(potential).reference else None
     if not table.is_file():

@@ -136,8 +136,8 @@ def test_an_unknown_field_is_named_beside_those_there_are(content, where, known)
         # reference
         (with_section(reference={"kind": "file"}), ["reference", "kind: file needs", "path and potential must be"]),
         (with_section(reference={"kind": "file", "path": "x"}), ["reference", "; potential must be given"]),
-        (with_section(reference={"path": "x.json"}), ["reference", "no effect with kind: packaged", "change kind"]),
-        (with_section(reference={"kind": "web"}), ["reference.kind", "'packaged', 'table', 'file' or 'mp'", "'web'"]),
+        (with_section(reference={"path": "x.json"}), ["reference", "no effect with kind: auto", "change kind"]),
+        (with_section(reference={"kind": "web"}), ["reference.kind", "'table', 'file' or 'mp'", "'web'"]),
         # samplers
         (
             with_section(sampling={"diffusion": {"kind": "euler"}}),

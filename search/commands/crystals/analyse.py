@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 def analyse(
-    source: Annotated[str, typer.Argument(help="Folder or address of a run, or a crystal file")],
+    source: Annotated[str, typer.Argument(help="A run, a crystal file, or a known phase: mp-149")],
     guest: Annotated[str | None, typer.Option(help="Mobile element, whose migration paths are analysed")] = None,
     host: Annotated[str | None, typer.Option(help="Run only: formula of the host, for a voltage curve")] = None,
     framework: Annotated[
@@ -45,7 +45,8 @@ def analyse(
         int | None, typer.Option(help="Run only: charge of the guest's ion, for voltages (default: the usual one)")
     ] = None,
     against: Annotated[
-        list[Path] | None, typer.Option(help="Known phases to compare with: crystal files, or Parquet of structures")
+        list[Path] | None,
+        typer.Option(help="Phases to compare with: crystal files, identifiers, or Parquet of structures"),
     ] = None,
     barriers: Annotated[bool, typer.Option("--barriers", help="Compute migration barriers; takes minutes")] = False,
     single: Annotated[
@@ -66,6 +67,7 @@ def analyse(
     """Compute coordination, radial distribution functions, voids, migration paths of a guest, and voltages."""
     from model.analysis.migration import BarrierSettings
     from model.analysis.voltage import ion_charge
+    from search.config_file import load_config
     from search.planning.prepare import run_stability
     from search.storage.results import load_results
     from search.studies.analyse import known_phases
@@ -91,7 +93,15 @@ def analyse(
     uptake, ion = None, 0
     if frame is not None and guest and (host or framework):
         ion = charge or ion_charge(guest)
-        uptake = guest_uptake(frame, run_stability(place), guest, host=host, framework=framework, charge=ion)
+        uptake = guest_uptake(
+            frame,
+            run_stability(place),
+            guest,
+            potential=load_config(place / "config.yaml").models.potential,
+            host=host,
+            framework=framework,
+            charge=ion,
+        )
     crystals = _crystals(frame, place, top, guest=guest, vacancies=barriers and not single)
     elements = sorted({symbol for _, crystal in crystals for symbol in crystal.symbols})
     known = known_phases(against or [], elements, say_warnings)

@@ -36,7 +36,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 def inpaint(
-    host: Annotated[Path, typer.Argument(help="Host crystal: CIF, POSCAR or any other format that pymatgen reads")],
+    host: Annotated[Path, typer.Argument(help="Host crystal: CIF, POSCAR or other file, or a known phase: mp-149")],
     guest: Annotated[list[str] | None, typer.Option(help="Guest element; may be given several times")] = None,
     count: Annotated[list[int] | None, typer.Option(help="Atoms per cell of each guest, in the same order")] = None,
     supercell: Annotated[tuple[int, int, int], typer.Option(help="Multiples of the cell along a, b and c")] = (1, 1, 1),

@@ -115,7 +115,7 @@ def relax(
     say_of((one.name, _held(one.fixed, settings.cell)) for one in crystals if one.fixed is not None)
     model = load_potential(potential, device, threads)
     console.print(
-        f"{_count(crystals)}: {potential}, {settings.optimizer}, fmax {settings.fmax} eV/Å, cell {settings.cell}"
+        f"{_count(crystals)}: {model.name}, {settings.optimizer}, fmax {settings.fmax} eV/Å, cell {settings.cell}"
     )
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("relaxed", total=len(crystals))

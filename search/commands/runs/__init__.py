@@ -5,6 +5,5 @@
 - `report`: one HTML page
 - `plot`: figures for papers
 - `export`: crystals for other tools
-- `second_opinion`: evaluate the best crystals with another potential
 - `dft`: write VASP inputs, read the calculations
 """

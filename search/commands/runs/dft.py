@@ -21,7 +21,7 @@ app = typer.Typer(help="Write VASP inputs of the best crystals, and read the res
 
 @app.command("write")
 def write(
-    source: Annotated[list[str], typer.Argument(help="Folder or address of a run, or crystal files")],
+    source: Annotated[list[str], typer.Argument(help="A run, crystal files, or known phases: mp-149")],
     out: Annotated[Path, typer.Option(help="Folder for the inputs", file_okay=False)],
     kind: Annotated[
         Literal["mp-gga", "mp-r2scan"], typer.Option("--set", help="Input set; mp-gga is GGA or GGA+U")
@@ -194,9 +194,10 @@ def _explanations(run: RunPath, calculations: Sequence[Calculation], reference: 
             "or give a hull of DFT energies with --reference."
         )
     if reference is not None and reference.potential in CATALOG:
-        error = 1e3 * CATALOG[reference.potential].error
+        error = CATALOG[reference.potential].error
+        about = "" if error is None else f" of about {1e3 * error:.0f} meV/atom"
         lines.append(
-            f"The hull consists of energies of {reference.potential}, whose error of about {error:.0f} meV/atom "
+            f"The hull consists of energies of {reference.potential}, whose error{about} "
             "affects E_d and the difference. "
             "To resolve differences of that size, give a hull of DFT energies with --reference."
         )

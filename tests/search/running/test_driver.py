@@ -20,13 +20,13 @@ from pymatgen.core import Composition, Element
 from model.potentials.chgnet.potential import CHGNetPotential
 from model.thermodynamics.reference import packaged_reference
 from search.config import SearchConfig
-from search.planning.prepare import load_reference
+from search.planning.prepare import load_judge_reference, load_reference
 from search.reporting.records import schema
 from search.running.pipeline import load_stages, search_here
 from search.storage.results import ResultStore, load_results
 from search.storage.rows import unpack_or_raise
 
-TIMES = ["seconds_generate", "seconds_relax", "seconds_analyse"]
+TIMES = ["seconds_generate", "seconds_relax", "seconds_analyse", "seconds_judge"]
 CONFIG = {
     "name": "tiny",
     "seed": 3,
@@ -92,6 +92,30 @@ def test_killed_again_and_again_it_ends_as_if_undisturbed(tmp_path, undisturbed)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     assert_same_results(tmp_path, undisturbed)
+
+
+def test_a_search_with_a_judge_ends_as_in_one_process_and_is_resumed(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOSTGUIDE_CACHE", str(tmp_path / "cache"))
+    content = {**CONFIG, "judge": {"potential": "chgnet-r2scan", "lowest": 2}}
+    config = SearchConfig.model_validate(content)
+    reference, judge_reference = load_reference(config), load_judge_reference(config)
+    assert judge_reference.potential == "chgnet-r2scan"
+    stages = load_stages(config, reference, judge_reference)
+    for _ in search_here(config, reference, ResultStore(tmp_path / "here"), stages):
+        pass
+    expected = load_results(tmp_path / "here", structures=False)
+    process = start(tmp_path, judge=content["judge"])
+    wait_for_parts(process, tmp_path, 3)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    process = start(tmp_path, judge=content["judge"])
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert_same_results(tmp_path, expected)
+    judged = expected[expected["e_d_judge"].notna()]
+    assert len(judged) >= 4 and set(judged["judge"]) == {"chgnet-r2scan"}
+    assert (judged["e_d_judge"] <= judged["e_d_judge_first"] + 1e-9).all()
+    assert expected["e_d_believed"].is_monotonic_increasing or expected["e_d_believed"].isna().any()
 
 
 def test_ctrl_c_keeps_what_is_stored_and_says_how_to_resume(tmp_path):
