@@ -24,8 +24,8 @@ from model.crystals.lattice import BRAVAIS, LatticeRanges
 from model.crystals.screening import ScreenSettings
 from model.diffusion.sampler import AncestralSettings, HeunSettings, PredictorCorrectorSettings
 from model.generation.framework import DEFAULT_TOLERANCES
-from model.generators.interface import Start
 from model.generators.registry import GENERATORS, starting_from
+from model.generators.roles import Start
 from model.potentials.calculators import CalculatorSettings
 from model.potentials.catalog import DEFAULT, PotentialEntry, find_entry
 from model.relaxation.polish import PolishSettings

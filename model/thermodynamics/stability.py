@@ -30,15 +30,6 @@ class Decomposition:
     single_points: tuple[str, ...] = ()
 
 
-def products_text(products: Mapping[str, float], single_points: Collection[str] = ()) -> str:
-    """Products for people, those whose energy is a single point marked.
-
-    >>> products_text({"Li7Si3": 0.84, "Li15Si4": 0.16}, ["Li15Si4"])
-    '0.84 Li7Si3 + 0.16 Li15Si4*'
-    """
-    return " + ".join(f"{share:.2f} {name}{'*' * (name in single_points)}" for name, share in products.items())
-
-
 class Stability:
     """The convex hull of one chemical system; candidates never join it, but see `extended`.
 

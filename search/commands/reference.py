@@ -13,12 +13,14 @@ from model.reasons import Reason
 from search.commands.common import (
     DeviceOption,
     FmaxOption,
+    JsonOption,
     MinutesOption,
     PotentialOption,
     ThreadsOption,
     console,
     counted,
     parse_share,
+    print_json,
     seconds_of,
     use_threads,
 )
@@ -31,11 +33,16 @@ app = typer.Typer(help="Competing phases, against which decomposition energies a
 
 
 @app.command("show")
-def show(system: Annotated[str, typer.Argument(help="Chemical system, for example Li-Si")]) -> None:
+def show(
+    system: Annotated[str, typer.Argument(help="Chemical system, for example Li-Si")], as_json: JsonOption = False
+) -> None:
     """List the phases of a system in the packaged reference, stable ones first."""
-    from search.reporting.tables import reference_table
+    from search.reporting.tables import phases, reference_table
 
-    console.print(reference_table(system))
+    if as_json:
+        print_json("reference show", phases(system))
+    else:
+        console.print(reference_table(system))
 
 
 @app.command("hull")
@@ -47,6 +54,7 @@ def hull(
     ] = None,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = 1,
+    as_json: JsonOption = False,
 ) -> None:
     """Make the hull of a potential: relax the known phases of a system that could matter, and list them.
 
@@ -55,12 +63,15 @@ def hull(
     from model.files import written_whole
     from model.thermodynamics.own_hull import judge_hull, missing_phases
     from model.thermodynamics.reference import reference_bytes
-    from search.reporting.tables import phases_table
+    from search.reporting.tables import phases, reference_table
 
     model = load(potential, device, threads)
     with counted() as report:
         reference = judge_hull(system, model, report=partial(report, f"phases by {model.name}"))
-    console.print(phases_table(reference, system))
+    if as_json:
+        print_json("reference hull", phases(system, reference))
+    else:
+        console.print(reference_table(system, reference))
     elements = sorted(reference.elements)
     missing = sorted(set(missing_phases(elements)) - set(reference.phases["formula"]))
     if missing:

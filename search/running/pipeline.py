@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from model.crystals.crystal import Crystal
 from model.crystals.matching import packed
-from model.generators.interface import Role
+from model.generators.roles import Role
 from model.reasons import Reason
 from model.relaxation.polish import Polished
 from model.relaxation.relax import Relaxation

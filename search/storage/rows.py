@@ -7,15 +7,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from model.crystals.crystal import Crystal
 from model.crystals.matching import packed
-from model.generation.framework import Framework
-from model.generators.interface import Role
+from model.generators.roles import Role
+
+if TYPE_CHECKING:
+    from model.generation.framework import Framework
 
 SCHEMA_VERSION = "7"
 ARROW_CRYSTAL = pa.struct(

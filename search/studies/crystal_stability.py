@@ -15,7 +15,8 @@ from model.thermodynamics.reference import (
     packaged_reference,
     require_comparable,
 )
-from model.thermodynamics.stability import Stability, products_text
+from model.thermodynamics.stability import Stability
+from search.storage.ranking import products_text
 
 NONE: Mapping[str, Any] = {"e_d": math.nan, "products": "", "e_d_missing": ""}
 
