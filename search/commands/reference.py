@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import Progress
 
 from model.potentials.catalog import DEFAULT, load_potential
 from model.reasons import Reason
@@ -140,15 +139,9 @@ def library(
     """Make a library of known phases, with their crystals, from the phases near the hull."""
     from model.library.build import build_library
 
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("read", total=None)
+    with counted() as report:
         count = build_library(
-            structures,
-            out,
-            within=within,
-            source=source,
-            version=version,
-            report=lambda done, total: bar.update(task, completed=done, total=total),
+            structures, out, within=within, source=source, version=version, report=partial(report, "read")
         )
     console.print(f"{count} phases in {out} ({out.stat().st_size / 1e6:.1f} MB)", soft_wrap=True)
 
