@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from model.potentials.sevennet.convolution import Convolution
+from model.potentials.sevennet.convolution import Convolution, Geometry, Group
 from model.potentials.sevennet.graph import AtomGraph
 from model.potentials.sevennet.harmonics import harmonics
 from model.potentials.sevennet.radial import SHORTEST, RadialTable, radial_table
@@ -42,7 +42,7 @@ class SevenNetNetwork:
         self.cutoff, self.place = weights.cutoff, weights.place.to(device)
         self.harmonics = max(path.l2 for path in weights.layers[0].paths)
         self.highest = max(path.l1 for layer in weights.layers for path in layer.paths)
-        self.weights = weights
+        self.weights, self.geometry = weights, Geometry(weights.layers, dtype=dtype)
         self._tables: dict[int, tuple[RadialTable, list[Layer]]] = {}
         self.embedding, self.readout = weights.embedding.to(device, dtype), weights.readout.to(device, dtype)
         self.scale, self.shift = weights.scale.to(device), weights.shift.to(device)
@@ -66,8 +66,9 @@ class SevenNetNetwork:
         angular = harmonics(vector / length[:, None], self.harmonics).to(self.dtype)
         species = self.place[graph.numbers]
         features = [self.embedding.index_select(0, species)[:, None]]
+        geometry = self.geometry(angular, graph.blocks)
         for layer, own_functions in zip(layers, functions, strict=True):
-            features = layer(features, own_functions, angular, graph)
+            features = layer(features, own_functions, geometry, graph)
         scaled = (features[0][:, 0] @ self.readout).double() + self.weights.readout_bias
         return scaled * self.scale[species] + self.shift[species]
 
@@ -92,14 +93,17 @@ class Layer:
         self.before_bias, self.after_bias = weights.before_bias.to(dtype), weights.after_bias.to(dtype)
         self.convolution = Convolution(weights, mix, dtype=dtype)
 
-    def __call__(self, features: Features, radial: Tensor, angular: Tensor, graph: AtomGraph) -> Features:
-        """The nodes' new features; ``radial`` and ``angular`` belong to the edges."""
+    def __call__(
+        self, features: Features, radial: Tensor, geometry: dict[Group, Tensor], graph: AtomGraph
+    ) -> Features:
+        """The nodes' new features; ``radial`` (E, K) and ``geometry`` belong to the edges."""
         sent = [x @ matrix for x, matrix in zip(features, self.before, strict=True)]
-        sent[0] = sent[0] + self.before_bias
-        sent = [x.index_select(0, graph.node) for x in sent]
-        if graph.turns is not None:
+        if self.before_bias.any():  # only with several modalities
+            sent[0] = sent[0] + self.before_bias
+        if graph.node is not None and graph.turns is not None:
+            sent = [x.index_select(0, graph.node) for x in sent]
             sent = [sent[0], *(torch.bmm(turn, x) for turn, x in zip(graph.turns[1:], sent[1:], strict=False))]
-        received = self.convolution(radial, angular, sent, graph.blocks)
+        received = self.convolution(radial, geometry, sent, graph.blocks)
         for degree, (x, matrix) in enumerate(zip(features, self.own, strict=False)):
             received[degree] = received[degree] + x @ matrix
         return self._gated(received)
