@@ -13,10 +13,12 @@ Features of degree l are tensors (n, 2l+1, multiplicity).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from model.potentials.sevennet.convolution import Convolution, Geometry, Group
+from model.potentials.sevennet.convolution import Convolution, Coupling, Geometry
 from model.potentials.sevennet.graph import AtomGraph
 from model.potentials.sevennet.harmonics import harmonics
 from model.potentials.sevennet.radial import SHORTEST, RadialTable, radial_table
@@ -42,7 +44,7 @@ class SevenNetNetwork:
         self.cutoff, self.place = weights.cutoff, weights.place.to(device)
         self.harmonics = max(path.l2 for path in weights.layers[0].paths)
         self.highest = max(path.l1 for layer in weights.layers for path in layer.paths)
-        self.weights, self.geometry = weights, Geometry(weights.layers, dtype=dtype)
+        self.weights, self.coupling = weights, Coupling(weights.layers, dtype=dtype)
         self._tables: dict[int, tuple[RadialTable, list[Layer]]] = {}
         self.embedding, self.readout = weights.embedding.to(device, dtype), weights.readout.to(device, dtype)
         self.scale, self.shift = weights.scale.to(device), weights.shift.to(device)
@@ -52,23 +54,26 @@ class SevenNetNetwork:
 
         ``table`` is the index in `model.potentials.sevennet.radial.SHORTEST` that the shortest edge asks for.
         """
+        radial, layers = self._layers(table)
         vector = graph.vector.detach().requires_grad_(True)
         with torch.enable_grad():
-            energy = self.forward(vector, graph, table)
-            (gradient,) = torch.autograd.grad(energy @ graph.copies, vector)
+            length = vector.norm(dim=-1)
+            functions = radial(length, graph.real)
+            angular = harmonics(vector / length[:, None], self.harmonics).to(self.dtype)
+            geometry = self.coupling(angular.detach(), graph.blocks)
+            inside = functions.detach().requires_grad_(True)
+            energy = self.forward(inside.split(radial.sizes, dim=-1), geometry, graph, layers)
+            (of_functions,) = torch.autograd.grad(energy @ graph.copies, inside)  # adds to those of the geometry
+            of_angular = self.coupling.of_harmonics(geometry, graph.blocks)
+            (gradient,) = torch.autograd.grad([functions, angular], vector, [of_functions, of_angular])
         return energy.detach(), gradient
 
-    def forward(self, vector: Tensor, graph: AtomGraph, table: int) -> Tensor:
-        """(R,) float64 energies of the nodes."""
-        radial, layers = self._layers(table)
-        length = vector.norm(dim=-1)
-        functions = radial(length, graph.real)
-        angular = harmonics(vector / length[:, None], self.harmonics).to(self.dtype)
+    def forward(self, functions: Sequence[Tensor], geometry: Geometry, graph: AtomGraph, layers: list[Layer]) -> Tensor:
+        """(R,) float64 energies of the nodes; ``functions`` per layer (E, K) of the distances."""
         species = self.place[graph.numbers]
         features = [self.embedding.index_select(0, species)[:, None]]
-        geometry = self.geometry(angular, graph.blocks)
-        for layer, own_functions in zip(layers, functions, strict=True):
-            features = layer(features, own_functions, geometry, graph)
+        for layer, radial in zip(layers, functions, strict=True):
+            features = layer(features, radial, geometry, graph)
         scaled = (features[0][:, 0] @ self.readout).double() + self.weights.readout_bias
         return scaled * self.scale[species] + self.shift[species]
 
@@ -93,9 +98,7 @@ class Layer:
         self.before_bias, self.after_bias = weights.before_bias.to(dtype), weights.after_bias.to(dtype)
         self.convolution = Convolution(weights, mix, dtype=dtype)
 
-    def __call__(
-        self, features: Features, radial: Tensor, geometry: dict[Group, Tensor], graph: AtomGraph
-    ) -> Features:
+    def __call__(self, features: Features, radial: Tensor, geometry: Geometry, graph: AtomGraph) -> Features:
         """The nodes' new features; ``radial`` (E, K) and ``geometry`` belong to the edges."""
         sent = [x @ matrix for x, matrix in zip(features, self.before, strict=True)]
         if self.before_bias.any():  # only with several modalities
