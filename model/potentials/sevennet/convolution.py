@@ -39,6 +39,10 @@ class Block:
     edges: slice
     sender: Tensor
 
+    def row_size(self, group: Group) -> int:
+        """Q·(2l1+1)."""
+        return self.sender.shape[1] * (2 * group.l1 + 1)
+
 
 @dataclass(frozen=True)
 class Group:
@@ -61,12 +65,12 @@ class Geometry:
     """G of all edges, which all layers share.
 
     Attributes:
-        values: per block and group, (b·p, 2l3+1, Q·(2l1+1)).
+        values: per block and group of `Coupling`, (p·b, 2l3+1, Q·(2l1+1)).
         gradients: the same of ∂E/∂G, to which the backward pass of every layer adds its part.
     """
 
-    values: list[dict[Group, Tensor]]
-    gradients: list[dict[Group, Tensor]]
+    values: list[list[Tensor]]
+    gradients: list[list[Tensor]]
 
 
 class Coupling:
@@ -75,27 +79,29 @@ class Coupling:
     def __init__(self, layers: Sequence[LayerWeights], *, dtype: torch.dtype) -> None:
         known = {group: paths for layer in layers for group, paths in groups_of(layer.paths).items()}
         highest = max(max(group.l2) for group in known)
-        self.symbols = {group: _spread(paths, highest).to(dtype) for group, paths in known.items()}
+        self.groups = list(known)
+        self.symbols = [_spread(paths, highest).to(dtype) for paths in known.values()]
 
     def __call__(self, harmonics: Tensor, blocks: list[Block]) -> Geometry:
         """G of edges with ``harmonics`` (E, M)."""
-        values: list[dict[Group, Tensor]] = [{} for _ in blocks]
-        for group, symbols in self.symbols.items():
+        values: list[list[Tensor]] = [[] for _ in blocks]
+        for group, symbols in zip(self.groups, self.symbols, strict=True):
             coupled = harmonics @ symbols
             for block, mine in zip(blocks, values, strict=True):
-                mine[group] = _by_edge(coupled, group, block).permute(0, 2, 3, 1, 4).flatten(0, 1).flatten(2)
-        return Geometry(values, [{group: torch.zeros_like(part) for group, part in mine.items()} for mine in values])
+                part = _path_first(coupled, group, block)
+                mine.append(part.new_empty(part.shape).copy_(part).view(-1, part.shape[2], block.row_size(group)))
+        return Geometry(values, [[torch.zeros_like(part) for part in mine] for mine in values])
 
     def of_harmonics(self, geometry: Geometry, blocks: list[Block]) -> Tensor:
         """(E, M) ∂E/∂Y from what all layers have added to the gradients."""
-        total: Tensor | None = None
-        for group, symbols in self.symbols.items():
-            of_coupled = symbols.new_empty(blocks[-1].edges.stop, symbols.shape[1])
+        edges = blocks[-1].edges.stop
+        total = self.symbols[0].new_zeros(edges, len(self.symbols[0]))
+        for place, (group, symbols) in enumerate(zip(self.groups, self.symbols, strict=True)):
+            of_coupled = symbols.new_empty(edges, symbols.shape[1])
             for block, mine in zip(blocks, geometry.gradients, strict=True):
-                target = _by_edge(of_coupled, group, block).permute(0, 2, 3, 1, 4)
-                target.copy_(mine[group].view(target.shape))
-            total = of_coupled @ symbols.T if total is None else total.addmm_(of_coupled, symbols.T)
-        assert total is not None
+                target = _path_first(of_coupled, group, block)
+                target.copy_(mine[place].view(target.shape))
+            total.addmm_(of_coupled, symbols.T)
         return total
 
 
@@ -110,27 +116,55 @@ def _spread(paths: list[Path3], highest: int) -> Tensor:
     return torch.cat(columns, dim=-1)
 
 
-def _by_edge(coupled: Tensor, group: Group, block: Block) -> Tensor:
-    """(b, Q, p, 2l3+1, 2l1+1) the part of a block in an array of all edges."""
-    return coupled[block.edges].view(*block.sender.shape, len(group.l2), 2 * group.l3 + 1, 2 * group.l1 + 1)
+def _path_first(coupled: Tensor, group: Group, block: Block) -> Tensor:
+    """(p, b, 2l3+1, Q, 2l1+1) the part of a block in an array (E, p·(2l3+1)·(2l1+1)) of all edges."""
+    part = coupled[block.edges].view(*block.sender.shape, len(group.l2), 2 * group.l3 + 1, 2 * group.l1 + 1)
+    return part.permute(2, 0, 3, 1, 4)
+
+
+@dataclass(frozen=True)
+class _Target:
+    """One group as a layer computes it.
+
+    Attributes:
+        place: of the group in `Coupling`.
+        l3: degree that it goes to.
+        paths: among those from the same degree.
+        channels: of S, among those of all groups to the same degree.
+    """
+
+    place: int
+    l3: int
+    paths: slice
+    channels: slice
+
+
+@dataclass(frozen=True)
+class _Source:
+    """All groups from one degree: their ``columns`` of w, and the groups."""
+
+    columns: slice
+    targets: list[_Target]
 
 
 class Convolution:
-    """The convolution of one layer; ``mix`` (K, W) as in the radial table."""
+    """The convolution of one layer; ``mix`` (K, W) as in the radial table, ``groups`` as in `Coupling`."""
 
-    def __init__(self, layer: LayerWeights, mix: Tensor, *, dtype: torch.dtype) -> None:
+    def __init__(self, layer: LayerWeights, mix: Tensor, groups: list[Group], *, dtype: torch.dtype) -> None:
         known = groups_of(layer.paths)
-        self.groups = list(known)
         self.mix = torch.cat([mix[:, path.weights] for paths in known.values() for path in paths], dim=1).to(dtype)
         self.after = [matrix.to(dtype) for matrix in layer.after]
-        self.columns: list[slice] = []  # of w, per group
-        self.channels: list[slice] = []  # of S, among those of all groups to the same degree
+        self.sources: list[_Source] = []
         stop, filled = 0, [0] * len(self.after)
-        for group, paths in known.items():
-            size = sum(path.weights.stop - path.weights.start for path in paths)
-            self.columns.append(slice(stop, stop := stop + size))
-            self.channels.append(slice(filled[group.l3], filled[group.l3] + size))
-            filled[group.l3] += size
+        for l1, before in enumerate(layer.before):
+            start, count, targets = stop, 0, []
+            for group in (group for group in known if group.l1 == l1):
+                paths, size = len(group.l2), len(group.l2) * len(before)
+                channels = slice(filled[group.l3], filled[group.l3] + size)
+                targets.append(_Target(groups.index(group), group.l3, slice(count, count + paths), channels))
+                filled[group.l3] += size
+                count, stop = count + paths, stop + size
+            self.sources.append(_Source(slice(start, stop), targets))
 
     def __call__(self, radial: Tensor, geometry: Geometry, features: list[Tensor], blocks: list[Block]) -> list[Tensor]:
         """Per degree, (R, 2l+1, out) for R receivers.
@@ -143,53 +177,65 @@ class Convolution:
         """
         return list(_Convolve.apply(radial, geometry, blocks, self, *features))
 
-    def forward(self, radial: Tensor, geometry: dict[Group, Tensor], sent: list[Tensor]) -> list[Tensor]:
+    def forward(self, radial: Tensor, geometry: list[Tensor], sent: list[Tensor]) -> list[Tensor]:
         """The result for one block; ``geometry`` G, ``sent`` per degree (b, Q, 2l+1, U)."""
-        weights = (radial @ self.mix).view(*sent[0].shape[:2], -1)
-        sums = [weights.new_empty(len(weights), 2 * l3 + 1, len(matrix)) for l3, matrix in enumerate(self.after)]
-        for group, columns, channels in zip(self.groups, self.columns, self.channels, strict=True):
-            coupled = geometry[group]
-            product = _product(weights[..., columns], sent[group.l1], group)
-            target = _paths(sums[group.l3][..., channels], group)
-            target.copy_(torch.bmm(coupled, product.view(len(coupled), coupled.shape[-1], -1)).view(target.shape))
+        nodes, edges = sent[0].shape[:2]
+        weights = (radial @ self.mix).view(nodes, edges, -1)
+        sums = [weights.new_empty(nodes, 2 * l3 + 1, matrix.shape[0]) for l3, matrix in enumerate(self.after)]
+        for x, source in zip(sent, self.sources, strict=True):
+            product = _product(_by_path(weights[..., source.columns], x), x)
+            for to in source.targets:
+                found = torch.bmm(geometry[to.place], _rows(product[to.paths]))
+                target = _by_path(sums[to.l3][..., to.channels], x)
+                target.copy_(found.view(target.shape))
         return [part @ matrix for part, matrix in zip(sums, self.after, strict=True)]
 
     def backward(
         self,
         radial: Tensor,
-        geometry: dict[Group, Tensor],
-        of_geometry: dict[Group, Tensor],
+        geometry: list[Tensor],
+        of_geometry: list[Tensor],
         sent: list[Tensor],
         grads: list[Tensor],
     ) -> tuple[Tensor, list[Tensor]]:
         """Derivatives with respect to c and x from those with respect to the result; adds to that of G."""
-        weights = (radial @ self.mix).view(*sent[0].shape[:2], -1)
+        nodes, edges = sent[0].shape[:2]
+        flat = radial @ self.mix
+        of_flat = torch.empty_like(flat)
+        weights, of_weights = flat.view(nodes, edges, -1), of_flat.view(nodes, edges, -1)
         of_sums = [grad @ matrix.T for grad, matrix in zip(grads, self.after, strict=True)]
-        of_weights, of_sent = torch.empty_like(weights), [torch.zeros_like(x) for x in sent]
-        for group, columns, channels in zip(self.groups, self.columns, self.channels, strict=True):
-            coupled = geometry[group]
-            x = sent[group.l1]
-            product = _product(weights[..., columns], x, group)
-            of_sum = _paths(of_sums[group.l3][..., channels], group).flatten(0, 1)  # (b·p, 2l3+1, U)
-            of_geometry[group].baddbmm_(of_sum, product.view(len(coupled), coupled.shape[-1], -1).mT)
-            of_product = torch.bmm(coupled.mT, of_sum).view_as(product)
-            torch.mul(of_product, _paths(weights[..., columns], group)[:, :, :, None], out=product)
-            of_sent[group.l1].add_(product[:, 0] if len(group.l2) == 1 else product.sum(1))
-            of_product.mul_(x[:, None])
-            torch.sum(of_product, 3, out=_paths(of_weights[..., columns], group))
-        return (self.mix @ of_weights.view(len(radial), -1).T).T, of_sent  # faster than with the small matrix behind
+        of_sent = []
+        for x, source in zip(sent, self.sources, strict=True):
+            mine = _by_path(weights[..., source.columns], x)
+            product = _product(mine, x)
+            of_product = torch.empty_like(product)
+            for to in source.targets:
+                part = _by_path(of_sums[to.l3][..., to.channels], x)
+                of_sum = part.new_empty(part.shape).copy_(part).view(-1, *part.shape[2:])  # (p·b, 2l3+1, U)
+                of_geometry[to.place].baddbmm_(of_sum, _rows(product[to.paths]).mT)
+                torch.bmm(geometry[to.place].mT, of_sum, out=_rows(of_product[to.paths]))
+            torch.mul(of_product, mine[:, :, :, None], out=product)
+            of_sent.append(product.sum(0))
+            torch.sum(of_product.mul_(x), 3, out=_by_path(of_weights[..., source.columns], x))
+        return (self.mix @ of_flat.T).T, of_sent  # faster than with the small matrix behind
 
 
-def _paths(values: Tensor, group: Group) -> Tensor:
-    """(b, p, ·, U) from (b, ·, p·U)."""
+def _by_path(values: Tensor, x: Tensor) -> Tensor:
+    """(p, b, ·, U) from (b, ·, p·U), where ``x`` says U."""
     nodes, rows, channels = values.shape
-    return values.view(nodes, rows, len(group.l2), channels // len(group.l2)).transpose(1, 2)
+    return values.view(nodes, rows, channels // x.shape[-1], x.shape[-1]).permute(2, 0, 1, 3)
 
 
-def _product(weights: Tensor, x: Tensor, group: Group) -> Tensor:
-    """(b, p, Q, 2l1+1, U) y."""
-    product = x.new_empty(len(x), len(group.l2), *x.shape[1:])
-    return torch.mul(_paths(weights, group)[:, :, :, None], x[:, None], out=product)
+def _product(weights: Tensor, x: Tensor) -> Tensor:
+    """(p, b, Q, 2l1+1, U) y."""
+    product = x.new_empty(weights.shape[0], *x.shape)
+    return torch.mul(weights[:, :, :, None], x, out=product)
+
+
+def _rows(product: Tensor) -> Tensor:
+    """(p·b, Q·(2l1+1), U) of the same numbers."""
+    paths, nodes, edges, components, channels = product.shape
+    return product.view(paths * nodes, edges * components, channels)
 
 
 class _Convolve(torch.autograd.Function):

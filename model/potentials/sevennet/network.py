@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from model.potentials.sevennet.convolution import Convolution, Coupling, Geometry
+from model.potentials.sevennet.convolution import Convolution, Coupling, Geometry, Group
 from model.potentials.sevennet.graph import AtomGraph
 from model.potentials.sevennet.harmonics import harmonics
 from model.potentials.sevennet.radial import SHORTEST, RadialTable, radial_table
@@ -82,7 +82,8 @@ class SevenNetNetwork:
         if table not in self._tables:
             radial = radial_table(self.weights, SHORTEST[table], tolerance=TOLERANCE[self.dtype], dtype=self.dtype)
             layers = [
-                Layer(layer, mix, dtype=self.dtype) for layer, mix in zip(self.weights.layers, radial.mix, strict=True)
+                Layer(layer, mix, self.coupling.groups, dtype=self.dtype)
+                for layer, mix in zip(self.weights.layers, radial.mix, strict=True)
             ]
             self._tables[table] = radial, layers
         return self._tables[table]
@@ -91,12 +92,12 @@ class SevenNetNetwork:
 class Layer:
     """One interaction: convolution of what the atoms send, a linear map of their own features, and gates."""
 
-    def __init__(self, weights: LayerWeights, mix: Tensor, *, dtype: torch.dtype) -> None:
+    def __init__(self, weights: LayerWeights, mix: Tensor, groups: list[Group], *, dtype: torch.dtype) -> None:
         self.scalars = weights.scalars
         self.own = [matrix.to(dtype) for matrix in weights.own]
         self.before = [matrix.to(dtype) for matrix in weights.before]
         self.before_bias, self.after_bias = weights.before_bias.to(dtype), weights.after_bias.to(dtype)
-        self.convolution = Convolution(weights, mix, dtype=dtype)
+        self.convolution = Convolution(weights, mix, groups, dtype=dtype)
 
     def __call__(self, features: Features, radial: Tensor, geometry: Geometry, graph: AtomGraph) -> Features:
         """The nodes' new features; ``radial`` (E, K) and ``geometry`` belong to the edges."""
