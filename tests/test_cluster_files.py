@@ -78,6 +78,12 @@ def test_every_ray_asks_for_the_token_and_listens_as_little_as_it_can(path):
         assert used <= option_names(scripts.start)
 
 
+@pytest.mark.parametrize("path", RAY_UP, ids=lambda path: path.name)
+def test_only_machines_of_ones_own_need_the_first_autoscaler(path):
+    (start,) = (line for line in read(path)["head_start_ray_commands"] if "ray start" in line)
+    assert ("RAY_enable_autoscaler_v2=0" in shlex.split(start)) == (read(path)["provider"]["type"] == "local")
+
+
 @pytest.mark.parametrize("path", RAY_UP[:2], ids=lambda path: path.name)
 def test_head_is_on_demand_and_idle_workers_are_spot_and_gpus_come_from_zero(path):
     config = read(path)
