@@ -10,6 +10,7 @@ from pathlib import Path
 SCRIPT = Path(__file__).with_suffix(".sh")
 PROGRAMS = ("unshare", "nsenter", "ip", "ssh", "ssh-keygen", "rsync")
 USER = "lab"
+NUMBER = 1777  # of the user
 HOME = f"/home/{USER}"
 
 
@@ -107,7 +108,21 @@ class Hosts:
     def _link(self, name: str, state: str) -> None:
         subprocess.run([*self._enter, "ip", "link", "set", f"v-{name}", state], check=True)
 
+    def write(self, name: str, path: str, text: str) -> None:
+        """Write a file into the user's home on a host, or add to it."""
+        file = self.home(name) / path
+        for folder in (folder for folder in reversed(file.parents) if not folder.exists()):
+            folder.mkdir()
+            os.chown(folder, NUMBER, NUMBER)
+        with file.open("a") as stream:
+            stream.write(text)
+        os.chown(file, NUMBER, NUMBER)
+        file.chmod(0o600)
+
+    def output(self, name: str, command: str) -> str:
+        """What a command of bash, run as root on a host, prints."""
+        return subprocess.run(self.command(name, command), capture_output=True, text=True, check=False).stdout
+
     def processes(self, name: str) -> list[str]:
         """Command lines of the user's processes on a host."""
-        done = subprocess.run(self.command(name, f"ps -u {USER} -o args="), capture_output=True, text=True, check=False)
-        return done.stdout.splitlines()
+        return self.output(name, f"ps -u {USER} -o args=").splitlines()
