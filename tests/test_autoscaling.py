@@ -48,7 +48,7 @@ def free_port():
 
 @pytest.fixture(params=[1, 2], ids=["first-autoscaler", "second-autoscaler"])
 def cluster(request, monkeypatch):
-    """Address and first process of a head without cores that may start up to three workers with one each.
+    """Address and folder of a head without cores that may start up to three workers with one each.
 
     It runs in front, so that no `ray stop` is needed, which would end every Ray on this machine.
     """
@@ -72,6 +72,8 @@ def cluster(request, monkeypatch):
             "gcs_address": address,
             "head_node_id": FAKE_HEAD_NODE_ID,
             "launch_multiple": True,
+            "disable_node_updaters": True,  # nobody logs in to a node: one that fails is replaced
+            "disable_launch_config_check": True,
         },
         "available_node_types": kinds,
         "head_node_type": "ray.head.default",
@@ -98,25 +100,30 @@ def cluster(request, monkeypatch):
     command += [f"--ray-client-server-port={free_port()}", f"--dashboard-agent-listen-port={free_port()}"]
     with (folder / "log").open("w") as log:
         head = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
-    family = psutil.Process(head.pid)
     try:
-        wait_until(lambda: len(nodes(family)) == 1, 120, folder / "log")
-        yield address, family, folder / "log"
+        wait_until(lambda: len(nodes(folder)) == 1, 120, folder / "log")
+        yield address, folder
     finally:
-        everyone = [*family.children(recursive=True), family]
         head.terminate()
-        _, alive = psutil.wait_procs(everyone, timeout=30)
-        for process in alive:
+        head.wait(timeout=60)
+        left = of_cluster(folder)
+        for process in left:
             process.kill()
-        head.wait()
+        psutil.wait_procs(left, timeout=30)
         shutil.rmtree(folder, ignore_errors=True)  # Ray's last writers may still be at it
 
 
-def nodes(family):
+def of_cluster(folder):
+    """Processes of the cluster whose folder this is, which the lost nodes' may outlive."""
+    found = psutil.process_iter(["cmdline", "name", "status", "create_time"])
+    return [process for process in found if any(str(folder) in word for word in process.info["cmdline"] or ())]
+
+
+def nodes(folder):
     """Ray's first process on each node, the head's first."""
-    found = [process for process in family.children(recursive=True) if process.name() == "raylet"]
-    found = [process for process in found if process.status() != psutil.STATUS_ZOMBIE]
-    return sorted(found, key=psutil.Process.create_time)
+    found = [process for process in of_cluster(folder) if process.info["name"] == "raylet"]
+    alive = [process for process in found if process.info["status"] != psutil.STATUS_ZOMBIE]
+    return sorted(alive, key=lambda process: process.info["create_time"])
 
 
 def wait_until(reached, seconds, log):
@@ -131,8 +138,9 @@ def comparable(frame):
     return frame.drop(columns=times).sort_values("candidate", ignore_index=True)
 
 
-def test_machines_come_when_asked_for_and_are_lost_and_go(cluster, tmp_path):
-    address, family, log = cluster
+def test_machines_come_when_asked_for_and_are_lost_and_go(cluster, tmp_path, request):
+    address, folder = cluster
+    log = folder / "log"
     undisturbed = check_config(SEARCH, source="test")
     for _ in search_here(undisturbed, load_reference(undisturbed), ResultStore(tmp_path / "undisturbed"), Stages()):
         pass
@@ -145,12 +153,13 @@ def test_machines_come_when_asked_for_and_are_lost_and_go(cluster, tmp_path):
     command = [sys.executable, "-m", "tests.support.chaos_search", tmp_path / "search.yaml", tmp_path / "run", faults]
     with out.open("w") as stream:
         search = subprocess.Popen(command, cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT)
+    request.addfinalizer(search.kill)
 
-    wait_until(lambda: len(nodes(family)) == 1 + RELAXERS, 300, out)
+    wait_until(lambda: len(nodes(folder)) == 1 + RELAXERS, 300, log)
     wait_until(lambda: len(list(faults.glob("done-relax-wait-*"))) >= RELAXERS, 300, out)
-    taken = nodes(family)[-1]
+    taken = nodes(folder)[-1]
     taken.kill()  # as a spot machine is: no farewell
-    wait_until(lambda: len(nodes(family)) == 1 + RELAXERS, 300, out)  # another in its place
+    wait_until(lambda: len(nodes(folder)) == 1 + RELAXERS, 300, out)  # another in its place
     assert search.wait(timeout=900) == 0, out.read_text()
     said = out.read_text()
     found = load_results(tmp_path / "run", structures=False)
@@ -162,4 +171,4 @@ def test_machines_come_when_asked_for_and_are_lost_and_go(cluster, tmp_path):
     notes = (tmp_path / "run" / "log.jsonl").read_text()
     assert f"{RELAXERS} relaxers were requested, but the cluster has 0 CPUs" in notes
 
-    wait_until(lambda: len(nodes(family)) == 1, 300, log)  # the request has been withdrawn
+    wait_until(lambda: len(nodes(folder)) == 1, 300, log)  # the request has been withdrawn

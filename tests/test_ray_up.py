@@ -41,7 +41,7 @@ SEARCH = {
     "relaxation": {"max_steps": 40},
     "policy": {"rounds": 60, **per_round(*PER_ROUND), "samples": 2, "batch": 2},
 }
-STORE_UP = """
+STORE_UP = r"""
 import boto3, json, requests
 url = "http://desk:{port}"
 keys = dict(aws_access_key_id="setup", aws_secret_access_key="setup", region_name="us-east-1", endpoint_url=url)
@@ -256,10 +256,10 @@ def test_a_cluster_of_ones_own(hosts, user):
         f".venv/bin/ray exec {FILE} \"sed -i 's/rounds: 60/rounds: {rounds}/' hostguide/configs/li-si-small.yaml\""
     )
     user.type(submit.replace("li-si-1", "li-si-2"))
-    user.type(follow.replace("li-si-1", "li-si-2"))
+    said = user.type(follow.replace("li-si-1", "li-si-2"))
     found = load_results(hosts.folder / "shared" / run)
-    assert found["candidate"].is_unique and len(found) == rounds * sum(PER_ROUND)
-    assert found["formula"].nunique() > 1
+    assert found["candidate"].is_unique and found["formula"].nunique() > 1
+    assert f"Finished: {len(found)} candidates" in said
     user.type(user.documented(f'.venv/bin/ray exec {FILE} "hostguide results', **small))
 
     # --- into an object store, with a driver that is killed
