@@ -97,7 +97,12 @@ class Session:
     def process(self, command, **options):
         self.log.write(f"\n{time.strftime('%H:%M:%S')} $ {command}\n")
         self.log.flush()
-        settings = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONUNBUFFERED": "1", "PYTHONPATH": HERE}
+        settings = {
+            "RAY_AUTH_MODE": "token",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONPATH": HERE,
+        }
         arguments = self.hosts.command("desk", command, HERE, **settings)
         return subprocess.Popen(arguments, text=True, stderr=subprocess.STDOUT, **options)
 
@@ -298,6 +303,10 @@ def test_a_cluster_of_ones_own(hosts, user):
     assert not any(secret in LOG.read_text() for secret in secrets)
 
     # --- the end
+    user.type("pkill -f 'ray dashboard|-L 8265:'")
+    user.type("ssh-keyscan 10.77.0.3 10.77.0.4 > ~/.ssh/known_hosts")  # the user has logged in to them before
     user.type(user.documented(f".venv/bin/ray down {FILE}"), answer="y\n")
+    workers = {"WORKER-ADDRESS WORKER-ADDRESS": "10.77.0.3 10.77.0.4"}
+    user.type(user.documented("for worker in", **workers))
     for name in ("head", "one", "two"):
         user.wait(lambda name=name: not [line for line in hosts.processes(name) if "sshd" not in line], 60)
