@@ -198,7 +198,9 @@ def with_judges(frame: pd.DataFrame, run: RunPath) -> pd.DataFrame:
     ):
         rows = panel[name].judges if name in panel else {}
         # pandas has NaN where there is no judge
-        said = ({judge: by_judge} if isinstance(judge, str) else {}) | {other: row.e_d_judge for other, row in rows.items()}
+        said = ({judge: by_judge} if isinstance(judge, str) else {}) | {
+            other: row.e_d_judge for other, row in rows.items()
+        }
         judges.append(said)
         values.append([value for value in (e_d, *said.values()) if math.isfinite(value)] if said else [])
     return frame.assign(

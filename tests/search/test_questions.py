@@ -19,6 +19,22 @@ def test_a_chemical_system():
     assert config.frameworks.guests == ("Li",) and config.policy.rounds == 1000
 
 
+def test_compounds_are_terminals():
+    config = checked("Li2S-P2S5", max_atoms=16)
+    assert config.compositions.terminals == ("Li2S", "P2S5") and "Li3PS4" in {
+        c.reduced for c in config.compositions.expand()
+    }
+    assert config.compositions.elements == ("Li", "P", "S")
+
+
+def test_filters_are_applied_together_and_say_when_nothing_is_left():
+    compositions = {"system": "Li-Mn-O", "max_atoms": 12, "neutral": True, "families": ["AB2C4"], "max_formulas": 1}
+    config = check_config({"name": "a", "compositions": compositions}, source="test")
+    assert [cell.reduced for cell in config.compositions.expand()] == ["LiMn2O4"]
+    with pytest.raises(ValueError, match="none of 220 compositions is left"):
+        check_config({"name": "a", "compositions": {**compositions, "step": 0.4}}, source="test")
+
+
 def test_a_formula_is_reduced():
     config = checked("Li10Si4", max_atoms=14)
     assert {str(cell) for cell in config.compositions.expand()} == {"Li5Si2", "Li10Si4"}
