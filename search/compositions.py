@@ -70,7 +70,8 @@ class Compositions(Settings):
             cells = [cell for cell in cells if has_stoichiometry(cell, self.families)]
         if not cells:
             raise ValueError(
-                f"none of {len(before)} compositions is left by neutral, step and families: raise max_atoms or loosen them"
+                f"none of {len(before)} compositions is left by neutral, step and families: raise max_atoms or loosen "
+                "them"
             )
         return cells if self.max_formulas is None else smallest_formulas(cells, self.max_formulas)
 

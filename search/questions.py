@@ -32,7 +32,8 @@ def configuration(
     """The configuration of a search, to be checked by `search.config_file.check_config`.
 
     Args:
-        question: a chemical system (Li-Si), compounds (Li2S-P2S5), a formula (Li5Si2), or a host: a crystal file or an identifier.
+        question: a chemical system (Li-Si), compounds (Li2S-P2S5), a formula (Li5Si2), or a host: a crystal file or an
+            identifier.
         guests: elements that are taken out of crystals and put back, or put into the host.
         max_atoms: of a cell; by default `MAX_ATOMS`, or as many as the filled host has.
         minutes: time limit of the whole command.

@@ -21,7 +21,7 @@ FAMILIES = {
     "corundum": "A2B3",
     "perovskite": "ABC3",
     "spinel": "AB2C4",
-    "olivine": "ABC2D4",
+    "olivine": "ABCD4",
     "garnet": "A2B3C3D12",
     "argyrodite": "AB6C5D",
     "elpasolite": "AB2CD6",
@@ -250,12 +250,16 @@ def _charges(valences: tuple[int, ...], count: int) -> frozenset[int]:
 
 
 def usual_valences(elements: Iterable[str], given: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
-    """Charges that atoms of each element may have: those given, else the common ones of pymatgen.
+    """Charges that atoms of each element may have: those given, else those that pymatgen lists for the ICSD.
 
     Raises:
         ValueError: an element has none.
     """
-    found = {element: tuple(given.get(element) or Element(element).common_oxidation_states) for element in elements}
+    found = {}
+    for element in elements:
+        known = Element(element)
+        usual = known.icsd_oxidation_states or known.common_oxidation_states
+        found[element] = tuple(given.get(element) or usual)
     without = [element for element, some in found.items() if not some]
     if without:
         raise ValueError(
