@@ -12,18 +12,17 @@ import yaml
 from model.crystals.composition import CellFormula, parse_system
 from model.generators.registry import starting_from
 from model.generators.roles import Start
-from search.storage.crystal_files import read_crystal
+from search.storage.crystal_files import is_identifier, read_crystal
 
 MAX_ATOMS = 8  # of a cell, unless the user says otherwise: seconds per crystal on a laptop
 FILLINGS = 4  # guests in a host's cell: 1 to this many
 ROUNDS, ROUNDS_BY_TIME = 10, 1000  # without a time limit, and with one, which ends the search long before
 SYMBOL = re.compile(r"[A-Z][a-z]?")  # of an element
-IDENTIFIER = re.compile(r"(mp|mvc)-\d+")  # of a known phase
 
 
 def is_host(question: str) -> bool:
     """Whether a question is about a host: a crystal file, or the identifier of a known phase."""
-    return Path(question).is_file() or IDENTIFIER.fullmatch(question) is not None
+    return Path(question).is_file() or is_identifier(question)
 
 
 def configuration(

@@ -48,8 +48,8 @@ class Reference:
             ``MP2020-corrected PBE`` or ``r2SCAN``.
         version: of the phases' source.
         phases: one row per phase: material_id, formula (reduced), energy_per_atom (eV), volume_per_atom (Å³, NaN if
-            unknown), relaxed (whether the potential relaxed the phase), system (elements in alphabetical order,
-            joined by hyphens).
+            unknown), relaxed (whether the phase is relaxed with the method of the energies; taken for granted of
+            entries), system (elements in alphabetical order, joined by hyphens).
     """
 
     name: str
@@ -366,7 +366,7 @@ def _row_of_entry(entry: Mapping[str, Any]) -> tuple[str, str, float, float, boo
         volume = abs(np.linalg.det(entry["structure"]["lattice"]["matrix"])) / len(entry["structure"]["sites"])
     energy = (entry["energy"] + (entry.get("correction") or 0.0)) / composition.num_atoms
     label = entry.get("entry_id") or entry.get("name") or composition.reduced_formula
-    return str(label), composition.reduced_formula, float(energy), float(volume), False
+    return str(label), composition.reduced_formula, float(energy), float(volume), True
 
 
 def _read(path: Path, *, allow_pickle: bool) -> Any:

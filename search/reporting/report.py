@@ -38,7 +38,7 @@ from search.reporting.figure_data import (
 from search.storage.cif import ConventionalCell, crystal_name, plain_cif, tolerances
 from search.storage.judgements import load_judgements
 from search.storage.paths import RunPath
-from search.storage.ranking import rank, remark
+from search.storage.ranking import new_below_hull, rank, remark
 from search.storage.results import load_results
 from search.storage.rows import unpack_or_raise
 
@@ -110,6 +110,7 @@ def _facts(frame: pd.DataFrame, config: SearchConfig) -> list[tuple[str, str]]:
     best = good.iloc[0]
     return [
         ("lowest E_d", f"{1e3 * best['e_d_believed']:+.1f} meV/atom ({best['formula']})"),
+        ("new, below the hull", f"{len(new_below_hull(frame)):,}"),
         ("candidates", f"{len(frame):,}"),
         ("relaxed", f"{len(good):,}"),
         ("compositions", f"{frame['formula'].nunique()}"),
@@ -143,7 +144,7 @@ def _table_row(row: dict[Any, Any]) -> dict[str, Any]:
         "atoms": row["n_atoms"],
         "space_group": row["space_group"] if isinstance(row["space_group"], str) else "P1",
         "e_d": f"{round(1e3 * row['e_d'], 1) + 0.0:+.1f}",
-        "products": [(f"{share:.2f}", name) for name, share in row["products"].items()],
+        "products": [(f"{share:.2f}", name, name in row["single_points"]) for name, share in row["products"].items()],
         "volume": f"{row['volume_per_atom']:.1f}",
         "lineage": _lineage(row),
         "remark": remark(row),

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from rich.table import Table
 
-from search.storage.ranking import remark
+from search.storage.ranking import products_text, remark
 
 if TYPE_CHECKING:
     from model.thermodynamics.reference import Reference
+
+SINGLE_POINTS = "* not relaxed by the potential: E_d may be some meV/atom too low"
 
 
 def results_table(best: pd.DataFrame) -> Table:
@@ -41,9 +43,11 @@ def results_table(best: pd.DataFrame) -> Table:
             *(f"{1e3 * row['judges'][name]:.1f}" if name in row["judges"] else "" for name in judges),
             row["role"],
             _text(row["framework_space_group"]),
-            " + ".join(f"{share:.2f} {name}" for name, share in row["products"].items()),
+            products_text(row["products"], row["single_points"]),
             remark(row),
         )
+    if any(len(given) for given in best["single_points"]):
+        table.caption, table.caption_justify = SINGLE_POINTS, "left"
     return table
 
 
@@ -71,15 +75,16 @@ def phases(system: str, reference: Reference | None = None) -> list[dict[str, An
 
 
 def reference_table(system: str, reference: Reference | None = None) -> Table:
-    """Table of the `phases` of a system."""
+    """Table of the `phases` of a system; its last column says whether the library has the crystal of a phase."""
     from model.crystals.composition import parse_system
+    from model.library.phases import packaged_library
     from model.thermodynamics.reference import packaged_reference
 
-    reference = reference or packaged_reference()
+    reference, library = reference or packaged_reference(), packaged_library()
     rows = phases(system, reference)
     title = f"{'-'.join(parse_system(system))} in {reference.name} ({reference.potential})"
     table = Table(title=title, title_justify="left")
-    for name in ("material", "formula", "E eV/atom", "above hull meV/atom", "V Å³/atom", "relaxed"):
+    for name in ("material", "formula", "E eV/atom", "above hull meV/atom", "V Å³/atom", "relaxed", "crystal"):
         table.add_column(name, justify="left" if name in ("material", "formula") else "right")
     for row in rows:
         table.add_row(
@@ -89,5 +94,6 @@ def reference_table(system: str, reference: Reference | None = None) -> Table:
             f"{round(1e3 * row['above_hull'], 1) + 0.0:.1f}",
             f"{row['volume_per_atom']:.2f}",
             "yes" if row["relaxed"] else "no",
+            "yes" if row["material_id"] in library else "no",
         )
     return table

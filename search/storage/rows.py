@@ -19,7 +19,7 @@ from model.generators.roles import Role
 if TYPE_CHECKING:
     from model.generation.framework import Framework
 
-SCHEMA_VERSION = "7"
+SCHEMA_VERSION = "8"
 ARROW_CRYSTAL = pa.struct(
     [
         ("lattice", pa.list_(pa.float64(), 9)),  # Å, rows one after the other
@@ -340,10 +340,21 @@ class Row(HistoryRow):
         "when the task was planned. The hull of `e_d` never changes during a search; that of this column does",
         unit="eV/atom",
     )
+    known: str | None = column(
+        pa.string(),
+        ANALYSIS,
+        "identifier of the phase of the [library](reference.md#the-library-of-known-phases) that it is; empty if new",
+    )
     products: Mapping[str, float] | None = column(
         pa.map_(pa.string(), pa.float64()),
         ANALYSIS,
         "dictionary: phase on the hull → fraction of the *atoms* in it; sums to 1",
+    )
+    single_points: Sequence[str] | None = column(
+        pa.list_(pa.string()),
+        ANALYSIS,
+        "those of `products` that the potential did not relax: their energies are some meV/atom too high, and `e_d` is "
+        "too low; marked * in tables",
     )
     judge: str | None = column(pa.string(), JUDGE, "the potential that judged it")
     e_d_judge_first: float | None = column(

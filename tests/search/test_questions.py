@@ -47,6 +47,13 @@ def test_a_host_is_filled_with_one_to_four_guests(tmp_path, lisi):
     assert config.frameworks.files == (str(path),) and config.name == "my-host-Li"
 
 
+def test_a_known_phase_is_a_host():
+    config = checked("mp-9027", guests=["Li"], max_atoms=4)  # TiS2
+    assert [str(cell) for cell in config.compositions.expand()] == ["LiS2Ti"] and config.frameworks.files == (
+        "mp-9027",
+    )
+
+
 @pytest.mark.parametrize(
     ("question", "options", "words"),
     [

@@ -56,12 +56,15 @@ def best_of(
 ) -> pd.DataFrame:
     """The best crystals of a run, with their ``rank``; written to the folder ``cif`` if given, as ``file`` says."""
     from search.storage.cif import write_cifs
-    from search.storage.ranking import rank
+    from search.storage.ranking import new_below_hull, rank
     from search.storage.results import load_results
 
-    best = rank(load_results(run, structures=False), top=top, formula=formula, role=role, distinct=distinct)
+    frame = load_results(run, structures=False)
+    best = rank(frame, top=top, formula=formula, role=role, distinct=distinct)
     files = [None] * len(best) if cif is None or best.empty else list(map(str, write_cifs(best, cif)))
-    return best.assign(rank=range(1, len(best) + 1), file=files)
+    best = best.assign(rank=range(1, len(best) + 1), file=files)
+    best.attrs["new"] = len(new_below_hull(frame))
+    return best
 
 
 def show_best(best: pd.DataFrame, run: RunPath, *, cif: Path | None) -> None:
@@ -72,6 +75,12 @@ def show_best(best: pd.DataFrame, run: RunPath, *, cif: Path | None) -> None:
         console.print("No relaxed crystal matches.")
         return
     console.print(results_table(best))
+    if "new" in best.attrs:
+        console.print(
+            f"{best.attrs['new']} distinct, polished crystals of the run lie below the hull and are not in the library "
+            "of known phases.",
+            soft_wrap=True,
+        )
     if cif is None:
         console.print(f"CIFs of these crystals: hostguide results {shlex.quote(str(run))}", soft_wrap=True)
         return
