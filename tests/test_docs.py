@@ -29,7 +29,6 @@ NOT_RUN = {
     "cd hostguide": "the tests are there already",
     "make": "installs and tests, of which this is a part; the Makefile is checked in test_project.py",
     ". .venv/bin/activate": "the tests run in an environment already",
-    "python3 -m venv": "downloads PyTorch",
     ".venv/bin/python -m pip": "downloads a package",
     "export": "sets what only the reader has: a key, a folder of pseudopotentials",
     "hostguide report runs/li-si --watch": "serves until it is stopped; test_report.py asks such a server",
