@@ -1,0 +1,173 @@
+"""Filling one host with a number of guests, by several ways of placing them, and keeping the lowest arrangements."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from pydantic import Field
+
+from model.analysis.electrode import host_kept
+from model.crystals.crystal import Crystal
+from model.crystals.screening import ScreenSettings
+from model.generators.inpainting import Inpainting
+from model.generators.symmetric import Symmetric
+from model.reasons import Reason
+from model.relaxation.polish import Polished, polish
+from model.relaxation.relax import Relaxation, RelaxSettings, may_be_ranked, relax
+from model.settings import Settings
+from model.stages import CrystalMaker, Rejected, Relaxer
+from search.studies.inpaint import make_templates
+
+
+class FillSettings(Settings):
+    """How hosts are filled, and how the crystals are relaxed."""
+
+    attempts: int = Field(8, ge=1)  # arrangements that are placed for each content
+    symmetric: float = Field(0.25, ge=0, le=1)  # share of them on orbits of the host's space group
+    share: float = Field(0.5, gt=0, le=1)  # of them that are relaxed in full, lowest first, after the guests alone
+    guest_steps: int = Field(10, ge=0)  # of the guests alone
+    fmax: float = Field(0.05, gt=0)  # eV/Å, of all relaxations
+    fine_fmax: float = Field(0.03, gt=0)  # eV/Å, of the lowest arrangement
+    max_steps: int = Field(300, ge=1)  # of each relaxation
+    polish: bool = False  # whether the lowest arrangement is polished, see docs/relaxation.md
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Filling:
+    """A host with its guests, relaxed.
+
+    Attributes:
+        relaxation: of the whole crystal, host atoms first.
+        guest: (n,) bool, which of its atoms are guests.
+        host_kept: whether the host is the framework that was filled (topotactic).
+        host_moved: Å, root-mean-square displacement of the host's atoms.
+    """
+
+    relaxation: Relaxation
+    guest: np.ndarray
+    host_kept: bool
+    host_moved: float
+
+    @property
+    def crystal(self) -> Crystal:
+        """The crystal as relaxed."""
+        return self.relaxation.final
+
+    @property
+    def energy(self) -> float:
+        """eV per cell."""
+        return self.relaxation.energy_final * len(self.crystal)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Filled:
+    """What came of filling a host with a number of guests.
+
+    Attributes:
+        fillings: relaxed in full, lowest energy first; none if all attempts failed.
+        dropped: reason -> number of attempts that were dropped.
+    """
+
+    fillings: list[Filling]
+    dropped: Counter[str]
+
+    @property
+    def topotactic(self) -> Filling | None:
+        """The lowest that kept its host."""
+        return next((one for one in self.fillings if one.host_kept), None)
+
+
+class HostFiller:
+    """Fills hosts with guests; owns the score model and the potential.
+
+    Args:
+        potential: name in the catalogue.
+        weights: of the score model.
+        settings: see `FillSettings`.
+    """
+
+    def __init__(self, potential: str, weights: str | None, settings: FillSettings) -> None:
+        self.settings = settings
+        self.maker = CrystalMaker(weights, "cpu")
+        coarse = RelaxSettings(
+            fmax=settings.fmax, max_steps=settings.max_steps, share=settings.share, guest_steps=settings.guest_steps
+        )
+        self.fine = coarse.model_copy(update={"fmax": settings.fine_fmax, "share": 1.0})
+        self.relaxer = Relaxer(potential, coarse, ScreenSettings())
+
+    def relaxed(self, crystal: Crystal) -> Relaxation:
+        """A crystal that is known, relaxed as the lowest arrangements are."""
+        if self.settings.polish:
+            (polished,) = self._polished([crystal])
+            return polished
+        (outcome,) = relax([crystal], self.relaxer.potential, self.fine)
+        return outcome
+
+    def fill(self, hosts: Sequence[Crystal], guest: str, count: int, *, seed: int, like: Crystal) -> Filled:
+        """Fill hosts, which are the same one in different shapes, and rank the arrangements.
+
+        Args:
+            hosts: the attempts are divided among them.
+            guest: element.
+            count: guests in the cell.
+            seed: determines where they are placed.
+            like: the host with which the filled ones are compared, atoms in the same order.
+
+        Raises:
+            ValueError: the guests do not fit into the host.
+        """
+        crystals, masks = self._placed(hosts, guest, count, seed)
+        outcomes = self.relaxer.relax(crystals, guests=masks)
+        dropped = Counter[str]()
+        done: list[tuple[Relaxation, np.ndarray]] = []
+        for outcome, mask in zip(outcomes, masks, strict=True):
+            if isinstance(outcome, Rejected) or not may_be_ranked(outcome) or outcome.reason == Reason.NOT_PROMISING:
+                dropped[outcome.reason] += 1
+            else:
+                done.append((outcome, mask))
+        done.sort(key=lambda pair: pair[0].energy_final)
+        fillings = [self._filling(outcome, mask, like) for outcome, mask in done]
+        return Filled(fillings=self._finished(fillings, like), dropped=dropped)
+
+    def _placed(
+        self, hosts: Sequence[Crystal], guest: str, count: int, seed: int
+    ) -> tuple[list[Crystal], list[np.ndarray]]:
+        """Crystals before relaxation, and which of their atoms are guests."""
+        attempts = self.settings.attempts
+        shared = [len(range(i, attempts, len(hosts))) for i in range(len(hosts))]
+        crystals, masks = list[Crystal](), list[np.ndarray]()
+        for place, (host, samples) in enumerate(zip(hosts, shared, strict=True)):
+            if samples == 0:
+                continue
+            templates = make_templates(host, {guest: count}, samples=samples, seed=seed + place)
+            on_orbits = round(self.settings.symmetric * samples)
+            ways = [Symmetric] * on_orbits + [Inpainting] * (samples - on_orbits)
+            made = self.maker.generate(templates, [way.name for way in ways], [way.default for way in ways])
+            crystals += [one.crystal for one in made]
+            masks += [template.guest for template in templates]
+        return crystals, masks
+
+    def _finished(self, fillings: list[Filling], like: Crystal) -> list[Filling]:
+        """The lowest, and the lowest that kept its host, relaxed to small forces."""
+        first = [*fillings[:1], *[one for one in fillings if one.host_kept][:1]]
+        chosen = [one for i, one in enumerate(first) if one not in first[:i]]
+        crystals = [one.crystal for one in chosen]
+        if self.settings.polish:
+            fine: Sequence[Relaxation] = self._polished(crystals)
+        else:
+            fine = relax(crystals, self.relaxer.potential, self.fine)
+        better = [
+            self._filling(outcome, one.guest, like) if may_be_ranked(outcome) else one
+            for one, outcome in zip(chosen, fine, strict=True)
+        ]
+        return sorted([*better, *(one for one in fillings if one not in chosen)], key=lambda one: one.energy)
+
+    def _polished(self, crystals: Sequence[Crystal]) -> list[Polished]:
+        return polish(crystals, self.relaxer.potential, self.fine)
+
+    def _filling(self, outcome: Relaxation, guest: np.ndarray, like: Crystal) -> Filling:
+        kept, moved = host_kept(like, outcome.final.select(~guest))
+        return Filling(relaxation=outcome, guest=guest, host_kept=kept, host_moved=moved)
