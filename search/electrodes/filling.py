@@ -7,11 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from ase.data import atomic_numbers
 from pydantic import Field
 
 from model.analysis.electrode import host_kept
 from model.crystals.crystal import Crystal
 from model.crystals.screening import ScreenSettings
+from model.crystals.voids import guest_sites
+from model.generation.disorder import Disordered, order
+from model.generation.initial_placements import uniform
 from model.generators.inpainting import Inpainting
 from model.generators.symmetric import Symmetric
 from model.reasons import Reason
@@ -25,9 +29,12 @@ from search.studies.inpaint import make_templates
 class FillSettings(Settings):
     """How hosts are filled, and how the crystals are relaxed."""
 
-    attempts: int = Field(8, ge=1)  # arrangements that are placed for each content
-    symmetric: float = Field(0.25, ge=0, le=1)  # share of them on orbits of the host's space group
-    share: float = Field(0.5, gt=0, le=1)  # of them that are relaxed in full, lowest first, after the guests alone
+    inpainted: int = Field(4, ge=0)  # arrangements that the score model places freely, for each content
+    symmetric: int = Field(2, ge=0)  # that it places on orbits of the host's space group
+    uniform: int = Field(0, ge=0)  # that lie anywhere without overlap; a baseline
+    voids: int = Field(4, ge=0)  # lowest of the arrangements on the host's voids
+    void_arrangements: int = Field(24, ge=1)  # on voids, whose energy is computed
+    share: float = Field(0.5, gt=0, le=1)  # of all that are relaxed in full, lowest first, after the guests alone
     guest_steps: int = Field(10, ge=0)  # of the guests alone
     fmax: float = Field(0.05, gt=0)  # eV/Å, of all relaxations
     fine_fmax: float = Field(0.03, gt=0)  # eV/Å, of the lowest arrangement
@@ -106,11 +113,11 @@ class HostFiller:
         (outcome,) = relax([crystal], self.relaxer.potential, self.fine)
         return outcome
 
-    def fill(self, hosts: Sequence[Crystal], guest: str, count: int, *, seed: int, like: Crystal) -> Filled:
-        """Fill hosts, which are the same one in different shapes, and rank the arrangements.
+    def fill(self, host: Crystal, guest: str, count: int, *, seed: int, like: Crystal) -> Filled:
+        """Fill a host, and rank the arrangements.
 
         Args:
-            hosts: the attempts are divided among them.
+            host: the crystal.
             guest: element.
             count: guests in the cell.
             seed: determines where they are placed.
@@ -119,7 +126,8 @@ class HostFiller:
         Raises:
             ValueError: the guests do not fit into the host.
         """
-        crystals, masks = self._placed(hosts, guest, count, seed)
+        placed = self._placed(host, guest, count, seed)
+        crystals, masks = [crystal for crystal, _ in placed], [mask for _, mask in placed]
         outcomes = self.relaxer.relax(crystals, guests=masks)
         dropped = Counter[str]()
         done: list[tuple[Relaxation, np.ndarray]] = []
@@ -132,23 +140,41 @@ class HostFiller:
         fillings = [self._filling(outcome, mask, like) for outcome, mask in done]
         return Filled(fillings=self._finished(fillings, like), dropped=dropped)
 
-    def _placed(
-        self, hosts: Sequence[Crystal], guest: str, count: int, seed: int
-    ) -> tuple[list[Crystal], list[np.ndarray]]:
+    def _placed(self, host: Crystal, guest: str, count: int, seed: int) -> list[tuple[Crystal, np.ndarray]]:
         """Crystals before relaxation, and which of their atoms are guests."""
-        attempts = self.settings.attempts
-        shared = [len(range(i, attempts, len(hosts))) for i in range(len(hosts))]
-        crystals, masks = list[Crystal](), list[np.ndarray]()
-        for place, (host, samples) in enumerate(zip(hosts, shared, strict=True)):
-            if samples == 0:
-                continue
-            templates = make_templates(host, {guest: count}, samples=samples, seed=seed + place)
-            on_orbits = round(self.settings.symmetric * samples)
-            ways = [Symmetric] * on_orbits + [Inpainting] * (samples - on_orbits)
+        chosen = self.settings
+        ways = [Symmetric] * chosen.symmetric + [Inpainting] * chosen.inpainted
+        placed = self._on_voids(host, guest, count, seed) if chosen.voids else []
+        if chosen.uniform:
+            templates = make_templates(host, {guest: count}, samples=chosen.uniform, seed=seed)
+            placed += [(uniform(template).crystal, template.guest) for template in templates]
+        if ways:
+            templates = make_templates(host, {guest: count}, samples=len(ways), seed=seed)
             made = self.maker.generate(templates, [way.name for way in ways], [way.default for way in ways])
-            crystals += [one.crystal for one in made]
-            masks += [template.guest for template in templates]
-        return crystals, masks
+            placed += [(one.crystal, template.guest) for one, template in zip(made, templates, strict=True)]
+        return placed
+
+    def _on_voids(self, host: Crystal, guest: str, count: int, seed: int) -> list[tuple[Crystal, np.ndarray]]:
+        """The arrangements of lowest energy, before relaxation, of guests on the voids of a host."""
+        sites = guest_sites(host)
+        if len(sites) < count:
+            return []
+        numbers = np.concatenate([host.numbers, np.zeros(len(sites), dtype=int)])
+        free = np.arange(len(host), len(numbers))
+        disordered = Disordered(
+            lattice=host.lattice,
+            fractional=np.concatenate([host.fractional, [site.fractional for site in sites]]),
+            fixed=numbers,
+            groups=[(free, {atomic_numbers[guest]: count})],
+            occupancy={},
+        )
+        try:
+            ways = order(disordered, self.settings.void_arrangements, seed=seed)
+        except ValueError:  # guests on all of these voids overlap
+            return []
+        placed = [disordered.crystal(way) for way in ways]
+        energies = [one.energy for one in self.relaxer.potential.evaluate([crystal for crystal, _ in placed])]
+        return [placed[i] for i in np.argsort(energies, kind="stable")[: self.settings.voids]]  # NaN goes last
 
     def _finished(self, fillings: list[Filling], like: Crystal) -> list[Filling]:
         """The lowest, and the lowest that kept its host, relaxed to small forces."""
