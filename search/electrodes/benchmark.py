@@ -12,7 +12,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -227,13 +227,13 @@ def _against_known(
     gap = (min(one.energy for one in fillings) - energy * atoms) / pair.count  # eV per guest
     matcher = StructureMatcher(attempt_supercell=True)
     matched = any(matcher.fit(one.crystal.to_pymatgen(), crystal.to_pymatgen()) for one in fillings[:3])
-    outcome = "lower" if gap < -LOWER else "matched" if matched or gap < LOWER else "higher"
+    sites = "lower" if gap < -LOWER else "matched" if matched or gap < LOWER else "higher"
     return {
         "known": name,
         "voltage_known": voltage(energy * atoms / pair.units),
         "above_known": gap,
         "matched": matched,
-        "sites": outcome,
+        "sites": sites,
     }
 
 
@@ -284,7 +284,7 @@ def run_benchmark(
     """
     if method not in METHODS:
         raise ValueError(f"--method {method}: choose from {', '.join(METHODS)}")
-    settings = FillSettings(**METHODS[method])
+    settings = FillSettings.model_validate(METHODS[method])
     phases = packaged_reference(potential).phases
     metals = phases[~phases["system"].str.contains("-")].groupby("system")["energy_per_atom"].min()
     pairs = load_pairs(table, structures, ions=ions, max_atoms=max_atoms, limit=limit, names=names)

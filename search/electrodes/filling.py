@@ -113,7 +113,16 @@ class HostFiller:
         (outcome,) = relax([crystal], self.relaxer.potential, self.fine)
         return outcome
 
-    def fill(self, host: Crystal, guest: str, count: int, *, seed: int, like: Crystal) -> Filled:
+    def fill(
+        self,
+        host: Crystal,
+        guest: str,
+        count: int,
+        *,
+        seed: int,
+        like: Crystal,
+        known: Crystal | None = None,
+    ) -> Filled:
         """Fill a host, and rank the arrangements.
 
         Args:
@@ -122,11 +131,14 @@ class HostFiller:
             count: guests in the cell.
             seed: determines where they are placed.
             like: the host with which the filled ones are compared, atoms in the same order.
+            known: an arrangement that is tried too, host atoms first and in this order.
 
         Raises:
             ValueError: the guests do not fit into the host.
         """
         placed = self._placed(host, guest, count, seed)
+        if known is not None:
+            placed.append((known, np.arange(len(known)) >= len(host)))
         crystals, masks = [crystal for crystal, _ in placed], [mask for _, mask in placed]
         outcomes = self.relaxer.relax(crystals, guests=masks)
         dropped = Counter[str]()

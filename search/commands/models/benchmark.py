@@ -21,7 +21,9 @@ from search.commands.common import (
     use_threads,
 )
 
-app = typer.Typer(help="Measure how good the score model, its samplers and the voltages of hosts are.", no_args_is_help=True)
+app = typer.Typer(
+    help="Measure how good the score model, its samplers and the voltages of hosts are.", no_args_is_help=True
+)
 
 
 @app.command("reconstruct")
@@ -90,7 +92,8 @@ def electrodes(
     ion: Annotated[list[str] | None, typer.Option(help="Only this ion; may be given several times")] = None,
     max_atoms: Annotated[int, typer.Option(min=1, help="Maximum number of atoms of a host")] = 40,
     names: Annotated[
-        Path | None, typer.Option("--list", help="Text file with one battery_id a line: only these pairs, in this order")
+        Path | None,
+        typer.Option("--list", help="Text file with one battery_id a line: only these pairs, in this order"),
     ] = None,
     method: Annotated[str, typer.Option(help="How guests are placed: all, inpainting, voids or random")] = "all",
     potential: PotentialOption = DEFAULT,
@@ -136,7 +139,9 @@ def _show_electrodes(result: dict[str, Any]) -> None:
     table = Table("voltages", "pairs", "MAE V", "median V", "bias V", "corrected MAE V", "median V", "bias V")
 
     def line(name: str, row: dict[str, Any]) -> None:
-        numbers = [number(part[key], ".3f", "–") for part in (row, row["corrected"]) for key in ("mae", "median", "bias")]
+        numbers = [
+            number(part[key], ".3f", "–") for part in (row, row["corrected"]) for key in ("mae", "median", "bias")
+        ]
         table.add_row(name, str(row["pairs"]), *numbers)
 
     line("all", summary)
@@ -145,10 +150,10 @@ def _show_electrodes(result: dict[str, Any]) -> None:
             line(name, row)
     console.print(table)
     for part, about in (("potential", "of the potential"), ("sites", "of the sites")):
-        row = summary[part]
+        mae, median, bias = (number(summary[part][key], "+.3f", "–") for key in ("mae", "median", "bias"))
         console.print(
-            f"Error {about}, {summary['known']} pairs whose filled crystal is known: MAE {number(row['mae'], '.3f', '–')} "
-            f"V, median {number(row['median'], '.3f', '–')} V, bias {number(row['bias'], '+.3f', '–')} V",
+            f"Error {about}, {summary['known']} pairs whose filled crystal is known: MAE {mae} V, median {median} V, "
+            f"bias {bias} V",
             soft_wrap=True,
         )
     console.print(
