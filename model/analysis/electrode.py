@@ -81,7 +81,7 @@ def supercell_for(host: Crystal, content: Fraction, max_atoms: int) -> tuple[int
     times = content.denominator
     lengths = np.linalg.norm(host.lattice, axis=1)
     ways = [(a, b, times // a // b) for a in range(1, times + 1) for b in range(1, times + 1) if times % (a * b) == 0]
-    best = min(ways, key=lambda way: float(np.max(lengths * way)))
+    best = min(ways, key=lambda way: sorted((lengths * way).tolist(), reverse=True))
     return best if times * (len(host) + content) <= max_atoms else None
 
 

@@ -86,10 +86,7 @@ def electrodes_of(frame: pd.DataFrame) -> list[Electrode]:
     Args:
         frame: from `search.electrodes.store.load_rows`.
     """
-    found = [
-        electrode([{str(k): _plain(v) for k, v in row.items()} for row in rows.to_dict("records")])
-        for _, rows in frame.groupby(["host", "source", "guest"], sort=False)
-    ]
+    found = [electrode(plain_rows(rows)) for _, rows in frame.groupby(["host", "source", "guest"], sort=False)]
     return sorted(found, key=lambda one: (-(one.energy if one.energy is not None else -math.inf), one.host, one.guest))
 
 
@@ -188,9 +185,14 @@ def _ends(first: dict[str, Any], full: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def plain_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows of a DataFrame as dictionaries, missing values as None."""
+    return [{str(name): _plain(value) for name, value in row.items()} for row in frame.to_dict("records")]
+
+
 def _plain(value: Any) -> Any:
     """NaN and pandas' missing values as None."""
-    return None if value is None or (not isinstance(value, (dict, str)) and pd.isna(value)) else value
+    return None if not isinstance(value, dict | str) and pd.isna(value) else value
 
 
 def electrode_table(electrodes: Sequence[Electrode]) -> pd.DataFrame:
