@@ -3,8 +3,8 @@
 A file defines a function of the same name (`second_opinion.py` is `hostguide second-opinion`) or, for a command with
 subcommands, a Typer called `app`. `search.cli` finds the files automatically, also in sub-folders:
 
-- here: `search`, `validate`, `tune` and `reference`; `common` is shared by several commands
-- `runs`: commands that use the results of a search
+- here: `search`, `screen`, `validate`, `tune` and `reference`; `common` is shared by several commands
+- `runs`: commands that use the results of a search or a screen
 - `crystals`: commands that take crystal files
 - `models`: commands for score models
 

@@ -1,10 +1,16 @@
 """Hosts from files, folders, tables and the library, and what is said of those that cannot be had."""
 
+from pathlib import Path
+
 import pytest
 
-from search.electrodes.config import Hosts, check_screen, load_screen
+from search.electrodes.config import GivingUp, Hosts, ScreenConfig, check_screen, load_screen
 from search.electrodes.driver import plan_tasks
+from search.electrodes.filling import FillSettings
 from search.electrodes.hosts import find_hosts
+from search.electrodes.rows import explained
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -75,6 +81,23 @@ def test_what_cannot_be_had_is_said_before_any_work(hosts, message):
 def test_bad_configurations_name_the_field(content, message):
     with pytest.raises(ValueError, match=message):
         check_screen(content, source="test")
+
+
+def test_the_example_is_valid():
+    config = load_screen(ROOT / "configs" / "screen.yaml")
+    assert config.guests == ("Mg", "Zn") and config.hosts.systems
+
+
+def test_every_field_is_explained():
+    text = (ROOT / "docs" / "electrodes.md").read_text(encoding="utf-8")
+    groups = {"hosts": Hosts, "filling": FillSettings, "giving_up": GivingUp}
+    names = [f"{group}.{name}" for group, settings in groups.items() for name in settings.model_fields]
+    names += [name for name in ScreenConfig.model_fields if name not in groups]
+    assert [name for name in names if f"`{name}`" not in text] == []
+
+
+def test_every_column_is_explained():
+    assert explained() in (ROOT / "docs" / "electrodes.md").read_text(encoding="utf-8")
 
 
 def test_a_configuration_that_is_no_mapping_is_refused(tmp_path):
