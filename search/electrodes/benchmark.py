@@ -22,7 +22,7 @@ import pandas as pd
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Composition
 
-from model.analysis.electrode import average_voltage, host_kept, supercell_for
+from model.analysis.electrode import average_voltage, supercell_for
 from model.analysis.voltage import guest_content, ion_charge
 from model.crystals.crystal import Crystal
 from model.crystals.matching import same_framework
@@ -45,7 +45,7 @@ STRUCTURES = ("material_id", "formula", "cell", "atomic_numbers", "frac_coords")
 SEE = "docs/electrodes.md"
 SAME_VOLUME = 0.004  # of the relative volume change by which a filled crystal is recognised
 WHOLE_UP_TO = 12  # cells of a host in which its guests must be a whole number
-LOWER = 0.005  # eV per guest; a crystal this much below the known one counts as lower
+SAME_ENERGY = 1e-3  # eV/atom; a crystal up to this much above the known one is as good
 MAX_ATOMS_FILLED = 96  # of a host's supercell with its guests
 
 
@@ -181,10 +181,9 @@ def measure(pair: Pair, filler: HostFiller, guest_energy: float, *, seed: int = 
         "problem": "",
     }
     began = time.process_time()
-    empty = filler.relaxed(pair.host)
+    empty, kept, _ = filler.empty(pair.host)
     if not may_be_ranked(empty):
         return record | {"problem": f"the empty host: {empty.reason}", "seconds": time.process_time() - began}
-    kept, _ = host_kept(pair.host, empty.final)
     try:
         filled = filler.fill(empty.final if kept else pair.host, pair.guest, pair.count, seed=seed, like=pair.host)
     except ValueError as error:
@@ -200,7 +199,7 @@ def measure(pair: Pair, filler: HostFiller, guest_energy: float, *, seed: int = 
         return average_voltage(start, energy, x, guest_energy, ion_charge(pair.guest))
 
     best = filled.topotactic or filled.fillings[0]
-    volume = best.crystal.volume / empty.final.volume - 1
+    volume = best.crystal.volume / (empty.final if kept else pair.host).volume - 1
     record |= {
         "voltage": voltage(best.energy / pair.units),
         "voltage_lowest": voltage(filled.fillings[0].energy / pair.units),
@@ -224,10 +223,10 @@ def _against_known(
         return {"known": None}
     energy, name, crystal = min(relaxed, key=lambda one: one[0])
     atoms = len(pair.host) + pair.count
-    gap = (min(one.energy for one in fillings) - energy * atoms) / pair.count  # eV per guest
+    gap = min(one.energy for one in fillings) / atoms - energy
     matcher = StructureMatcher(attempt_supercell=True)
     matched = any(matcher.fit(one.crystal.to_pymatgen(), crystal.to_pymatgen()) for one in fillings[:3])
-    sites = "lower" if gap < -LOWER else "matched" if matched or gap < LOWER else "higher"
+    sites = "lower" if gap < -SAME_ENERGY else "matched" if matched or gap <= SAME_ENERGY else "higher"
     return {
         "known": name,
         "voltage_known": voltage(energy * atoms / pair.units),

@@ -26,6 +26,9 @@ from model.stages import CrystalMaker, Rejected, Relaxer
 from search.studies.inpaint import make_templates
 
 
+COLLAPSED = 0.2  # relative volume change of an empty host beyond which it is no longer the host that was given
+
+
 class FillSettings(Settings):
     """How hosts are filled, and how the crystals are relaxed."""
 
@@ -34,6 +37,7 @@ class FillSettings(Settings):
     uniform: int = Field(0, ge=0)  # that lie anywhere without overlap; a baseline
     voids: int = Field(4, ge=0)  # lowest of the arrangements on the host's voids
     void_arrangements: int = Field(24, ge=1)  # on voids, whose energy is computed
+    rounds: int = Field(2, ge=1)  # each after the first fills the host in the shape that its best filling gave it
     share: float = Field(0.5, gt=0, le=1)  # of all that are relaxed in full, lowest first, after the guests alone
     guest_steps: int = Field(10, ge=0)  # of the guests alone
     fmax: float = Field(0.05, gt=0)  # eV/Å, of all relaxations
@@ -136,21 +140,36 @@ class HostFiller:
         Raises:
             ValueError: the guests do not fit into the host.
         """
-        placed = self._placed(host, guest, count, seed)
-        if known is not None:
-            placed.append((known, np.arange(len(known)) >= len(host)))
-        crystals, masks = [crystal for crystal, _ in placed], [mask for _, mask in placed]
-        outcomes = self.relaxer.relax(crystals, guests=masks)
-        dropped = Counter[str]()
-        done: list[tuple[Relaxation, np.ndarray]] = []
-        for outcome, mask in zip(outcomes, masks, strict=True):
+        given = [] if known is None else [(known, np.arange(len(known)) >= len(host))]
+        fillings, dropped = self._round(self._placed(host, guest, count, seed) + given, like)
+        for number in range(1, self.settings.rounds):
+            best = next((one for one in fillings if one.host_kept), None)
+            if best is None:
+                break
+            shaped = best.crystal.select(~best.guest)
+            more, also = self._round(self._placed(shaped, guest, count, seed + number), like)
+            fillings, dropped = sorted([*fillings, *more], key=lambda one: one.energy), dropped + also
+        return Filled(fillings=self._finished(fillings, like), dropped=dropped)
+
+    def empty(self, host: Crystal) -> tuple[Relaxation, bool, float]:
+        """A host relaxed without guests, whether it is still this host, and how far its atoms moved, Å.
+
+        It is not if its framework is lost, or its volume changed by more than `COLLAPSED`.
+        """
+        outcome = self.relaxed(host)
+        kept, moved = host_kept(host, outcome.final)
+        return outcome, kept and abs(outcome.final.volume / host.volume - 1) <= COLLAPSED, moved
+
+    def _round(self, placed: Sequence[tuple[Crystal, np.ndarray]], like: Crystal) -> tuple[list[Filling], Counter[str]]:
+        """Relax arrangements: those that came through, lowest first, and why the others did not."""
+        outcomes = self.relaxer.relax([crystal for crystal, _ in placed], guests=[mask for _, mask in placed])
+        dropped, fillings = Counter[str](), list[Filling]()
+        for outcome, (_, mask) in zip(outcomes, placed, strict=True):
             if isinstance(outcome, Rejected) or not may_be_ranked(outcome) or outcome.reason == Reason.NOT_PROMISING:
                 dropped[outcome.reason] += 1
             else:
-                done.append((outcome, mask))
-        done.sort(key=lambda pair: pair[0].energy_final)
-        fillings = [self._filling(outcome, mask, like) for outcome, mask in done]
-        return Filled(fillings=self._finished(fillings, like), dropped=dropped)
+                fillings.append(self._filling(outcome, mask, like))
+        return sorted(fillings, key=lambda one: one.energy), dropped
 
     def _placed(self, host: Crystal, guest: str, count: int, seed: int) -> list[tuple[Crystal, np.ndarray]]:
         """Crystals before relaxation, and which of their atoms are guests."""

@@ -15,7 +15,7 @@ from ase.data import atomic_numbers
 from pymatgen.core import Composition
 
 from model.analysis.coordination import neighbour_shells
-from model.analysis.electrode import average_voltage, guest_limit, host_kept, spread_contents, supercell_for
+from model.analysis.electrode import average_voltage, guest_limit, spread_contents, supercell_for
 from model.analysis.voltage import ion_charge
 from model.crystals.crystal import Crystal
 from model.library.phases import packaged_library
@@ -47,8 +47,6 @@ GAVE_UP = {  # reasons, as in the rows and in docs/electrodes.md
     "collapsed": "the empty host is no longer this framework",
     "voltage": "the content before has an average voltage below giving_up.min_voltage",
 }
-
-COLLAPSED = 0.2  # relative volume change of an empty host beyond which it is no longer the host that was given
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -104,10 +102,8 @@ class Screener:
         job = self._prepared(task)
         if isinstance(job, ElectrodeRow):
             return [job]
-        empty = self.filler.relaxed(job.host)
+        empty, kept, moved = self.filler.empty(job.host)
         stability = self._stability(job)
-        kept, moved = host_kept(job.host, empty.final)
-        kept = kept and abs(empty.final.volume / job.host.volume - 1) <= COLLAPSED
         first = self._row(job, 0, empty, (kept, moved), stability)
         if not kept:  # layers that drift apart have no volume of their own
             first = replace(first, volume=job.host.volume / job.units)
