@@ -25,7 +25,6 @@ from model.settings import Settings
 from model.stages import CrystalMaker, Rejected, Relaxer
 from search.studies.inpaint import make_templates
 
-
 COLLAPSED = 0.2  # relative volume change of an empty host beyond which it is no longer the host that was given
 
 
