@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from model.stages import Analyser, CrystalMaker, Relaxer
+from model.thermodynamics.candidate_judge import CandidateJudge
 
 
 class Worker:
@@ -37,4 +38,8 @@ class AnalyserActor(Worker, Analyser):
     """Space groups, frameworks and decomposition energies."""
 
 
-ACTORS: tuple[type, type, type] = (CrystalMakerActor, RelaxerActor, AnalyserActor)
+class JudgeActor(Worker, CandidateJudge):
+    """A second potential."""
+
+
+ACTORS: tuple[type, ...] = (CrystalMakerActor, RelaxerActor, AnalyserActor, JudgeActor)

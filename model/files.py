@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 DATA = Path(__file__).parent / "data"
 TEMPORARY = "_tmp-"  # how the names of unfinished files begin
@@ -32,7 +31,7 @@ def written_whole(path: Path) -> Iterator[Path]:
         ...     [(path.name, path.read_text()) for path in Path(folder).iterdir()]
         [('notes.txt', 'complete')]
     """
-    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{threading.get_ident()}-{path.name}")
     try:
         yield temporary
         _sync(temporary)
@@ -63,6 +62,8 @@ def held_alone(path: Path, refusal: Callable[[str], str]) -> Iterator[None]:
     Raises:
         ValueError: another process holds the lock.
     """
+    from filelock import FileLock, Timeout  # slow, and most commands lock nothing
+
     lock = FileLock(path)
     try:
         lock.acquire(blocking=False)

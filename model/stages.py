@@ -13,14 +13,14 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from model.crystals.crystal import Crystal
-from model.crystals.matching import RELAXED, UNRELAXED, DistinctCrystals
+from model.crystals.matching import RELAXED, UNRELAXED, DistinctCrystals, distance_fingerprints
 from model.crystals.screening import ScreenSettings, screen
-from model.diffusion.checkpoint import default_device, load_network, weights_file, weights_version
 from model.diffusion.sampler import SamplerSettings, Samples, Template, sample
 from model.generation.framework import Framework, choose_guest, extract_frameworks
 from model.generation.wyckoff_placement import HostGroup, host_groups
 from model.generators.registry import GENERATORS
-from model.potentials.catalog import load_potential
+from model.library.phases import packaged_library
+from model.potentials.catalog import PotentialChoice, load_potential
 from model.reasons import Reason
 from model.relaxation.candidate_funnel import relax_in_stages
 from model.relaxation.polish import Polished, PolishSettings, polish
@@ -86,12 +86,12 @@ class PolishRequest:
 
     Attributes:
         settings: how.
-        above_hull: eV/atom above the hull up to which converged crystals are.
+        above_hull: reduced formula -> eV/atom above the hull up to which converged crystals are.
         known: those that are polished already; what relaxes to one of them is not polished again.
     """
 
     settings: PolishSettings
-    above_hull: float
+    above_hull: Mapping[str, float]
     known: Sequence[PolishedCrystal]
 
 
@@ -117,6 +117,8 @@ class Analysis:
         e_d_with_found: eV/atom, E_d against the hull of the reference and the phases that the search had found.
         frameworks: symmetric hosts without the guests, if requested.
         guests: elements that were removed.
+        fingerprint: see `model.crystals.matching.distance_fingerprints`.
+        known: identifier of the known phase that it is, see `model.library`; None if it is new.
         repeats: for a crystal that relaxed to the same structure as an earlier one, how many places earlier in the
             batch that is, or its name if it was polished in an earlier task; None otherwise.
         seconds: wall time.
@@ -127,6 +129,8 @@ class Analysis:
     e_d_with_found: float
     frameworks: list[Framework]
     guests: list[str]
+    fingerprint: np.ndarray
+    known: str | None
     repeats: str | int | None
     seconds: float
 
@@ -140,6 +144,9 @@ class CrystalMaker:
     """
 
     def __init__(self, weights: str | None = None, device: str = "auto") -> None:
+        # The networks need e3nn, which takes a second to import; the other steps do without.
+        from model.diffusion.checkpoint import default_device, load_network, weights_file, weights_version
+
         path = weights_file(weights)
         self.device = default_device() if device == "auto" else device
         self.network = load_network(path, device=self.device)
@@ -189,7 +196,7 @@ class Relaxer:
     """Screens crystals and relaxes those that pass.
 
     Args:
-        potential: its name in the catalogue.
+        potential: its name in the catalogue, or a calculator.
         relaxation: default settings.
         screening: which crystals are rejected.
         hull: reduced formula -> energy (eV/atom) relative to which ``energy_ceiling`` of the settings is measured; see
@@ -198,7 +205,7 @@ class Relaxer:
 
     def __init__(
         self,
-        potential: str,
+        potential: PotentialChoice,
         relaxation: RelaxSettings,
         screening: ScreenSettings,
         hull: Mapping[str, float] | None = None,
@@ -252,7 +259,7 @@ class Relaxer:
             earlier.append((known.candidate, known.energy))
         chosen: dict[int, Relaxation] = {}
         for place, outcome in enumerate(outcomes):
-            if isinstance(outcome, Rejected) or not self._is_low(outcome, request.above_hull):
+            if isinstance(outcome, Rejected) or not self._is_low(outcome, request.above_hull[outcome.final.formula]):
                 continue
             same = distinct.add(outcome.final, energy=outcome.energy_final)
             earlier.append((place, outcome.energy_final))
@@ -334,22 +341,26 @@ class Analyser:
         analyses: list[Analysis | None] = []
         chosen = self._guests(relaxed) if any(names is not None for names in guests_to_remove) else []
         hull = self.stability.extended(found_phases or {})
+        sound = [outcome for outcome in relaxed if isinstance(outcome, Relaxation) and may_be_ranked(outcome)]
+        fingerprints = iter(distance_fingerprints([outcome.final for outcome in sound]))
         for index, (outcome, names) in enumerate(zip(relaxed, guests_to_remove, strict=True)):
             if isinstance(outcome, Rejected) or not may_be_ranked(outcome):
                 analyses.append(None)
                 continue
             places.append(index)
-            known = distinct.add(outcome.final, energy=outcome.energy_final)
+            fingerprint = next(fingerprints)
+            known = distinct.add(outcome.final, energy=outcome.energy_final, fingerprint=fingerprint)
             repeats: str | int | None = None if known is None else index - places[known]
             if isinstance(outcome, Repeat):
                 repeats = outcome.repeats
             guests = [] if names is None else list(names) or chosen
-            analyses.append(self._analyse(outcome, repeats, guests, hull, max_parent_e_d))
+            analyses.append(self._analyse(outcome, fingerprint, repeats, guests, hull, max_parent_e_d))
         return analyses
 
     def _analyse(
         self,
         outcome: Relaxation,
+        fingerprint: np.ndarray,
         repeats: str | int | None,
         guests: Sequence[str],
         hull: Stability,
@@ -367,6 +378,8 @@ class Analyser:
             e_d_with_found=hull.decomposition(crystal.composition, outcome.energy_final).e_d,
             frameworks=extract_frameworks(crystal, out, self.tolerances, screening=self.screening) if wanted else [],
             guests=out,
+            fingerprint=fingerprint,
+            known=packaged_library().known(crystal),
             repeats=repeats,
             seconds=time.monotonic() - began,
         )

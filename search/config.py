@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, SerializeAsAny, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Discriminator,
+    Field,
+    SerializeAsAny,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pymatgen.core import Element
 
 from model.crystals.composition import CellFormula, from_formulas, from_system, parse_system
@@ -14,14 +24,18 @@ from model.crystals.lattice import BRAVAIS, LatticeRanges
 from model.crystals.screening import ScreenSettings
 from model.diffusion.sampler import AncestralSettings, HeunSettings, PredictorCorrectorSettings
 from model.generation.framework import DEFAULT_TOLERANCES
-from model.generators.interface import Start
 from model.generators.registry import GENERATORS, starting_from
-from model.potentials.catalog import DEFAULT, find_entry
+from model.generators.roles import Start
+from model.potentials.calculators import CalculatorSettings
+from model.potentials.catalog import DEFAULT, PotentialEntry, find_entry
 from model.relaxation.polish import PolishSettings
 from model.relaxation.relax import RelaxSettings
 from model.settings import Settings
+from model.thermodynamics.own_hull import HullSettings
+from search.storage.crystal_files import is_identifier
 
 SAMPLERS = {"predictor-corrector": PredictorCorrectorSettings, "heun": HeunSettings, "ancestral": AncestralSettings}
+NAME, CALCULATOR = "by name", "by import path"  # the ways to choose a potential
 Range = tuple[float, float]
 GROUP_OF_FIELDS = "must be a group of fields, one `key: value` per line"
 Group = TypeVar("Group", bound=Settings)
@@ -121,7 +135,7 @@ class FrameworkSettings(Settings):
 class ReferenceSettings(Settings):
     """The competing phases against which E_d is measured."""
 
-    kind: Literal["packaged", "table", "file", "mp"] = "packaged"
+    kind: Literal["auto", "packaged", "library", "table", "file", "mp"] = "auto"  # auto: packaged, or else library
     path: str | None = None  # table: of `hostguide reference build`; file: JSON of entries or a patched phase diagram
     potential: str | None = None  # for kind `file`: the potential of its energies, for example chgnet-0.3.0
     allow_pickle: bool = False  # a pickle can run any code; only for files you made yourself
@@ -220,17 +234,42 @@ def _ranges_in(value: Any) -> Iterator[Range]:
         yield value
 
 
+def _catalogued(name: str) -> str:
+    return find_entry(name).name
+
+
+def _way_of(potential: Any) -> str:
+    return CALCULATOR if isinstance(potential, Mapping | CalculatorSettings) else NAME
+
+
+# A name of `model.potentials.catalog`, or an ASE calculator.
+Potential = Annotated[
+    Annotated[str, AfterValidator(_catalogued), Tag(NAME)] | Annotated[CalculatorSettings, Tag(CALCULATOR)],
+    Discriminator(_way_of),
+]
+
+
 class ModelSettings(Settings):
     """The networks."""
 
     weights: str | None = None  # small (default), base, or a .safetensors file of `hostguide train`
-    potential: str = DEFAULT  # a name of `model.potentials.catalog`
+    potential: Potential = DEFAULT
     device: Literal["auto", "cpu", "cuda"] = "auto"  # of the generator
 
-    @field_validator("potential")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        return find_entry(value).name
+    @property
+    def potential_entry(self) -> PotentialEntry:
+        """What is known of the potential without loading it."""
+        return find_entry(self.potential)
+
+
+class JudgeSettings(Settings):
+    """A second potential that judges the low crystals of a search; see docs/judges.md."""
+
+    potential: Potential
+    lowest: int = Field(20, ge=1)  # as many distinct crystals, the lowest by the judge, set the bar for being judged
+    gain: float = Field(0.05, gt=0)  # eV/atom that relaxing may lower a crystal by; above the bar by more, none is
+    relaxation: RelaxSettings = HullSettings().relaxation
+    device: Literal["cpu", "cuda"] = "cpu"
 
 
 class Resources(Settings):
@@ -238,6 +277,7 @@ class Resources(Settings):
 
     relax_actors: int | None = Field(None, ge=1)  # on CPUs; default: one per core
     generate_actors: int = Field(1, ge=1)  # one GPU each, if there are any
+    judge_actors: int = Field(1, ge=1)  # likewise with judge.device: cuda
     task_seconds: float = Field(1800.0, gt=0)  # time limit per call of an actor
     address: str = "local"  # `local`, `auto` or the address of a running Ray cluster
 
@@ -249,6 +289,7 @@ class SearchConfig(Settings):
     seed: int = Field(0, ge=0)
     compositions: Compositions
     lattices: Lattices = Lattices()
+    blind: bool = False  # known phases of the searched system serve for nothing but the hull
     generators: tuple[str, ...] = Field(tuple(GENERATORS), min_length=1)  # that compete
     sampling: dict[str, SerializeAsAny[Settings]] = Field({}, validate_default=True)  # settings of each generator
     screening: ScreenSettings = ScreenSettings()
@@ -259,6 +300,7 @@ class SearchConfig(Settings):
     policy: PolicySettings = PolicySettings()
     tuning: Tuning = Tuning()
     models: ModelSettings = ModelSettings()
+    judge: JudgeSettings | None = None
     resources: Resources = Resources()
 
     @field_validator("generators")
@@ -301,6 +343,16 @@ class SearchConfig(Settings):
         return self
 
     @model_validator(mode="after")
+    def _blind_to_hosts(self) -> SearchConfig:
+        known = [name for name in self.frameworks.files if is_identifier(name)]
+        if self.blind and known:
+            raise ValueError(
+                f"blind: a blind search uses no known phase of its system as a host, and frameworks.files names "
+                f"{', '.join(known)}; remove it, or set blind: false"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _without_pressure(self) -> SearchConfig:
         tuned = self.tuning.relaxation.get("pressure")
         if tuned or self.relaxation.pressure:
@@ -308,6 +360,14 @@ class SearchConfig(Settings):
             raise ValueError(
                 f"{field}.pressure: a search compares energies with phases at zero pressure, not enthalpies (given: "
                 f"{given}); remove it, and relax what was found with `hostguide relax --pressure`"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _another_judge(self) -> SearchConfig:
+        if self.judge is not None and find_entry(self.judge.potential) == self.models.potential_entry:
+            raise ValueError(
+                f"judge.potential: {self.models.potential_entry.name} searches already; choose another to judge it"
             )
         return self
 
@@ -346,6 +406,11 @@ class SearchConfig(Settings):
         """
         exclude: Any = {"resources": True, "policy": {"rounds", "stop"}, "frameworks": {"files"}}
         return json.dumps(self.model_dump(mode="json", exclude=exclude), sort_keys=True)
+
+    @property
+    def hidden(self) -> frozenset[str]:
+        """Elements of the chemical system whose known phases must not be used to make candidates; empty: none."""
+        return frozenset(self.compositions.elements if self.blind else ())
 
     @property
     def builds(self) -> bool:

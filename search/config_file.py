@@ -10,9 +10,12 @@ import yaml
 from pydantic import ValidationError
 
 from model.generators.registry import GENERATORS
-from search.config import GROUP_OF_FIELDS, SAMPLERS, ProblemsInside, SearchConfig
+from model.potentials.calculators import CalculatorSettings
+from search.config import CALCULATOR, GROUP_OF_FIELDS, NAME, SAMPLERS, ProblemsInside, SearchConfig
 from search.storage.crystal_files import is_identifier
 from search.storage.paths import RunPath, run_path
+
+WAYS = {**SAMPLERS, CALCULATOR: CalculatorSettings, NAME: str}  # parts of pydantic's locations that are no field
 
 
 def load_config(path: str | RunPath) -> SearchConfig:
@@ -74,7 +77,7 @@ _IN_PLAIN_WORDS = {
 
 
 def _describe(problem: Any) -> str:
-    where = ".".join(str(part) for part in problem["loc"] if part not in SAMPLERS)
+    where = ".".join(str(part) for part in problem["loc"] if part not in WAYS)
     given = problem["ctx"]["tag"] if problem["type"] == "union_tag_invalid" else problem["input"]
     shown = "" if isinstance(given, dict) else f" (given: {given!r})"
     return f"{where}: {_explain(problem)}{shown}".removeprefix(": ")  # checks of several fields name them themselves
@@ -95,5 +98,5 @@ def _fields_beside(location: Sequence[str]) -> list[str]:
     group: Any = SearchConfig
     for before, part in zip(("", *location), location[:-1], strict=False):
         inside = GENERATORS[part].settings if before == "sampling" else None
-        group = SAMPLERS.get(part) or inside or (group.model_fields[part].annotation if part != "sampling" else group)
+        group = WAYS.get(part) or inside or (group.model_fields[part].annotation if part != "sampling" else group)
     return list(group.model_fields)

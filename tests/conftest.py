@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,7 @@ from search.storage.rows import Status, StoredCrystal
 from tests.support.crystals import rattled
 
 torch.set_num_threads(1)
+os.environ.setdefault("HOSTGUIDE_CACHE", tempfile.mkdtemp(prefix="hostguide-tests-"))  # not the user's own
 os.environ.setdefault("RAY_worker_niceness", "0")  # by default workers give way to all else
 
 

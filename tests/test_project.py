@@ -201,7 +201,9 @@ def roots_at_the_top(path):
 def test_what_the_program_imports_is_declared(path):
     needed, extras = declared()
     assert not undeclared(roots_at_the_top(path), needed)
-    assert not undeclared(roots(path), needed | extras["aws"] | extras["mp"])  # extras are imported where they are used
+    assert not undeclared(
+        roots(path), needed | extras["aws"] | extras["mp"] | extras["mcp"]
+    )  # extras are imported where they are used
 
 
 @pytest.mark.parametrize("folder", ["tests", "benchmarks", "examples"])
@@ -346,7 +348,7 @@ def fields(group):
 
 def groups_in(kind):
     """Settings that a type is, or is made of."""
-    if hasattr(kind, "__dataclass_fields__") or (isinstance(kind, type) and hasattr(kind, "model_fields")):
+    if isinstance(kind, type) and (hasattr(kind, "__dataclass_fields__") or hasattr(kind, "model_fields")):
         yield kind
     for part in get_args(kind):
         yield from groups_in(part)

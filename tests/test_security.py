@@ -123,6 +123,9 @@ WORDS = {
         "frameworks.guests",
         "reference.potential",
         "models.potential",
+        "models.potential.calculator",  # only what makes an ASE calculator is called
+        "models.potential.arguments",
+        "models.potential.name",
         "resources.address",
         "generators",
         "sampling",

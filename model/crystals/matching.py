@@ -5,33 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Structure
+from pymatgen.optimization.neighbors import find_points_in_spheres
 
-from model.crystals.crystal import Crystal, cells
-from model.crystals.neighbors import periodic_edges
+from model.crystals.crystal import Crystal
 from model.settings import Settings
 
-FINGERPRINT_NEIGHBOURS = 8
-AT_ONCE = 128  # crystals whose neighbours are looked for together
+FINGERPRINT_NEIGHBOURS = 12
 
 
 class DistinctSettings(Settings):
     """When two crystals are the same: all of these conditions hold.
 
-    The first four are cheap and only save calls of the matcher. Moving every atom by at most u changes each k-th
-    neighbour distance, and so their mean, smallest and largest, by at most 2u; a strain s changes it by at most a share
-    s. With the defaults, crystals that differ by up to 0.2 Å and 2 % of strain always reach the matcher. The matcher
-    compares primitive cells, and so often takes a crystal and a distorted supercell of it for two. With ``supercells``
-    it finds them up to 0.1 Å of disorder (root mean square), but then tells high-symmetry phases from their distorted
-    supercells only by energy and the first four tests.
+    The first four are cheap and only save calls of the matcher. Moving every atom by at most u changes the distance to
+    the k-th nearest atom of any element, and so the mean and the standard deviation of these distances, by at most 2u;
+    a strain s changes them by at most a share s. With the defaults, crystals that differ by up to 0.2 Å and 2 % of
+    strain always reach the matcher. The matcher compares primitive cells, and so often takes a crystal and a distorted
+    supercell of it for two. With ``supercells`` it finds them up to 0.1 Å of disorder (root mean square), but then
+    tells high-symmetry phases from their distorted supercells only by energy and the first four tests.
     """
 
     volume_tolerance: float = 0.1  # relative difference of the volumes per atom
-    distance_tolerance: float = 0.5  # Å, difference of the mean k-th neighbour distances of an element, k = 1 to 8
-    rms_tolerance: float = 0.5  # Å, root mean square difference of the mean, smallest and largest such distances
+    distance_tolerance: float = 0.5  # Å, difference of the mean distances, see `distance_fingerprints`
+    rms_tolerance: float = 0.5  # Å, root mean square difference of the means and standard deviations
     energy_tolerance: float | None = None  # eV/atom; of crystals that are relaxed
+    matcher: bool = True  # False: the conditions above decide alone
     matches: int | None = None  # maximum calls of the matcher per crystal, most similar ones first; None: no limit
     ltol: float = 0.2  # StructureMatcher: relative tolerance of lengths
     stol: float = 0.3  # StructureMatcher: sites, in units of (volume per atom)^(1/3)
@@ -50,6 +49,16 @@ RELAXED = DistinctSettings(
     energy_tolerance=0.01,
     matches=8,
     supercells=True,
+)
+
+# The same for many thousands of crystals: where the distances decide, the matcher agrees in all but a few per cent.
+LOOKED_UP = DistinctSettings(
+    volume_tolerance=0.05, distance_tolerance=0.2, rms_tolerance=0.06, energy_tolerance=0.005, matcher=False
+)
+
+# A crystal and a known phase, relaxed with different methods: layers and molecules may lie 10 % further apart.
+KNOWN = DistinctSettings(
+    volume_tolerance=0.3, distance_tolerance=0.5, rms_tolerance=0.25, stol=0.2, same_space_group=True
 )
 
 # Layers, chains and molecules that hardly touch lie anywhere at the same energy: one crystal, whatever its volume.
@@ -102,18 +111,41 @@ class DistinctCrystals:
             None if the crystal is new; else the index, counted over all calls of `add` from 0, of the crystal that it
             repeats (of several, the one with the most similar neighbour distances).
         """
-        index, self._seen = self._seen, self._seen + 1
-        if fingerprint is None:
-            (fingerprint,) = distance_fingerprints([crystal])
-        known = self._known.setdefault(crystal.formula, _Known(fingerprint.size))
-        features = (np.log(crystal.volume / len(crystal)), energy or 0.0, space_group or 0, fingerprint.ravel())
-        own: Structure | None = None
+        features = _features(crystal, space_group, energy, fingerprint)
+        found, own = self._find(crystal, features)
+        if found is None:
+            self._keep(crystal, features, own)
+        else:
+            self._seen += 1
+        return found
+
+    def keep(self, crystal: Crystal, space_group: int | None = None, *, fingerprint: np.ndarray | None = None) -> None:
+        """Add a crystal that is distinct, whatever it resembles; arguments as in `add`."""
+        self._keep(crystal, _features(crystal, space_group, None, fingerprint), None)
+
+    def find(self, crystal: Crystal, space_group: int | None = None) -> int | None:
+        """What `add` returns, without adding the crystal."""
+        return self._find(crystal, _features(crystal, space_group, None, None))[0]
+
+    def _find(self, crystal: Crystal, features: _Features) -> tuple[int | None, Structure | None]:
+        """Index of the crystal that this one repeats, and its own primitive cell if that was needed."""
+        known, own = self._known.get(crystal.formula), None
+        if known is None:
+            return None, None
         for place in known.alike(features, self.settings):
+            if not self.settings.matcher:
+                return int(known.index[place]), None
             own = _primitive(crystal) if own is None else own
             if self._matcher.fit(known.primitive(place), own, skip_structure_reduction=True):
-                return int(known.index[place])
-        known.add(features, crystal, own, index)
-        return None
+                return int(known.index[place]), own
+        return None, own
+
+    def _keep(self, crystal: Crystal, features: _Features, primitive: Structure | None) -> None:
+        known = self._known.setdefault(crystal.formula, _Known(features[-1].size))
+        whole = crystal if primitive is None else Crystal.from_pymatgen(primitive)
+        stored = whole.to_bytes() if self.settings.matcher else b""
+        known.add(features, stored, primitive is not None, self._seen)
+        self._seen += 1
 
 
 class _Known:
@@ -137,7 +169,7 @@ class _Known:
             close &= (self.groups[:n] == group) | (self.groups[:n] == 0)
         places = np.flatnonzero(close)
         difference = np.abs(self.fingerprints[places] - fingerprint.astype(np.float32))
-        mean, rms = difference[:, : len(fingerprint) // 3], np.sqrt((difference**2).mean(axis=1))
+        mean, rms = difference[:, : len(fingerprint) // 2], np.sqrt((difference**2).mean(axis=1))
         alike = (mean.max(axis=1, initial=0.0) <= settings.distance_tolerance) & (rms <= settings.rms_tolerance)
         order = np.argsort(rms[alike], kind="stable")
         found: np.ndarray = places[alike][order[: settings.matches]]
@@ -152,16 +184,16 @@ class _Known:
         self.crystals[place], self.reduced[place] = Crystal.from_pymatgen(found).to_bytes(), True
         return found
 
-    def add(self, features: _Features, crystal: Crystal, primitive: Structure | None, index: int) -> None:
-        """Keep one more, in its primitive cell if that is known already."""
+    def add(self, features: _Features, content: bytes, reduced: bool, index: int) -> None:
+        """Keep one more, in its primitive cell if that is known already (``reduced``)."""
         if self.count == len(self.index):
             for name in ("fingerprints", "volumes", "energies", "groups", "index", "reduced"):
                 column = getattr(self, name)
                 setattr(self, name, np.concatenate([column, np.empty_like(column)]))
         n, self.count = self.count, self.count + 1
         self.volumes[n], self.energies[n], self.groups[n], self.fingerprints[n] = features
-        self.index[n], self.reduced[n] = index, primitive is not None
-        self.crystals.append((crystal if primitive is None else Crystal.from_pymatgen(primitive)).to_bytes())
+        self.index[n], self.reduced[n] = index, reduced
+        self.crystals.append(content)
 
 
 def same_framework(one: Crystal, other: Crystal) -> bool:
@@ -181,52 +213,65 @@ def _primitive(crystal: Crystal) -> Structure:
     return reduced if whole else reduced.get_primitive_structure()
 
 
+def _features(
+    crystal: Crystal, space_group: int | None, energy: float | None, fingerprint: np.ndarray | None
+) -> _Features:
+    if fingerprint is None:
+        (fingerprint,) = distance_fingerprints([crystal])
+    return np.log(crystal.volume / len(crystal)), energy or 0.0, space_group or 0, fingerprint.ravel()
+
+
 _Features = tuple[float, float, int, np.ndarray]  # ln(Å³/atom), eV/atom, space group or 0, fingerprint
 
 
-def neighbour_distances(crystal: Crystal, count: int = FINGERPRINT_NEIGHBOURS) -> np.ndarray:
+def neighbour_distances(crystal: Crystal, count: int) -> np.ndarray:
     """(n, count) distances in Å from each atom to its nearest atoms or images, ascending."""
-    return _neighbour_distances([crystal], count)[0]
+    return _nearest(crystal, np.zeros(len(crystal), dtype=np.intp), count)[:, 0]
 
 
 def distance_fingerprints(crystals: Sequence[Crystal], count: int = FINGERPRINT_NEIGHBOURS) -> list[np.ndarray]:
-    """Of each crystal (3, elements, count): mean, smallest and largest k-th neighbour distance in Å of each element.
+    """Of each crystal (2, elements, elements, count): distances in Å to the k-th nearest atom of each element.
 
-    Elements by atomic number. Independent of origin, orientation, choice of cell and order of atoms.
+    First their mean over the atoms of each element, then their standard deviation; elements by atomic number.
+    Independent of origin, orientation, choice of cell and order of atoms.
     """
     found = []
-    for start in range(0, len(crystals), AT_ONCE):
-        some = crystals[start : start + AT_ONCE]
-        for crystal, distances in zip(some, _neighbour_distances(some, count), strict=True):
-            each = [distances[crystal.numbers == z] for z in np.unique(crystal.numbers)]
-            found.append(np.stack([[one.mean(0), one.min(0), one.max(0)] for one in each], axis=1))
+    for crystal in crystals:
+        kind = np.unique(crystal.numbers, return_inverse=True)[1]
+        distances = _nearest(crystal, kind, count)
+        each = [distances[kind == k] for k in range(distances.shape[1])]
+        found.append(np.stack([[one.mean(0) for one in each], [one.std(0) for one in each]]))
     return found
 
 
-def _neighbour_distances(crystals: Sequence[Crystal], count: int) -> list[np.ndarray]:
-    """Of each crystal (n, count) distances in Å to the nearest atoms or images, ascending."""
-    cutoff = 1.3 * np.cbrt(max(crystal.volume / len(crystal) for crystal in crystals) * count / 4.0)
-    found: dict[int, np.ndarray] = {}
-    while len(found) < len(crystals):
-        left = [index for index in range(len(crystals)) if index not in found]
-        for index, distances in zip(left, _within([crystals[index] for index in left], cutoff, count), strict=True):
-            if distances is not None:
-                found[index] = distances
+def packed(fingerprint: np.ndarray) -> bytes:
+    """A fingerprint in the form in which it is stored, exact to some 0.005 Å."""
+    return fingerprint.astype(np.float16).tobytes()
+
+
+def unpacked(content: bytes) -> np.ndarray:
+    """Inverse of `packed`, flat."""
+    return np.frombuffer(content, dtype=np.float16).astype(np.float32)
+
+
+def _nearest(crystal: Crystal, kind: np.ndarray, count: int) -> np.ndarray:
+    """(n, kinds, count) distances in Å to the nearest atoms or images of each kind (n,), ascending."""
+    cutoff = 1.2 * np.cbrt(crystal.volume / np.bincount(kind).min() * count / 4.0)
+    while (found := _within(crystal, kind, cutoff, count)) is None:
         cutoff *= 1.3
-    return [found[index] for index in range(len(crystals))]
+    return found
 
 
-def _within(crystals: Sequence[Crystal], cutoff: float, count: int) -> list[np.ndarray | None]:
-    """The same; None for crystals with an atom that has fewer neighbours within ``cutoff`` Å."""
-    counts = torch.tensor([len(crystal) for crystal in crystals])
-    positions = torch.tensor(np.concatenate([crystal.cartesian for crystal in crystals]))
-    lattice = torch.tensor(cells(crystals))
-    edges = periodic_edges(positions, lattice, counts, cutoff=cutoff)
-    owner = torch.repeat_interleave(torch.arange(len(crystals)), counts)
-    first, distance = edges.receiver.numpy(), edges.vectors(positions, lattice, owner).norm(dim=-1).numpy()
-    have = np.bincount(first, minlength=len(positions))
-    distance = np.append(distance[np.lexsort((distance, first))], np.zeros(count))
-    nearest = distance[(np.cumsum(have) - have)[:, None] + np.arange(count)]
-    ends = np.cumsum(counts.numpy())[:-1]
-    enough = [part.min() >= count for part in np.split(have, ends)]
-    return [part if whole else None for part, whole in zip(np.split(nearest, ends), enough, strict=True)]
+def _within(crystal: Crystal, kind: np.ndarray, cutoff: float, count: int) -> np.ndarray | None:
+    """The same; None if an atom has fewer neighbours of a kind within ``cutoff`` Å."""
+    positions, lattice = np.ascontiguousarray(crystal.cartesian), np.ascontiguousarray(crystal.lattice)
+    periodic, kinds = np.ones(3, dtype=np.int64), int(kind.max()) + 1
+    atom, other, image, distance = find_points_in_spheres(positions, positions, cutoff, periodic, lattice)
+    neighbour = (atom != other) | image.any(axis=1)
+    row, distance = kinds * atom[neighbour] + kind[other[neighbour]], distance[neighbour]
+    have = np.bincount(row, minlength=kinds * len(crystal))
+    if have.min() < count:
+        return None
+    ascending = distance[np.lexsort((distance, row))]
+    nearest: np.ndarray = ascending[(np.cumsum(have) - have)[:, None] + np.arange(count)]
+    return nearest.reshape(len(crystal), kinds, count)

@@ -9,11 +9,14 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from pymatgen.core import Element
+import pandas as pd
+from pymatgen.core import Composition, Element
 
 from model.crystals.crystal import Crystal
 from model.crystals.parquet import read_columns, read_crystals
 from model.settings import Settings
+
+Ratios = frozenset[tuple[int, int]]  # atomic numbers with the smallest whole numbers of atoms
 
 GUESTS = ("Li", "Na", "K", "Mg", "Ca", "Zn", "Al")
 
@@ -25,6 +28,7 @@ class DataConfig(Settings):
     split: str = "train"
     max_atoms: int = 40
     max_e_above_hull: float = 0.1  # eV/atom
+    held_out: str | None = None  # CSV file; crystals of its formulas are left out
     guests: tuple[str, ...] = GUESTS  # elements that are noised most often
     guest_weight: float = 3.0  # crystals that contain one of them are drawn this many times as often
 
@@ -86,9 +90,35 @@ def load_crystals(config: DataConfig) -> CrystalTable:
         & frame["n_atoms"].between(2, config.max_atoms)
         & (frame["e_above_hull"] <= config.max_e_above_hull)
     )
+    if config.held_out is not None:
+        held_out = held_out_ratios(Path(config.held_out))
+        counts = [np.unique(numbers, return_counts=True) for numbers in frame["atomic_numbers"]]
+        keep &= np.array([_ratios(*pair) not in held_out for pair in counts])
     if not keep.any():
         raise ValueError(f"{path} contains no crystal of split {config.split!r} with 2 to {config.max_atoms} atoms")
     return group_by_size(read_crystals(frame[keep]), config)
+
+
+def held_out_ratios(path: Path) -> set[Ratios]:
+    """The formulas of a CSV file, in its column ``formula`` or ``pretty_formula``, as `Ratios`.
+
+    Raises:
+        ValueError: there is no such file or column.
+    """
+    if not path.exists():
+        raise ValueError(f"data.held_out: {path} does not exist")
+    table = pd.read_csv(path)
+    column = next((name for name in ("formula", "pretty_formula") if name in table), None)
+    if column is None:
+        raise ValueError(f"data.held_out: {path} has no column 'formula'; there are {', '.join(table.columns)}")
+    formulas = [Composition(formula) for formula in table[column]]
+    return {
+        _ratios([element.Z for element in one.elements], np.array(list(one.values()), dtype=int)) for one in formulas
+    }
+
+
+def _ratios(numbers: Sequence[int] | np.ndarray, counts: Sequence[int] | np.ndarray) -> Ratios:
+    return frozenset(zip(map(int, numbers), map(int, np.array(counts) // np.gcd.reduce(counts)), strict=True))
 
 
 def group_by_size(crystals: Sequence[Crystal], config: DataConfig) -> CrystalTable:

@@ -9,6 +9,7 @@ import numpy as np
 from pymatgen.core import Element
 
 from model.crystals.crystal import Crystal
+from model.crystals.matching import distance_fingerprints
 from model.crystals.neighbors import pair_distances
 from model.crystals.screening import ScreenSettings, too_close
 from model.symmetry.space_group import Refined, SpaceGroup, refine_onto, symmetry_dataset
@@ -27,6 +28,7 @@ class Framework:
         space_group: of the host, with the tolerances at which it was found.
         displacement: Å, largest displacement of a host atom by symmetrisation.
         cell_ratio: number of cells of this framework in the parent's cell.
+        fingerprint: of the host, see `model.crystals.matching.distance_fingerprints`.
     """
 
     host: Crystal
@@ -34,6 +36,7 @@ class Framework:
     space_group: SpaceGroup
     displacement: float
     cell_ratio: int
+    fingerprint: np.ndarray
 
 
 def extract_frameworks(
@@ -157,10 +160,12 @@ def _framework(refined: Refined, counts: dict[str, int]) -> Framework:
     """In the primitive cell if the guests can be shared out among those of the parent, else in the parent's cell."""
     ratio = refined.cell_ratio
     shared = all(count % ratio == 0 for count in counts.values())
+    (fingerprint,) = distance_fingerprints([refined.crystal])
     return Framework(
         host=refined.crystal if shared else refined.parent.wrapped(),
         guests={element: count // ratio for element, count in counts.items()} if shared else dict(counts),
         space_group=refined.space_group,
         displacement=refined.displacement,
         cell_ratio=ratio if shared else 1,
+        fingerprint=fingerprint,
     )

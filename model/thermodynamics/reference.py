@@ -25,7 +25,8 @@ import pyarrow.parquet as pq
 from pymatgen.core import Composition
 
 from model.crystals.parquet import read_columns, read_crystals
-from model.potentials.catalog import CATALOG, DEFAULT, MP2020_PBE, R2SCAN, comparable_with, find_entry
+from model.potentials.catalog import CATALOG, DEFAULT, PotentialChoice, find_entry, why_not_comparable
+from model.potentials.energies import MP2020_PBE, R2SCAN
 
 if TYPE_CHECKING:
     from model.crystals.crystal import Crystal
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 MP_THERMO = {MP2020_PBE: "GGA_GGA+U", R2SCAN: "R2SCAN"}  # as the Materials Project names them
 SEE = "docs/reference.md"
+UNITS = "energy_per_atom eV, volume_per_atom Å³"
 COLUMNS = ("material_id", "formula", "energy_per_atom", "volume_per_atom", "relaxed")
 
 
@@ -46,8 +48,8 @@ class Reference:
             ``MP2020-corrected PBE`` or ``r2SCAN``.
         version: of the phases' source.
         phases: one row per phase: material_id, formula (reduced), energy_per_atom (eV), volume_per_atom (Å³, NaN if
-            unknown), relaxed (whether the potential relaxed the phase), system (elements in alphabetical order,
-            joined by hyphens).
+            unknown), relaxed (whether the phase is relaxed with the method of the energies; taken for granted of
+            entries), system (elements in alphabetical order, joined by hyphens).
     """
 
     name: str
@@ -77,7 +79,7 @@ class Reference:
         return self.phases[self.phases["system"].isin(_subsystems(elements))]
 
 
-def packaged_reference(potential: str = DEFAULT) -> Reference:
+def packaged_reference(potential: PotentialChoice = DEFAULT) -> Reference:
     """The table of a potential's energies that comes with the package; docs/reference.md says what it covers.
 
     Raises:
@@ -88,24 +90,21 @@ def packaged_reference(potential: str = DEFAULT) -> Reference:
         >>> print(*phases.loc["Li15Si4", ["material_id", "energy_per_atom", "relaxed"]])
         mp-569849 -2.889168 True
     """
-    path = find_entry(potential).reference
-    if path is None:
+    entry = find_entry(potential)
+    if entry.reference is None:
         having = ", ".join(name for name, row in CATALOG.items() if row.reference is not None)
         raise ValueError(
-            f"no reference table of {potential} comes with hostguide, only of {having}: give one of your own, "
-            "with reference.kind: table or file"
+            f"no reference table of {entry.name} comes with hostguide, only of {having}: have it made with "
+            "reference.kind: library, or give one of your own, with reference.kind: table or file"
         )
-    return _cached_table(path)
+    return _cached_table(entry.reference)
 
 
-def require_comparable(reference: Reference, potential: str) -> None:
+def require_comparable(reference: Reference, potential: PotentialChoice) -> None:
     """Check that energies of a potential can be compared with those of a reference; raises ValueError if not."""
-    allowed = comparable_with(potential)
-    if reference.potential not in allowed:
-        raise ValueError(
-            f"reference: energies of {reference.potential!r} cannot be compared with {potential}; "
-            f"use a reference computed with {' or '.join(allowed)}"
-        )
+    problem = why_not_comparable(potential, reference.potential)
+    if problem:
+        raise ValueError(f"reference: {problem}")
 
 
 @cache
@@ -113,13 +112,23 @@ def _cached_table(path: Path) -> Reference:
     return load_reference_table(path)
 
 
-def load_reference_table(path: str | Path) -> Reference:
-    """Read a table written by `build_reference_table`."""
-    table = pq.read_table(path)
+def load_reference_table(source: str | Path | bytes, *, name: str = "") -> Reference:
+    """Read a table written by `build_reference_table` or made by `reference_bytes`.
+
+    Args:
+        source: the file, or its content.
+        name: of the file, for messages, if its content is given.
+
+    Raises:
+        ValueError: it is no such table.
+    """
+    table = pq.read_table(pa.BufferReader(source) if isinstance(source, bytes) else source)
     about = json.loads((table.schema.metadata or {}).get(b"reference", b"{}"))
     missing = {"name", "potential", "version"} - set(about)
     if missing:
-        raise ValueError(f"{path} is no reference table: its metadata lacks {', '.join(sorted(missing))}")
+        raise ValueError(
+            f"{name or str(source)} is no reference table: its metadata lacks {', '.join(sorted(missing))}"
+        )
     frame = table.to_pandas()
     return Reference(about["name"], about["potential"], about["version"], add_chemsys_column(frame))
 
@@ -256,12 +265,24 @@ def build_reference_table(
         "version": version,
         "source": source,
         "made": f"lowest phase of each formula within {within} eV/atom of the hull; single points unless `relaxed`",
-        "units": "energy_per_atom eV, volume_per_atom Å³",
+        "units": UNITS,
     }
+    Path(out).write_bytes(_table_bytes(frame, about))
+    return Path(out)
+
+
+def reference_bytes(reference: Reference) -> bytes:
+    """A reference as the content of a table, for `load_reference_table` and ``reference: {kind: table}``."""
+    about = {"name": reference.name, "potential": reference.potential, "version": reference.version}
+    return _table_bytes(reference.phases, {**about, "units": UNITS})
+
+
+def _table_bytes(frame: pd.DataFrame, about: Mapping[str, str]) -> bytes:
     table = pa.Table.from_pandas(frame[list(COLUMNS)], preserve_index=False)
     table = table.replace_schema_metadata({"reference": json.dumps(about)})
-    pq.write_table(table, out, compression="zstd", compression_level=19, use_dictionary=False)
-    return Path(out)
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer, compression="zstd", compression_level=19, use_dictionary=False)
+    return bytes(buffer.getvalue())
 
 
 def of_systems(phases: pd.DataFrame, systems: Iterable[Collection[str]]) -> np.ndarray:
@@ -345,7 +366,7 @@ def _row_of_entry(entry: Mapping[str, Any]) -> tuple[str, str, float, float, boo
         volume = abs(np.linalg.det(entry["structure"]["lattice"]["matrix"])) / len(entry["structure"]["sites"])
     energy = (entry["energy"] + (entry.get("correction") or 0.0)) / composition.num_atoms
     label = entry.get("entry_id") or entry.get("name") or composition.reduced_formula
-    return str(label), composition.reduced_formula, float(energy), float(volume), False
+    return str(label), composition.reduced_formula, float(energy), float(volume), True
 
 
 def _read(path: Path, *, allow_pickle: bool) -> Any:

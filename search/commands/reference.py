@@ -2,38 +2,102 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import Progress
 
 from model.potentials.catalog import DEFAULT, load_potential
 from model.reasons import Reason
 from search.commands.common import (
+    DeviceOption,
     FmaxOption,
+    JsonOption,
     MinutesOption,
     PotentialOption,
+    ThreadsOption,
     console,
+    counted,
     parse_share,
+    print_json,
     seconds_of,
     use_threads,
 )
+from search.commands.common import load_potential as load
 
 if TYPE_CHECKING:
     import pandas as pd
-
-LINES = 20  # number of progress messages if there is no terminal
 
 app = typer.Typer(help="Competing phases, against which decomposition energies are measured.", no_args_is_help=True)
 
 
 @app.command("show")
-def show(system: Annotated[str, typer.Argument(help="Chemical system, for example Li-Si")]) -> None:
-    """List the phases of a system in the packaged reference, stable ones first."""
-    from search.reporting.tables import reference_table
+def show(
+    system: Annotated[str, typer.Argument(help="Chemical system, for example Li-Si")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for CIFs of the system's phases in the library", file_okay=False)
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the phases of a system in the packaged reference, stable ones first, and write their crystals."""
+    from model.crystals.composition import parse_system
+    from model.library.phases import packaged_library
+    from search.reporting.tables import phases, reference_table
+    from search.storage.cif import write_cif
 
+    crystals = packaged_library().phases(parse_system(system))
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        for phase in crystals:
+            write_cif(phase.crystal, out / f"{phase.formula}_{phase.material_id}.cif")
+    if as_json:
+        print_json("reference show", phases(system))
+        return
     console.print(reference_table(system))
+    if out is None:
+        console.print(
+            f"The library has {len(crystals)} crystals of this system. A command takes an identifier for a file."
+        )
+    else:
+        console.print(f"{len(crystals)} crystals of the library: {out}", soft_wrap=True)
+
+
+@app.command("hull")
+def hull(
+    system: Annotated[str, typer.Argument(help="Chemical system, for example Li-P-S")],
+    potential: PotentialOption = DEFAULT,
+    out: Annotated[
+        Path | None, typer.Option(help="Table to write (.parquet), for reference.kind: table", dir_okay=False)
+    ] = None,
+    device: DeviceOption = "cpu",
+    threads: ThreadsOption = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Make the hull of a potential: relax the known phases of a system that could matter, and list them.
+
+    What is done is kept in the cache, so the command can be stopped and repeated.
+    """
+    from model.files import written_whole
+    from model.thermodynamics.own_hull import judge_hull, missing_phases
+    from model.thermodynamics.reference import reference_bytes
+    from search.reporting.tables import phases, reference_table
+
+    model = load(potential, device, threads)
+    with counted() as report:
+        reference = judge_hull(system, model, report=partial(report, f"phases by {model.name}"))
+    if as_json:
+        print_json("reference hull", phases(system, reference))
+    else:
+        console.print(reference_table(system, reference))
+    elements = sorted(reference.elements)
+    missing = sorted(set(missing_phases(elements)) - set(reference.phases["formula"]))
+    if missing:
+        console.print(f"No crystal of {', '.join(missing)} is known to the library: the hull lacks it.", soft_wrap=True)
+    if out is not None:
+        with written_whole(out) as temporary:
+            temporary.write_bytes(reference_bytes(reference))
+        console.print(f"For `reference: {{kind: table, path: {out}}}`: {out}", soft_wrap=True)
 
 
 @app.command("build")
@@ -73,6 +137,26 @@ def build(
     console.print(f"{len(load_reference_table(out))} phases in {out} ({out.stat().st_size / 1e6:.1f} MB)")
 
 
+@app.command("library")
+def library(
+    structures: Annotated[Path, typer.Argument(help="Parquet of phases with structures, see docs/reference.md")],
+    out: Annotated[Path, typer.Argument(help="Library to write (.parquet)")],
+    within: Annotated[float, typer.Option(min=0, help="Maximum energy above hull, eV/atom")] = 0.01,
+    source: Annotated[
+        str, typer.Option(help="Source of the phases, for credit, and their licence; stored in the library")
+    ] = "own phases",
+    version: Annotated[str, typer.Option(help="Version of the phases' database; stored in the library")] = "unknown",
+) -> None:
+    """Make a library of known phases, with their crystals, from the phases near the hull."""
+    from model.library.build import build_library
+
+    with counted() as report:
+        count = build_library(
+            structures, out, within=within, source=source, version=version, report=partial(report, "read")
+        )
+    console.print(f"{count} phases in {out} ({out.stat().st_size / 1e6:.1f} MB)", soft_wrap=True)
+
+
 @app.command("relax")
 def relax(
     structures: Annotated[Path, typer.Option(help="Parquet of phases with structures, see docs/reference.md")],
@@ -101,18 +185,16 @@ def relax(
     phases = choose(structures, settings, first=systems, known=known)
     console.print(f"{len(phases)} phases of up to {phases['n_atoms'].max()} atoms within {within} eV/atom of the hull")
     model = load_potential(potential)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("relaxed", total=None)
-        said = -1
-
-        def report(done: int, total: int) -> None:
-            nonlocal said
-            bar.update(task, completed=done, total=total)
-            if not console.is_terminal and done * LINES // max(total, 1) > said:
-                said = done * LINES // max(total, 1)
-                console.print(f"{done} of {total}")
-
-        stored = relax_phases(phases, out, model, settings, share=part, max_seconds=seconds_of(minutes), report=report)
+    with counted() as report:
+        stored = relax_phases(
+            phases,
+            out,
+            model,
+            settings,
+            share=part,
+            max_seconds=seconds_of(minutes),
+            report=partial(report, "relaxed"),
+        )
     _summarise(stored, out)
 
 

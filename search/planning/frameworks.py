@@ -12,7 +12,7 @@ import numpy as np
 
 from model.crystals.composition import CellFormula
 from model.crystals.crystal import Crystal
-from model.crystals.matching import DistinctCrystals, DistinctSettings, distance_fingerprints
+from model.crystals.matching import DistinctCrystals, DistinctSettings, distance_fingerprints, packed, unpacked
 from model.generators.interface import Guests
 from model.symmetry.space_group import ANGLE_TOLERANCE, SYMPREC, refine
 from search.storage.crystal_files import NamedCrystal, read_crystal
@@ -84,9 +84,8 @@ class FrameworkPool:
     """Distinct frameworks in the order in which they were found.
 
     Two frameworks are the same if their cells contain the same atoms, their space groups agree, their volumes differ by
-    less than ``volume_change``, their neighbour distances by less than 0.3 Å (root mean square), and the structure
-    matcher maps one onto the other. Each is compared with the four most similar known ones only. The first one found
-    represents all its copies.
+    less than ``volume_change``, and their neighbour distances by less than 0.12 Å (root mean square). The first one
+    found represents all its copies.
 
     Args:
         volume_change: see above.
@@ -99,7 +98,7 @@ class FrameworkPool:
         self.known: dict[str, KnownFramework] = {}
         self._size = size
         self._settings = DistinctSettings(
-            same_space_group=True, volume_tolerance=volume_change, rms_tolerance=0.3, matches=4
+            same_space_group=True, volume_tolerance=volume_change, rms_tolerance=0.12, matcher=False
         )
         self._distinct: dict[bytes, DistinctCrystals] = {}
         self._names: dict[bytes, list[str]] = {}
@@ -112,9 +111,8 @@ class FrameworkPool:
         self._take([(found, row) for row in low for found in row.frameworks or ()])
 
     def _take(self, found: Sequence[tuple[StoredFramework, HistoryRow | None]]) -> None:
-        hosts = [framework.host.crystal for framework, _ in found]
-        for (framework, row), host, fingerprint in zip(found, hosts, distance_fingerprints(hosts), strict=True):
-            name = self._first(framework, row, host, fingerprint)
+        for framework, row in found:
+            name = self._first(framework, row)
             self.known[name].seen(framework.guests, None if row is None else row.e_d)
 
     def best(self) -> list[KnownFramework]:
@@ -128,12 +126,13 @@ class FrameworkPool:
             return math.inf
         return _rank(self.best()[-1])
 
-    def _first(self, found: StoredFramework, row: HistoryRow | None, host: Crystal, fingerprint: np.ndarray) -> str:
+    def _first(self, found: StoredFramework, row: HistoryRow | None) -> str:
         """Name of the framework that represents this one (possibly itself)."""
+        host = found.host.crystal
         key = np.sort(host.numbers).tobytes()
         names = self._names.setdefault(key, [])
         distinct = self._distinct.setdefault(key, DistinctCrystals(self._settings))
-        same = distinct.add(host, found.space_group_number, fingerprint=fingerprint)
+        same = distinct.add(host, found.space_group_number, fingerprint=unpacked(found.fingerprint))
         names.append(found.framework if same is None else names[same])
         if same is None:
             self.known[found.framework] = KnownFramework.of(found, row)
@@ -226,4 +225,5 @@ def _from_file(read: NamedCrystal) -> StoredFramework:
         symprec=SYMPREC,
         angle_tolerance=ANGLE_TOLERANCE,
         displacement=refined.displacement if refined else 0.0,
+        fingerprint=packed(distance_fingerprints([host])[0]),
     )

@@ -16,8 +16,9 @@ from typing import NamedTuple
 import numpy as np
 
 from model.crystals.crystal import Crystal
-from model.crystals.matching import RELAXED, DistinctCrystals, distance_fingerprints
+from model.crystals.matching import LOOKED_UP, DistinctCrystals, unpacked
 from model.stages import PolishedCrystal
+from model.thermodynamics.correction import Correction
 from search.config import PolicySettings
 from search.planning.frameworks import FrameworkPool
 from search.planning.policy import ArmOutcome, value, work
@@ -61,7 +62,7 @@ class Novelty:
 
     def __init__(self) -> None:
         self._first = array("i")  # for each candidate, the index of the first candidate that is the same crystal
-        self._distinct = DistinctCrystals(RELAXED)
+        self._distinct = DistinctCrystals(LOOKED_UP)
         self._polished: dict[str, int] = {}  # index of each polished candidate
         self._compared = array("i")  # indices of the candidates that were compared
 
@@ -71,18 +72,17 @@ class Novelty:
         Returns:
             for each, the index of the first candidate of the search that is the same crystal.
         """
-        crystals = {number: _final(row) for number, row in enumerate(rows) if _is_compared(row)}
-        fingerprints = dict(zip(crystals, distance_fingerprints(list(crystals.values())), strict=True))
         places = dict(self._polished)
-        for number, row in enumerate(rows):
+        for row in rows:
             places[row.candidate] = first = len(self._first)
             if row.polished:
                 self._polished[row.candidate] = first
             if row.duplicate_of is not None:
                 first = self._first[places[row.duplicate_of]]
-            elif number in crystals:
+            elif _is_compared(row):
+                assert row.fingerprint is not None
                 self._compared.append(first)
-                same = self._distinct.add(crystals[number], energy=row.e_d, fingerprint=fingerprints[number])
+                same = self._distinct.add(_final(row), energy=row.e_d, fingerprint=unpacked(row.fingerprint))
                 first = first if same is None else self._compared[same]
             self._first.append(first)
         return np.array(self._first[len(self._first) - len(rows) :], dtype=np.intp)
@@ -160,10 +160,21 @@ class SearchHistory:
         polished: the polished crystals of each reduced formula.
         parents: distinct relaxed crystals up to `COMPARED`, by the names of the candidates.
         stopping: the stopping criteria.
+        correction: what the judge has said so far; None without a judge.
+
+    With a judge, the E_d that counts is the judge's, or what is expected of it. That of frameworks, parents and
+    stopping criteria is the one expected when the candidate was read.
     """
 
-    def __init__(self, policy: PolicySettings, pool: FrameworkPool, *, whole: bool = False) -> None:
-        self.policy, self.pool, self.whole = policy, pool, whole
+    def __init__(
+        self,
+        policy: PolicySettings,
+        pool: FrameworkPool,
+        *,
+        whole: bool = False,
+        correction: Correction | None = None,
+    ) -> None:
+        self.policy, self.pool, self.whole, self.correction = policy, pool, whole, correction
         self.rows: list[HistoryRow] = []
         self.found_phases: dict[str, float] = {}
         self.polished: dict[str, list[PolishedCrystal]] = {}
@@ -172,7 +183,9 @@ class SearchHistory:
         self._lowest: dict[str, tuple[float, float]] = {}  # formula -> E_d and volume of the lowest
         self._held: set[int] = set()  # crystals in `parents`, by their index in `Novelty`
         self._spent: dict[ArmKey, int] = {}  # in the order in which they were met
-        self._number, self._work, self._e_d = array("i"), array("d"), array("d")  # of each candidate
+        self._number, self._work = array("i"), array("d")  # of each candidate
+        self._e_d, self._judged, self._formula = array("d"), array("d"), array("i")  # likewise
+        self._formulas: dict[str, int] = {}
 
     def __len__(self) -> int:
         """Candidates that were read."""
@@ -191,12 +204,21 @@ class SearchHistory:
 
     def _read_round(self, rows: Sequence[HistoryRow]) -> None:
         crystals = self.novelty.read(rows).tolist()
-        self.pool.read(rows)
-        for row, crystal in zip(rows, crystals, strict=True):
-            self.stopping.read(row)
+        for row in rows:
             self._number.append(self._spent.setdefault(ArmKey.of(row), len(self._spent)))
             self._work.append(work(row, self.policy))
             self._e_d.append(math.nan if row.e_d is None else row.e_d)
+            self._judged.append(math.nan if row.e_d_judge is None else row.e_d_judge)
+            self._formula.append(self._formulas.setdefault(row.formula, len(self._formulas)))
+            if row.status == Status.RELAXED and row.e_d is not None and row.e_d < 0:
+                assert row.energy is not None
+                self.found_phases[row.formula] = min(row.energy, self.found_phases.get(row.formula, math.inf))
+            if self.correction is not None and row.e_d is not None and row.e_d_judge is not None:
+                self.correction.add(row.formula, row.e_d, row.e_d_judge)
+        believed = [replace(row, e_d=self._believed(row)) for row in rows] if self.correction is not None else rows
+        self.pool.read(believed)
+        for row, crystal in zip(believed, crystals, strict=True):
+            self.stopping.read(row)
             if row.status == Status.RELAXED:
                 self._relaxed(row, crystal)
         if self.whole:
@@ -210,8 +232,6 @@ class SearchHistory:
         if row.polished:
             known = PolishedCrystal(candidate=row.candidate, content=_final(row).to_bytes(), energy=row.energy)
             self.polished.setdefault(formula, []).append(known)
-        if e_d < 0:
-            self.found_phases[formula] = min(row.energy, self.found_phases.get(formula, math.inf))
         if e_d <= COMPARED and crystal not in self._held:
             self._held.add(crystal)
             content = _final(row).to_bytes()
@@ -223,9 +243,26 @@ class SearchHistory:
                 bravais_lattice=row.bravais_lattice,
             )
 
+    def _believed(self, row: HistoryRow) -> float | None:
+        """E_d (eV/atom) by the judge, or what is expected of it."""
+        if row.e_d is None or row.e_d_judge is not None:
+            return row.e_d_judge
+        assert self.correction is not None
+        return self.correction.shift(row.formula).expected(row.e_d)
+
+    def believed(self) -> np.ndarray:
+        """For each candidate, E_d (eV/atom) by the judge, or what is expected of it by now; NaN without energy."""
+        e_d = np.array(self._e_d)
+        if self.correction is None or not len(e_d):
+            return e_d
+        shifts = [self.correction.shift(formula) for formula in self._formulas]
+        formula, judged = np.array(self._formula), np.array(self._judged)
+        offset, slope = np.array([(shift.offset, shift.slope) for shift in shifts])[formula].T
+        return np.where(np.isnan(judged), offset + (1 + slope) * e_d, judged)
+
     def reward_threshold(self) -> float:
         """E_d (eV/atom) up to which a crystal has value: the window, or the ``quantile`` of distinct ones if higher."""
-        e_d = np.array(self._e_d)
+        e_d = self.believed()
         energies = e_d[self.novelty.new() & ~np.isnan(e_d)]
         if not len(energies):
             return self.policy.energy_window
@@ -237,16 +274,27 @@ class SearchHistory:
         It is that of the last of the ``lowest`` distinct ones, but not below the hull; and `COMPARED` as long as fewer
         are known.
         """
-        e_d = np.array(self._e_d)
+        e_d = self.believed()
         energies = np.sort(e_d[self.novelty.new() & (e_d <= COMPARED)])
         return max(0.0, float(energies[lowest - 1])) if len(energies) >= lowest else COMPARED
+
+    def judge_below(self, lowest: int) -> float:
+        """E_d (eV/atom) that the judge must be able to put a crystal below, to be asked about it.
+
+        It is that of the last of the ``lowest`` ones by the judge, but not below the hull; and the energy window as
+        long as fewer are judged.
+        """
+        judged = np.array(self._judged)
+        energies = np.sort(judged[self.novelty.new() & ~np.isnan(judged)])
+        window = self.policy.energy_window
+        return min(window, max(0.0, float(energies[lowest - 1]))) if len(energies) >= lowest else window
 
     def spent(self, reward_threshold: float) -> Iterator[tuple[ArmKey, ArmOutcome]]:
         """The arms tried so far and the outcome of their candidates, in order of first appearance."""
         if not self._spent:
             return
         numbers = np.array(self._number, dtype=np.intp)
-        values = value(np.array(self._e_d), reward_threshold)
+        values = value(self.believed(), reward_threshold)
         low = values > 0
         weights = (None, values, low, low & self.novelty.once(), np.array(self._work))
         yield from zip(

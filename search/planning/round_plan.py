@@ -14,9 +14,12 @@ import numpy as np
 
 from model.crystals.composition import CellFormula
 from model.diffusion.sampler import Template
-from model.generators.interface import EmptyHost, Generator, NewCell, ParentCrystal, Role, Start
+from model.generators.interface import EmptyHost, Generator, NewCell, ParentCrystal
 from model.generators.registry import GENERATORS
+from model.generators.roles import Role, Start
 from model.stages import PolishRequest
+from model.thermodynamics.candidate_judge import JudgeRequest
+from model.thermodynamics.correction import Shift
 from search.config import PolicySettings
 from search.planning.campaign import Campaign, tuner
 from search.planning.frameworks import KnownFramework
@@ -62,6 +65,8 @@ class _Round:
         self.pool, self.frameworks, self.parents = history.pool, history.pool.known, history.parents
         self.reward_threshold = history.reward_threshold()
         self.polished = history.polished
+        self.judge_below = history.judge_below(self.config.judge.lowest) if self.config.judge else -math.inf
+        self.correction = history.correction
         self.polish_below = history.polish_below(self.config.polish.lowest) if self.config.polish else -math.inf
         self.volumes, self.found_phases = history.volumes, dict(sorted(history.found_phases.items()))
         fills = self.config.built_per_round and any(row.start == Start.HOST for row in self.generators.values())
@@ -251,6 +256,7 @@ class _Round:
     def _task(self, number: int, drafts: Sequence[_Draft]) -> Task:
         """A batch, with tuned settings if the configuration asks for them."""
         identity = f"{self.number:05d}-{number:03d}-{self.campaign.digest}"
+        formulas = sorted({draft.template.crystal.formula for draft in drafts})
         settings: dict[str, Any] = {name: self.config.sampling.get(name) for name in GENERATORS}
         for part, ranges in self.tuner.ranges.items():
             if part in GENERATORS and ranges and any(draft.generator == part for draft in drafts):
@@ -273,7 +279,8 @@ class _Round:
                 for place, draft in enumerate(drafts)
             ),
             relaxation=relaxation,
-            polish=self._polish({draft.template.crystal.formula for draft in drafts}),
+            polish=self._polish(formulas),
+            judge=self._judge(formulas),
             found_phases=self.found_phases,
             volume_change=self.config.frameworks.volume_change,
             max_parent_e_d=self.max_parent_e_d,
@@ -283,8 +290,18 @@ class _Round:
         """Which crystals of a batch with these reduced formulas are polished."""
         if self.config.polish is None:
             return None
-        known = [one for formula in sorted(formulas) for one in self.polished.get(formula, ())]
-        return PolishRequest(settings=self.config.polish, above_hull=self.polish_below, known=known)
+        known = [one for formula in formulas for one in self.polished.get(formula, ())]
+        above_hull = {formula: self._shift(formula).at(self.polish_below) for formula in formulas}
+        return PolishRequest(settings=self.config.polish, above_hull=above_hull, known=known)
+
+    def _judge(self, formulas: Iterable[str]) -> JudgeRequest | None:
+        """Which crystals of such a batch are judged."""
+        if self.config.judge is None:
+            return None
+        return JudgeRequest(below=self.judge_below, shifts={formula: self._shift(formula) for formula in formulas})
+
+    def _shift(self, formula: str) -> Shift:
+        return Shift() if self.correction is None else self.correction.shift(formula)
 
     def _tuning_seed(self, part: str, identity: str) -> int:
         return self.campaign.seed(self.number, f"{part} {identity}", 0)

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from model.diffusion.sampler import Template
-from model.generators.interface import Role
 from model.generators.registry import GENERATORS
+from model.generators.roles import Role
 from model.relaxation.relax import RelaxSettings
 from model.settings import Settings
 from model.stages import PolishRequest
+from model.thermodynamics.candidate_judge import JudgeRequest
 from search.storage.rows import PendingRow
 
 
@@ -84,6 +85,7 @@ class Task:
         candidates: all of the task, or a single one that is processed alone.
         relaxation: settings of the relaxation.
         polish: which of its crystals are polished; None: none.
+        judge: which of its crystals are judged; None: none.
         found_phases: reduced formula -> energy (eV/atom) of the phases below the reference hull that the search had
             found.
         volume_change: relative volume change above which the framework of a filled host is extracted again.
@@ -96,6 +98,7 @@ class Task:
     candidates: tuple[Candidate, ...]
     relaxation: RelaxSettings
     polish: PolishRequest | None
+    judge: JudgeRequest | None
     found_phases: Mapping[str, float]
     volume_change: float
     max_parent_e_d: float

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -38,9 +39,12 @@ def export(best: pd.DataFrame, kind: str, folder: Path) -> list[Path]:
 
 
 def about(row: Row) -> dict[str, Any]:
-    """Metadata of a crystal, for formats that support it: E_d (eV/atom), space group and origin."""
-    keys = ("candidate", "formula", "e_d", "space_group", "role", "parent", "potential", "reference")
-    return {key: row[key] for key in keys if isinstance(row[key], str) or pd.notna(row[key])}
+    """Metadata of a crystal, for formats that support it: E_d (eV/atom; of each judge too), space group, origin."""
+    keys = ("candidate", "formula", "e_d", "space_group", "known", "role", "parent", "potential", "reference")
+    facts = {key: row[key] for key in keys if isinstance(row[key], str) or pd.notna(row[key])}
+    for judge, e_d in row["judges"].items():
+        facts["e_d_" + re.sub(r"\W+", "_", judge).strip("_")] = e_d  # ASE allows no other signs in a key
+    return facts | ({"e_d_low": row["e_d_low"], "e_d_high": row["e_d_high"]} if row["judges"] else {})
 
 
 def _each(ending: str, write_one: Callable[[Row, Path], None]) -> Callable[[list[Row], Path], list[Path]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
@@ -14,7 +15,7 @@ from pymatgen.entries import Entry
 
 from model.crystals.crystal import Crystal
 from model.crystals.periodic_images import rounded_steps
-from model.generators.interface import Role
+from model.generators.roles import Role
 from model.thermodynamics.stability import Stability
 from search.storage.rows import Status, unpack_or_raise
 
@@ -38,12 +39,23 @@ class HullPhase:
 
 @dataclass(frozen=True, kw_only=True)
 class HullCandidate(HullPhase):
-    """A relaxed candidate; its energy is the formation energy of the hull plus ``e_d`` (eV/atom)."""
+    """A relaxed candidate; its energy is the formation energy of the hull plus ``e_d`` (eV/atom).
+
+    Attributes:
+        e_d_range: eV/atom, the lowest and highest E_d by search and judges; None if nobody judged it.
+    """
 
     candidate: str
     role: str
     space_group: str
     e_d: float
+    e_d_range: tuple[float, float] | None = None
+
+    @property
+    def bars(self) -> tuple[float, float]:
+        """Lengths of the error bar below and above, eV/atom; zero without judges."""
+        low, high = self.e_d_range or (self.e_d, self.e_d)
+        return self.e_d - low, high - self.e_d
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +181,7 @@ def relaxed(frame: pd.DataFrame) -> pd.DataFrame:
 
 def cpu_seconds(frame: pd.DataFrame) -> pd.Series:
     """CPU time of each candidate (s) for generation, relaxation and analysis, each on one core."""
-    return frame[["seconds_generate", "seconds_relax", "seconds_analyse"]].fillna(0).sum(axis=1)
+    return frame[["seconds_generate", "seconds_relax", "seconds_analyse", "seconds_judge"]].fillna(0).sum(axis=1)
 
 
 def _by_role(frame: pd.DataFrame) -> dict[Role, pd.DataFrame]:
@@ -205,7 +217,8 @@ def hull_data(frame: pd.DataFrame, stability: Stability) -> HullData | None:
     facets = [[_formula(diagram.qhull_entries[corner]) for corner in facet] for facet in diagram.facets]
     edges = sorted({(min(pair), max(pair)) for facet in facets for pair in combinations(facet, 2)})
     rows = relaxed(frame)
-    columns = [rows["formula"], rows["candidate"], rows["role"], rows["space_group"].fillna("P1"), rows["e_d"]]
+    columns = [rows["formula"], rows["candidate"], rows["role"], rows["space_group"].fillna("P1"), rows["e_d_believed"]]
+    columns += [rows["e_d_low"], rows["e_d_high"]]
     return HullData(
         elements=elements,
         stable=sorted((on_hull(_formula(entry)) for entry in diagram.stable_entries), key=place),
@@ -220,8 +233,9 @@ def hull_data(frame: pd.DataFrame, stability: Stability) -> HullData | None:
                 role=role,
                 space_group=space_group,
                 e_d=e_d,
+                e_d_range=None if math.isnan(low) else (low, high),
             )
-            for formula, candidate, role, space_group, e_d in zip(*columns, strict=True)
+            for formula, candidate, role, space_group, e_d, low, high in zip(*columns, strict=True)
         ],
     )
 
@@ -236,8 +250,8 @@ def progress_data(frame: pd.DataFrame) -> ProgressData:
     spent = cpu_seconds(frame).cumsum() / 60
     rows = relaxed(frame)
     curves = []
-    for formula in rows.groupby("formula")["e_d"].min().nsmallest(CURVES).index:
-        best = rows[rows["formula"] == formula]["e_d"].cummin()
+    for formula in rows.groupby("formula")["e_d_believed"].min().nsmallest(CURVES).index:
+        best = rows[rows["formula"] == formula]["e_d_believed"].cummin()
         new = best[best.diff().fillna(-1) < 0]
         minutes = [*spent[new.index], spent.iloc[-1]]
         curves.append(ProgressCurve(formula=formula, minutes=minutes, e_d=[*1e3 * new, 1e3 * best.iloc[-1]]))
@@ -287,8 +301,8 @@ def funnel_data(frame: pd.DataFrame) -> FunnelData:
         "passed screening": int((frame["status"] != Status.REJECTED).sum()),
         "relaxed": len(good),
         "distinct in batch": len(distinct),
-        "E_d < 100 meV/atom": int((distinct["e_d"] < 0.1).sum()),
-        "E_d < 50 meV/atom": int((distinct["e_d"] < 0.05).sum()),
+        "E_d < 100 meV/atom": int((distinct["e_d_believed"] < 0.1).sum()),
+        "E_d < 50 meV/atom": int((distinct["e_d_believed"] < 0.05).sum()),
     }
     dropped = frame[frame["reason"] != ""]["reason"].str.replace("_", " ").value_counts().sort_values()
     return FunnelData(left=left, dropped=dropped.to_dict())

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 from pymatgen.util.string import htmlify
 
-from model.generators.interface import Role
+from model.generators.roles import Role
 from search.reporting.figure_data import (
     ChangesData,
     FunnelData,
@@ -52,6 +52,7 @@ def _line(data: HullData) -> go.Figure:
             mode="markers",
             name=role,
             marker={"color": colour, "size": 7, "opacity": 0.65},
+            error_y=_bars(some),
         )
     _name_phases(figure, data)
     lowest = min(phase.energy for phase in data.stable)
@@ -66,6 +67,13 @@ def _xy(phases: Sequence[HullPhase]) -> dict[str, list]:
         "y": [phase.energy for phase in phases],
         "text": [phase.formula for phase in phases],
     }
+
+
+def _bars(found: Sequence[HullCandidate]) -> dict[str, object]:
+    """Error bars from the lowest to the highest E_d that the potentials give."""
+    below, above = zip(*(one.bars for one in found), strict=True) if found else ((), ())
+    judged = any(one.e_d_range for one in found)
+    return {"array": above, "arrayminus": below, "symmetric": False, "visible": judged, "thickness": 1, "width": 3}
 
 
 def _name_phases(figure: go.Figure, data: HullData) -> None:
@@ -136,9 +144,15 @@ def _hover(found: Sequence[HullCandidate]) -> dict[str, object]:
     """Text shown when hovering over a point, and the candidate that a click opens."""
     return {
         "customdata": [one.candidate for one in found],
-        "text": [f"{one.formula}, {one.space_group}, E_d {1e3 * one.e_d:+.1f} meV/atom" for one in found],
+        "text": [
+            f"{one.formula}, {one.space_group}, E_d {1e3 * one.e_d:+.1f} meV/atom{_range_text(one)}" for one in found
+        ],
         "hovertemplate": "%{text}<extra></extra>",
     }
+
+
+def _range_text(one: HullCandidate) -> str:
+    return "" if one.e_d_range is None else " ({:+.1f} to {:+.1f})".format(*(1e3 * value for value in one.e_d_range))
 
 
 def progress(data: ProgressData) -> go.Figure:

@@ -83,7 +83,7 @@ def plot_run(run: RunPath, out: Path, kind: Format = "png") -> list[Path]:
     if best.empty:
         raise ValueError(f"{run} contains no relaxed crystal yet")
     out.mkdir(parents=True, exist_ok=True)
-    hull = hull_data(frame, Stability(load_reference(config), config.compositions.elements))
+    hull = hull_data(frame, Stability(load_reference(config, run), config.compositions.elements))
     drawings = {"hull": draw_hull(hull)} if hull else {}
     drawings |= {
         "progress": draw_progress(progress_data(frame)),
@@ -136,6 +136,10 @@ def _line(data: HullData) -> Figure:
     for role, colour in COLOURS.items():
         some = [one for one in data.found if one.role == role]
         axes.scatter(*_xy(some), s=10, label=role, color=colour, alpha=0.65, linewidths=0)
+        judged = [one for one in some if one.e_d_range]
+        if judged:
+            bars = np.transpose([one.bars for one in judged])
+            axes.errorbar(*_xy(judged), yerr=bars, fmt="none", ecolor=colour, elinewidth=0.6, capsize=1.5)
     lowest = min(phase.energy for phase in (*data.stable, *data.above, *data.found))
     axes.set(xlabel=data.x_label, ylabel=data.y_label, ylim=(1.2 * lowest - 0.02, 0.1))
     axes.legend(loc="lower right")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections import defaultdict
 from collections.abc import Callable
@@ -19,12 +20,11 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 from pymatgen.util.string import htmlify
 
-from model.crystals.crystal import Crystal
 from model.generation.framework import choose_guest
 from model.thermodynamics.stability import Stability
 from search.config import SearchConfig
 from search.config_file import load_config
-from search.dft import results as dft_results
+from search.dft import FILE as DFT
 from search.planning.prepare import load_reference
 from search.reporting import figures
 from search.reporting.figure_data import (
@@ -36,12 +36,12 @@ from search.reporting.figure_data import (
     relaxed,
     symmetry_data,
 )
-from search.storage.cif import cif_text, conventional_cell, crystal_name, tolerances
+from search.storage.cif import ConventionalCell, crystal_name, plain_cif, tolerances
+from search.storage.judgements import load_judgements
 from search.storage.paths import RunPath
-from search.storage.ranking import rank, remark
+from search.storage.ranking import new_below_hull, rank, remark
 from search.storage.results import load_results
 from search.storage.rows import unpack_or_raise
-from search.studies import second_opinion
 
 VIEWER = Path(__file__).parent / "vendor" / "3Dmol-min.js"
 CRYSTALS_SHOWN = 50  # crystals in the table
@@ -62,8 +62,8 @@ def build_report(run: RunPath, *, live: bool = False, known: dict[str, dict[str,
     frame, config = load_results(run, structures=False), load_config(run / "config.yaml")
     if relaxed(frame).empty:
         raise ValueError(f"{run} contains no relaxed crystal yet")
-    stability = Stability(load_reference(config), config.compositions.elements)
-    best, others = rank(frame, top=CRYSTALS_SHOWN), _other_verdicts(run)
+    stability = Stability(load_reference(config, run), config.compositions.elements)
+    best, others = rank(frame, top=CRYSTALS_SHOWN), _other_verdicts(run, frame)
     opened = pd.concat([best, relaxed(frame).head(OPENED)]).drop_duplicates("candidate")
     known = {} if known is None else known
     for row in opened.to_dict("records"):
@@ -110,24 +110,29 @@ def _facts(frame: pd.DataFrame, config: SearchConfig) -> list[tuple[str, str]]:
     seconds = cpu_seconds(frame).sum()
     best = good.iloc[0]
     return [
-        ("lowest E_d", f"{1e3 * best['e_d']:+.1f} meV/atom ({best['formula']})"),
+        ("lowest E_d", f"{1e3 * best['e_d_believed']:+.1f} meV/atom ({best['formula']})"),
+        ("new, below the hull", f"{len(new_below_hull(frame)):,}"),
         ("candidates", f"{len(frame):,}"),
         ("relaxed", f"{len(good):,}"),
         ("compositions", f"{frame['formula'].nunique()}"),
         ("CPU time", f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"),
-        ("energies", config.models.potential),
+        ("energies", config.models.potential_entry.name),
     ]
 
 
-def _other_verdicts(run: RunPath) -> dict[str, dict[str, dict[str, Any]]]:
+def _other_verdicts(run: RunPath, frame: pd.DataFrame) -> dict[str, dict[str, dict[str, Any]]]:
     """Candidate -> other method -> its E_d (meV/atom), and a note if there is a caveat."""
     verdicts: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
-    if (run / second_opinion.FILE).is_file():
-        for row in second_opinion.load_second_opinion(run).to_dict("records"):
-            note = f"disagrees by {1e3 * row['difference']:+.0f}" if row["disagrees"] else ""
-            verdicts[row["candidate"]][row["potential"]] = {"e_d": f"{1e3 * row['e_d']:+.1f}", "note": note}
-    if (run / dft_results.FILE).is_file():
-        for row in dft_results.load_dft(run).dropna(subset=["e_d"]).to_dict("records"):
+    for row in frame.dropna(subset=["e_d_judge"]).to_dict("records"):
+        verdicts[row["candidate"]][row["judge"]] = {"e_d": f"{1e3 * row['e_d_judge']:+.1f}", "note": ""}
+    for row in load_judgements(run):
+        note = "" if row.converged else "unconverged"
+        e_d = f"{1e3 * row.e_d_judge:+.1f}" if math.isfinite(row.e_d_judge) else "–"
+        verdicts[row.candidate][row.judge] = {"e_d": e_d, "note": note}
+    if (run / DFT).is_file():
+        from search.dft.results import load_dft  # slow, and most runs have no such results
+
+        for row in load_dft(run).dropna(subset=["e_d"]).to_dict("records"):
             note = row["functional"] + ("" if row["converged"] else ", unconverged")
             verdicts[row["candidate"]].setdefault("DFT", {"e_d": f"{1e3 * row['e_d']:+.1f}", "note": note})
     return verdicts
@@ -140,7 +145,7 @@ def _table_row(row: dict[Any, Any]) -> dict[str, Any]:
         "atoms": row["n_atoms"],
         "space_group": row["space_group"] if isinstance(row["space_group"], str) else "P1",
         "e_d": f"{round(1e3 * row['e_d'], 1) + 0.0:+.1f}",
-        "products": [(f"{share:.2f}", name) for name, share in row["products"].items()],
+        "products": [(f"{share:.2f}", name, name in row["single_points"]) for name, share in row["products"].items()],
         "volume": f"{row['volume_per_atom']:.1f}",
         "lineage": _lineage(row),
         "remark": remark(row),
@@ -157,7 +162,8 @@ def _lineage(row: dict[Any, Any]) -> str:
 def _crystal(row: dict[Any, Any], config: SearchConfig) -> dict[str, Any]:
     """Data with which the page shows a crystal and offers it as CIF."""
     crystal = unpack_or_raise(row["final"])
-    shown = Crystal.from_pymatgen(conventional_cell(crystal, *tolerances(row))).wrapped()
+    cell = ConventionalCell.of(crystal, *tolerances(row))
+    shown = crystal.wrapped() if cell is None else cell.crystal
     facts = _table_row(row)
     return {
         "name": crystal_name(row),
@@ -166,7 +172,7 @@ def _crystal(row: dict[Any, Any], config: SearchConfig) -> dict[str, Any]:
         "symbols": shown.symbols,
         "fractional": shown.fractional.round(4).tolist(),
         "guests": choose_guest(crystal, config.frameworks.guests) if len(set(crystal.symbols)) > 1 else [],
-        "cif": cif_text(crystal, *tolerances(row)),
+        "cif": plain_cif(crystal) if cell is None else cell.cif,
     }
 
 

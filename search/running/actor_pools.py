@@ -15,21 +15,24 @@ from model.thermodynamics.reference import Reference
 from search.config import SearchConfig
 from search.planning.planner import Planner
 from search.planning.prepare import hull_energies
+from search.running.pipeline import judge_arguments
 from search.running.steps import Step
 
 RELAXERS_PER_ANALYSER = 4  # symmetry and E_d take a tenth to a quarter of the time that the relaxation takes
 RECOUNT = 10.0  # s between two checks of the cluster's resources
 PATIENCE = 300.0  # s that an actor on a cluster may be idle before its resources are released
+ALONE = 60.0  # s without any CPU in the cluster after which the user is told where to look
 
 
 class ActorPools:
-    """One pool per step: planner, crystal makers, relaxers, analysers.
+    """One pool per step: planner, crystal makers, relaxers, analysers, and judges if the search has one.
 
     Args:
         config: the search.
         reference: phases of the system.
         found: Ray's resources at the start.
-        actors: classes of crystal maker, relaxer and analyser, see `actors.workers`.
+        actors: classes of crystal maker, relaxer, analyser and judge, see `actors.workers`.
+        judge_reference: phases of the system with the energies of the judge; None without one.
 
     Attributes:
         pools: by step.
@@ -41,28 +44,41 @@ class ActorPools:
     """
 
     def __init__(
-        self, config: SearchConfig, reference: Reference, found: Capacity, actors: Sequence[type] = ACTORS
+        self,
+        config: SearchConfig,
+        reference: Reference,
+        found: Capacity,
+        actors: Sequence[type] = ACTORS,
+        judge_reference: Reference | None = None,
     ) -> None:
         self.resources, self.notes = config.resources, list[str]()
         self.on_cluster = config.resources.address != "local"
         self.on_gpu = config.models.device != "cpu" and found.gpus > 0
+        self.judge_on_gpu = config.judge is not None and config.judge.device == "cuda"
         self.found = found
         self._check(config)
-        self._counted = time.monotonic()
+        self._counted = self._had_cpus = time.monotonic()
+        self._told = False
         self.metrics = Metrics()
-        arguments = _arguments(config, reference, "cuda" if self.on_gpu else "cpu")
-        # Crystal makers on a CPU, analysers and the planner are busy only part of the time: they share the relaxers'
-        # cores.
+        arguments = _arguments(config, reference, judge_reference, "cuda" if self.on_gpu else "cpu")
+        # Crystal makers and judges on a CPU, analysers and the planner are busy only part of the time: they share the
+        # relaxers' cores. Crystal makers and judges share a GPU if there is only one.
         light = {"num_cpus": 0, "scheduling_strategy": "SPREAD"}
-        options = (light, {"num_cpus": 0, "num_gpus": 1} if self.on_gpu else light, {"num_cpus": 1}, light)
-        seconds = self.resources.task_seconds
-        self.pools = {
-            step: Pool(cls, count=count, options=some, arguments=given, seconds=seconds)
-            for step, cls, count, some, given in zip(
-                Step, (Planner, *actors), self._limits(), options, arguments, strict=True
-            )
+        gpu = {"num_cpus": 0, "num_gpus": 0.5 if self.judge_on_gpu and found.gpus == 1 else 1}
+        options = {
+            Step.PLAN: light,
+            Step.GENERATE: gpu if self.on_gpu else light,
+            Step.RELAX: {"num_cpus": 1},
+            Step.ANALYSE: light,
+            Step.JUDGE: gpu if self.judge_on_gpu else light,
         }
-        self.devices = {step: "GPU" if "num_gpus" in some else "CPU" for step, some in zip(Step, options, strict=True)}
+        seconds, limits = self.resources.task_seconds, self._limits()
+        classes = dict(zip(Step, (Planner, *actors), strict=False))
+        self.pools = {
+            step: Pool(classes[step], count=limits[step], options=options[step], arguments=given, seconds=seconds)
+            for step, given in arguments.items()
+        }
+        self.devices = {step: "GPU" if "num_gpus" in options[step] else "CPU" for step in self.pools}
 
     def wait(self, seconds: float) -> set[Any]:
         """References that are ready, after at most ``seconds``."""
@@ -77,8 +93,9 @@ class ActorPools:
         if self.on_cluster and time.monotonic() - self._counted > RECOUNT:
             self._recount()
         patience = PATIENCE if self.on_cluster else math.inf
-        for (step, pool), limit in zip(self.pools.items(), self._limits(), strict=True):
-            pool.scale(limit, waiting=waiting[step], patience=patience)
+        limits = self._limits()
+        for step, pool in self.pools.items():
+            pool.scale(limits[step], waiting=waiting[step], patience=patience)
             starting, idle = pool.size - pool.started, pool.idle
             self.metrics.actors(step, busy=pool.started - idle, idle=idle, starting=starting, waiting=waiting[step])
 
@@ -98,21 +115,33 @@ class ActorPools:
         self._counted, before = time.monotonic(), self.found
         self.found = capacity()
         if self.found != before:
-            self.notes.append(
-                f"the cluster now has {_count(self.found)} (before: {_count(before)}); {self._limits()[2]} relaxers"
-            )
+            now, relaxers = _count(self.found), self._limits()[Step.RELAX]
+            self.notes.append(f"the cluster now has {now} (before: {_count(before)}); {relaxers} relaxers")
+        if self.found.cpus:
+            self._had_cpus, self._told = self._counted, False
+        elif not self._told and self._counted - self._had_cpus > ALONE:
+            self._told = True
+            self.notes.append(_no_worker(self._counted - self._had_cpus))
 
-    def _limits(self) -> tuple[int, int, int, int]:
-        """Maximum number of planners, crystal makers, relaxers and analysers; at least one of each."""
+    def _limits(self) -> dict[Step, int]:
+        """Maximum number of actors of each step; at least one of each."""
         relaxers = max(1, min(self.resources.relax_actors or self.found.cpus, self.found.cpus))
         makers = min(self.resources.generate_actors, self.found.gpus) if self.on_gpu else self.resources.generate_actors
-        return 1, max(1, makers), relaxers, math.ceil(relaxers / RELAXERS_PER_ANALYSER)
+        return {
+            Step.PLAN: 1,
+            Step.GENERATE: max(1, makers),
+            Step.RELAX: relaxers,
+            Step.ANALYSE: math.ceil(relaxers / RELAXERS_PER_ANALYSER),
+            Step.JUDGE: self.resources.judge_actors,
+        }
 
     def _check(self, config: SearchConfig) -> None:
         """Compare requested and available resources; raises an error or adds a note where they differ."""
         resources, found = self.resources, self.found
         if config.models.device == "cuda" and not self.on_gpu:
             raise ValueError("models.device: cuda was requested, but Ray finds no GPU; use auto or cpu")
+        if self.judge_on_gpu and not found.gpus:
+            raise ValueError("judge.device: cuda was requested, but Ray finds no GPU; use cpu")
         if self.on_gpu and resources.generate_actors > found.gpus:
             raise ValueError(
                 f"resources.generate_actors: {resources.generate_actors} requested, but there are {found.gpus} GPUs "
@@ -131,27 +160,40 @@ class ActorPools:
         ask_for(wanted)
 
 
-def _arguments(config: SearchConfig, reference: Reference, device: str) -> tuple[dict[str, Any], ...]:
-    """Constructor arguments of planner, crystal makers, relaxers and analysers."""
+def _arguments(
+    config: SearchConfig, reference: Reference, judge_reference: Reference | None, device: str
+) -> dict[Step, dict[str, Any]]:
+    """Constructor arguments of the actors of each step."""
     models = config.models
-    return (
-        {"config": config, "reference": reference},
-        {"weights": models.weights, "device": device},
-        {
+    arguments: dict[Step, dict[str, Any]] = {
+        Step.PLAN: {"config": config, "reference": reference},
+        Step.GENERATE: {"weights": models.weights, "device": device},
+        Step.RELAX: {
             "potential": models.potential,
             "relaxation": config.relaxation,
             "screening": config.screening,
             "hull": hull_energies(config, reference),
         },
-        {
+        Step.ANALYSE: {
             "reference": reference,
             "elements": config.compositions.elements,
             "guests": config.frameworks.guests,
             "tolerances": config.frameworks.tolerances,
             "screening": config.screening,
         },
-    )
+    }
+    if judge_reference is not None:
+        arguments[Step.JUDGE] = judge_arguments(config, judge_reference)
+    return arguments
 
 
 def _count(found: Capacity) -> str:
     return f"{found.cpus} CPUs and {found.gpus} GPUs"
+
+
+def _no_worker(seconds: float) -> str:
+    return (
+        f"for {seconds:.0f} s no worker has been in the cluster, so that nothing can be relaxed. On the head, "
+        "`ray status` shows what is starting and what failed; monitor.log and monitor.out in "
+        "/tmp/ray/session_latest/logs show why. The search goes on as soon as a worker joins"
+    )

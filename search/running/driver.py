@@ -25,7 +25,8 @@ from actors.pool import Done, Failed, Pool
 from actors.workers import ACTORS
 from model.reasons import Reason
 from model.relaxation.relax import Relaxation
-from model.stages import Made, Rejected
+from model.stages import Analysis, Made, Rejected
+from model.thermodynamics.candidate_judge import Said
 from model.thermodynamics.reference import Reference
 from search.config import SearchConfig
 from search.planning.campaign import check_beginning
@@ -34,7 +35,7 @@ from search.planning.prepare import same_search, write_run_metadata
 from search.planning.tasks import Task, candidate_name
 from search.running.actor_pools import ActorPools
 from search.running.journal import Attempt, Attempts, Journal
-from search.running.pipeline import Provenance, failed_rows, guests_to_remove, task_rows
+from search.running.pipeline import Provenance, failed_rows, guests_to_remove, task_rows, to_judge
 from search.running.progress import Progress, Shown
 from search.running.rounds import Question, Rounds
 from search.running.signals import stop_signals
@@ -45,10 +46,12 @@ from search.storage.lock import locked
 from search.storage.paths import RunPath
 from search.storage.results import DamagedPart, ResultStore, write_json
 from search.storage.rows import Row
+from search.storage.status import EVERY_SECONDS, write_status
 
 LOOK_SECONDS = 0.5  # between two checks of the actors
 WAIT_SECONDS = 0.5  # longest wait for a result
 WRITING_SECONDS = 0.02  # longest wait while parts are being written
+NOTES_TOLD = 20  # of the latest, in `hostguide status`
 DRAIN_SECONDS = 2.0  # to finish after the first signal; `ray job stop` allows three
 
 
@@ -63,6 +66,7 @@ class Job:
         step: the next step.
         made: results of generation, one per candidate.
         relaxed: results of relaxation, one per candidate.
+        analysed: results of analysis, one per candidate.
         seconds: duration of the calls, by step.
     """
 
@@ -72,6 +76,7 @@ class Job:
     step: Step = Step.GENERATE
     made: Sequence[Made] = ()
     relaxed: Sequence[Relaxation | Rejected] = ()
+    analysed: Sequence[Analysis | None] = ()
     seconds: dict[Step, float] = field(default_factory=dict)
 
     def only(self, number: int, attempt: Attempt) -> Job:
@@ -84,6 +89,7 @@ class Job:
             step=self.step,
             made=self.made[here],
             relaxed=self.relaxed[here],
+            analysed=self.analysed[here],
         )
 
     @property
@@ -95,10 +101,17 @@ class Job:
 
 @dataclass(frozen=True)
 class SearchOutcome:
-    """How a search ended: a summary, and the reason if it stopped before all rounds were done."""
+    """How a search ended.
+
+    Attributes:
+        summary: of this start.
+        reason: why it ended before all rounds were done, if it did so by itself.
+        out_of_time: whether its time limit ended it; the same search can be resumed.
+    """
 
     summary: RunSummary
     reason: str | None
+    out_of_time: bool = False
 
 
 def run_search(
@@ -108,6 +121,8 @@ def run_search(
     *,
     report: Callable[[Progress], None] = lambda progress: None,
     actors: Sequence[type] = ACTORS,
+    judge_reference: Reference | None = None,
+    until: float = math.inf,
 ) -> SearchOutcome:
     """Run or resume a search.
 
@@ -116,7 +131,9 @@ def run_search(
         run: folder of the run, or its address in an object store; stored results are kept and not repeated.
         reference: phases of the system.
         report: called with the progress about once a second.
-        actors: classes of crystal maker, relaxer and analyser.
+        actors: classes of crystal maker, relaxer, analyser and judge.
+        judge_reference: phases of the system with the energies of the judge; needed if the search has one.
+        until: time of `time.monotonic` at which to stop; what is in flight then is dropped.
 
     Raises:
         ValueError: the generators have nothing to start from, the folder contains another search or is in use by
@@ -128,15 +145,15 @@ def run_search(
     run.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         check = stack.enter_context(locked(run))
-        same_search(run, config, reference)
-        write_run_metadata(run, config, reference)
+        same_search(run, config, reference, judge_reference)
+        write_run_metadata(run, config, reference, judge_reference)
         found = stack.enter_context(connected(config.resources.address))
         stop = stack.enter_context(stop_signals())
-        pools = ActorPools(config, reference, found, actors)
+        pools = ActorPools(config, reference, found, actors, judge_reference)
         stack.callback(pools.close)
         driver = Driver(config, run, reference, pools, report, check)
         stack.callback(driver.close)
-        return driver.run(stop)
+        return driver.run(stop, until)
 
 
 class Driver:
@@ -154,16 +171,17 @@ class Driver:
         self.config, self.actors, self.report, self.check, self.folder = config, pools, report, check, run
         self.store, self.journal, self.attempts = ResultStore(run), Journal(run), Attempts(run)
         self.provenance = Provenance.of(config, reference)
-        self.progress = Progress(expected=config.candidates)
+        self.progress = Progress(expected=config.candidates, judged=config.judge is not None)
         self.rounds = Rounds(config, self.store)
         self._stored_before: set[str] = set()  # tasks that were stored before this start
         self.queues: dict[Step, list[tuple[int, int, Job | Question]]] = {step: [] for step in Step}  # heaps
         self.parts: dict[str, dict[int, list[Row]]] = {}  # split task -> rows by candidate
         self.writer, self.statistics = Writer(self.store), RunStatistics(pools)
-        self._order, self._looked = itertools.count(), -math.inf
+        self._order, self._looked, self._told = itertools.count(), -math.inf, -math.inf
 
-    def run(self, stop: threading.Event) -> SearchOutcome:
-        """Work until all rounds are stored or ``stop`` is set."""
+    def run(self, stop: threading.Event, until: float = math.inf) -> SearchOutcome:
+        """Work until all rounds are stored, ``stop`` is set, or it is time (`time.monotonic`)."""
+        self.progress.until = until
         actors = {step: pool.limit for step, pool in self.actors.pools.items()}
         self.journal.note("started", rounds=self.rounds.count, actors=actors)
         self.store.tidy()
@@ -173,16 +191,17 @@ class Driver:
         for task in self._stored_before:
             self.attempts.forget(task)
         try:
-            while not (self.rounds.finished or stop.is_set()):
+            while not (self.rounds.finished or stop.is_set() or time.monotonic() >= until):
                 recovered = self._recover()
                 self._ask()
-                self._turn(list(Step), 0.0 if recovered else WAIT_SECONDS)
+                self._turn(list(self.actors.pools), 0.0 if recovered else WAIT_SECONDS)
             self._drain()
         except RuntimeError as error:  # the disk still works: write the summary first
             self._note(str(error))
             self._end()
             raise
-        return SearchOutcome(self._end(), self.rounds.enough)
+        out_of_time = not (self.rounds.finished or stop.is_set())
+        return SearchOutcome(self._end(), self.rounds.enough, out_of_time)
 
     def close(self) -> None:
         """Stop the background threads and close the journal."""
@@ -270,7 +289,9 @@ class Driver:
             return task.templates, task.generators, task.settings
         if job.step == Step.RELAX:
             return [one.crystal for one in job.made], None, task.relaxation, task.guests, task.polish
-        return job.relaxed, guests_to_remove(task, job.relaxed), task.found_phases, task.max_parent_e_d
+        if job.step == Step.ANALYSE:
+            return job.relaxed, guests_to_remove(task, job.relaxed), task.found_phases, task.max_parent_e_d
+        return *to_judge(job.relaxed, job.analysed), task.judge
 
     def _look_around(self) -> None:
         """Check the actors and report progress."""
@@ -284,6 +305,23 @@ class Driver:
         missing = [pool.name for pool in self.actors.pools.values() if not pool.started]
         self.progress.message = f"waiting for {', '.join(missing)} to start" if missing else "running"
         self.report(self.progress)
+        if self._looked - self._told > EVERY_SECONDS:
+            self._tell()
+
+    def _tell(self) -> None:
+        """Say what the search does, for `hostguide status`."""
+        self._told = time.monotonic()
+        write_status(
+            self.folder,
+            message=self.progress.message,
+            expected=self.progress.expected,
+            seconds_left=self.progress.seconds_left,
+            notes=self.progress.notes[-NOTES_TOLD:],
+            actors={
+                step: {"busy": pool.started - pool.idle, "waiting": len(self.queues[step])}
+                for step, pool in self.actors.pools.items()
+            },
+        )
 
     def _drain(self) -> None:
         """After a signal: finish what is nearly done, and start nothing that takes long."""
@@ -298,6 +336,7 @@ class Driver:
         summary = self.statistics.summary(self.progress, finished=self.rounds.finished)
         self.journal.note("ended", **asdict(summary))
         write_json(self.folder / "summary.json", asdict(summary))
+        self._tell()
         self.report(self.progress)
         return summary
 
@@ -315,15 +354,23 @@ class Driver:
         if isinstance(outcome, Failed):
             self._failed(job, outcome)
             return
-        if step == Step.ANALYSE:
-            self._complete(job, task_rows(job.task, job.made, job.relaxed, outcome.value, self.provenance))
+        if step == Step.JUDGE:
+            self._finish(job, outcome.value)
             return
         if step == Step.GENERATE:
             job.made = outcome.value
-        else:
+        elif step == Step.RELAX:
             job.relaxed = outcome.value
+        else:
+            job.analysed = outcome.value
+            if Step.JUDGE not in self.actors.pools:
+                self._finish(job)
+                return
         job.step = NEXT[step]
         self._queue(job)
+
+    def _finish(self, job: Job, said: Sequence[Said | None] | None = None) -> None:
+        self._complete(job, task_rows(job.task, job.made, job.relaxed, job.analysed, self.provenance, said))
 
     def _failed(self, job: Job, outcome: Failed) -> None:
         job.attempt = self.attempts.add(job.task.identity, job.alone, outcome.cause, outcome.message)

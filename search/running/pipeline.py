@@ -7,11 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-from model.generators.interface import Role
+from model.crystals.crystal import Crystal
+from model.crystals.matching import packed
+from model.generators.roles import Role
 from model.reasons import Reason
 from model.relaxation.polish import Polished
 from model.relaxation.relax import Relaxation
 from model.stages import Analyser, Analysis, CrystalMaker, Made, Rejected, Relaxer, may_be_ranked
+from model.thermodynamics.candidate_judge import CandidateJudge, Said
 from model.thermodynamics.reference import Reference
 from search.config import SearchConfig
 from search.planning.campaign import Campaign
@@ -28,6 +31,7 @@ class Stages(NamedTuple):
     maker: CrystalMaker
     relaxer: Relaxer
     analyser: Analyser
+    judge: CandidateJudge | None = None
 
 
 @dataclass(frozen=True)
@@ -45,10 +49,12 @@ class Provenance:
     @classmethod
     def of(cls, config: SearchConfig, reference: Reference) -> Provenance:
         """Potential and reference of a search."""
-        return cls(config.models.potential, describe_reference(reference))
+        return cls(config.models.potential_entry.name, describe_reference(reference))
 
 
-def load_stages(config: SearchConfig, reference: Reference, *, device: str = "cpu") -> Stages:
+def load_stages(
+    config: SearchConfig, reference: Reference, judge_reference: Reference | None = None, *, device: str = "cpu"
+) -> Stages:
     """The stages of a search, with their networks loaded."""
     models = config.models
     return Stages(
@@ -61,7 +67,21 @@ def load_stages(config: SearchConfig, reference: Reference, *, device: str = "cp
             config.frameworks.tolerances,
             config.screening,
         ),
+        None if judge_reference is None else CandidateJudge(**judge_arguments(config, judge_reference)),
     )
+
+
+def judge_arguments(config: SearchConfig, reference: Reference) -> dict[str, Any]:
+    """Constructor arguments of the judge of a search, with its own reference."""
+    assert config.judge is not None
+    return {
+        "potential": config.judge.potential,
+        "reference": reference,
+        "elements": config.compositions.elements,
+        "relaxation": config.judge.relaxation,
+        "gain": config.judge.gain,
+        "device": config.judge.device,
+    }
 
 
 def search_here(config: SearchConfig, reference: Reference, store: ResultStore, stages: Stages) -> Iterator[list[Row]]:
@@ -91,7 +111,27 @@ def run_task(task: Task, stages: Stages, provenance: Provenance) -> list[Row]:
     made = stages.maker.generate(task.templates, task.generators, task.settings)
     relaxed = stages.relaxer.relax([one.crystal for one in made], None, task.relaxation, task.guests, task.polish)
     analysed = stages.analyser.analyse(relaxed, guests_to_remove(task, relaxed), task.found_phases, task.max_parent_e_d)
-    return task_rows(task, made, relaxed, analysed, provenance)
+    if stages.judge is None or task.judge is None:
+        return task_rows(task, made, relaxed, analysed, provenance)
+    said = stages.judge.judge(*to_judge(relaxed, analysed), task.judge)
+    return task_rows(task, made, relaxed, analysed, provenance, said)
+
+
+def to_judge(
+    relaxed: Sequence[Relaxation | Rejected], analysed: Sequence[Analysis | None]
+) -> tuple[list[Crystal | None], list[float | None]]:
+    """The crystals of a task, and their E_d (eV/atom); None for those that a judge has no use for.
+
+    These are crystals that repeat another, and those whose relaxation was not finished.
+    """
+    crystals = [outcome.final if isinstance(outcome, Relaxation) else None for outcome in relaxed]
+    e_d = [
+        analysis.decomposition.e_d
+        if analysis and analysis.repeats is None and isinstance(outcome, Relaxation) and outcome.converged
+        else None
+        for outcome, analysis in zip(relaxed, analysed, strict=True)
+    ]
+    return crystals, e_d
 
 
 def guests_to_remove(task: Task, relaxed: Sequence[Relaxation | Rejected]) -> list[Sequence[str] | None]:
@@ -124,9 +164,12 @@ def task_rows(
     relaxed: Sequence[Relaxation | Rejected],
     analysed: Sequence[Analysis | None],
     provenance: Provenance,
+    said: Sequence[Said | None] | None = None,
 ) -> list[Row]:
-    """One row per candidate, whatever its outcome."""
-    return [_row(task, *results, provenance) for results in zip(task.candidates, made, relaxed, analysed, strict=True)]
+    """One row per candidate, whatever its outcome; with what the judge said, if the search has one."""
+    answers = [None] * len(task) if said is None else said
+    results = zip(task.candidates, made, relaxed, analysed, answers, strict=True)
+    return [_row(task, *one, provenance) for one in results]
 
 
 def failed_rows(task: Task, reason: str, detail: str, provenance: Provenance) -> list[Row]:
@@ -141,11 +184,14 @@ def _row(
     made: Made,
     relaxed: Relaxation | Rejected,
     analysis: Analysis | None,
+    said: Said | None,
     provenance: Provenance,
 ) -> Row:
     found = _rejected(task, candidate, relaxed) if isinstance(relaxed, Rejected) else _relaxed(relaxed)
     if analysis is not None:
         found |= _analysed(task, candidate, analysis)
+    if said is not None:
+        found |= _said(said)
     return Row(
         **_planned(task, candidate) | found | asdict(provenance),
         evaluations=made.evaluations,
@@ -218,8 +264,25 @@ def _analysed(task: Task, candidate: Candidate, analysis: Analysis) -> dict[str,
         "duplicate_of": repeats,
         "e_d": analysis.decomposition.e_d,
         "e_d_with_found": analysis.e_d_with_found,
+        "known": analysis.known,
         "products": analysis.decomposition.products,
+        "single_points": list(analysis.decomposition.single_points),
+        "fingerprint": packed(analysis.fingerprint),
         "frameworks": [StoredFramework.of(f"{name}-f{i}", found) for i, found in enumerate(analysis.frameworks)],
         **({"guests": analysis.guests} if candidate.role == Role.NEW else {}),
         "seconds_analyse": analysis.seconds,
+    }
+
+
+def _said(said: Said) -> dict[str, Any]:
+    return {
+        "judge": said.judge,
+        "e_d_judge": said.e_d,
+        "e_d_judge_first": said.first,
+        "energy_judge": said.energy,
+        "products_judge": said.products,
+        "final_judge": None if said.crystal is None else StoredCrystal.of(said.crystal),
+        "e_d_expected": said.expected,
+        "e_d_expected_error": said.error,
+        "seconds_judge": said.seconds,
     }

@@ -12,6 +12,7 @@ class Step(StrEnum):
     GENERATE = "generate"
     RELAX = "relax"
     ANALYSE = "analyse"
+    JUDGE = "judge"  # only in searches that have one
 
 
-NEXT = {Step.GENERATE: Step.RELAX, Step.RELAX: Step.ANALYSE}
+NEXT = {Step.GENERATE: Step.RELAX, Step.RELAX: Step.ANALYSE, Step.ANALYSE: Step.JUDGE}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pandas as pd
@@ -21,7 +21,10 @@ def rank(
     distinct: bool = True,
     e_d_below: float | None = None,
 ) -> pd.DataFrame:
-    """The ``top`` relaxed candidates of lowest E_d (eV/atom); if ``distinct``, only the best of equal crystals."""
+    """The ``top`` relaxed candidates of lowest E_d (eV/atom, of the judge if there is one).
+
+    If ``distinct``, only the best of equal crystals.
+    """
     chosen = frame[(frame["status"] == Status.RELAXED) & frame["e_d"].notna()]
     if formula is not None:
         wanted = CellFormula.parse(formula).reduced
@@ -29,7 +32,7 @@ def rank(
     if role is not None:
         chosen = chosen[chosen["role"] == role]
     if e_d_below is not None:
-        chosen = chosen[chosen["e_d"] <= e_d_below]
+        chosen = chosen[chosen["e_d_believed"] <= e_d_below]
     if not distinct:
         return chosen.head(top)
     polished = set(chosen.loc[chosen["polished"] == True, "candidate"])  # noqa: E712  (empty where not relaxed)
@@ -44,8 +47,31 @@ def rank(
     return chosen.loc[keep]
 
 
+def new_below_hull(frame: pd.DataFrame) -> pd.DataFrame:
+    """What a search has found: the distinct crystals below the hull that are polished and no known phases.
+
+    E_d is that of the judge if there is one.
+    """
+    best = rank(frame, top=len(frame), e_d_below=0.0)
+    return best[(best["e_d_believed"] < 0) & (best["polished"] == True) & best["known"].isna()]  # noqa: E712  (may be empty)
+
+
 def remark(row: Mapping[str, Any]) -> str:
     """What a reader of a table should know about a candidate besides its numbers; empty if nothing."""
+    remarks = [f"known: {row['known']}"] if isinstance(row["known"], str) else []
+    if row["judges_disagree"]:
+        remarks.append("potentials disagree")
     if not row["polished"]:
-        return "not polished"
-    return f"left a saddle point (−{1e3 * row['saddle_fall']:.0f} meV/atom)" if row["saddle_fall"] > 0 else ""
+        remarks.append("not polished")
+    elif row["saddle_fall"] > 0:
+        remarks.append(f"left a saddle point (−{1e3 * row['saddle_fall']:.0f} meV/atom)")
+    return ", ".join(remarks)
+
+
+def products_text(products: Mapping[str, float], single_points: Collection[str] = ()) -> str:
+    """Products for people, those whose energy is a single point marked.
+
+    >>> products_text({"Li7Si3": 0.84, "Li15Si4": 0.16}, ["Li15Si4"])
+    '0.84 Li7Si3 + 0.16 Li15Si4*'
+    """
+    return " + ".join(f"{share:.2f} {name}{'*' * (name in single_points)}" for name, share in products.items())

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from model.files import TEMPORARY
+from search.storage.judgements import with_judges
 from search.storage.paths import RunPath, rename, run_path, write_whole
 from search.storage.rows import SCHEMA_VERSION, HistoryRow, Row, names, rows_of, table_of, unpack
 
@@ -117,7 +118,10 @@ def read_part(path: RunPath, columns: Sequence[str] | None = None, *, version: s
 
 
 def load_results(run: str | RunPath, *, structures: bool = True) -> pd.DataFrame:
-    """All candidates of a run as a DataFrame, best E_d first.
+    """All candidates of a run as a DataFrame, best E_d first, with what judges said of them (`with_judges`).
+
+    ``e_d_believed`` (eV/atom), by which they are ordered, is the E_d of the search's judge, else what was expected of
+    it; in a search without one it is ``e_d``.
 
     Args:
         run: folder of the run, or its address in an object store.
@@ -132,13 +136,15 @@ def load_results(run: str | RunPath, *, structures: bool = True) -> pd.DataFrame
         raise ValueError(f"{run} contains no results; run `hostguide search CONFIG --run {run}` first")
     with ThreadPoolExecutor(READERS) as readers:
         table = pa.concat_tables(readers.map(read_part, parts))
-    frame = table.to_pandas(maps_as_pydicts="strict").sort_values(["e_d", "candidate"], ignore_index=True)
+    frame = table.to_pandas(maps_as_pydicts="strict")
+    frame = frame.assign(e_d_believed=frame["e_d_judge"].fillna(frame["e_d_expected"]).fillna(frame["e_d"]))
+    frame = frame.sort_values(["e_d_believed", "candidate"], ignore_index=True)
     if structures:
         for column, source in (("structure", "final"), ("structure_initial", "initial")):
             frame[column] = pd.Series([unpack(value) for value in frame[source]], dtype=object, index=frame.index).map(
                 lambda crystal: None if crystal is None else crystal.to_pymatgen(), na_action=None
             )
-    return frame
+    return with_judges(frame, run_path(run))
 
 
 def write_json(path: RunPath, content: Mapping[str, Any]) -> None:

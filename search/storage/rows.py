@@ -7,16 +7,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from model.crystals.crystal import Crystal
-from model.generation.framework import Framework
-from model.generators.interface import Role
+from model.crystals.matching import packed
+from model.generators.roles import Role
 
-SCHEMA_VERSION = "6"
+if TYPE_CHECKING:
+    from model.generation.framework import Framework
+
+SCHEMA_VERSION = "8"
 ARROW_CRYSTAL = pa.struct(
     [
         ("lattice", pa.list_(pa.float64(), 9)),  # Å, rows one after the other
@@ -34,9 +37,11 @@ ARROW_FRAMEWORK = pa.struct(
         ("symprec", pa.float64()),  # Å
         ("angle_tolerance", pa.float64()),  # degrees
         ("displacement", pa.float64()),  # Å, largest displacement of an atom by symmetrisation
+        ("fingerprint", pa.binary()),  # neighbour distances of the host, see `model.crystals.matching.packed`
     ]
 )
-CANDIDATE, ORIGIN, RELAXATION, ANALYSIS, TIME = "candidate", "origin", "relaxation", "analysis", "time"
+CANDIDATE, ORIGIN, RELAXATION, ANALYSIS, JUDGE, TIME = "candidate", "origin", "relaxation", "analysis", "judge", "time"
+CRYSTALS = ("initial", "final", "final_judge")  # columns
 Some = TypeVar("Some", bound="PendingRow")
 
 
@@ -92,6 +97,7 @@ class StoredFramework:
         symprec: tolerance (Å) at which the space group was found.
         angle_tolerance: likewise, degrees.
         displacement: Å, largest displacement of an atom by symmetrisation.
+        fingerprint: neighbour distances of the host, see `model.crystals.matching.packed`.
     """
 
     framework: str
@@ -102,6 +108,7 @@ class StoredFramework:
     symprec: float
     angle_tolerance: float
     displacement: float
+    fingerprint: bytes
 
     @classmethod
     def of(cls, name: str, found: Framework) -> StoredFramework:
@@ -115,6 +122,7 @@ class StoredFramework:
             symprec=found.space_group.symprec,
             angle_tolerance=found.space_group.angle,
             displacement=found.displacement,
+            fingerprint=packed(found.fingerprint),
         )
 
     @classmethod
@@ -224,6 +232,12 @@ class HistoryRow(PendingRow):
         "frameworks whose volume changed, but only if they might still be filled: not above the E_d of the "
         "`policy.max_parents` best ones, and not at all in searches that fill none",
     )
+    fingerprint: bytes | None = column(
+        pa.binary(),
+        ANALYSIS,
+        "mean and standard deviation over the atoms of each element of the distances to the 12 nearest atoms of each "
+        "element (Å, 16-bit floats): what the search compares crystals by",
+    )
     seconds_generate: float | None = column(
         pa.float64(), TIME, "wall time of the batch divided by its number of crystals", unit="s"
     )
@@ -231,11 +245,19 @@ class HistoryRow(PendingRow):
         pa.float64(), TIME, "share of the wall time of the batch's relaxation, by atoms and steps", unit="s"
     )
     seconds_analyse: float | None = column(pa.float64(), TIME, "symmetry, frameworks and E_d", unit="s")
+    e_d_judge: float | None = column(
+        pa.float64(),
+        JUDGE,
+        "decomposition energy by the judge, against its own hull; after relaxation by the judge where that could bring "
+        "it below the bar. Empty if the judge was not asked",
+        unit="eV/atom",
+    )
+    seconds_judge: float | None = column(pa.float64(), TIME, "judging, of those that were judged", unit="s")
 
     @classmethod
     def from_record(cls: type[Some], record: Mapping[str, Any]) -> Some:
         """From a table row as returned by Arrow, with all columns; see `rows_of`."""
-        crystals = {name: _crystal(record[name]) for name in ("initial", "final") if name in record}
+        crystals = {name: _crystal(record[name]) for name in CRYSTALS if name in record}
         frameworks = record["frameworks"]
         found = None if frameworks is None else [StoredFramework.from_record(one) for one in frameworks]
         states = {"role": Role(record["role"]), "status": Status(record["status"])}
@@ -245,14 +267,15 @@ class HistoryRow(PendingRow):
     def record(self) -> dict[str, Any]:
         """As a dictionary for Arrow."""
         values = {one.name: getattr(self, one.name) for one in fields(self)}
-        crystals = {name: crystal.record for name in ("initial", "final") if (crystal := values.get(name)) is not None}
+        crystals = {name: crystal.record for name in CRYSTALS if (crystal := values.get(name)) is not None}
         frameworks = None if self.frameworks is None else [one.record for one in self.frameworks]
         return values | crystals | {"frameworks": frameworks}
 
     @property
     def seconds(self) -> float:
         """Total time of all actors spent on it."""
-        return (self.seconds_generate or 0.0) + (self.seconds_relax or 0.0) + (self.seconds_analyse or 0.0)
+        spent = (self.seconds_generate, self.seconds_relax, self.seconds_analyse, self.seconds_judge)
+        return sum(seconds or 0.0 for seconds in spent)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -317,11 +340,38 @@ class Row(HistoryRow):
         "when the task was planned. The hull of `e_d` never changes during a search; that of this column does",
         unit="eV/atom",
     )
+    known: str | None = column(
+        pa.string(),
+        ANALYSIS,
+        "identifier of the phase of the [library](reference.md#the-library-of-known-phases) that it is; empty if new",
+    )
     products: Mapping[str, float] | None = column(
         pa.map_(pa.string(), pa.float64()),
         ANALYSIS,
         "dictionary: phase on the hull → fraction of the *atoms* in it; sums to 1",
     )
+    single_points: Sequence[str] | None = column(
+        pa.list_(pa.string()),
+        ANALYSIS,
+        "those of `products` that the potential did not relax: their energies are some meV/atom too high, and `e_d` is "
+        "too low; marked * in tables",
+    )
+    judge: str | None = column(pa.string(), JUDGE, "the potential that judged it")
+    e_d_judge_first: float | None = column(
+        pa.float64(), JUDGE, "the same as `e_d_judge`, of `final` as the search left it", unit="eV/atom"
+    )
+    energy_judge: float | None = column(pa.float64(), JUDGE, "of `final_judge`, by the judge", unit="eV/atom")
+    products_judge: Mapping[str, float] | None = column(
+        pa.map_(pa.string(), pa.float64()), JUDGE, "as `products`, on the hull of the judge"
+    )
+    final_judge: StoredCrystal | None = column(ARROW_CRYSTAL, JUDGE, "crystal as the judge relaxed it", unit="Å")
+    e_d_expected: float | None = column(
+        pa.float64(),
+        JUDGE,
+        "what was expected of the judge before it was asked, from what it had said of others",
+        unit="eV/atom",
+    )
+    e_d_expected_error: float | None = column(pa.float64(), JUDGE, "standard deviation of that", unit="eV/atom")
     reference: str = column(pa.string(), ANALYSIS, "name, potential and version of the reference", required=True)
 
 

@@ -6,7 +6,7 @@
 - `analyse`: coordination, g(r) and voltages, as tables and figures (`analyse`)
 - `guest_paths`: sites of a guest, its migration paths and barriers (`analyse --guest`)
 - `guest_uptake`: uptake of a guest by a host or by one framework (`analyse --host`, `--framework`)
-- `second_opinion`: evaluating the best crystals with another potential (`second-opinion`)
+- `panel`: crystals judged by other potentials (`judge`)
 - `tuning_search`: settings tuned by a search that only tries them (`tune`)
 - `training_data`: data for the score model (`data`)
 - `training`: the configuration of a training, and its curves (`train`)

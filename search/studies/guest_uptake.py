@@ -12,8 +12,8 @@ from pymatgen.core import Composition
 from model.analysis.voltage import VoltageStep, guest_content
 from model.crystals.crystal import Crystal
 from model.crystals.matching import same_framework
-from model.generators.interface import Role
-from model.potentials.catalog import load_potential
+from model.generators.roles import Role
+from model.potentials.catalog import PotentialChoice, load_potential
 from model.relaxation.relax import RelaxSettings, relax
 from model.symmetry.space_group import space_group
 from model.thermodynamics.stability import Stability
@@ -42,6 +42,7 @@ def guest_uptake(
     stability: Stability,
     guest: str,
     *,
+    potential: PotentialChoice,
     host: str | None = None,
     framework: str | None = None,
     charge: int | None = None,
@@ -52,6 +53,7 @@ def guest_uptake(
         frame: results of a run.
         stability: hull of the run.
         guest: element.
+        potential: of the run.
         host: formula unit of a host; all crystals and reference phases that consist of it and the guest are included.
         framework: instead of ``host``, one framework that the run filled, see `fillings_of`; only its fillings and the
             relaxed empty framework are included.
@@ -65,7 +67,7 @@ def guest_uptake(
         filled, crystal = fillings_of(frame, framework, guest)
         host = crystal.composition.reduced_formula
         relaxed_fillings(filled, guest, host)  # raises before anything is computed if there is none
-        empty = empty_host(crystal, filled, stability)
+        empty = empty_host(crystal, filled, stability, potential)
         frame, alone = pd.concat([filled, pd.DataFrame([empty])]), unpack_or_raise(empty["initial"])
     if host is None:
         raise ValueError("guest_uptake needs a host or a framework")
@@ -107,13 +109,14 @@ def fillings_of(frame: pd.DataFrame, framework: str, guest: str) -> tuple[pd.Dat
     return rows, whole.select(np.array(whole.symbols) != guest)
 
 
-def empty_host(host: Crystal, filled: pd.DataFrame, stability: Stability) -> dict[str, Any]:
+def empty_host(host: Crystal, filled: pd.DataFrame, stability: Stability, potential: PotentialChoice) -> dict[str, Any]:
     """The host without guests, relaxed with the settings of its best filling, as one more row of the fillings.
 
     Args:
         host: as it was filled.
         filled: candidates, see `fillings_of`.
         stability: hull of the run.
+        potential: of the run.
 
     Raises:
         ValueError: the relaxation does not converge.
@@ -122,7 +125,7 @@ def empty_host(host: Crystal, filled: pd.DataFrame, stability: Stability) -> dic
     settings = RelaxSettings.model_validate_json(like["relaxation_settings"]).model_copy(
         update={"energy_ceiling": None}
     )
-    (outcome,) = relax([host], load_potential(str(like["potential"])), settings)
+    (outcome,) = relax([host], load_potential(potential), settings)
     if not outcome.converged:
         raise ValueError(f"the relaxation of the empty host {host.formula} did not converge: {outcome.reason}")
     group = space_group(outcome.final)

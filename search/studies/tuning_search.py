@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from model.generators.interface import Role
 from model.generators.registry import GENERATORS
+from model.generators.roles import Role
 from search.config import Range, SearchConfig, changed
 from search.config_file import check_config
 from search.planning.campaign import read_trials
@@ -56,7 +56,7 @@ def tune(
     """
     require_lasting(folder)
     trying = tuning_search(config, trials)
-    reference = load_reference(trying)
+    reference = load_reference(trying, folder)
     folder.mkdir(parents=True, exist_ok=True)
     same_search(folder, trying, reference)
     write_run_metadata(folder, trying, reference)
@@ -83,6 +83,7 @@ def tuning_search(config: SearchConfig, trials: int) -> SearchConfig:
     if config.tuning.is_empty:
         content["tuning"]["sampling"] = {name: _ranges(name, content["sampling"][name]) for name in tunable}
     content["generators"] = tunable
+    content["judge"] = None
     content["policy"] |= {
         "rounds": trials,
         "candidates_per_round": len(tunable) * config.policy.batch,

@@ -73,7 +73,7 @@ def polished_batch(licoo2):
 
 
 def request_of(above_hull, known=()):
-    return PolishRequest(settings=PolishSettings(), above_hull=above_hull, known=known)
+    return PolishRequest(settings=PolishSettings(), above_hull={"LiCoO2": above_hull}, known=known)
 
 
 def test_low_crystals_are_polished_once_each(polished_batch):

@@ -136,8 +136,8 @@ def test_an_unknown_field_is_named_beside_those_there_are(content, where, known)
         # reference
         (with_section(reference={"kind": "file"}), ["reference", "kind: file needs", "path and potential must be"]),
         (with_section(reference={"kind": "file", "path": "x"}), ["reference", "; potential must be given"]),
-        (with_section(reference={"path": "x.json"}), ["reference", "no effect with kind: packaged", "change kind"]),
-        (with_section(reference={"kind": "web"}), ["reference.kind", "'packaged', 'table', 'file' or 'mp'", "'web'"]),
+        (with_section(reference={"path": "x.json"}), ["reference", "no effect with kind: auto", "change kind"]),
+        (with_section(reference={"kind": "web"}), ["reference.kind", "'table', 'file' or 'mp'", "'web'"]),
         # samplers
         (
             with_section(sampling={"diffusion": {"kind": "euler"}}),
@@ -363,6 +363,24 @@ def with_host(folder, edge):
     }
     (folder / "hosts.yaml").write_text(yaml.safe_dump(content))
     return load_config(folder / "hosts.yaml")
+
+
+def test_a_host_may_be_a_known_phase_unless_the_search_is_blind(tmp_path):
+    content = {
+        "name": "hosts",
+        "compositions": {"cells": [{"Li": 1, "Ti": 1, "S": 2}]},
+        "frameworks": {"files": ["mp-2156"], "guests": ["Li"]},
+        "generators": ["inpainting"],
+    }
+    path = tmp_path / "hosts.yaml"
+    path.write_text(yaml.safe_dump(content))
+    config = load_config(path)
+    assert config.frameworks.files == ("mp-2156",) and not config.hidden
+    campaign = Campaign(config, lambda cell: 16.0)
+    assert [found.host.crystal.formula for found in campaign.files] == ["TiS2"]
+    path.write_text(yaml.safe_dump({**content, "blind": True}))
+    with pytest.raises(ValueError, match=r"a blind search uses no known phase .* names mp-2156; remove it"):
+        load_config(path)
 
 
 def test_hosts_are_looked_for_beside_the_configuration(tmp_path):

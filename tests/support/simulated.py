@@ -20,6 +20,7 @@ import numpy as np
 from actors.metrics import Metrics
 from actors.pool import Done, Failed
 from model.crystals.crystal import Crystal
+from model.crystals.matching import distance_fingerprints
 from model.diffusion.sampler import Template
 from model.generation.framework import Framework
 from model.relaxation.relax import Relaxation
@@ -139,7 +140,12 @@ class StubAnalyser:
             guests = {"Li": int((~host).sum())}
             frameworks = [
                 Framework(
-                    host=frame, guests=guests, space_group=self._space_group(frame), displacement=0.1, cell_ratio=1
+                    host=frame,
+                    guests=guests,
+                    space_group=self._space_group(frame),
+                    displacement=0.1,
+                    cell_ratio=1,
+                    fingerprint=distance_fingerprints([frame])[0],
                 )
             ]
         decomposition = Decomposition(e_d, {"Li": 0.5, "Si": 0.5})
@@ -149,6 +155,8 @@ class StubAnalyser:
             e_d_with_found=e_d,
             frameworks=frameworks,
             guests=["Li"],
+            fingerprint=distance_fingerprints([crystal])[0],
+            known=None,
             repeats=None,
             seconds=0.1,
         )
@@ -273,7 +281,7 @@ class SimulatedPools:
     """What `search.running.actor_pools.ActorPools` is, with simulated pools, in the order of `Step`."""
 
     def __init__(self, pools: Sequence[SimulatedPool]) -> None:
-        self.pools, self.clock = dict(zip(Step, pools, strict=True)), pools[0].clock
+        self.pools, self.clock = dict(zip(Step, pools, strict=False)), pools[0].clock
         self.devices, self.notes, self.metrics = dict.fromkeys(Step, "CPU"), list[str](), Metrics()
 
     def scale(self, waiting: Mapping[Step, int]) -> None:

@@ -79,6 +79,29 @@ def _fluorite(name: str, a: float) -> Structure:
     return Structure.from_spacegroup("Fm-3m", Lattice.cubic(a), [four, eight], [[0, 0, 0], [0.25, 0.25, 0.25]])
 
 
+class TestHeldOut:
+    """Crystals whose formulas a file names are left out, however the file writes the formula."""
+
+    def test_every_cell_of_a_formula_goes(self, dataset: Path, tmp_path: Path) -> None:
+        held_out = tmp_path / "targets.csv"
+        held_out.write_text("material_id,pretty_formula\nx,NaCl\ny,F8Ca4\n")
+        everything = load_crystals(DataConfig(path=str(dataset)))
+        rest = load_crystals(DataConfig(path=str(dataset), held_out=str(held_out)))
+        formulas = {crystal.formula for group in rest.groups.values() for crystal in group}
+        assert len(rest) == len(everything) - 2
+        assert not {Composition(formula).reduced_formula for formula in formulas} & {"NaCl", "CaF2"}
+
+    @pytest.mark.parametrize(
+        ("text", "match"), [("name\nNaCl\n", "no column 'formula'; there are name"), (None, "exist")]
+    )
+    def test_a_wrong_file_is_named(self, dataset: Path, tmp_path: Path, text: str | None, match: str) -> None:
+        held_out = tmp_path / "targets.csv"
+        if text is not None:
+            held_out.write_text(text)
+        with pytest.raises(ValueError, match=match):
+            load_crystals(DataConfig(path=str(dataset), held_out=str(held_out)))
+
+
 def _row(name: str, structure: Structure) -> dict[str, Any]:
     return {
         "split": "val" if name in ("NaF", "SrF2") else "train",

@@ -3,7 +3,12 @@
 import pytest
 
 from search.commands.validate import FORMULAS_SHOWN, describe
+from search.planning.prepare import load_reference
 from tests.support.configs import per_round
+
+
+def told(config):
+    return list(describe(config, load_reference(config)))
 
 
 @pytest.mark.parametrize(
@@ -19,12 +24,12 @@ from tests.support.configs import per_round
 )
 def test_rounds_are_told_as_the_policy_shares_them_out(make_config, policy, expected):
     policy = {"rounds": 2, "rounds_ahead": 0, "batch": 6, **policy}
-    assert expected in list(describe(make_config(policy=policy)))
+    assert expected in told(make_config(policy=policy))
 
 
 def test_of_many_formulas_the_first_are_listed(make_config):
     compositions = {"system": "Li-P-S-Cl", "max_atoms": 9, "min_atoms": 4}
-    lines = list(describe(make_config(compositions=compositions)))
+    lines = told(make_config(compositions=compositions))
     listed = [line for line in lines if "Å³/atom" in line]
     assert lines[1] == "126 cells of 4 to 9 atoms:"
     assert len(listed) == FORMULAS_SHOWN

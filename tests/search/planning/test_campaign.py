@@ -7,10 +7,11 @@ import pytest
 
 from model.crystals.composition import CellFormula
 from model.crystals.lattice import BRAVAIS
+from model.crystals.matching import distance_fingerprints, packed
 from model.generation.ion_substitution import substitutions
 from model.generation.mutation import steps_apart
-from model.generators.interface import Role, Start
 from model.generators.registry import GENERATORS, starting_from
+from model.generators.roles import Role, Start
 from model.stages import Rejected
 from model.thermodynamics.reference import packaged_reference
 from search.planning.campaign import Campaign
@@ -44,6 +45,7 @@ def pretended(tasks, **columns):
             made = {
                 "status": "relaxed",
                 "final": StoredCrystal.of(crystal),
+                "fingerprint": packed(distance_fingerprints([crystal])[0]),
                 "volume_per_atom": V0,
                 "steps": 9,
                 "evaluations": 31,

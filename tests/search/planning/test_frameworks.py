@@ -6,6 +6,7 @@ from pymatgen.io.cif import CifWriter
 
 from model.crystals.composition import CellFormula, from_system
 from model.crystals.crystal import Crystal
+from model.crystals.matching import distance_fingerprints
 from model.generation.framework import Framework, extract_frameworks
 from model.generation.wyckoff_placement import host_groups
 from model.symmetry.space_group import SpaceGroup
@@ -29,7 +30,10 @@ def layered(licoo2):
 def cubic(identity, edge):
     host = Crystal(np.eye(3) * edge, [[0, 0, 0]], [14])
     group = SpaceGroup(221, "Pm-3m", 0.1, 10.0)
-    framework = Framework(host=host, guests={"Li": 1}, space_group=group, displacement=0.0, cell_ratio=1)
+    (fingerprint,) = distance_fingerprints([host])
+    framework = Framework(
+        host=host, guests={"Li": 1}, space_group=group, displacement=0.0, cell_ratio=1, fingerprint=fingerprint
+    )
     return StoredFramework.of(identity, framework)
 
 

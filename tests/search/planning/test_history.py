@@ -43,7 +43,7 @@ def novelty_of(rows):
 
 
 def test_a_crystal_seen_again_is_neither_new_nor_seen_once():
-    novelty = novelty_of([candidate("a", 0.0), candidate("b", 0.01, edge=3.02), candidate("c", 0.02, edge=3.8)])
+    novelty = novelty_of([candidate("a", 0.0), candidate("b", 0.004, edge=3.02), candidate("c", 0.02, edge=3.8)])
     assert novelty.new().tolist() == [True, False, True]
     assert novelty.once().tolist() == [False, False, True]
 

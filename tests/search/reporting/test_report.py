@@ -7,15 +7,14 @@ import threading
 import urllib.request
 from dataclasses import replace
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Structure
 
 from search.reporting.report import build_report, serve
+from search.storage.judgements import store_judgements
 from search.storage.results import ResultStore
-from search.studies import second_opinion
+from tests.support.rows import judgement
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
 GRAPHICS = ["--no-sandbox", "--enable-unsafe-swiftshader", "--use-gl=swiftshader"]
@@ -57,13 +56,12 @@ def test_the_table_says_what_a_crystal_was_made_from(small_run, parent, framewor
 
 def test_other_verdicts_stand_beside_the_searchs_own(small_run):
     assert ">by chgnet-r2scan<" not in build_report(small_run)
-    opinion = {"candidate": "second", "formula": "LiSi", "e_d_run": 0.05, "e_d_first": 0.05, "e_d": 0.111}
-    opinion |= {"potential_first": "chgnet-0.3.0", "potential": "chgnet-r2scan"}
-    opinion |= {"difference": 0.061, "disagrees": True}
-    pq.write_table(pa.Table.from_pylist([opinion], schema=second_opinion.SCHEMA), small_run / second_opinion.FILE)
+    store_judgements(small_run, [judgement("second", e_d=0.05, e_d_judge=-0.011, converged=False)])
     page = build_report(small_run)
     assert ">by chgnet-r2scan<" in page and ">by DFT<" not in page
-    assert re.search(r"\+111\.0\s+<small class=\"note\">disagrees by \+61</small>", page)
+    assert re.search(r"-11\.0\s+<small class=\"note\">unconverged</small>", page)
+    assert "potentials disagree" in page
+    assert "(-11.0 to +50.0)" in page  # on the hull plot, with an error bar
 
 
 def test_the_server_shows_a_run_as_it_grows_and_stays_on_this_machine(small_run):

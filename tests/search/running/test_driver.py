@@ -1,6 +1,7 @@
 """The driver against the single-process pipeline, killed at random moments, stopped, and run twice at once."""
 
 import fcntl
+import json
 import random
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,12 +20,13 @@ from pymatgen.core import Composition, Element
 from model.potentials.chgnet.potential import CHGNetPotential
 from model.thermodynamics.reference import packaged_reference
 from search.config import SearchConfig
-from search.planning.prepare import load_reference
+from search.planning.prepare import load_judge_reference, load_reference
+from search.reporting.records import schema
 from search.running.pipeline import load_stages, search_here
 from search.storage.results import ResultStore, load_results
 from search.storage.rows import unpack_or_raise
 
-TIMES = ["seconds_generate", "seconds_relax", "seconds_analyse"]
+TIMES = ["seconds_generate", "seconds_relax", "seconds_analyse", "seconds_judge"]
 CONFIG = {
     "name": "tiny",
     "seed": 3,
@@ -91,6 +94,30 @@ def test_killed_again_and_again_it_ends_as_if_undisturbed(tmp_path, undisturbed)
     assert_same_results(tmp_path, undisturbed)
 
 
+def test_a_search_with_a_judge_ends_as_in_one_process_and_is_resumed(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOSTGUIDE_CACHE", str(tmp_path / "cache"))
+    content = {**CONFIG, "judge": {"potential": "chgnet-r2scan", "lowest": 2}}
+    config = SearchConfig.model_validate(content)
+    reference, judge_reference = load_reference(config), load_judge_reference(config)
+    assert judge_reference.potential == "chgnet-r2scan"
+    stages = load_stages(config, reference, judge_reference)
+    for _ in search_here(config, reference, ResultStore(tmp_path / "here"), stages):
+        pass
+    expected = load_results(tmp_path / "here", structures=False)
+    process = start(tmp_path, judge=content["judge"])
+    wait_for_parts(process, tmp_path, 3)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    process = start(tmp_path, judge=content["judge"])
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert_same_results(tmp_path, expected)
+    judged = expected[expected["e_d_judge"].notna()]
+    assert len(judged) >= 4 and set(judged["judge"]) == {"chgnet-r2scan"}
+    assert (judged["e_d_judge"] <= judged["e_d_judge_first"] + 1e-9).all()
+    assert expected["e_d_believed"].is_monotonic_increasing or expected["e_d_believed"].isna().any()
+
+
 def test_ctrl_c_keeps_what_is_stored_and_says_how_to_resume(tmp_path):
     process = start(tmp_path, policy={**CONFIG["policy"], "rounds": 200})
     wait_for_parts(process, tmp_path, 1)
@@ -100,6 +127,22 @@ def test_ctrl_c_keeps_what_is_stored_and_says_how_to_resume(tmp_path):
     assert "Resume with: hostguide search" in output
     stored = load_results(tmp_path / "run", structures=False)
     assert 0 < len(stored) < 400 and f"{len(stored)} candidates are stored" in output
+
+
+def test_a_search_without_yaml_ends_in_time_and_is_resumed_by_its_folder(tmp_path):
+    command = [sys.executable, "-m", "search.cli", "search"]
+    options = ["--guest", "Li", "--max-atoms", "4", "--minutes", "1", "--run", str(tmp_path / "run"), "--json"]
+    began = time.monotonic()
+    done = subprocess.run([*command, "Li3Si", *options], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - began < 75  # also on a machine that is busy
+    assert "formulas: [Li3Si]" in done.stderr
+    found = json.loads(done.stdout)
+    jsonschema.validate(found, schema("search"))
+    assert not found["finished"] and found["reason"] == "1 minutes are over"
+    more = [str(tmp_path / "run"), "--minutes", "0.3"]
+    again = subprocess.run([*command, *more], capture_output=True, text=True, timeout=300, check=False)
+    assert again.returncode == 0 and "Stopped after 0.3 minutes" in again.stdout, again.stdout + again.stderr
 
 
 def test_a_second_driver_in_the_same_folder_is_refused(tmp_path):

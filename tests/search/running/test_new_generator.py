@@ -55,7 +55,7 @@ def config(monkeypatch, make_config, tiny_weights):
 
 def test_it_is_configured_and_described(config):
     assert config.sampling["diagonal"].shift == 0.25
-    assert "generators: diagonal" in list(describe(config))
+    assert "generators: diagonal" in list(describe(config, load_reference(config)))
 
 
 def test_it_makes_candidates_of_a_search(config, tmp_path):

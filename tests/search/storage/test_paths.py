@@ -23,11 +23,11 @@ from search.planning.prepare import load_reference, same_search, write_run_metad
 from search.running.driver import Driver
 from search.running.pipeline import search_here
 from search.storage import lock
+from search.storage.judgements import load_judgements
 from search.storage.lock import locked
 from search.storage.paths import StorePath, beside, require_lasting, run_path, write_whole
 from search.storage.results import ResultStore, load_results
 from search.storage.rows import StoredCrystal
-from search.studies.second_opinion import load_second_opinion
 from tests.support.configs import per_round
 from tests.support.data import ROOT
 from tests.support.simulated import Stages, pools_of
@@ -381,8 +381,8 @@ def test_every_command_that_takes_a_run_takes_an_address(place, stored, call, tm
 
 
 @pytest.mark.slow
-def test_a_second_opinion_is_stored_in_the_store(place, stored, call):
-    code, out, error = call("second-opinion", place)
+def test_judgements_are_stored_in_the_store(place, stored, call):
+    code, out, error = call("judge", place, "--with", "chgnet-r2scan")
     assert (code, error) == (0, "")
-    assert len(load_second_opinion(place)) == 1
-    assert f"Stored in {stored / 'second_opinion.parquet'}" in out
+    assert [row.judge for row in load_judgements(run_path(place))] == ["chgnet-r2scan"]
+    assert f"Stored in {stored / 'judges.parquet'}" in out

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from model.crystals.crystal import Crystal
+from model.crystals.matching import distance_fingerprints, packed
 from model.reasons import Reason
 from search.planning.campaign import Campaign
 from search.planning.prepare import load_reference
@@ -20,6 +21,7 @@ from search.storage.results import ResultStore
 from search.storage.rows import (
     ANALYSIS,
     CANDIDATE,
+    JUDGE,
     ORIGIN,
     RELAXATION,
     TIME,
@@ -40,7 +42,7 @@ from tests.support.configs import per_round
 from tests.support.data import ROOT
 from tests.support.simulated import Stages
 
-GROUPS = (CANDIDATE, ORIGIN, RELAXATION, ANALYSIS, TIME)
+GROUPS = (CANDIDATE, ORIGIN, RELAXATION, ANALYSIS, JUDGE, TIME)
 KINDS = (PendingRow, HistoryRow, Row)
 REQUIRED = [one.name for one in fields(Row) if one.default is MISSING]
 
@@ -58,6 +60,7 @@ def rows(cobaltate, licoo2):
         symprec=0.1,
         angle_tolerance=10.0,
         displacement=1 / 3,
+        fingerprint=packed(distance_fingerprints([licoo2])[0]),
     )
     real = [row for row in cobaltate["rows"] if row.status != Status.FAILED]  # that one has NaN, which equals nothing
     full = replace(
@@ -73,6 +76,7 @@ def rows(cobaltate, licoo2):
         samples=3,
         guests=["Li", "Na"],
         duplicate_of="another",
+        known="mp-22526",
         detail="of the error",
         polished=True,
         polish_fall=0.02,

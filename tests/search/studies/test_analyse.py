@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from model.crystals.crystal import Crystal
+from model.potentials.catalog import DEFAULT
 from model.relaxation.relax import RelaxSettings
 from model.thermodynamics.reference import packaged_reference
 from search.cli import app
@@ -131,7 +132,7 @@ def test_an_empty_host_that_does_not_relax_is_told(filled_run):
     assert host.formula == "CoO2"
     rows = rows.assign(relaxation_settings=RelaxSettings(max_steps=0).model_dump_json())
     with pytest.raises(ValueError, match="the empty host CoO2 did not converge: step_limit"):
-        empty_host(host.replace(lattice=0.9 * host.lattice), rows, run_stability(filled_run))
+        empty_host(host.replace(lattice=0.9 * host.lattice), rows, run_stability(filled_run), DEFAULT)
 
 
 def test_without_two_phases_there_are_no_voltages(filled_run):
