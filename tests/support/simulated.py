@@ -169,11 +169,12 @@ class StubAnalyser:
 
 
 class Stages(NamedTuple):
-    """All three."""
+    """All of them, without a judge."""
 
     maker: Any = StubMaker()
     relaxer: Any = StubRelaxer()
     analyser: Any = StubAnalyser()
+    judge: None = None
 
 
 class Clock:
