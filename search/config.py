@@ -24,14 +24,15 @@ from model.crystals.lattice import BRAVAIS, LatticeRanges
 from model.crystals.screening import ScreenSettings
 from model.diffusion.sampler import AncestralSettings, HeunSettings, PredictorCorrectorSettings
 from model.generation.framework import DEFAULT_TOLERANCES
-from model.generators.interface import Start
 from model.generators.registry import GENERATORS, starting_from
+from model.generators.roles import Start
 from model.potentials.calculators import CalculatorSettings
 from model.potentials.catalog import DEFAULT, PotentialEntry, find_entry
 from model.relaxation.polish import PolishSettings
 from model.relaxation.relax import RelaxSettings
 from model.settings import Settings
 from model.thermodynamics.own_hull import HullSettings
+from search.storage.crystal_files import is_identifier
 
 SAMPLERS = {"predictor-corrector": PredictorCorrectorSettings, "heun": HeunSettings, "ancestral": AncestralSettings}
 NAME, CALCULATOR = "by name", "by import path"  # the ways to choose a potential
@@ -288,6 +289,7 @@ class SearchConfig(Settings):
     seed: int = Field(0, ge=0)
     compositions: Compositions
     lattices: Lattices = Lattices()
+    blind: bool = False  # known phases of the searched system serve for nothing but the hull
     generators: tuple[str, ...] = Field(tuple(GENERATORS), min_length=1)  # that compete
     sampling: dict[str, SerializeAsAny[Settings]] = Field({}, validate_default=True)  # settings of each generator
     screening: ScreenSettings = ScreenSettings()
@@ -337,6 +339,16 @@ class SearchConfig(Settings):
             raise ValueError(
                 f"generators: {', '.join(self.generators)} need crystals to start from; "
                 f"add one of {', '.join(new)}, or give hosts in frameworks.files to {', '.join(hosts)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _blind_to_hosts(self) -> SearchConfig:
+        known = [name for name in self.frameworks.files if is_identifier(name)]
+        if self.blind and known:
+            raise ValueError(
+                f"blind: a blind search uses no known phase of its system as a host, and frameworks.files names "
+                f"{', '.join(known)}; remove it, or set blind: false"
             )
         return self
 
@@ -394,6 +406,11 @@ class SearchConfig(Settings):
         """
         exclude: Any = {"resources": True, "policy": {"rounds", "stop"}, "frameworks": {"files"}}
         return json.dumps(self.model_dump(mode="json", exclude=exclude), sort_keys=True)
+
+    @property
+    def hidden(self) -> frozenset[str]:
+        """Elements of the chemical system whose known phases must not be used to make candidates; empty: none."""
+        return frozenset(self.compositions.elements if self.blind else ())
 
     @property
     def builds(self) -> bool:

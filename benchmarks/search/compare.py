@@ -46,8 +46,8 @@ from model.crystals.composition import parse_system
 from model.crystals.crystal import Crystal
 from model.crystals.matching import DistinctCrystals
 from model.crystals.parquet import read_crystals
-from model.generators.interface import Start
 from model.generators.registry import GENERATORS, starting_from
+from model.generators.roles import Start
 from model.stages import Analyser
 from model.thermodynamics.reference import Reference
 from search.config import SearchConfig
@@ -141,6 +141,7 @@ def configuration(name: str, seed: int, arguments: argparse.Namespace) -> Search
     content = {
         "name": name,
         "seed": seed,
+        "blind": True,
         "compositions": compositions,
         "generators": generators,
         "lattices": {"volume_per_atom": arguments.volume},

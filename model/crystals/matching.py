@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Structure
+from pymatgen.optimization.neighbors import find_points_in_spheres
 
-from model.crystals.crystal import Crystal, cells
-from model.crystals.neighbors import periodic_edges
+from model.crystals.crystal import Crystal
 from model.settings import Settings
 
 FINGERPRINT_NEIGHBOURS = 12
-AT_ONCE = 128  # crystals whose neighbours are looked for together
 
 
 class DistinctSettings(Settings):
@@ -56,6 +54,11 @@ RELAXED = DistinctSettings(
 # The same for many thousands of crystals: where the distances decide, the matcher agrees in all but a few per cent.
 LOOKED_UP = DistinctSettings(
     volume_tolerance=0.05, distance_tolerance=0.2, rms_tolerance=0.06, energy_tolerance=0.005, matcher=False
+)
+
+# A crystal and a known phase, relaxed with different methods: layers and molecules may lie 10 % further apart.
+KNOWN = DistinctSettings(
+    volume_tolerance=0.3, distance_tolerance=0.5, rms_tolerance=0.25, stol=0.2, same_space_group=True
 )
 
 # Layers, chains and molecules that hardly touch lie anywhere at the same energy: one crystal, whatever its volume.
@@ -108,23 +111,41 @@ class DistinctCrystals:
             None if the crystal is new; else the index, counted over all calls of `add` from 0, of the crystal that it
             repeats (of several, the one with the most similar neighbour distances).
         """
-        index, self._seen = self._seen, self._seen + 1
-        if fingerprint is None:
-            (fingerprint,) = distance_fingerprints([crystal])
-        known = self._known.setdefault(crystal.formula, _Known(fingerprint.size))
-        features = (np.log(crystal.volume / len(crystal)), energy or 0.0, space_group or 0, fingerprint.ravel())
-        own: Structure | None = None
+        features = _features(crystal, space_group, energy, fingerprint)
+        found, own = self._find(crystal, features)
+        if found is None:
+            self._keep(crystal, features, own)
+        else:
+            self._seen += 1
+        return found
+
+    def keep(self, crystal: Crystal, space_group: int | None = None, *, fingerprint: np.ndarray | None = None) -> None:
+        """Add a crystal that is distinct, whatever it resembles; arguments as in `add`."""
+        self._keep(crystal, _features(crystal, space_group, None, fingerprint), None)
+
+    def find(self, crystal: Crystal, space_group: int | None = None) -> int | None:
+        """What `add` returns, without adding the crystal."""
+        return self._find(crystal, _features(crystal, space_group, None, None))[0]
+
+    def _find(self, crystal: Crystal, features: _Features) -> tuple[int | None, Structure | None]:
+        """Index of the crystal that this one repeats, and its own primitive cell if that was needed."""
+        known, own = self._known.get(crystal.formula), None
+        if known is None:
+            return None, None
         for place in known.alike(features, self.settings):
             if not self.settings.matcher:
-                return int(known.index[place])
+                return int(known.index[place]), None
             own = _primitive(crystal) if own is None else own
             if self._matcher.fit(known.primitive(place), own, skip_structure_reduction=True):
-                return int(known.index[place])
-        stored = (
-            b"" if not self.settings.matcher else (crystal if own is None else Crystal.from_pymatgen(own)).to_bytes()
-        )
-        known.add(features, stored, own is not None, index)
-        return None
+                return int(known.index[place]), own
+        return None, own
+
+    def _keep(self, crystal: Crystal, features: _Features, primitive: Structure | None) -> None:
+        known = self._known.setdefault(crystal.formula, _Known(features[-1].size))
+        whole = crystal if primitive is None else Crystal.from_pymatgen(primitive)
+        stored = whole.to_bytes() if self.settings.matcher else b""
+        known.add(features, stored, primitive is not None, self._seen)
+        self._seen += 1
 
 
 class _Known:
@@ -181,12 +202,20 @@ def _primitive(crystal: Crystal) -> Structure:
     return reduced if whole else reduced.get_primitive_structure()
 
 
+def _features(
+    crystal: Crystal, space_group: int | None, energy: float | None, fingerprint: np.ndarray | None
+) -> _Features:
+    if fingerprint is None:
+        (fingerprint,) = distance_fingerprints([crystal])
+    return np.log(crystal.volume / len(crystal)), energy or 0.0, space_group or 0, fingerprint.ravel()
+
+
 _Features = tuple[float, float, int, np.ndarray]  # ln(Å³/atom), eV/atom, space group or 0, fingerprint
 
 
 def neighbour_distances(crystal: Crystal, count: int) -> np.ndarray:
     """(n, count) distances in Å from each atom to its nearest atoms or images, ascending."""
-    return _nearest([crystal], [np.zeros(len(crystal), dtype=np.intp)], count)[0][:, 0]
+    return _nearest(crystal, np.zeros(len(crystal), dtype=np.intp), count)[:, 0]
 
 
 def distance_fingerprints(crystals: Sequence[Crystal], count: int = FINGERPRINT_NEIGHBOURS) -> list[np.ndarray]:
@@ -196,12 +225,11 @@ def distance_fingerprints(crystals: Sequence[Crystal], count: int = FINGERPRINT_
     Independent of origin, orientation, choice of cell and order of atoms.
     """
     found = []
-    for start in range(0, len(crystals), AT_ONCE):
-        some = crystals[start : start + AT_ONCE]
-        kinds = [np.unique(crystal.numbers, return_inverse=True)[1] for crystal in some]
-        for kind, distances in zip(kinds, _nearest(some, kinds, count), strict=True):
-            each = [distances[kind == k] for k in range(distances.shape[1])]
-            found.append(np.stack([[one.mean(0) for one in each], [one.std(0) for one in each]]))
+    for crystal in crystals:
+        kind = np.unique(crystal.numbers, return_inverse=True)[1]
+        distances = _nearest(crystal, kind, count)
+        each = [distances[kind == k] for k in range(distances.shape[1])]
+        found.append(np.stack([[one.mean(0) for one in each], [one.std(0) for one in each]]))
     return found
 
 
@@ -215,38 +243,24 @@ def unpacked(content: bytes) -> np.ndarray:
     return np.frombuffer(content, dtype=np.float16).astype(np.float32)
 
 
-def _nearest(crystals: Sequence[Crystal], kinds: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
-    """Of each crystal (n, kinds, count) distances in Å to the nearest atoms or images of each kind, ascending."""
-    rarest = [crystal.volume / np.bincount(kind).min() for crystal, kind in zip(crystals, kinds, strict=True)]
-    cutoff = 1.2 * np.cbrt(max(rarest) * count / 4.0)
-    found: dict[int, np.ndarray] = {}
-    while len(found) < len(crystals):
-        left = [index for index in range(len(crystals)) if index not in found]
-        some = _within([crystals[index] for index in left], [kinds[index] for index in left], cutoff, count)
-        for index, distances in zip(left, some, strict=True):
-            if distances is not None:
-                found[index] = distances
+def _nearest(crystal: Crystal, kind: np.ndarray, count: int) -> np.ndarray:
+    """(n, kinds, count) distances in Å to the nearest atoms or images of each kind (n,), ascending."""
+    cutoff = 1.2 * np.cbrt(crystal.volume / np.bincount(kind).min() * count / 4.0)
+    while (found := _within(crystal, kind, cutoff, count)) is None:
         cutoff *= 1.3
-    return [found[index] for index in range(len(crystals))]
+    return found
 
 
-def _within(
-    crystals: Sequence[Crystal], kinds: Sequence[np.ndarray], cutoff: float, count: int
-) -> list[np.ndarray | None]:
-    """The same; None for crystals with an atom that has fewer neighbours of a kind within ``cutoff`` Å."""
-    sizes, widths = [len(crystal) for crystal in crystals], [int(kind.max()) + 1 for kind in kinds]
-    counts = torch.tensor(sizes)
-    positions = torch.tensor(np.concatenate([crystal.cartesian for crystal in crystals]))
-    lattice = torch.tensor(cells(crystals))
-    edges = periodic_edges(positions, lattice, counts, cutoff=cutoff)
-    owner = torch.repeat_interleave(torch.arange(len(crystals)), counts)
-    distance = edges.vectors(positions, lattice, owner).norm(dim=-1).numpy()
-    width = np.repeat(widths, sizes)
-    row = (np.cumsum(width) - width)[edges.receiver.numpy()] + np.concatenate(kinds)[edges.sender.numpy()]
-    have = np.bincount(row, minlength=int(width.sum()))
-    distance = np.append(distance[np.lexsort((distance, row))], np.zeros(count))
-    nearest = distance[(np.cumsum(have) - have)[:, None] + np.arange(count)]
-    ends = np.cumsum(np.multiply(sizes, widths))[:-1]
-    enough = [part.min() >= count for part in np.split(have, ends)]
-    parts = zip(np.split(nearest, ends), enough, sizes, widths, strict=True)
-    return [part.reshape(n, kinds, count) if whole else None for part, whole, n, kinds in parts]
+def _within(crystal: Crystal, kind: np.ndarray, cutoff: float, count: int) -> np.ndarray | None:
+    """The same; None if an atom has fewer neighbours of a kind within ``cutoff`` Å."""
+    positions, lattice = np.ascontiguousarray(crystal.cartesian), np.ascontiguousarray(crystal.lattice)
+    periodic, kinds = np.ones(3, dtype=np.int64), int(kind.max()) + 1
+    atom, other, image, distance = find_points_in_spheres(positions, positions, cutoff, periodic, lattice)
+    neighbour = (atom != other) | image.any(axis=1)
+    row, distance = kinds * atom[neighbour] + kind[other[neighbour]], distance[neighbour]
+    have = np.bincount(row, minlength=kinds * len(crystal))
+    if have.min() < count:
+        return None
+    ascending = distance[np.lexsort((distance, row))]
+    nearest: np.ndarray = ascending[(np.cumsum(have) - have)[:, None] + np.arange(count)]
+    return nearest.reshape(len(crystal), kinds, count)

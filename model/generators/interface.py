@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Protocol
 
 import numpy as np
@@ -23,25 +22,11 @@ from model.diffusion.sampler import (
     Template,
 )
 from model.generation.wyckoff_placement import HostGroup
+from model.generators.roles import Role, Start
 from model.settings import Settings
 
 AnySampler = Annotated[PredictorCorrectorSettings | HeunSettings | AncestralSettings, Field(discriminator="kind")]
 Guests = tuple[tuple[str, int], ...]  # element and count, sorted by element
-
-
-class Start(StrEnum):
-    """What a generator starts from."""
-
-    NOTHING = "nothing"  # only a cell formula; it makes the lattice and the positions
-    CRYSTAL = "crystal"  # a relaxed crystal, which it changes
-    HOST = "host"  # a framework, which it fills with guests
-
-
-class Role(StrEnum):
-    """Role of a candidate in a search."""
-
-    NEW = "new"  # made from a cell formula, or by changing a crystal
-    FROM_HOST = "from_host"  # guests in a framework
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -150,7 +135,9 @@ class Generator(ABC):
         """Whether it can fill hosts with a given space group (1 to 230)."""
         return True
 
-    def options(self, cell: CellFormula, parent: Crystal | None = None) -> Sequence[Any]:
+    def options(
+        self, cell: CellFormula, parent: Crystal | None = None, *, hidden: frozenset[str] = frozenset()
+    ) -> Sequence[Any]:
         """One option per different candidate that it can make, if it ``has_options``.
 
         Generators that start from nothing start again after the last option, see `propose`; generators that change a
@@ -159,6 +146,7 @@ class Generator(ABC):
         Args:
             cell: atoms of the candidates.
             parent: the crystal to change.
+            hidden: elements of a chemical system whose known phases, and those of its sub-systems, are not used.
         """
         return ()
 

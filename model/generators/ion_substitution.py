@@ -10,7 +10,8 @@ from model.crystals.composition import CellFormula
 from model.crystals.crystal import Crystal
 from model.diffusion.sampler import Template
 from model.generation.ion_substitution import Substitution, substitutions
-from model.generators.interface import AlreadyMade, NewCell, Proposal, Start
+from model.generators.interface import AlreadyMade, NewCell, Proposal
+from model.generators.roles import Start
 
 
 class IonSubstitution(AlreadyMade):
@@ -21,9 +22,11 @@ class IonSubstitution(AlreadyMade):
     first_guess = 0.2
     has_options = True
 
-    def options(self, cell: CellFormula, parent: Crystal | None = None) -> Sequence[Substitution]:
+    def options(
+        self, cell: CellFormula, parent: Crystal | None = None, *, hidden: frozenset[str] = frozenset()
+    ) -> Sequence[Substitution]:
         """Structure types, each with an assignment of the cell's elements to its sites."""
-        return substitutions(cell)
+        return substitutions(cell, hidden)
 
     def propose(
         self, start: NewCell, seed: int, *, option: Substitution | None = None, again: bool = False

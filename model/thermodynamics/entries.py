@@ -120,7 +120,7 @@ def _row_of_entry(entry: Mapping[str, Any]) -> tuple[str, str, float, float, boo
         volume = abs(np.linalg.det(entry["structure"]["lattice"]["matrix"])) / len(entry["structure"]["sites"])
     energy = (entry["energy"] + (entry.get("correction") or 0.0)) / composition.num_atoms
     label = entry.get("entry_id") or entry.get("name") or composition.reduced_formula
-    return str(label), composition.reduced_formula, float(energy), float(volume), False
+    return str(label), composition.reduced_formula, float(energy), float(volume), True
 
 
 def _read(path: Path, *, allow_pickle: bool) -> Any:

@@ -43,8 +43,8 @@ class Reference:
             ``MP2020-corrected PBE`` or ``r2SCAN``.
         version: of the phases' source.
         phases: one row per phase: material_id, formula (reduced), energy_per_atom (eV), volume_per_atom (Å³, NaN if
-            unknown), relaxed (whether the potential relaxed the phase), system (elements in alphabetical order,
-            joined by hyphens).
+            unknown), relaxed (whether the phase is relaxed with the method of the energies; taken for granted of
+            entries), system (elements in alphabetical order, joined by hyphens).
     """
 
     name: str

@@ -13,12 +13,14 @@ from model.reasons import Reason
 from search.commands.common import (
     DeviceOption,
     FmaxOption,
+    JsonOption,
     MinutesOption,
     PotentialOption,
     ThreadsOption,
     console,
     counted,
     parse_share,
+    print_json,
     seconds_of,
     use_threads,
 )
@@ -31,11 +33,34 @@ app = typer.Typer(help="Competing phases, against which decomposition energies a
 
 
 @app.command("show")
-def show(system: Annotated[str, typer.Argument(help="Chemical system, for example Li-Si")]) -> None:
-    """List the phases of a system in the packaged reference, stable ones first."""
-    from search.reporting.tables import reference_table
+def show(
+    system: Annotated[str, typer.Argument(help="Chemical system, for example Li-Si")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for CIFs of the system's phases in the library", file_okay=False)
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the phases of a system in the packaged reference, stable ones first, and write their crystals."""
+    from model.crystals.composition import parse_system
+    from model.library.phases import packaged_library
+    from search.reporting.tables import phases, reference_table
+    from search.storage.cif import write_cif
 
+    crystals = packaged_library().phases(parse_system(system))
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        for phase in crystals:
+            write_cif(phase.crystal, out / f"{phase.formula}_{phase.material_id}.cif")
+    if as_json:
+        print_json("reference show", phases(system))
+        return
     console.print(reference_table(system))
+    if out is None:
+        console.print(
+            f"The library has {len(crystals)} crystals of this system. A command takes an identifier for a file."
+        )
+    else:
+        console.print(f"{len(crystals)} crystals of the library: {out}", soft_wrap=True)
 
 
 @app.command("hull")
@@ -47,6 +72,7 @@ def hull(
     ] = None,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = 1,
+    as_json: JsonOption = False,
 ) -> None:
     """Make the hull of a potential: relax the known phases of a system that could matter, and list them.
 
@@ -55,12 +81,15 @@ def hull(
     from model.files import written_whole
     from model.thermodynamics.own_hull import judge_hull, missing_phases
     from model.thermodynamics.reference import reference_bytes
-    from search.reporting.tables import phases_table
+    from search.reporting.tables import phases, reference_table
 
     model = load(potential, device, threads)
     with counted() as report:
         reference = judge_hull(system, model, report=partial(report, f"phases by {model.name}"))
-    console.print(phases_table(reference, system))
+    if as_json:
+        print_json("reference hull", phases(system, reference))
+    else:
+        console.print(reference_table(system, reference))
     elements = sorted(reference.elements)
     missing = sorted(set(missing_phases(elements)) - set(reference.phases["formula"]))
     if missing:
@@ -106,6 +135,26 @@ def build(
         version=version,
     )
     console.print(f"{len(load_reference_table(out))} phases in {out} ({out.stat().st_size / 1e6:.1f} MB)")
+
+
+@app.command("library")
+def library(
+    structures: Annotated[Path, typer.Argument(help="Parquet of phases with structures, see docs/reference.md")],
+    out: Annotated[Path, typer.Argument(help="Library to write (.parquet)")],
+    within: Annotated[float, typer.Option(min=0, help="Maximum energy above hull, eV/atom")] = 0.01,
+    source: Annotated[
+        str, typer.Option(help="Source of the phases, for credit, and their licence; stored in the library")
+    ] = "own phases",
+    version: Annotated[str, typer.Option(help="Version of the phases' database; stored in the library")] = "unknown",
+) -> None:
+    """Make a library of known phases, with their crystals, from the phases near the hull."""
+    from model.library.build import build_library
+
+    with counted() as report:
+        count = build_library(
+            structures, out, within=within, source=source, version=version, report=partial(report, "read")
+        )
+    console.print(f"{count} phases in {out} ({out.stat().st_size / 1e6:.1f} MB)", soft_wrap=True)
 
 
 @app.command("relax")

@@ -5,6 +5,8 @@
 - `figures`: the interactive figures of the HTML page
 - `plots`: the same figures for papers, as PNG, SVG or PDF
 - `tables`: tables for the terminal
+- `records`: what commands print with `--json`
 - `export`: crystals for other tools
+- `run_view`: runs and crystals in a notebook
 - `tuning_plots`: plots of the tuned settings
 """

@@ -19,12 +19,11 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 from pymatgen.util.string import htmlify
 
-from model.crystals.crystal import Crystal
 from model.generation.framework import choose_guest
 from model.thermodynamics.stability import Stability
 from search.config import SearchConfig
 from search.config_file import load_config
-from search.dft import results as dft_results
+from search.dft import FILE as DFT
 from search.planning.prepare import load_reference
 from search.reporting import figures
 from search.reporting.figure_data import (
@@ -36,10 +35,10 @@ from search.reporting.figure_data import (
     relaxed,
     symmetry_data,
 )
-from search.storage.cif import cif_text, conventional_cell, crystal_name, tolerances
+from search.storage.cif import ConventionalCell, crystal_name, plain_cif, tolerances
 from search.storage.judgements import load_judgements
 from search.storage.paths import RunPath
-from search.storage.ranking import rank, remark
+from search.storage.ranking import new_below_hull, rank, remark
 from search.storage.results import load_results
 from search.storage.rows import unpack_or_raise
 
@@ -111,6 +110,7 @@ def _facts(frame: pd.DataFrame, config: SearchConfig) -> list[tuple[str, str]]:
     best = good.iloc[0]
     return [
         ("lowest E_d", f"{1e3 * best['e_d_believed']:+.1f} meV/atom ({best['formula']})"),
+        ("new, below the hull", f"{len(new_below_hull(frame)):,}"),
         ("candidates", f"{len(frame):,}"),
         ("relaxed", f"{len(good):,}"),
         ("compositions", f"{frame['formula'].nunique()}"),
@@ -128,8 +128,10 @@ def _other_verdicts(run: RunPath, frame: pd.DataFrame) -> dict[str, dict[str, di
         note = "" if row.converged else "unconverged"
         e_d = f"{1e3 * row.e_d_judge:+.1f}" if math.isfinite(row.e_d_judge) else "–"
         verdicts[row.candidate][row.judge] = {"e_d": e_d, "note": note}
-    if (run / dft_results.FILE).is_file():
-        for row in dft_results.load_dft(run).dropna(subset=["e_d"]).to_dict("records"):
+    if (run / DFT).is_file():
+        from search.dft.results import load_dft  # slow, and most runs have no such results
+
+        for row in load_dft(run).dropna(subset=["e_d"]).to_dict("records"):
             note = row["functional"] + ("" if row["converged"] else ", unconverged")
             verdicts[row["candidate"]].setdefault("DFT", {"e_d": f"{1e3 * row['e_d']:+.1f}", "note": note})
     return verdicts
@@ -142,7 +144,7 @@ def _table_row(row: dict[Any, Any]) -> dict[str, Any]:
         "atoms": row["n_atoms"],
         "space_group": row["space_group"] if isinstance(row["space_group"], str) else "P1",
         "e_d": f"{round(1e3 * row['e_d'], 1) + 0.0:+.1f}",
-        "products": [(f"{share:.2f}", name) for name, share in row["products"].items()],
+        "products": [(f"{share:.2f}", name, name in row["single_points"]) for name, share in row["products"].items()],
         "volume": f"{row['volume_per_atom']:.1f}",
         "lineage": _lineage(row),
         "remark": remark(row),
@@ -159,7 +161,8 @@ def _lineage(row: dict[Any, Any]) -> str:
 def _crystal(row: dict[Any, Any], config: SearchConfig) -> dict[str, Any]:
     """Data with which the page shows a crystal and offers it as CIF."""
     crystal = unpack_or_raise(row["final"])
-    shown = Crystal.from_pymatgen(conventional_cell(crystal, *tolerances(row))).wrapped()
+    cell = ConventionalCell.of(crystal, *tolerances(row))
+    shown = crystal.wrapped() if cell is None else cell.crystal
     facts = _table_row(row)
     return {
         "name": crystal_name(row),
@@ -168,7 +171,7 @@ def _crystal(row: dict[Any, Any], config: SearchConfig) -> dict[str, Any]:
         "symbols": shown.symbols,
         "fractional": shown.fractional.round(4).tolist(),
         "guests": choose_guest(crystal, config.frameworks.guests) if len(set(crystal.symbols)) > 1 else [],
-        "cif": cif_text(crystal, *tolerances(row)),
+        "cif": plain_cif(crystal) if cell is None else cell.cif,
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pandas as pd
@@ -47,11 +47,31 @@ def rank(
     return chosen.loc[keep]
 
 
+def new_below_hull(frame: pd.DataFrame) -> pd.DataFrame:
+    """What a search has found: the distinct crystals below the hull that are polished and no known phases.
+
+    E_d is that of the judge if there is one.
+    """
+    best = rank(frame, top=len(frame), e_d_below=0.0)
+    return best[(best["e_d_believed"] < 0) & (best["polished"] == True) & best["known"].isna()]  # noqa: E712  (may be empty)
+
+
 def remark(row: Mapping[str, Any]) -> str:
     """What a reader of a table should know about a candidate besides its numbers; empty if nothing."""
-    remarks = ["potentials disagree"] if row["judges_disagree"] else []
+    remarks = [f"known: {row['known']}"] if isinstance(row["known"], str) else []
+    if row["judges_disagree"]:
+        remarks.append("potentials disagree")
     if not row["polished"]:
         remarks.append("not polished")
     elif row["saddle_fall"] > 0:
         remarks.append(f"left a saddle point (−{1e3 * row['saddle_fall']:.0f} meV/atom)")
     return ", ".join(remarks)
+
+
+def products_text(products: Mapping[str, float], single_points: Collection[str] = ()) -> str:
+    """Products for people, those whose energy is a single point marked.
+
+    >>> products_text({"Li7Si3": 0.84, "Li15Si4": 0.16}, ["Li15Si4"])
+    '0.84 Li7Si3 + 0.16 Li15Si4*'
+    """
+    return " + ".join(f"{share:.2f} {name}{'*' * (name in single_points)}" for name, share in products.items())

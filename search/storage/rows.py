@@ -7,17 +7,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from model.crystals.crystal import Crystal
 from model.crystals.matching import packed
-from model.generation.framework import Framework
-from model.generators.interface import Role
+from model.generators.roles import Role
 
-SCHEMA_VERSION = "7"
+if TYPE_CHECKING:
+    from model.generation.framework import Framework
+
+SCHEMA_VERSION = "8"
 ARROW_CRYSTAL = pa.struct(
     [
         ("lattice", pa.list_(pa.float64(), 9)),  # Å, rows one after the other
@@ -338,10 +340,21 @@ class Row(HistoryRow):
         "when the task was planned. The hull of `e_d` never changes during a search; that of this column does",
         unit="eV/atom",
     )
+    known: str | None = column(
+        pa.string(),
+        ANALYSIS,
+        "identifier of the phase of the [library](reference.md#the-library-of-known-phases) that it is; empty if new",
+    )
     products: Mapping[str, float] | None = column(
         pa.map_(pa.string(), pa.float64()),
         ANALYSIS,
         "dictionary: phase on the hull → fraction of the *atoms* in it; sums to 1",
+    )
+    single_points: Sequence[str] | None = column(
+        pa.list_(pa.string()),
+        ANALYSIS,
+        "those of `products` that the potential did not relax: their energies are some meV/atom too high, and `e_d` is "
+        "too low; marked * in tables",
     )
     judge: str | None = column(pa.string(), JUDGE, "the potential that judged it")
     e_d_judge_first: float | None = column(

@@ -12,7 +12,7 @@ from pymatgen.core import Composition
 
 from model.analysis.voltage import VoltageStep, guest_content
 from model.crystals.crystal import Crystal
-from model.generators.interface import Role
+from model.generators.roles import Role
 from model.potentials.catalog import PotentialChoice, load_potential
 from model.relaxation.relax import RelaxSettings, relax
 from model.symmetry.space_group import space_group
