@@ -12,17 +12,17 @@ import yaml
 from model.crystals.composition import CellFormula, parse_system
 from model.generators.registry import starting_from
 from model.generators.roles import Start
-from search.storage.crystal_files import read_crystal
+from search.storage.crystal_files import is_identifier, read_crystal
 
 MAX_ATOMS = 8  # of a cell, unless the user says otherwise: seconds per crystal on a laptop
 FILLINGS = 4  # guests in a host's cell: 1 to this many
 ROUNDS, ROUNDS_BY_TIME = 10, 1000  # without a time limit, and with one, which ends the search long before
-IDENTIFIER = re.compile(r"(mp|mvc)-\d+")  # of a known phase
+SYMBOL = re.compile(r"[A-Z][a-z]?")  # of an element
 
 
 def is_host(question: str) -> bool:
     """Whether a question is about a host: a crystal file, or the identifier of a known phase."""
-    return Path(question).is_file() or IDENTIFIER.fullmatch(question) is not None
+    return Path(question).is_file() or is_identifier(question)
 
 
 def configuration(
@@ -31,7 +31,8 @@ def configuration(
     """The configuration of a search, to be checked by `search.config_file.check_config`.
 
     Args:
-        question: a chemical system (Li-Si), a formula (Li5Si2), or a host: a crystal file or an identifier.
+        question: a chemical system (Li-Si), compounds (Li2S-P2S5), a formula (Li5Si2), or a host: a crystal file or an
+            identifier.
         guests: elements that are taken out of crystals and put back, or put into the host.
         max_atoms: of a cell; by default `MAX_ATOMS`, or as many as the filled host has.
         minutes: time limit of the whole command.
@@ -43,7 +44,10 @@ def configuration(
     if is_host(question):
         return _of_host(question, guests, max_atoms) | {"policy": {"rounds": rounds}}
     budget = {"max_atoms": max_atoms or MAX_ATOMS}
-    if "-" in question:
+    parts = [part.strip() for part in question.split("-")]
+    if len(parts) > 1 and not all(SYMBOL.fullmatch(part) for part in parts):
+        compositions = {"terminals": parts, **budget}
+    elif len(parts) > 1:
         compositions = {"system": "-".join(parse_system(question)), **budget}
     else:
         compositions = {"formulas": [_formula(question)], **budget}
@@ -69,9 +73,7 @@ def _of_host(question: str, guests: Sequence[str], max_atoms: int | None) -> dic
         raise ValueError(f"--max-atoms {max_atoms}: the host {question} has {len(host)} atoms; give at least one more")
     own = {symbol: host.symbols.count(symbol) for symbol in dict.fromkeys(host.symbols)}
     cells = [{**own, guests[0]: own.get(guests[0], 0) + count} for count in counts]
-    file = (
-        question if IDENTIFIER.fullmatch(question) and not Path(question).is_file() else str(Path(question).resolve())
-    )
+    file = question if is_identifier(question) else str(Path(question).resolve())
     return {
         "name": re.sub(r"[^A-Za-z0-9._-]", "-", f"{Path(question).stem}-{guests[0]}").lstrip("._-"),
         "compositions": {"cells": cells},
@@ -84,6 +86,7 @@ def _of_host(question: str, guests: Sequence[str], max_atoms: int | None) -> dic
 COMMENTS = {
     "system": "all compositions of these elements",
     "formulas": "reduced; every number of formula units that fits is searched",
+    "terminals": "all mixtures of their formula units",
     "cells": "atoms of each cell: the host with its guests",
     "max_atoms": "in a cell; the time grows steeply with it",
     "frameworks": "what is left of a crystal without its guests",

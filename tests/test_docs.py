@@ -29,7 +29,6 @@ NOT_RUN = {
     "cd hostguide": "the tests are there already",
     "make": "installs and tests, of which this is a part; the Makefile is checked in test_project.py",
     ". .venv/bin/activate": "the tests run in an environment already",
-    "python3 -m venv": "downloads PyTorch",
     ".venv/bin/python -m pip": "downloads a package",
     "export": "sets what only the reader has: a key, a folder of pseudopotentials",
     "hostguide report runs/li-si --watch": "serves until it is stopped; test_report.py asks such a server",
@@ -38,7 +37,10 @@ NOT_RUN = {
     "python benchmarks/": "measurements of minutes to hours",
     "python -m benchmarks.": "the same, of benchmarks that share code with the tests",
 }
-ELSEWHERE = {"cluster.md": "needs a cluster; what can be checked of it without one, other tests check"}
+ELSEWHERE = {
+    "cluster.md": "needs a cluster; what can be checked of it without one, other tests check",
+    "electrodes.md": "screens take minutes to hours; tests/search/electrodes screens small hosts",
+}
 # Numbers that make a command long, and what they become here.
 SMALLER = {"--trials": 2, "--samples": 2, "--top": 2, "--limit": 1, "--minutes": 1}
 

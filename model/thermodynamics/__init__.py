@@ -10,3 +10,5 @@
 - `candidate_judge`: which crystals of a search are judged, and what is said of them
 - `correction`: what a judge said of some crystals, carried over to others
 """
+
+STABLE = 1e-3  # eV/atom above the hull up to which a crystal counts as stable: how far relaxations end apart

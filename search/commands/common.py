@@ -91,8 +91,8 @@ RunArgument = Annotated[str, typer.Argument(help="Folder of a run, or its addres
 QuestionArgument = Annotated[
     str,
     typer.Argument(
-        help="YAML file of the search (configs/li-si.yaml), a chemical system (Li-Si), a formula (Li5Si2), a host "
-        "(a crystal file), or the folder of a run"
+        help="YAML file of the search (configs/li-si.yaml), a chemical system (Li-Si) or compounds (Li2S-P2S5), a "
+        "formula (Li5Si2), a host (a crystal file or mp-149), or the folder of a run"
     ),
 ]
 GuestOption = Annotated[

@@ -19,6 +19,21 @@ def test_a_chemical_system():
     assert config.frameworks.guests == ("Li",) and config.policy.rounds == 1000
 
 
+def test_compounds_are_terminals():
+    config = checked("Li2S-P2S5", max_atoms=16)
+    assert config.compositions.terminals == ("Li2S", "P2S5")
+    assert "Li3PS4" in {cell.reduced for cell in config.compositions.expand()}
+    assert config.compositions.elements == ("Li", "P", "S")
+
+
+def test_filters_are_applied_together_and_say_when_nothing_is_left():
+    compositions = {"system": "Li-Mn-O", "max_atoms": 12, "neutral": True, "families": ["AB2C4"], "max_formulas": 1}
+    config = check_config({"name": "a", "compositions": compositions}, source="test")
+    assert [cell.reduced for cell in config.compositions.expand()] == ["LiMn2O4"]
+    with pytest.raises(ValueError, match="none of 220 compositions is left"):
+        check_config({"name": "a", "compositions": {**compositions, "step": 0.4}}, source="test")
+
+
 def test_a_formula_is_reduced():
     config = checked("Li10Si4", max_atoms=14)
     assert {str(cell) for cell in config.compositions.expand()} == {"Li5Si2", "Li10Si4"}
@@ -30,6 +45,13 @@ def test_a_host_is_filled_with_one_to_four_guests(tmp_path, lisi):
     config = checked(str(path), guests=["Li"], max_atoms=5)
     assert [str(cell) for cell in config.compositions.expand()] == ["Li2Si", "Li3Si", "Li4Si"]
     assert config.frameworks.files == (str(path),) and config.name == "my-host-Li"
+
+
+def test_a_known_phase_is_a_host():
+    config = checked("mp-9027", guests=["Li"], max_atoms=4)  # TiS2
+    assert [str(cell) for cell in config.compositions.expand()] == ["LiS2Ti"] and config.frameworks.files == (
+        "mp-9027",
+    )
 
 
 @pytest.mark.parametrize(
