@@ -78,7 +78,7 @@ def test_nothing_that_is_loaded_is_code_but_for_the_one_thing_that_is_documented
     }
     assert len(SOURCES) > 60
     own = "benchmarks/driver.py"  # packs and unpacks its own objects, as Ray does, to know what that costs
-    reference = "model/thermodynamics/reference.py"
+    reference = "model/thermodynamics/entries.py"
     assert {name: what for name, what in found.items() if what} == {reference: ["pickle"], own: ["pickle"]}
     assert (ROOT / reference).read_text().count("pickle.load") == 1
     driver = (ROOT / own).read_text()
@@ -126,6 +126,10 @@ WORDS = {
         "models.potential.calculator",  # only what makes an ASE calculator is called
         "models.potential.arguments",
         "models.potential.name",
+        "judge.potential",
+        "judge.potential.calculator",
+        "judge.potential.arguments",
+        "judge.potential.name",
         "resources.address",
         "generators",
         "sampling",
