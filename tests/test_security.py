@@ -110,7 +110,10 @@ def test_a_pickle_in_a_configuration_is_not_opened_unless_it_says_so(tmp_path, m
 
 # Every text of a configuration, by what it is: a place, which is read and never written, or a word.
 # A new field must be sorted in here.
-PLACES = {SearchConfig: {"frameworks.files", "reference.path", "models.weights"}, TrainConfig: {"data.path"}}
+PLACES = {
+    SearchConfig: {"frameworks.files", "reference.path", "models.weights"},
+    TrainConfig: {"data.path", "data.held_out"},
+}
 WORDS = {
     SearchConfig: {
         "name",
@@ -119,6 +122,9 @@ WORDS = {
         "compositions.fractions",
         "compositions.formulas",
         "compositions.cells",
+        "compositions.families",
+        "compositions.valences",
+        "compositions.terminals",
         "lattices.bravais",
         "frameworks.guests",
         "reference.potential",
