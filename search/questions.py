@@ -73,9 +73,7 @@ def _of_host(question: str, guests: Sequence[str], max_atoms: int | None) -> dic
         raise ValueError(f"--max-atoms {max_atoms}: the host {question} has {len(host)} atoms; give at least one more")
     own = {symbol: host.symbols.count(symbol) for symbol in dict.fromkeys(host.symbols)}
     cells = [{**own, guests[0]: own.get(guests[0], 0) + count} for count in counts]
-    file = (
-        question if IDENTIFIER.fullmatch(question) and not Path(question).is_file() else str(Path(question).resolve())
-    )
+    file = question if is_identifier(question) else str(Path(question).resolve())
     return {
         "name": re.sub(r"[^A-Za-z0-9._-]", "-", f"{Path(question).stem}-{guests[0]}").lstrip("._-"),
         "compositions": {"cells": cells},
