@@ -13,7 +13,9 @@ from model.stages import Analyser, CrystalMaker, Relaxer
 from model.thermodynamics.candidate_judge import CandidateJudge
 
 
-class _Worker:
+class Worker:
+    """One thread, and a method that tells when the constructor has finished."""
+
     def __init__(self, **arguments: Any) -> None:
         torch.set_num_threads(1)
         torch.set_flush_denormal(True)
@@ -24,19 +26,19 @@ class _Worker:
         return type(self).__name__
 
 
-class CrystalMakerActor(_Worker, CrystalMaker):
+class CrystalMakerActor(Worker, CrystalMaker):
     """All generators, including the score model; on a GPU if the actor's resources include one."""
 
 
-class RelaxerActor(_Worker, Relaxer):
+class RelaxerActor(Worker, Relaxer):
     """Screening and relaxation."""
 
 
-class AnalyserActor(_Worker, Analyser):
+class AnalyserActor(Worker, Analyser):
     """Space groups, frameworks and decomposition energies."""
 
 
-class JudgeActor(_Worker, CandidateJudge):
+class JudgeActor(Worker, CandidateJudge):
     """A second potential."""
 
 

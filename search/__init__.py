@@ -10,6 +10,7 @@ Each subject has a sub-package, which imports only from those before it in this 
 - `dft`: VASP inputs and results
 - `benchmark`: how often the score model recovers removed guests
 - `studies`: studies of single crystals and finished runs
+- `electrodes`: screening hosts for ions
 - `reporting`: report, figures, tables, export
 - `agents`: the tools that agents are offered
 - `api`: five calls for scripts and notebooks

@@ -37,7 +37,10 @@ NOT_RUN = {
     "python benchmarks/": "measurements of minutes to hours",
     "python -m benchmarks.": "the same, of benchmarks that share code with the tests",
 }
-ELSEWHERE = {"cluster.md": "needs a cluster; what can be checked of it without one, other tests check"}
+ELSEWHERE = {
+    "cluster.md": "needs a cluster; what can be checked of it without one, other tests check",
+    "electrodes.md": "screens take minutes to hours; tests/search/electrodes screens small hosts",
+}
 # Numbers that make a command long, and what they become here.
 SMALLER = {"--trials": 2, "--samples": 2, "--top": 2, "--limit": 1, "--minutes": 1}
 

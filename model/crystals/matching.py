@@ -196,6 +196,17 @@ class _Known:
         self.crystals.append(content)
 
 
+def same_framework(one: Crystal, other: Crystal) -> bool:
+    """Whether two hosts are the same framework: topotactic.
+
+    pymatgen's StructureMatcher maps one onto the other, whose cell may be a multiple of the first, with a
+    root-mean-square displacement of at most 0.3 of the mean spacing of atoms.
+    """
+    matcher = StructureMatcher(primitive_cell=False, attempt_supercell=True)
+    distance = matcher.get_rms_dist(one.to_pymatgen(), other.to_pymatgen())
+    return distance is not None and bool(distance[0] <= matcher.stol)
+
+
 def _primitive(crystal: Crystal) -> Structure:
     reduced = crystal.to_pymatgen().get_reduced_structure("niggli")
     whole = np.gcd.reduce(np.bincount(crystal.numbers)) == 1  # no smaller cell can hold the composition

@@ -1,6 +1,7 @@
 """Thermodynamic stability.
 
 - `reference`: tables of competing phases
+- `entries`: competing phases from pymatgen entries and from the Materials Project
 - `stability`: decomposition energies against the hull of such a table
 - `reference_relaxation`: relaxing the phases of a table
 - `own_hull`: the hull of any potential: the known phases of a system, relaxed with it on the spot

@@ -11,12 +11,11 @@ from model.crystals.composition import CellFormula
 from model.potentials.ase import require_complete
 from model.potentials.calculators import CalculatorSettings, installed_version
 from model.potentials.catalog import find_entry, load_potential
+from model.thermodynamics.entries import load_entries, load_materials_project
 from model.thermodynamics.judge import own_reference
 from model.thermodynamics.own_hull import judge_hull
 from model.thermodynamics.reference import (
     Reference,
-    load_entries,
-    load_materials_project,
     load_reference_table,
     packaged_reference,
     reference_bytes,

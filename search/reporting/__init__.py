@@ -1,6 +1,7 @@
 """Presenting the results of a run to the user and to other programs.
 
-- `report`: the HTML page
+- `report`: the HTML page of a search
+- `screen_report`: the HTML page of a screen
 - `figure_data`: the data of the figures
 - `figures`: the interactive figures of the HTML page
 - `plots`: the same figures for papers, as PNG, SVG or PDF

@@ -6,6 +6,7 @@ import json
 import math
 import threading
 from collections import defaultdict
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -89,8 +90,8 @@ def build_report(run: RunPath, *, live: bool = False, known: dict[str, dict[str,
         facts=_facts(frame, config),
         best=[_table_row(row) | {"others": others.get(row["candidate"], {})} for row in best.to_dict("records")],
         opinions=list(dict.fromkeys(name for given in others.values() for name in given)),
-        figures={name: _safe(figure.to_json()) for name, figure in drawn.items()},
-        crystals=_safe(json.dumps({candidate: known[candidate] for candidate in opened["candidate"]})),
+        figures={name: safe(figure.to_json()) for name, figure in drawn.items()},
+        crystals=safe(json.dumps({candidate: known[candidate] for candidate in opened["candidate"]})),
         plotly=get_plotlyjs(),
         viewer=VIEWER.read_text(),
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -99,7 +100,7 @@ def build_report(run: RunPath, *, live: bool = False, known: dict[str, dict[str,
     )
 
 
-def _safe(text: str) -> str:
+def safe(text: str) -> str:
     """JSON that is safe inside a script element."""
     return text.replace("</", "<\\/")
 
@@ -175,19 +176,24 @@ def _crystal(row: dict[Any, Any], config: SearchConfig) -> dict[str, Any]:
     }
 
 
-def serve(run: RunPath, port: int) -> ThreadingHTTPServer:
+def serve(run: RunPath, port: int, build: Callable[..., str] = build_report) -> ThreadingHTTPServer:
     """A web server for the report, on this machine only; every request gets the current state of the run.
 
     ``/`` is the page; ``/version`` changes when results are added. The caller runs `serve_forever`.
+
+    Args:
+        run: folder or address.
+        port: 0 picks a free one.
+        build: makes the page, as `build_report` does.
     """
-    return ThreadingHTTPServer(("127.0.0.1", port), partial(_Handler, run, _Cache(run)))
+    return ThreadingHTTPServer(("127.0.0.1", port), partial(_Handler, run, _Cache(run, build)))
 
 
 class _Cache:
     """The page, rebuilt when the run has new parts."""
 
-    def __init__(self, run: RunPath) -> None:
-        self.run, self.lock = run, threading.Lock()
+    def __init__(self, run: RunPath, build: Callable[..., str]) -> None:
+        self.run, self.build, self.lock = run, build, threading.Lock()
         self.of, self.text = "", ""
         self.known: dict[str, dict[str, Any]] = {}
 
@@ -198,7 +204,7 @@ class _Cache:
         with self.lock:
             if self.of != (now := self.version()):
                 try:
-                    self.of, self.text = now, build_report(self.run, live=True, known=self.known)
+                    self.of, self.text = now, self.build(self.run, live=True, known=self.known)
                 except ValueError as error:
                     return f'<meta http-equiv="refresh" content="10"><p>{error}. This page reloads every 10 s.</p>'
             return self.text

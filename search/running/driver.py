@@ -9,12 +9,11 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -39,6 +38,7 @@ from search.running.journal import Attempt, Attempts, Journal
 from search.running.pipeline import Provenance, failed_rows, guests_to_remove, task_rows, to_judge
 from search.running.progress import Progress, Shown
 from search.running.rounds import Question, Rounds
+from search.running.signals import stop_signals
 from search.running.statistics import RunStatistics, RunSummary
 from search.running.steps import NEXT, Step
 from search.running.writer import Writer
@@ -148,7 +148,7 @@ def run_search(
         same_search(run, config, reference, judge_reference)
         write_run_metadata(run, config, reference, judge_reference)
         found = stack.enter_context(connected(config.resources.address))
-        stop = stack.enter_context(_signals())
+        stop = stack.enter_context(stop_signals())
         pools = ActorPools(config, reference, found, actors, judge_reference)
         stack.callback(pools.close)
         driver = Driver(config, run, reference, pools, report, check)
@@ -441,20 +441,3 @@ class Driver:
         """Add a message for the user."""
         self.progress.notes.append(text)
         self.journal.note("note", text=text, **fields)
-
-
-@contextmanager
-def _signals() -> Iterator[threading.Event]:
-    """First SIGINT or SIGTERM: stop cleanly, keeping all stored results. Second: default action, end the process."""
-    stop = threading.Event()
-
-    def handle(number: int, _: Any) -> None:
-        stop.set()
-        signal.signal(number, signal.SIG_DFL)
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

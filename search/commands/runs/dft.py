@@ -110,9 +110,8 @@ def read(
 
 def _reference(name: str, potential: str | None, calculations: Sequence[Calculation]) -> Reference | None:
     """The competing phases requested by the user; None for those among the calculations."""
+    from model.thermodynamics.entries import load_entries, load_materials_project
     from model.thermodynamics.reference import (
-        load_entries,
-        load_materials_project,
         load_reference_table,
         packaged_reference,
     )
