@@ -75,7 +75,7 @@ class HostGroup:
 
     @property
     def is_recognised(self) -> bool:
-        """Whether spglib finds the type of the group; in very flat or skewed cells it does not find that of some."""
+        """Whether spglib finds its type; it does not where a relaxed cell is only nearly as symmetric as the group."""
         return self._dataset is not None
 
     @cached_property
@@ -160,8 +160,8 @@ def _same(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 def host_groups(host: Crystal, *, symprec: float = EXACT) -> list[HostGroup]:
     """The space group of a host, and its subgroups that keep all of its translations, largest first.
 
-    Of subgroups that are conjugate in the host's group only one is returned. The last has only translations. Those whose
-    type spglib does not find are left out.
+    Of subgroups that are conjugate in the host's group only one is returned. The last has only translations. Those
+    whose type spglib does not find are left out.
 
     Args:
         host: a crystal without guests, in any cell.
