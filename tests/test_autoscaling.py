@@ -148,7 +148,7 @@ def test_machines_come_when_asked_for_and_are_lost_and_go(cluster, tmp_path, req
     (tmp_path / "search.yaml").write_text(yaml.safe_dump({**SEARCH, "resources": resources}))
     faults, out = tmp_path / "faults", tmp_path / "out"
     faults.mkdir()
-    for number in range(2 * RELAXERS):  # so long that the loss is in the middle
+    for number in range(6 * RELAXERS):  # so long that the loss is in the middle
         (faults / f"relax-wait-{number}").touch()
     command = [sys.executable, "-m", "tests.support.chaos_search", tmp_path / "search.yaml", tmp_path / "run", faults]
     with out.open("w") as stream:
