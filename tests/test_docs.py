@@ -40,7 +40,7 @@ NOT_RUN = {
 }
 ELSEWHERE = {"cluster.md": "needs a cluster; what can be checked of it without one, other tests check"}
 # Numbers that make a command long, and what they become here.
-SMALLER = {"--trials": 2, "--samples": 2, "--top": 2, "--limit": 1, "--minutes": 1}
+SMALLER = {"--trials": 2, "--samples": 2, "--top": 2, "--limit": 1, "--minutes": 1, "--relaxations": 1}
 
 
 def blocks(page, kinds):
