@@ -127,6 +127,8 @@ WORDS = {
         "compositions.terminals",
         "lattices.bravais",
         "frameworks.guests",
+        "library.without_systems",
+        "library.without_formulas",
         "reference.potential",
         "models.potential",
         "models.potential.calculator",  # only what makes an ASE calculator is called
