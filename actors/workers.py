@@ -11,6 +11,7 @@ import torch
 
 from model.stages import Analyser, CrystalMaker, Relaxer
 from model.thermodynamics.candidate_judge import CandidateJudge
+from model.verification.verifier import Verifier
 
 
 class _Worker:
@@ -38,6 +39,10 @@ class AnalyserActor(_Worker, Analyser):
 
 class JudgeActor(_Worker, CandidateJudge):
     """A second potential."""
+
+
+class VerifierActor(_Worker, Verifier):
+    """Charges, known types, phonons and elastic constants of single crystals."""
 
 
 ACTORS: tuple[type, ...] = (CrystalMakerActor, RelaxerActor, AnalyserActor, JudgeActor)

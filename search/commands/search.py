@@ -5,13 +5,16 @@ from __future__ import annotations
 import shlex
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from search.commands.common import INTERRUPTED, console, counted, say_warnings
 from search.commands.runs.results import show_best
-from search.storage.paths import require_lasting, run_path
+from search.storage.paths import RunPath, beside, require_lasting, run_path
+
+if TYPE_CHECKING:
+    from search.config import SearchConfig
 
 
 def search(
@@ -57,4 +60,22 @@ def search(
     if outcome.reason:
         console.print(f"Stopped early: {outcome.reason}.")
     console.print(f"Finished: {outcome.summary.candidates} candidates in {outcome.summary.seconds / 60:.1f} minutes.")
+    if settings.verification is not None:
+        _verify(settings, folder)
     show_best(folder, top=15, cif=folder / "best" if isinstance(folder, Path) else None)
+
+
+def _verify(config: SearchConfig, run: RunPath) -> None:
+    """Verify the best crystals, as `hostguide verify` does."""
+    from search.reporting.verification_plots import draw_all
+    from search.studies.verify import run_subjects, verified, write_records
+
+    settings, resources = config.verification, config.resources
+    assert settings is not None
+    subjects = run_subjects(run, top=settings.top)
+    console.print(f"Verifying the best {len(subjects)}.")
+    records = verified(
+        subjects, config.models.potential, settings, workers=resources.relax_actors, address=resources.address
+    )
+    write_records(run, records)
+    draw_all(beside(run) / "verification", subjects, records)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pandas as pd
 from rich.table import Table
 
@@ -11,8 +13,14 @@ from model.thermodynamics.stability import Stability
 from search.storage.ranking import remark
 
 
-def results_table(best: pd.DataFrame) -> Table:
-    """Table of ranked candidates for the terminal."""
+def results_table(best: pd.DataFrame, verdicts: Mapping[str, str] | None = None) -> Table:
+    """Table of ranked candidates for the terminal.
+
+    Args:
+        best: from `search.storage.ranking.rank`.
+        verdicts: candidate -> grade, of those that were verified.
+    """
+    verdicts = verdicts or {}
     potentials = ", ".join(sorted(set(best["potential"])))
     judges = list(dict.fromkeys(name for said in best["judges"] for name in said))
     table = Table(title=f"Lowest decomposition energies ({potentials})", title_justify="left")
@@ -27,6 +35,7 @@ def results_table(best: pd.DataFrame) -> Table:
         "host group",
         "decomposes into",
         "remark",
+        *(["verdict"] if verdicts else []),
     ):
         table.add_column(name, justify="right" if name in numbers else "left")
     for position, row in enumerate(best.to_dict("records"), start=1):
@@ -41,6 +50,7 @@ def results_table(best: pd.DataFrame) -> Table:
             _text(row["framework_space_group"]),
             " + ".join(f"{share:.2f} {name}" for name, share in row["products"].items()),
             remark(row),
+            *([verdicts.get(row["candidate"], "")] if verdicts else []),
         )
     return table
 

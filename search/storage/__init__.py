@@ -12,5 +12,6 @@
 - `cif_elements`: which elements a site of a CIF holds
 - `cif_symmetry`: symmetry operations of a CIF, and the atoms that they make
 - `other_formats`: its part for POSCAR, extended XYZ, trajectories and the other formats of pymatgen and ASE
+- `pattern_files`: measured powder patterns
 - `sites`: sites as a file gives them, and the checks that every format goes through
 """

@@ -50,12 +50,14 @@ def show_best(
     from search.storage.cif import write_cifs
     from search.storage.ranking import rank
     from search.storage.results import load_results
+    from search.studies.verify import load_verification
 
     best = rank(load_results(run), top=top, formula=formula, role=role, distinct=distinct)
     if best.empty:
         console.print("No relaxed crystal matches.")
         return
-    console.print(results_table(best))
+    verdicts = {one["name"]: one["grade"] for one in load_verification(run)}
+    console.print(results_table(best, verdicts))
     if cif is None:
         console.print(f"CIFs of these crystals: hostguide results {shlex.quote(str(run))}", soft_wrap=True)
         return
