@@ -20,6 +20,7 @@ from model.diffusion.sampler import SamplerSettings, Samples, Template, sample
 from model.generation.framework import Framework, choose_guest, extract_frameworks
 from model.generation.wyckoff_placement import HostGroup, host_groups
 from model.generators.registry import GENERATORS
+from model.library.phases import packaged_library
 from model.potentials.catalog import PotentialChoice, load_potential
 from model.reasons import Reason
 from model.relaxation.candidate_funnel import relax_in_stages
@@ -118,6 +119,7 @@ class Analysis:
         frameworks: symmetric hosts without the guests, if requested.
         guests: elements that were removed.
         fingerprint: see `model.crystals.matching.distance_fingerprints`.
+        known: identifier of the known phase that it is, see `model.library`; None if it is new.
         repeats: for a crystal that relaxed to the same structure as an earlier one, how many places earlier in the
             batch that is, or its name if it was polished in an earlier task; None otherwise.
         seconds: wall time.
@@ -129,6 +131,7 @@ class Analysis:
     frameworks: list[Framework]
     guests: list[str]
     fingerprint: np.ndarray
+    known: str | None
     repeats: str | int | None
     seconds: float
 
@@ -374,6 +377,7 @@ class Analyser:
             frameworks=extract_frameworks(crystal, out, self.tolerances, screening=self.screening) if wanted else [],
             guests=out,
             fingerprint=fingerprint,
+            known=packaged_library().known(crystal),
             repeats=repeats,
             seconds=time.monotonic() - began,
         )

@@ -33,6 +33,7 @@ from model.relaxation.relax import RelaxSettings
 from model.settings import Settings
 from model.thermodynamics.own_hull import HullSettings
 from model.verification.settings import VerifySettings
+from search.storage.crystal_files import is_identifier
 
 SAMPLERS = {"predictor-corrector": PredictorCorrectorSettings, "heun": HeunSettings, "ancestral": AncestralSettings}
 NAME, CALCULATOR = "by name", "by import path"  # the ways to choose a potential
@@ -289,6 +290,7 @@ class SearchConfig(Settings):
     seed: int = Field(0, ge=0)
     compositions: Compositions
     lattices: Lattices = Lattices()
+    blind: bool = False  # known phases of the searched system serve for nothing but the hull
     generators: tuple[str, ...] = Field(tuple(GENERATORS), min_length=1)  # that compete
     sampling: dict[str, SerializeAsAny[Settings]] = Field({}, validate_default=True)  # settings of each generator
     screening: ScreenSettings = ScreenSettings()
@@ -339,6 +341,16 @@ class SearchConfig(Settings):
             raise ValueError(
                 f"generators: {', '.join(self.generators)} need crystals to start from; "
                 f"add one of {', '.join(new)}, or give hosts in frameworks.files to {', '.join(hosts)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _blind_to_hosts(self) -> SearchConfig:
+        known = [name for name in self.frameworks.files if is_identifier(name)]
+        if self.blind and known:
+            raise ValueError(
+                f"blind: a blind search uses no known phase of its system as a host, and frameworks.files names "
+                f"{', '.join(known)}; remove it, or set blind: false"
             )
         return self
 
@@ -396,6 +408,11 @@ class SearchConfig(Settings):
         """
         exclude: Any = {"resources": True, "verification": True, "policy": {"rounds", "stop"}, "frameworks": {"files"}}
         return json.dumps(self.model_dump(mode="json", exclude=exclude), sort_keys=True)
+
+    @property
+    def hidden(self) -> frozenset[str]:
+        """Elements of the chemical system whose known phases must not be used to make candidates; empty: none."""
+        return frozenset(self.compositions.elements if self.blind else ())
 
     @property
     def builds(self) -> bool:

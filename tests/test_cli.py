@@ -214,9 +214,10 @@ def test_validate_says_what_a_search_will_do(call):
     assert "estimated time on one core: " in out
 
 
-def test_reference_show_lists_phases(call):
-    code, out, _ = call("reference", "show", "Li-Si")
+def test_reference_show_lists_phases_and_writes_their_crystals(call, tmp_path):
+    code, out, _ = call("reference", "show", "Li-Si", "--out", tmp_path / "phases")
     assert code == 0
+    assert (tmp_path / "phases" / "Si_mp-149.cif").is_file() and "crystals of the library" in out
     for formula in ("Li15Si4", "Li21Si5", "Li2Si"):
         assert formula in out
 

@@ -141,6 +141,7 @@ def configuration(name: str, seed: int, arguments: argparse.Namespace) -> Search
     content = {
         "name": name,
         "seed": seed,
+        "blind": True,
         "compositions": compositions,
         "generators": generators,
         "lattices": {"volume_per_atom": arguments.volume},

@@ -58,6 +58,11 @@ LOOKED_UP = DistinctSettings(
     volume_tolerance=0.05, distance_tolerance=0.2, rms_tolerance=0.06, energy_tolerance=0.005, matcher=False
 )
 
+# A crystal and a known phase, relaxed with different methods: layers and molecules may lie 10 % further apart.
+KNOWN = DistinctSettings(
+    volume_tolerance=0.3, distance_tolerance=0.5, rms_tolerance=0.25, stol=0.2, same_space_group=True
+)
+
 # Layers, chains and molecules that hardly touch lie anywhere at the same energy: one crystal, whatever its volume.
 TIED = DistinctSettings(
     volume_tolerance=3.0, distance_tolerance=5.0, rms_tolerance=5.0, energy_tolerance=5e-4, matches=8, supercells=True
@@ -108,23 +113,41 @@ class DistinctCrystals:
             None if the crystal is new; else the index, counted over all calls of `add` from 0, of the crystal that it
             repeats (of several, the one with the most similar neighbour distances).
         """
-        index, self._seen = self._seen, self._seen + 1
-        if fingerprint is None:
-            (fingerprint,) = distance_fingerprints([crystal])
-        known = self._known.setdefault(crystal.formula, _Known(fingerprint.size))
-        features = (np.log(crystal.volume / len(crystal)), energy or 0.0, space_group or 0, fingerprint.ravel())
-        own: Structure | None = None
+        features = _features(crystal, space_group, energy, fingerprint)
+        found, own = self._find(crystal, features)
+        if found is None:
+            self._keep(crystal, features, own)
+        else:
+            self._seen += 1
+        return found
+
+    def keep(self, crystal: Crystal, space_group: int | None = None, *, fingerprint: np.ndarray | None = None) -> None:
+        """Add a crystal that is distinct, whatever it resembles; arguments as in `add`."""
+        self._keep(crystal, _features(crystal, space_group, None, fingerprint), None)
+
+    def find(self, crystal: Crystal, space_group: int | None = None) -> int | None:
+        """What `add` returns, without adding the crystal."""
+        return self._find(crystal, _features(crystal, space_group, None, None))[0]
+
+    def _find(self, crystal: Crystal, features: _Features) -> tuple[int | None, Structure | None]:
+        """Index of the crystal that this one repeats, and its own primitive cell if that was needed."""
+        known, own = self._known.get(crystal.formula), None
+        if known is None:
+            return None, None
         for place in known.alike(features, self.settings):
             if not self.settings.matcher:
-                return int(known.index[place])
+                return int(known.index[place]), None
             own = _primitive(crystal) if own is None else own
             if self._matcher.fit(known.primitive(place), own, skip_structure_reduction=True):
-                return int(known.index[place])
-        stored = (
-            b"" if not self.settings.matcher else (crystal if own is None else Crystal.from_pymatgen(own)).to_bytes()
-        )
-        known.add(features, stored, own is not None, index)
-        return None
+                return int(known.index[place]), own
+        return None, own
+
+    def _keep(self, crystal: Crystal, features: _Features, primitive: Structure | None) -> None:
+        known = self._known.setdefault(crystal.formula, _Known(features[-1].size))
+        whole = crystal if primitive is None else Crystal.from_pymatgen(primitive)
+        stored = whole.to_bytes() if self.settings.matcher else b""
+        known.add(features, stored, primitive is not None, self._seen)
+        self._seen += 1
 
 
 class _Known:
@@ -179,6 +202,14 @@ def _primitive(crystal: Crystal) -> Structure:
     reduced = crystal.to_pymatgen().get_reduced_structure("niggli")
     whole = np.gcd.reduce(np.bincount(crystal.numbers)) == 1  # no smaller cell can hold the composition
     return reduced if whole else reduced.get_primitive_structure()
+
+
+def _features(
+    crystal: Crystal, space_group: int | None, energy: float | None, fingerprint: np.ndarray | None
+) -> _Features:
+    if fingerprint is None:
+        (fingerprint,) = distance_fingerprints([crystal])
+    return np.log(crystal.volume / len(crystal)), energy or 0.0, space_group or 0, fingerprint.ravel()
 
 
 _Features = tuple[float, float, int, np.ndarray]  # ln(Å³/atom), eV/atom, space group or 0, fingerprint

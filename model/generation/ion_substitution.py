@@ -90,15 +90,19 @@ class Substitution:
 
 
 @cache
-def substitutions(cell: CellFormula) -> tuple[Substitution, ...]:
+def substitutions(cell: CellFormula, hidden: frozenset[str] = frozenset()) -> tuple[Substitution, ...]:
     """All ways to make a cell of these atoms from a known structure type, the most similar elements first.
+
+    Prototypes that consist of ``hidden`` elements only are left out.
 
     >>> best = substitutions(CellFormula.parse("MgO"))[0]
     >>> best.prototype.name, best.crystal(volume=18.7).formula
     ('mp-1000', 'MgO')
     """
     counts = {atomic_numbers[element]: count for element, count in cell.counts}
-    known = _library().get(tuple(sorted(counts.values())), [])
+    known = [
+        one for one in _library().get(tuple(sorted(counts.values())), []) if not set(one.crystal.symbols) <= hidden
+    ]
     found = [one for prototype in known for one in _different_substitutions(prototype, counts)]
     return tuple(sorted(found, key=lambda one: (one.substitution_distance, one.prototype.name)))
 

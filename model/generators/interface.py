@@ -150,7 +150,9 @@ class Generator(ABC):
         """Whether it can fill hosts with a given space group (1 to 230)."""
         return True
 
-    def options(self, cell: CellFormula, parent: Crystal | None = None) -> Sequence[Any]:
+    def options(
+        self, cell: CellFormula, parent: Crystal | None = None, *, hidden: frozenset[str] = frozenset()
+    ) -> Sequence[Any]:
         """One option per different candidate that it can make, if it ``has_options``.
 
         Generators that start from nothing start again after the last option, see `propose`; generators that change a
@@ -159,6 +161,7 @@ class Generator(ABC):
         Args:
             cell: atoms of the candidates.
             parent: the crystal to change.
+            hidden: elements of a chemical system whose known phases, and those of its sub-systems, are not used.
         """
         return ()
 

@@ -21,9 +21,11 @@ class IonSubstitution(AlreadyMade):
     first_guess = 0.2
     has_options = True
 
-    def options(self, cell: CellFormula, parent: Crystal | None = None) -> Sequence[Substitution]:
+    def options(
+        self, cell: CellFormula, parent: Crystal | None = None, *, hidden: frozenset[str] = frozenset()
+    ) -> Sequence[Substitution]:
         """Structure types, each with an assignment of the cell's elements to its sites."""
-        return substitutions(cell)
+        return substitutions(cell, hidden)
 
     def propose(
         self, start: NewCell, seed: int, *, option: Substitution | None = None, again: bool = False

@@ -21,7 +21,9 @@ class Mutation(AlreadyMade):
     first_guess = 0.45
     has_options = True
 
-    def options(self, cell: CellFormula, parent: Crystal | None = None) -> Sequence[Crystal]:
+    def options(
+        self, cell: CellFormula, parent: Crystal | None = None, *, hidden: frozenset[str] = frozenset()
+    ) -> Sequence[Crystal]:
         """The changed crystals, at the volume of their parent."""
         assert parent is not None
         return mutations(parent, cell)

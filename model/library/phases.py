@@ -21,8 +21,9 @@ import pyarrow.parquet as pq
 from pymatgen.core import Composition, Lattice
 
 from model.crystals.crystal import Crystal, reduced_formula
+from model.crystals.matching import KNOWN, DistinctCrystals, distance_fingerprints
 from model.files import DATA
-from model.symmetry.space_group import REPORTED, symmetrised
+from model.symmetry.space_group import REPORTED, SYMPREC, space_group, symmetrised
 
 PACKAGED = DATA / "known-phases.parquet"
 ABOUT = b"library"  # the key of the file's metadata
@@ -136,6 +137,23 @@ class PhaseLibrary:
         found = self._where("anonymous", [Composition(anonymous).anonymized_formula])
         return [phase for phase in found if n_atoms is None or phase.n_atoms == n_atoms]
 
+    def known(self, crystal: Crystal) -> str | None:
+        """The identifier of the phase that a crystal is, whatever its cell and origin; None if it is none of these.
+
+        Crystals are equal within `KNOWN`, which allows for a relaxation with another method than the database's, and
+        if they have the same space group within 0.01 or 0.1 Å. Of several equal phases it is the most similar one.
+        """
+        family = self.find(crystal.formula)
+        if not family:
+            return None
+        if crystal.formula not in self._families:
+            self._families[crystal.formula] = _distinct(family)
+        for symprec, distinct in self._families[crystal.formula].items():
+            found = distinct.find(crystal, _group_number(crystal, symprec))
+            if found is not None:
+                return family[found].material_id
+        return None
+
     def without(self, systems: Iterable[Iterable[str]] = (), formulas: Iterable[str] = ()) -> PhaseLibrary:
         """The library as a blind search sees it: without some phases.
 
@@ -159,6 +177,11 @@ class PhaseLibrary:
         assert self.about  # complains about other files
         table = pq.ParquetFile(self.path).read(list(LISTED))
         return table.append_column("_row", pa.array(np.arange(table.num_rows)))
+
+    @cached_property
+    def _families(self) -> dict[str, dict[float, DistinctCrystals]]:
+        """The phases of formulas that `known` was asked about."""
+        return {}
 
     @cached_property
     def _geometry(self) -> Geometry:
@@ -203,6 +226,22 @@ def subsystems(elements: Iterable[str]) -> list[str]:
     """
     names = sorted(set(elements))
     return ["-".join(part) for size in range(1, len(names) + 1) for part in combinations(names, size)]
+
+
+def _distinct(family: list[Phase]) -> dict[float, DistinctCrystals]:
+    """The phases of one formula to compare with, by the tolerance (Å) of their space groups."""
+    crystals = [phase.crystal for phase in family]
+    fingerprints, sets = distance_fingerprints(crystals), {}
+    for symprec in (REPORTED, SYMPREC):
+        sets[symprec] = DistinctCrystals(KNOWN)
+        for crystal, fingerprint in zip(crystals, fingerprints, strict=True):
+            sets[symprec].keep(crystal, _group_number(crystal, symprec), fingerprint=fingerprint)
+    return sets
+
+
+def _group_number(crystal: Crystal, symprec: float) -> int | None:
+    group = space_group(crystal, symprec, -1.0)
+    return None if group is None else group.number
 
 
 def _is_in(column: pa.ChunkedArray, values: list[str]) -> pa.ChunkedArray:

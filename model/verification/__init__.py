@@ -2,7 +2,7 @@
 
 - `settings`: of all these
 - `charge`: oxidation states that balance, or the bonding that has none
-- `known_types`: whether it is known, and the known crystals whose ions could be exchanged to give it
+- `known_types`: the known crystals whose ions could be exchanged to give it
 - `phonons`: phonons by finite displacements
 - `modes`: following imaginary modes
 - `elastic`: elastic constants

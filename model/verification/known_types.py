@@ -112,15 +112,6 @@ def _distances(crystal: Crystal) -> dict[int, np.ndarray]:
     return {z: distances[crystal.numbers == z].mean(0) for z in np.unique(crystal.numbers).tolist()}
 
 
-def known_phase(crystal: Crystal, library: PhaseLibrary) -> str | None:
-    """Identifier of the known crystal that a crystal is: the same formula and space group, and a match; else None."""
-    groups = _groups(crystal)
-    for phase in library.find(crystal.formula):
-        if phase.space_group in groups and StructureMatcher().fit(crystal.to_pymatgen(), phase.crystal.to_pymatgen()):
-            return phase.material_id
-    return None
-
-
 def _groups(crystal: Crystal) -> set[int]:
     """The numbers of its space groups at fine and coarse tolerance."""
     return {found.number for found in (space_group(crystal, REPORTED, -1.0), space_group(crystal, SYMPREC)) if found}

@@ -12,10 +12,10 @@ import numpy as np
 
 from model.crystals.crystal import Crystal
 from model.library.phases import packaged_library
-from model.potentials.catalog import load_potential
+from model.potentials.catalog import PotentialChoice, load_potential
 from model.verification.charge import ChargeBalance, charge_balance
 from model.verification.elastic import Elastic, elastic_constants
-from model.verification.known_types import KnownType, known_phase, nearest_type
+from model.verification.known_types import KnownType, nearest_type
 from model.verification.modes import Followed, follow_modes
 from model.verification.phonons import Bands, Mode, NoPhonons, phonons
 from model.verification.settings import VerifySettings
@@ -72,12 +72,12 @@ class Verifier:
     """Verifies crystals one by one.
 
     Args:
-        potential: its name in the catalogue.
+        potential: a name of the catalogue, or a calculator.
         settings: see `VerifySettings`.
         device: ``cpu`` or ``cuda``.
     """
 
-    def __init__(self, potential: str, settings: VerifySettings, device: str = "cpu") -> None:
+    def __init__(self, potential: PotentialChoice, settings: VerifySettings, device: str = "cpu") -> None:
         self.settings, self.library = settings, packaged_library()
         self.potential = load_potential(potential, device=device) if settings.phonons else None
 
@@ -89,7 +89,7 @@ class Verifier:
         """
         found: dict[str, Any] = {
             "balance": charge_balance(crystal),
-            "known": known_phase(crystal, self.library),
+            "known": self.library.known(crystal),
             "type": nearest_type(crystal, self.library),
         }
         if self.potential is None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def judge(
-    source: Annotated[list[str], typer.Argument(help="Folder or address of a run, or crystal files")],
+    source: Annotated[list[str], typer.Argument(help="A run, or crystal files and known phases: mp-149")],
     judges: Annotated[
         list[str],
         typer.Option(

@@ -31,11 +31,29 @@ app = typer.Typer(help="Competing phases, against which decomposition energies a
 
 
 @app.command("show")
-def show(system: Annotated[str, typer.Argument(help="Chemical system, for example Li-Si")]) -> None:
-    """List the phases of a system in the packaged reference, stable ones first."""
+def show(
+    system: Annotated[str, typer.Argument(help="Chemical system, for example Li-Si")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for CIFs of the system's phases in the library", file_okay=False)
+    ] = None,
+) -> None:
+    """List the phases of a system in the packaged reference, stable ones first, and write their crystals."""
+    from model.crystals.composition import parse_system
+    from model.library.phases import packaged_library
     from search.reporting.tables import reference_table
+    from search.storage.cif import write_cif
 
     console.print(reference_table(system))
+    phases = packaged_library().phases(parse_system(system))
+    if out is None:
+        console.print(
+            f"The library has {len(phases)} crystals of this system. A command takes an identifier for a file."
+        )
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    for phase in phases:
+        write_cif(phase.crystal, out / f"{phase.formula}_{phase.material_id}.cif")
+    console.print(f"{len(phases)} crystals of the library: {out}", soft_wrap=True)
 
 
 @app.command("hull")
@@ -106,6 +124,26 @@ def build(
         version=version,
     )
     console.print(f"{len(load_reference_table(out))} phases in {out} ({out.stat().st_size / 1e6:.1f} MB)")
+
+
+@app.command("library")
+def library(
+    structures: Annotated[Path, typer.Argument(help="Parquet of phases with structures, see docs/reference.md")],
+    out: Annotated[Path, typer.Argument(help="Library to write (.parquet)")],
+    within: Annotated[float, typer.Option(min=0, help="Maximum energy above hull, eV/atom")] = 0.01,
+    source: Annotated[
+        str, typer.Option(help="Source of the phases, for credit, and their licence; stored in the library")
+    ] = "own phases",
+    version: Annotated[str, typer.Option(help="Version of the phases' database; stored in the library")] = "unknown",
+) -> None:
+    """Make a library of known phases, with their crystals, from the phases near the hull."""
+    from model.library.build import build_library
+
+    with counted() as report:
+        count = build_library(
+            structures, out, within=within, source=source, version=version, report=partial(report, "read")
+        )
+    console.print(f"{count} phases in {out} ({out.stat().st_size / 1e6:.1f} MB)", soft_wrap=True)
 
 
 @app.command("relax")

@@ -72,7 +72,7 @@ def _verify(config: SearchConfig, run: RunPath) -> None:
 
     settings, resources = config.verification, config.resources
     assert settings is not None
-    subjects = run_subjects(run, top=settings.top)
+    subjects = run_subjects(run, config.models.potential, top=settings.top)
     console.print(f"Verifying the best {len(subjects)}.")
     records = verified(
         subjects, config.models.potential, settings, workers=resources.relax_actors, address=resources.address

@@ -94,7 +94,7 @@ def _generators(config: SearchConfig, cells: Sequence[CellFormula]) -> Iterator[
     for name in config.generators:
         row = GENERATORS[name]
         if row.has_options and row.start == Start.NOTHING:
-            known = [len(row.options(cell)) for cell in cells]
+            known = [len(row.options(cell, hidden=config.hidden)) for cell in cells]
             covered = np.count_nonzero(known)
             yield f"  {name}: {sum(known)} different crystals for {covered} of {len(cells)} cells"
 

@@ -42,7 +42,7 @@ class Campaign:
     def __init__(self, config: SearchConfig, volume: Callable[[CellFormula], float]) -> None:
         self.config, self.volume = config, cache(volume)
         self.cells = {str(cell): cell for cell in config.compositions.expand()}
-        self.digest = digest(config)
+        self.digest, self.hidden = digest(config), config.hidden
         self.files = frameworks_from_files(config.frameworks.files)
         check_beginning(config, self.files)
         self._fillings: dict[str, tuple[int, list[tuple[str, Guests]]]] = {}
@@ -87,12 +87,12 @@ class Campaign:
         """Options of a generator for a cell or for a parent crystal, see `model.generators.interface`."""
         row = GENERATORS[generator]
         if parent is None:
-            return row.options(self.cells[cell]) or ()
+            return row.options(self.cells[cell], hidden=self.hidden) or ()
         key = generator, parent.name, cell
         if key not in self._options:
             if len(self._options) >= OPTIONS_KEPT:
                 self._options.clear()
-            self._options[key] = row.options(self.cells[cell], parent.crystal)
+            self._options[key] = row.options(self.cells[cell], parent.crystal, hidden=self.hidden)
         return self._options[key] or ()
 
     def seed(self, number: int, what: str, index: int) -> int:
@@ -114,7 +114,7 @@ def check_beginning(config: SearchConfig, files: Sequence[StoredFramework]) -> N
     new = [name for name in config.generators if GENERATORS[name].start == Start.NOTHING]
     if new and not files and all(GENERATORS[name].has_options for name in new):
         cells = config.compositions.expand()
-        if not any(GENERATORS[name].options(cell) for name in new for cell in cells):
+        if not any(GENERATORS[name].options(cell, hidden=config.hidden) for name in new for cell in cells):
             others = [name for name in starting_from(Start.NOTHING) if not GENERATORS[name].has_options]
             raise ValueError(
                 f"generators: {', '.join(new)} has no known structure type for {', '.join(map(str, cells[:5]))}; "

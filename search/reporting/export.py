@@ -40,7 +40,7 @@ def export(best: pd.DataFrame, kind: str, folder: Path) -> list[Path]:
 
 def about(row: Row) -> dict[str, Any]:
     """Metadata of a crystal, for formats that support it: E_d (eV/atom; of each judge too), space group, origin."""
-    keys = ("candidate", "formula", "e_d", "space_group", "role", "parent", "potential", "reference")
+    keys = ("candidate", "formula", "e_d", "space_group", "known", "role", "parent", "potential", "reference")
     facts = {key: row[key] for key in keys if isinstance(row[key], str) or pd.notna(row[key])}
     for judge, e_d in row["judges"].items():
         facts["e_d_" + re.sub(r"\W+", "_", judge).strip("_")] = e_d  # ASE allows no other signs in a key

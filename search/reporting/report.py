@@ -40,7 +40,7 @@ from search.reporting.verdict_cards import cards, reached_by_exchange
 from search.storage.cif import cif_text, conventional_cell, crystal_name, tolerances
 from search.storage.judgements import load_judgements
 from search.storage.paths import RunPath
-from search.storage.ranking import rank, remark
+from search.storage.ranking import new_below_hull, rank, remark
 from search.storage.results import load_results
 from search.storage.rows import unpack_or_raise
 from search.studies.verify import load_verification
@@ -121,6 +121,7 @@ def _facts(frame: pd.DataFrame, config: SearchConfig) -> list[tuple[str, str]]:
     best = good.iloc[0]
     return [
         ("lowest E_d", f"{1e3 * best['e_d_believed']:+.1f} meV/atom ({best['formula']})"),
+        ("new, below the hull", f"{len(new_below_hull(frame)):,}"),
         ("candidates", f"{len(frame):,}"),
         ("relaxed", f"{len(good):,}"),
         ("compositions", f"{frame['formula'].nunique()}"),

@@ -8,6 +8,7 @@ import pandas as pd
 from rich.table import Table
 
 from model.crystals.composition import parse_system
+from model.library.phases import packaged_library
 from model.thermodynamics.reference import Reference, packaged_reference
 from model.thermodynamics.stability import Stability
 from search.storage.ranking import remark
@@ -66,11 +67,14 @@ def reference_table(system: str) -> Table:
 
 
 def phases_table(reference: Reference, system: str) -> Table:
-    """Table of the phases of a system in a reference, with their energies above its hull."""
-    stability = Stability(reference, system)
+    """Table of the phases of a system in a reference, with their energies above its hull.
+
+    Its last column says whether the library has the crystal of a phase.
+    """
+    stability, library = Stability(reference, system), packaged_library()
     title = f"{'-'.join(parse_system(system))} in {reference.name} ({reference.potential})"
     table = Table(title=title, title_justify="left")
-    for name in ("material", "formula", "E eV/atom", "above hull meV/atom", "V Å³/atom", "relaxed"):
+    for name in ("material", "formula", "E eV/atom", "above hull meV/atom", "V Å³/atom", "relaxed", "crystal"):
         table.add_column(name, justify="left" if name in ("material", "formula") else "right")
     rows = [
         (stability.decomposition(phase.formula, phase.energy_per_atom).e_d, phase)
@@ -84,5 +88,6 @@ def phases_table(reference: Reference, system: str) -> Table:
             f"{round(1e3 * above, 1) + 0.0:.1f}",
             f"{phase.volume_per_atom:.2f}",
             "yes" if phase.relaxed else "no",
+            "yes" if phase.material_id in library else "no",
         )
     return table

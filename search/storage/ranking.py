@@ -47,9 +47,20 @@ def rank(
     return chosen.loc[keep]
 
 
+def new_below_hull(frame: pd.DataFrame) -> pd.DataFrame:
+    """What a search has found: the distinct crystals below the hull that are polished and no known phases.
+
+    E_d is that of the judge if there is one.
+    """
+    best = rank(frame, top=len(frame), e_d_below=0.0)
+    return best[(best["e_d_believed"] < 0) & (best["polished"] == True) & best["known"].isna()]  # noqa: E712  (may be empty)
+
+
 def remark(row: Mapping[str, Any]) -> str:
     """What a reader of a table should know about a candidate besides its numbers; empty if nothing."""
-    remarks = ["potentials disagree"] if row["judges_disagree"] else []
+    remarks = [f"known: {row['known']}"] if isinstance(row["known"], str) else []
+    if row["judges_disagree"]:
+        remarks.append("potentials disagree")
     if not row["polished"]:
         remarks.append("not polished")
     elif row["saddle_fall"] > 0:

@@ -17,7 +17,7 @@ from model.crystals.matching import packed
 from model.generation.framework import Framework
 from model.generators.interface import Role
 
-SCHEMA_VERSION = "7"
+SCHEMA_VERSION = "8"
 ARROW_CRYSTAL = pa.struct(
     [
         ("lattice", pa.list_(pa.float64(), 9)),  # Å, rows one after the other
@@ -337,6 +337,11 @@ class Row(HistoryRow):
         "the same, against a hull that also contains the phases that the search had found below the reference hull "
         "when the task was planned. The hull of `e_d` never changes during a search; that of this column does",
         unit="eV/atom",
+    )
+    known: str | None = column(
+        pa.string(),
+        ANALYSIS,
+        "identifier of the phase of the [library](reference.md#the-library-of-known-phases) that it is; empty if new",
     )
     products: Mapping[str, float] | None = column(
         pa.map_(pa.string(), pa.float64()),

@@ -1,4 +1,4 @@
-"""E_d of crystals of any chemical systems, as columns of tables."""
+"""E_d of crystals of any chemical systems, and whether they are known, as columns of tables."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from model.crystals.crystal import Crystal
+from model.library.phases import packaged_library
 from model.potentials.catalog import PotentialChoice, find_entry
 from model.thermodynamics.reference import (
     Reference,
@@ -17,7 +18,8 @@ from model.thermodynamics.reference import (
 )
 from model.thermodynamics.stability import Stability
 
-NONE: Mapping[str, Any] = {"e_d": math.nan, "products": "", "e_d_missing": ""}
+NONE: Mapping[str, Any] = {"e_d": math.nan, "products": "", "e_d_missing": "", "known": ""}
+NEW = "new"  # what is said of a crystal that is no known phase
 
 
 class CrystalStability:
@@ -45,10 +47,14 @@ class CrystalStability:
         """Columns of a crystal with this energy (eV/atom): those of `NONE`, all empty if the energy is NaN.
 
         Returns:
-            e_d in eV/atom, products with the fraction of the atoms in each, and why there is no E_d.
+            e_d in eV/atom, products with the fraction of the atoms in each, why there is no E_d, and the identifier of
+            the known phase that the crystal is, or `NEW`.
         """
         if math.isnan(energy):
             return dict(NONE)
+        return {**self._energies(crystal, energy), "known": packaged_library().known(crystal) or NEW}
+
+    def _energies(self, crystal: Crystal, energy: float) -> dict[str, Any]:
         elements = frozenset(crystal.symbols)
         unknown = sorted(elements - self._elements)
         missing = self._missing or (f"no phase of {', '.join(unknown)}" if unknown else "")

@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 
 from model.crystals.crystal import Crystal
-from model.potentials.catalog import find_entry
-from model.potentials.interface import Potential
+from model.potentials.catalog import PotentialChoice, find_entry, load_potential
 from model.relaxation.relax import RelaxSettings, may_be_ranked, relax
 from model.symmetry.space_group import REPORTED, space_group
 from model.verification.pattern_match import PatternRanking
@@ -54,8 +53,13 @@ class Subject:
     energy: Energy
 
 
-def run_subjects(run: RunPath, *, top: int) -> list[Subject]:
+def run_subjects(run: RunPath, potential: PotentialChoice, *, top: int) -> list[Subject]:
     """The best distinct crystals of a run.
+
+    Args:
+        run: its folder.
+        potential: of its energies.
+        top: number of crystals.
 
     Raises:
         ValueError: it has no relaxed candidate.
@@ -67,44 +71,45 @@ def run_subjects(run: RunPath, *, top: int) -> list[Subject]:
         Subject(
             name=row["candidate"],
             crystal=unpack_or_raise(row["final"]),
-            energy=_energy_of_run(row),
+            energy=_energy_of_run(row, potential),
         )
         for row in best.to_dict("records")
     ]
 
 
 def file_subjects(
-    crystals: Sequence[NamedCrystal], potential: Potential, say: Callable[[str, str], None]
+    crystals: Sequence[NamedCrystal], potential: PotentialChoice, say: Callable[[str, str], None]
 ) -> list[Subject]:
     """Crystals of files, relaxed in their space groups; ``say`` is told the name and why one is left out."""
-    stability = CrystalStability(potential.name)
-    found = []
-    for one, relaxed in zip(crystals, relax([c.crystal for c in crystals], potential, FILE_RELAX), strict=True):
+    stability, found = CrystalStability(potential), []
+    results = relax([one.crystal for one in crystals], load_potential(potential), FILE_RELAX)
+    for one, relaxed in zip(crystals, results, strict=True):
         if not may_be_ranked(relaxed):
             say(one.name, f"left out, it cannot be relaxed: {relaxed.detail or relaxed.reason}")
             continue
         columns = stability.columns(relaxed.final, relaxed.energy_final)
-        energy = _energy(columns["e_d"], potential.name)
+        energy = _energy(columns["e_d"], potential)
         found.append(Subject(name=one.name, crystal=relaxed.final, energy=energy))
     return found
 
 
-def _energy_of_run(row: Mapping[Any, Any]) -> Energy:
+def _energy_of_run(row: Mapping[Any, Any], potential: PotentialChoice) -> Energy:
     """The distance from the hull with the spread of all potentials that judged the crystal, if there are others."""
-    low, high = row.get("e_d_low", math.nan), row.get("e_d_high", math.nan)
+    low, high = row["e_d_low"], row["e_d_high"]
     if high > low:
         return Energy(e_d=row["e_d"], error=high - low, source="spread of several potentials")
-    return _energy(row["e_d"], row["potential"])
+    return _energy(row["e_d"], potential)
 
 
-def _energy(e_d: float, potential: str) -> Energy:
+def _energy(e_d: float, potential: PotentialChoice) -> Energy:
     """The distance from the hull with the error that the potential is known to have."""
-    return Energy(e_d=None if math.isnan(e_d) else float(e_d), error=find_entry(potential).error, source=potential)
+    entry = find_entry(potential)
+    return Energy(e_d=None if math.isnan(e_d) else float(e_d), error=entry.error, source=entry.name)
 
 
 def verified(
     subjects: Sequence[Subject],
-    potential: str,
+    potential: PotentialChoice,
     settings: VerifySettings,
     *,
     workers: int | None = None,
@@ -115,7 +120,7 @@ def verified(
 
     Args:
         subjects: the crystals.
-        potential: its name in the catalogue.
+        potential: a name of the catalogue, or a calculator.
         settings: what is found out.
         workers: actors that share the work; with one, it is done in this process. None: one per core for the phonons
             of many crystals, else this process.
@@ -134,7 +139,7 @@ def verified(
 
 
 def _found(
-    crystals: Sequence[Crystal], potential: str, settings: VerifySettings, workers: int, address: str
+    crystals: Sequence[Crystal], potential: PotentialChoice, settings: VerifySettings, workers: int, address: str
 ) -> Iterator[tuple[int, Verification | str]]:
     """Place and result of each crystal as soon as it is done, or what went wrong."""
     if workers == 1:

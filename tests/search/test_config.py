@@ -365,6 +365,24 @@ def with_host(folder, edge):
     return load_config(folder / "hosts.yaml")
 
 
+def test_a_host_may_be_a_known_phase_unless_the_search_is_blind(tmp_path):
+    content = {
+        "name": "hosts",
+        "compositions": {"cells": [{"Li": 1, "Ti": 1, "S": 2}]},
+        "frameworks": {"files": ["mp-2156"], "guests": ["Li"]},
+        "generators": ["inpainting"],
+    }
+    path = tmp_path / "hosts.yaml"
+    path.write_text(yaml.safe_dump(content))
+    config = load_config(path)
+    assert config.frameworks.files == ("mp-2156",) and not config.hidden
+    campaign = Campaign(config, lambda cell: 16.0)
+    assert [found.host.crystal.formula for found in campaign.files] == ["TiS2"]
+    path.write_text(yaml.safe_dump({**content, "blind": True}))
+    with pytest.raises(ValueError, match=r"a blind search uses no known phase .* names mp-2156; remove it"):
+        load_config(path)
+
+
 def test_hosts_are_looked_for_beside_the_configuration(tmp_path):
     config = with_host(tmp_path, 4.0)
     assert config.frameworks.files == (str(tmp_path / "host.cif"),)

@@ -156,6 +156,7 @@ class StubAnalyser:
             frameworks=frameworks,
             guests=["Li"],
             fingerprint=distance_fingerprints([crystal])[0],
+            known=None,
             repeats=None,
             seconds=0.1,
         )

@@ -91,5 +91,6 @@ def _table(rows: Sequence[Row]) -> Table:
         "pressure GPa": lambda row: number(row["pressure_gpa"], ".2f", "–"),
         "total moment μB": lambda row: number(row["magnetic_moment"], ".2f", "–"),
         "products": products_cell,
+        "known": lambda row: row["known"],
     }
     return crystal_table("Single points", columns, sorted(rows, key=lambda row: not row["problem"]))

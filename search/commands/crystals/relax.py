@@ -161,6 +161,7 @@ def _table(rows: Sequence[Row], pressure: float) -> Table:
         **({"H eV/atom": lambda row: number(row["enthalpy_final"], ".4f", "–")} if pressure else {}),
         "E_d meV/atom": e_d_cell,
         "products": products_cell,
+        "known": lambda row: row["known"],
         "energy gain meV/atom": lambda row: number(1e3 * (row["energy_initial"] - row["energy_final"]), ".1f", "–"),
         "max force eV/Å": lambda row: number(row["max_force"], ".3f", "–"),
         "volume change %": lambda row: number(row["volume_change_percent"], "+.1f", "–"),

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from model.potentials.catalog import DEFAULT
+from model.potentials.catalog import DEFAULT, PotentialChoice
 from search.commands.common import INCOMPLETE, PotentialOption, console, number, say_of, use_threads
 from search.storage.paths import RunPath, beside, is_run, run_path
 
@@ -24,7 +24,9 @@ PAIRS_SHOWN = 3  # best mixtures of two phases
 
 
 def verify(
-    source: Annotated[list[str], typer.Argument(help="Folder or address of a run, or crystal files")],
+    source: Annotated[
+        list[str], typer.Argument(help="Folder or address of a run, crystal files, or known phases: mp-149")
+    ],
     top: Annotated[int, typer.Option(min=1, help="Run only: number of best crystals")] = 10,
     phonons: Annotated[
         bool, typer.Option("--phonons", help="Phonons, imaginary modes, elastic constants; up to a minute a crystal")
@@ -65,11 +67,11 @@ def verify(
     places = [run_path(one) for one in source]
     run = places[0] if len(places) == 1 and is_run(places[0]) else None
     tell = Console(stderr=True, highlight=False, markup=False) if as_json else console
-    subjects, potential, left_out = _subjects(places, run, top, potential, tell)
+    subjects, own, left_out = _subjects(places, run, top, potential, tell)
     settings = VerifySettings(top=top, phonons=PhononSettings(height=height) if phonons else None)
     with Progress(console=tell, transient=True) as bar:
         task = bar.add_task("verified", total=len(subjects))
-        records = verified(subjects, potential, settings, workers=workers, report=lambda: bar.advance(task))
+        records = verified(subjects, own, settings, workers=workers, report=lambda: bar.advance(task))
     folder = out or (Path("verification") if run is None else beside(run) / "verification")
     folder.mkdir(parents=True, exist_ok=True)
     ranking = None
@@ -92,23 +94,23 @@ def verify(
 
 
 def _subjects(
-    places: Sequence[RunPath], run: RunPath | None, top: int, potential: str, tell: Console
-) -> tuple[list[Subject], str, int]:
+    places: Sequence[RunPath], run: RunPath | None, top: int, potential: PotentialChoice, tell: Console
+) -> tuple[list[Subject], PotentialChoice, int]:
     """What is verified, the potential that goes with it, and how many crystals were left out."""
-    from model.potentials.catalog import load_potential
     from search.config_file import load_config
     from search.storage.crystal_files import read_files
     from search.studies.verify import file_subjects, run_subjects
 
     if run is not None:
-        return run_subjects(run, top=top), load_config(run / "config.yaml").models.potential, 0
+        own = load_config(run / "config.yaml").models.potential
+        return run_subjects(run, own, top=top), own, 0
     files = [place for place in places if isinstance(place, Path) and not is_run(place)]
     if len(files) < len(places):
         raise ValueError(f"give one run, or crystal files, not both or several runs: {', '.join(map(str, places))}")
     read = read_files(files)
     notes = [(one.name, f"{text}.") for one in read.crystals for text in one.warnings]
     notes += [(one.name, f"left out, it cannot be read: {one.problem}") for one in read.unreadable]
-    subjects = file_subjects(read.crystals, load_potential(potential), lambda *note: notes.append(note))
+    subjects = file_subjects(read.crystals, potential, lambda *note: notes.append(note))
     say_of(notes, tell)
     if not subjects:
         raise ValueError("no crystal of these files can be relaxed")

@@ -48,16 +48,22 @@ def show_best(
     """Print the best crystals of a run; write them to the folder ``cif``, or print the command that does."""
     from search.reporting.tables import results_table
     from search.storage.cif import write_cifs
-    from search.storage.ranking import rank
+    from search.storage.ranking import new_below_hull, rank
     from search.storage.results import load_results
     from search.studies.verify import load_verification
 
-    best = rank(load_results(run), top=top, formula=formula, role=role, distinct=distinct)
+    frame = load_results(run)
+    best = rank(frame, top=top, formula=formula, role=role, distinct=distinct)
     if best.empty:
         console.print("No relaxed crystal matches.")
         return
     verdicts = {one["name"]: one["grade"] for one in load_verification(run)}
     console.print(results_table(best, verdicts))
+    console.print(
+        f"{len(new_below_hull(frame))} distinct, polished crystals of the run lie below the hull and are not in the "
+        "library of known phases.",
+        soft_wrap=True,
+    )
     if cif is None:
         console.print(f"CIFs of these crystals: hostguide results {shlex.quote(str(run))}", soft_wrap=True)
         return

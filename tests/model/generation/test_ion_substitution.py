@@ -34,6 +34,16 @@ def test_compounds_of_one_type_are_counted_and_the_first_stands_for_all():
     }
 
 
+def test_a_blind_search_does_not_see_the_types_of_its_own_system():
+    cell = CellFormula.parse("MgO")
+    every = substitutions(cell)
+    hidden = frozenset({*every[0].prototype.crystal.symbols, "Ar"})
+    blind = substitutions(cell, hidden)
+    own = [one for one in every if set(one.prototype.crystal.symbols) <= hidden]
+    names = [one.prototype.name for one in blind]
+    assert own and names == [one.prototype.name for one in every if one not in own]
+
+
 def test_the_table_gives_the_crystal_back(licoo2):
     (back,) = read(collect([("x", licoo2)]))
     assert np.array_equal(np.sort(back.crystal.numbers), np.sort(licoo2.numbers))

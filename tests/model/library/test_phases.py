@@ -5,8 +5,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from model.crystals.crystal import Crystal
 from model.library.phases import PACKAGED, PhaseLibrary, packaged_library, subsystems
 from model.symmetry.space_group import REPORTED, space_group
+from tests.support.crystals import rattled
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +68,25 @@ def test_what_is_left_out_is_invisible_and_the_rest_is_not(library):
     assert len(blind) == len(library) - len(gone)
     quartz = blind.find("SiO2")[0]
     assert np.array_equal(quartz.crystal.fractional, library.phase(quartz.material_id).crystal.fractional)
+
+
+@pytest.mark.parametrize("name", ["mp-149", "mp-22862", "mp-1153", "mp-390", "mp-985583"])
+def test_a_known_phase_is_known_in_any_cell_strained_and_shaken(library, name):
+    """As a relaxation with another method leaves it: 2 % larger cell vectors, atoms moved by some 0.02 Å."""
+    known = library.crystal(name)
+    other = Crystal.from_pymatgen(known.to_pymatgen() * [[1, 1, 0], [0, 1, 0], [0, 0, 1]])
+    shaken = rattled(other, width=0.01, seed=0)
+    moved = shaken.replace(lattice=1.02 * shaken.lattice, fractional=shaken.fractional + np.array([0.1, 0.2, 0.3]))
+    assert library.known(known) == library.known(moved) == name
+
+
+def test_another_phase_of_the_formula_is_not_the_same(library):
+    """Salt in the structure of caesium chloride is new, and so is every formula that the library has not."""
+    salt = library.find("NaCl")[0].crystal
+    without = library.without(formulas=["NaCl"])
+    dense = Crystal(3.4 * np.eye(3), [[0, 0, 0], [0.5, 0.5, 0.5]], [11, 17])
+    assert library.known(salt) and without.known(salt) is None and library.known(dense) is None
+    assert library.known(Crystal(9 * np.eye(3), [[0, 0, 0]], [95])) is None
 
 
 def test_another_file_is_refused(tmp_path):

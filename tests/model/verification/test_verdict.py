@@ -6,7 +6,7 @@ import pytest
 from model.crystals.crystal import Crystal
 from model.library.phases import packaged_library
 from model.verification.charge import Balance, ChargeBalance
-from model.verification.known_types import known_phase, nearest_type
+from model.verification.known_types import nearest_type
 from model.verification.verdict import Energy, Grade, Lattice, verdict
 
 BALANCED = ChargeBalance(kind=Balance.BALANCED, states={"Li": 1, "Cl": -1}, text="balanced: Li+ Cl−")
@@ -52,9 +52,9 @@ def rock_salt(a, cation, anion):
 
 def test_a_known_crystal_is_recognised_in_another_setting():
     library = packaged_library()
-    assert known_phase(rock_salt(5.7, 11, 17), library) == library.find("NaCl")[0].material_id
+    assert library.known(rock_salt(5.7, 11, 17)) == library.find("NaCl")[0].material_id
     caesium_type = Crystal(3.4 * np.eye(3), [[0, 0, 0], [0.5, 0.5, 0.5]], [11, 17])
-    assert known_phase(caesium_type, library) is None
+    assert library.known(caesium_type) is None
 
 
 def test_ion_exchange_is_recognised():

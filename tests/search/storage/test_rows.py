@@ -76,6 +76,7 @@ def rows(cobaltate, licoo2):
         samples=3,
         guests=["Li", "Na"],
         duplicate_of="another",
+        known="mp-22526",
         detail="of the error",
         polished=True,
         polish_fall=0.02,

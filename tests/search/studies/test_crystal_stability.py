@@ -39,7 +39,9 @@ def test_it_is_that_of_the_chemical_system_of_the_crystal(formula):
 )
 def test_where_there_is_none_it_says_why(settings, formula, why):
     stability = CrystalStability(settings.pop("potential", "chgnet-0.3.0"), **settings)
-    assert stability.columns(crystal(formula), -3.0) == pytest.approx({**NONE, "e_d_missing": why}, nan_ok=True)
+    assert stability.columns(crystal(formula), -3.0) == pytest.approx(
+        {**NONE, "e_d_missing": why, "known": "new"}, nan_ok=True
+    )
 
 
 def test_without_an_energy_it_says_nothing():

@@ -15,7 +15,7 @@ from ase.constraints import FixAtoms
 from pymatgen.core import Composition
 
 from search.planning.frameworks import frameworks_from_files
-from search.storage.crystal_files import read_crystal, read_files
+from search.storage.crystal_files import is_identifier, read_crystal, read_files
 from tests.support.cifs import cif
 
 FILES = Path(__file__).parents[3] / "data" / "users_files"
@@ -240,3 +240,44 @@ def test_crystals_of_several_files_have_names_of_their_own(tmp_path) -> None:
     ase.io.write(tmp_path / "a-1.extxyz", atoms)
     names = [one.name for one in read_files([tmp_path / "a.extxyz", tmp_path / "a-1.extxyz"]).crystals]
     assert names == ["a-1", "a-2", "a-1-2"]
+
+
+# --- identifiers of known phases ----------------------------------------------------------------------------------
+
+
+def test_an_identifier_is_taken_for_a_file_by_every_command(commands, call) -> None:
+    for command, arguments in commands(Path("mp-149")).items():
+        if command in ("search", "validate"):
+            continue  # these take crystals that are hosts
+        code, said, error = call(*arguments)
+        assert code == (1 if command == "relax" else 0), (command, error)  # that has no steps
+        assert "Si" in said or command == "against"  # which compares LiCl with it
+
+
+def test_an_identifier_that_is_not_in_the_library_is_refused_by_every_command(commands, call) -> None:
+    for command, arguments in commands(Path("mp-0")).items():
+        code, _, error = call(*arguments)
+        assert code == 2 and "mp-0 is not in the library of known phases" in error, command
+        assert "give its crystal as a file" in error
+
+
+def test_a_file_of_that_name_comes_first(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert read_crystal("mp-149").crystal.formula == "Si"
+    ase.io.write("mp-149", bulk("MgO", "rocksalt", a=4.2), format="extxyz")
+    assert not is_identifier("mp-149") and is_identifier("mp-22862") and not is_identifier("mp-22862.cif")
+
+
+def test_whether_a_crystal_is_known_is_shown_and_stored(tmp_path, call) -> None:
+    """Silicon of which one atom has moved by 0.05 Å is silicon; magnesia with helium is new."""
+    names = ("POSCAR-without-names", "Si_displaced.vasp", "HeMgO.cif")
+    out, files = tmp_path / "points.csv", [FILES / name for name in names]
+    code, said, _ = call("evaluate", *files, "--out", out)
+    known = pd.read_csv(out).set_index("name")["known"].to_dict()
+    assert code == 0 and "known" in said
+    assert known == {"POSCAR-without-names": "mp-1265", "Si_displaced": "mp-149", "HeMgO": "new"}
+    call("relax", FILES / "Si_displaced.vasp", "--out", tmp_path / "relaxed")
+    (row,) = pd.read_csv(tmp_path / "relaxed" / "summary.csv").to_dict("records")
+    assert row["known"] == "mp-149"
+    call("relax", FILES / "Si_displaced.vasp", "--out", tmp_path / "relaxed.extxyz")
+    assert ase.io.read(tmp_path / "relaxed.extxyz").info["known"] == "mp-149"
