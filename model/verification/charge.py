@@ -33,6 +33,7 @@ CLOSE = 1e-3  # charges per formula unit that count as zero
 BONDS_MATCH = 0.5  # bonds per atom by which a Zintl phase may miss the 8 − N rule
 COST = (0.0, 0.5, 2.0)  # of an atom's states that are common, observed in the ICSD, or merely known
 KEPT = 0.5  # the same of a cation whose bonds to its own element do not count, since they may be contacts
+TRIVALENT = ("Sc", "Y", "La", "Ce", "Pr", "Pm", "Gd", "Tb", "Ho", "Er", "Lu")  # 2+ in metals and clusters only
 METALLIC = ("H", "B", "C", "N", "P", "Te")  # which make metallic compounds with metals
 NEAR = 4.0  # Å, atoms whose bond valences are summed
 
@@ -136,7 +137,8 @@ def _closed_shell(element: Element) -> int | None:
 def _states(symbol: str, bonds: Mapping[str, float]) -> dict[float, float]:
     """Oxidation state -> cost. Each bond between atoms of the element brings its states one nearer to zero."""
     element, own = Element(symbol), bonds.get(symbol, 0.0)
-    tiers = [element.common_oxidation_states, element.icsd_oxidation_states]
+    observed = [s for s in element.icsd_oxidation_states if s != 2 or symbol not in TRIVALENT]
+    tiers = [element.common_oxidation_states, observed]
     if element.is_transition_metal and 4 <= element.group <= 11:
         tiers.append(element.oxidation_states)
     costs: dict[float, float] = {}

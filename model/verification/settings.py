@@ -11,7 +11,7 @@ class PhononSettings(Settings):
     """How phonons are computed."""
 
     height: float = Field(8.0, gt=0)  # Å, smallest distance between opposite faces of the supercell
-    displacement: float = Field(0.02, gt=0)  # Å
+    displacement: float = Field(0.05, gt=0)  # Å; potentials may not be smooth over less
     fmax: float = Field(1e-3, gt=0)  # eV/Å; the crystal is relaxed to it in its space group
     max_steps: int = Field(300, ge=0)  # of that relaxation
     max_atoms: int = Field(600, ge=1)  # of the supercell

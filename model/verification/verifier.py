@@ -92,10 +92,11 @@ class Verifier:
             "known": self.library.known(crystal),
             "type": nearest_type(crystal, self.library),
         }
-        if self.potential is None:
+        settings = self.settings.phonons
+        if self.potential is None or settings is None:
             return Verification(**found)
         try:
-            own = phonons(crystal, self.potential, self.settings.phonons)
+            own = phonons(crystal, self.potential, settings)
             elastic = elastic_constants(own.crystal, self.potential)
         except (NoPhonons, ValueError) as error:
             return Verification(**found, problem=str(error))
@@ -109,5 +110,5 @@ class Verifier:
             atoms=round(abs(np.linalg.det(own.supercell))) * len(own.crystal),
             displacements=own.displacements,
         )
-        followed = tuple(follow_modes(own, self.potential, most=self.settings.phonons.follow)) if own.imaginary else ()
+        followed = tuple(follow_modes(own, self.potential, most=settings.follow)) if own.imaginary else ()
         return Verification(**found, vibrations=vibrations, followed=followed, elastic=elastic)

@@ -24,14 +24,13 @@ PAIRS_SHOWN = 3  # best mixtures of two phases
 
 
 def verify(
-    source: Annotated[
-        list[str], typer.Argument(help="Folder or address of a run, crystal files, or known phases: mp-149")
-    ],
+    source: Annotated[list[str], typer.Argument(help="A run, crystal files, or identifiers of known phases: mp-149")],
     top: Annotated[int, typer.Option(min=1, help="Run only: number of best crystals")] = 10,
     phonons: Annotated[
         bool, typer.Option("--phonons", help="Phonons, imaginary modes, elastic constants; up to a minute a crystal")
     ] = False,
     height: Annotated[float, typer.Option(help="Minimum height of the supercell for phonons, Å")] = 8.0,
+    displacement: Annotated[float, typer.Option(help="Displacement of atoms for phonons, Å")] = 0.05,
     xrd: Annotated[
         Path | None, typer.Option(help="Measured powder pattern: columns of 2θ in degrees and intensity")
     ] = None,
@@ -59,8 +58,8 @@ def verify(
     from search.studies.verify import add_similarity, plain, verified, write_records
 
     use_threads()
-    if height <= 0:
-        raise ValueError(f"--height must be positive, got {height}")
+    if height <= 0 or displacement <= 0:
+        raise ValueError(f"--height and --displacement must be positive, got {height:g} and {displacement:g}")
     if radiation not in RADIATIONS:
         raise ValueError(f"--radiation {radiation!r} is unknown; choose from {', '.join(RADIATIONS)}")
     pattern = None if xrd is None else read_pattern(xrd)
@@ -68,7 +67,9 @@ def verify(
     run = places[0] if len(places) == 1 and is_run(places[0]) else None
     tell = Console(stderr=True, highlight=False, markup=False) if as_json else console
     subjects, own, left_out = _subjects(places, run, top, potential, tell)
-    settings = VerifySettings(top=top, phonons=PhononSettings(height=height) if phonons else None)
+    settings = VerifySettings(
+        top=top, phonons=PhononSettings(height=height, displacement=displacement) if phonons else None
+    )
     with Progress(console=tell, transient=True) as bar:
         task = bar.add_task("verified", total=len(subjects))
         records = verified(subjects, own, settings, workers=workers, report=lambda: bar.advance(task))

@@ -46,7 +46,7 @@ class Springs(Calculator):
 
 def springs(stiffness):
     crystal = Crystal(EDGE * np.eye(3), [[0, 0, 0]], [29])
-    return phonons(crystal, ASEPotential(Springs(stiffness)), PhononSettings(height=10))
+    return phonons(crystal, ASEPotential(Springs(stiffness)), PhononSettings(height=10, displacement=0.02))
 
 
 def test_a_lattice_of_springs_has_its_frequencies():
@@ -77,7 +77,7 @@ def test_frequencies_are_those_of_phonopy_by_itself(name):
     crystal = found.crystal
     cell = PhonopyAtoms(numbers=crystal.numbers, cell=crystal.lattice, scaled_positions=crystal.fractional)
     other = Phonopy(cell, supercell_matrix=found.supercell.T, primitive_matrix="P")
-    other.generate_displacements(distance=0.02)
+    other.generate_displacements(distance=0.05)
     forces = []
     for one in other.supercells_with_displacements:
         atoms = Crystal(one.cell, one.scaled_positions, one.numbers).to_ase()

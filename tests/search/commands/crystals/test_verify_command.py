@@ -65,7 +65,7 @@ def test_a_run_is_verified_and_keeps_what_was_found(call, small_run):
     ("arguments", "message"),
     [
         (("nothing.cif",), "nothing.cif"),
-        (("NaCl.cif", "--height", "0"), "--height must be positive, got 0"),
+        (("NaCl.cif", "--height", "0"), "--height and --displacement must be positive, got 0"),
         (("NaCl.cif", "--radiation", "Cu"), "--radiation 'Cu' is unknown"),
         (("NaCl.cif", "--xrd", "none.xy"), "none.xy does not exist"),
         (("NaCl.cif", "--xrd", "NaCl.cif"), "lines of two numbers"),
