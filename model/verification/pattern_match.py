@@ -18,6 +18,7 @@ from model.crystals.crystal import Crystal
 from model.symmetry.space_group import onto_group
 from model.verification.diffraction import (
     RADIATION,
+    STEP,
     WIDTH,
     Pattern,
     Reflections,
@@ -30,8 +31,9 @@ from model.verification.diffraction import (
 LARGEST = 0.03  # relative change of the cell's lengths
 FINE = 5e-4  # step of ln sin θ, and so of the scale of a cell
 BROAD = 0.3  # degrees, width of the peaks when scales are tried; wider than real ones, so that no peak is missed
+FINAL = 0.2  # degrees, width of the peaks when strained cells are compared
 FITTED = 12  # best crystals, or pairs, whose cells are strained
-SCALES = 4  # scales of each crystal that are tried in mixtures
+SCALES = 1  # scales of a crystal alone that are tried
 REACH = 6  # steps within which only the best scale counts
 SYMPREC = 0.01  # Å, tolerance of the symmetry that a strain keeps
 
@@ -93,13 +95,13 @@ def rank_patterns(
     fit = _Fit(grid, measured / measured.max())
     highest = min(2 * np.degrees(np.arcsin(min(np.sin(np.radians(grid[-1] / 2)) * (1 + LARGEST), 0.999))), 179.0)
     phases = [_Phase.of(reflections(one, highest=highest, radiation=radiation), fit) for one in crystals]
-    single = [fit.refined((i,), (phase.scales[:1],), phases) for i, phase in enumerate(phases)]
+    single = [fit.alone(place, phases) for place in range(len(phases))]
     single.sort(key=lambda one: -one.similarity)
     single = [fit.strained(one, phases) for one in single[:FITTED]] + single[FITTED:]
     single.sort(key=lambda one: -one.similarity)
     pairs = []
     if mixtures and len(crystals) > 1:
-        pairs = [fit.strained(one, phases) for one in fit.pairs(phases)]
+        pairs = [fit.strained(one, phases) for one in fit.pairs(single[:FITTED], phases)]
         pairs.sort(key=lambda one: -one.similarity)
     return PatternRanking(grid=grid, measured=fit.measured, single=single, pairs=pairs)
 
@@ -121,9 +123,6 @@ class _Phase:
     @classmethod
     def of(cls, peaks: Reflections, fit: _Fit) -> _Phase:
         return cls(peaks, fit.best_scales(peaks), invariant_strains(peaks.crystal))
-
-    def profile(self, scale: float, parameters: np.ndarray, grid: np.ndarray, width: float) -> np.ndarray:
-        return profile(self.peaks.angles_in(self.lattice(scale, parameters)), self.peaks.intensities, grid, width)
 
     def lattice(self, scale: float, parameters: np.ndarray) -> np.ndarray:
         lattice: np.ndarray = self.peaks.crystal.lattice @ (
@@ -160,97 +159,104 @@ class _Fit:
         logs = np.log(np.sin(np.radians(grid / 2)))
         self.logs = np.arange(logs[0], logs[-1], FINE)
         self.along = 2 * np.degrees(np.arcsin(np.exp(self.logs)))  # 2θ at uniform ln sin θ
-        self.broad = profile(grid, measured, grid, BROAD)
-        self.roots = np.sqrt(np.interp(self.along, grid, self.broad))
+        self.widths = {width: profile(grid, measured, grid, width) for width in (2 * BROAD, BROAD, FINAL)}
+        self.roots = np.sqrt(np.interp(self.along, grid, self.widths[2 * BROAD]))
+        self.shifts = np.arange(-round(LARGEST / FINE), round(LARGEST / FINE) + 1)
 
-    def best_scales(self, peaks: Reflections) -> np.ndarray:
-        """(SCALES,) relative lengths of a cell at which it fits best."""
-        shifts = np.arange(-round(LARGEST / FINE), round(LARGEST / FINE) + 1)
-        wide = np.arange(
-            max(self.grid[0] * (1 - 2 * LARGEST), 0.5), min(self.grid[-1] * (1 + 2 * LARGEST), 179.0), 0.02
-        )
-        own = profile(peaks.angles, peaks.intensities, wide, BROAD)
-        logs = self.logs[0] + FINE * np.arange(shifts[0], len(self.logs) + shifts[-1])
-        roots = np.sqrt(np.interp(2 * np.degrees(np.arcsin(np.minimum(np.exp(logs), 1.0))), wide, own))
-        rows = np.lib.stride_tricks.sliding_window_view(roots, len(self.logs))
-        values = rows @ self.roots / (np.linalg.norm(rows, axis=1) + 1e-9)
+    def best_scales(self, peaks: Reflections, residual: np.ndarray | None = None, count: int = SCALES) -> np.ndarray:
+        """(count,) relative lengths of a cell at which it fits best; best first.
+
+        Args:
+            peaks: of the crystal.
+            residual: (m,) what is to be fitted (default: the measured pattern).
+            count: number of scales.
+        """
+        roots = self.roots
+        if residual is not None:
+            roots = np.sqrt(np.interp(self.along, self.grid, residual))
+        rows, sizes = self._shifted(peaks)
+        values = rows @ roots / sizes
         chosen: list[int] = []
         for place in np.argsort(-values):
             if all(abs(place - other) > REACH for other in chosen):
                 chosen.append(int(place))
-            if len(chosen) == SCALES:
+            if len(chosen) == count:
                 break
-        scales: np.ndarray = np.exp(FINE * shifts[chosen])
+        scales: np.ndarray = np.exp(FINE * self.shifts[chosen])
         return scales
 
-    def refined(
-        self, places: tuple[int, ...], scales: tuple[np.ndarray, ...], phases: Sequence[_Phase]
-    ) -> PatternMatch:
-        """A match at given scales, one for each crystal."""
-        start = [np.zeros(len(phases[i].strains)) for i in places]
-        return self._match(places, tuple(float(s[0]) for s in scales), start, phases)
+    def _shifted(self, peaks: Reflections) -> tuple[np.ndarray, np.ndarray]:
+        """(shifts, n) square roots of a crystal's profile along ln sin θ at all scales, and their norms."""
+        first, last = self.grid[0] * (1 - 2 * LARGEST), self.grid[-1] * (1 + 2 * LARGEST)
+        wide = np.arange(max(first, 0.5), min(last, 179.0), STEP)
+        own = profile(peaks.angles, peaks.intensities, wide, 2 * BROAD)
+        logs = self.logs[0] + FINE * np.arange(self.shifts[0], len(self.logs) + self.shifts[-1])
+        roots = np.sqrt(np.interp(2 * np.degrees(np.arcsin(np.minimum(np.exp(logs), 1.0))), wide, own))
+        rows = np.lib.stride_tricks.sliding_window_view(roots, len(self.logs))
+        return rows, np.linalg.norm(rows, axis=1) + 1e-9
 
-    def pairs(self, phases: Sequence[_Phase]) -> list[PatternMatch]:
-        """The best mixtures of two, at the scales of the crystals alone."""
-        owner = [i for i, one in enumerate(phases) for _ in one.scales]
-        scales = np.concatenate([one.scales for one in phases])
-        rows = np.stack(
-            [
-                phases[i].profile(s, np.zeros(len(phases[i].strains)), self.grid, BROAD)
-                for i, s in zip(owner, scales, strict=True)
-            ]
-        )
-        rows /= np.linalg.norm(rows, axis=1, keepdims=True) + 1e-12
-        overlap, along = rows @ rows.T, rows @ self.broad
-        first, second = np.triu_indices(len(rows), 1)
-        apart = np.array(owner)[first] != np.array(owner)[second]
-        first, second = first[apart], second[apart]
-        cross = overlap[first, second]
-        a, b = along[first] - cross * along[second], along[second] - cross * along[first]  # shares of least squares
-        explained = np.where((a > 0) & (b > 0), (a * along[first] + b * along[second]) / (1 - cross**2 + 1e-9), 0.0)
-        found: dict[tuple[int, int], PatternMatch] = {}
-        for place in np.argsort(-explained)[: 40 * FITTED]:
-            pair = owner[first[place]], owner[second[place]]
-            lengths = scales[first[place]], scales[second[place]]
-            one = self._match(pair, lengths, [np.zeros(len(phases[i].strains)) for i in pair], phases)
-            if pair not in found or one.similarity > found[pair].similarity:
-                found[pair] = one
-        return sorted(found.values(), key=lambda one: -one.similarity)[:FITTED]
+    def alone(self, place: int, phases: Sequence[_Phase]) -> PatternMatch:
+        """A crystal alone, at its best scale."""
+        phase = phases[place]
+        lattice = phase.lattice(float(phase.scales[0]), np.zeros(len(phase.strains)))
+        return self._match((place,), [lattice], phases, FINAL)
+
+    def pairs(self, singles: Sequence[PatternMatch], phases: Sequence[_Phase]) -> list[PatternMatch]:
+        """The most promising mixtures of two: what each of the best phases leaves over is looked for in the others.
+
+        Args:
+            singles: the best phases alone, strained.
+            phases: all crystals.
+        """
+        measured, found = self.widths[2 * BROAD], dict[tuple[int, int], PatternMatch]()
+        for one in singles:
+            (first,) = one.crystals
+            own = profile(
+                phases[first].peaks.angles_in(one.lattices[0]), phases[first].peaks.intensities, self.grid, 2 * BROAD
+            )
+            share = float(np.quantile(measured[own > 0.1 * own.max()] / own[own > 0.1 * own.max()], 0.3))
+            left = np.maximum(measured - share * own, 0.0)
+            for second, phase in enumerate(phases):
+                pair = min(first, second), max(first, second)
+                if first == second:
+                    continue
+                for scale in self.best_scales(phase.peaks, left, 2):
+                    start = {first: one.lattices[0], second: phase.lattice(scale, np.zeros(len(phase.strains)))}
+                    match = self._match(pair, [start[i] for i in pair], phases, 2 * BROAD)
+                    if pair not in found or match.similarity > found[pair].similarity:
+                        found[pair] = match
+        return sorted(found.values(), key=lambda one: -one.similarity)[: 2 * FITTED]
 
     def strained(self, match: PatternMatch, phases: Sequence[_Phase]) -> PatternMatch:
         """A match with the cells strained as their symmetry allows."""
         counts = [len(phases[i].strains) for i in match.crystals]
         ends = np.cumsum(counts)[:-1]
-        scales = tuple(
-            float(np.cbrt(abs(np.linalg.det(lattice)) / phases[i].peaks.crystal.volume))
-            for i, lattice in zip(match.crystals, match.lattices, strict=True)
-        )
+
+        def lattices(parameters: np.ndarray) -> list[np.ndarray]:
+            parts = zip(match.crystals, match.lattices, np.split(parameters, ends), strict=True)
+            return [lattice @ (np.eye(3) + np.tensordot(own, phases[i].strains, axes=1)) for i, lattice, own in parts]
 
         def misfit(parameters: np.ndarray, width: float) -> float:
             if np.abs(parameters).max() > LARGEST:
                 return 1.0
-            return 1 - self._compared(match.crystals, scales, np.split(parameters, ends), phases, width)[0]
+            return 1 - self._compared(match.crystals, lattices(parameters), phases, width)[0]
 
         best = np.zeros(sum(counts))
-        for width, reach in ((2 * BROAD, 0.01), (BROAD, 0.003)):
+        for width, reach in ((2 * BROAD, 0.01), (BROAD, 0.004), (FINAL, 0.002)):
             simplex = best + np.vstack([np.zeros(len(best)), reach * np.eye(len(best))])
-            options = {"initial_simplex": simplex, "maxfev": 60 * len(best) + 40, "xatol": 1e-4, "fatol": 1e-5}
+            options = {"initial_simplex": simplex, "maxfev": 40 * len(best) + 30, "xatol": 1e-4, "fatol": 1e-4}
             best = minimize(misfit, best, args=(width,), method="Nelder-Mead", options=options).x
-        again = self._match(match.crystals, scales, np.split(best, ends), phases)
-        return again if again.similarity > match.similarity else match
+        again = self._match(match.crystals, lattices(best), phases, FINAL)
+        before = self._match(match.crystals, list(match.lattices), phases, FINAL)
+        return max(before, again, key=lambda one: one.similarity)
 
     def _match(
-        self,
-        places: tuple[int, ...],
-        scales: tuple[float, ...],
-        parameters: Sequence[np.ndarray],
-        phases: Sequence[_Phase],
+        self, places: tuple[int, ...], lattices: Sequence[np.ndarray], phases: Sequence[_Phase], width: float
     ) -> PatternMatch:
-        similarity, weights = self._compared(places, scales, parameters, phases, BROAD)
-        lattices = [phases[i].lattice(s, own) for i, s, own in zip(places, scales, parameters, strict=True)]
+        similarity, weights = self._compared(places, lattices, phases, width)
         shown = [
-            weight * phases[i].profile(s, own, self.grid, WIDTH)
-            for i, s, own, weight in zip(places, scales, parameters, weights, strict=True)
+            weight * profile(phases[i].peaks.angles_in(lattice), phases[i].peaks.intensities, self.grid, WIDTH)
+            for i, lattice, weight in zip(places, lattices, weights, strict=True)
         ]
         total = sum(one.sum() for one in shown) or 1.0
         return PatternMatch(
@@ -262,18 +268,16 @@ class _Fit:
         )
 
     def _compared(
-        self,
-        places: tuple[int, ...],
-        scales: tuple[float, ...],
-        parameters: Sequence[np.ndarray],
-        phases: Sequence[_Phase],
-        width: float,
+        self, places: tuple[int, ...], lattices: Sequence[np.ndarray], phases: Sequence[_Phase], width: float
     ) -> tuple[float, np.ndarray]:
         """Similarity, and the weights of the profiles; of two, those of least squares, none below 0."""
         rows = np.stack(
-            [phases[i].profile(s, own, self.grid, width) for i, s, own in zip(places, scales, parameters, strict=True)]
+            [
+                profile(phases[i].peaks.angles_in(lattice), phases[i].peaks.intensities, self.grid, width)
+                for i, lattice in zip(places, lattices, strict=True)
+            ]
         )
-        measured = self.broad if width == BROAD else profile(self.grid, self.measured, self.grid, width)
+        measured = self.widths[width]
         gram = rows @ rows.T + 1e-12 * np.eye(len(rows))
         weights = np.linalg.solve(gram, rows @ measured)
         if (weights < 0).any():

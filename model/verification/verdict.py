@@ -83,7 +83,7 @@ def verdict(*, known: str | None, balance: ChargeBalance, energy: Energy, lattic
         energy: its distance from the hull.
         lattice: of its phonons and elastic constants; None if they were not computed.
     """
-    reasons = [f"known as {known}" if known else "new", balance.text, *_dynamics(lattice), _height(energy)]
+    reasons = [f"{known} of the library" if known else "new", balance.text, *_dynamics(lattice), _height(energy)]
     return Verdict(grade=_grade(known, balance, energy, lattice), reasons=tuple(reasons))
 
 

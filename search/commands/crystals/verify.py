@@ -67,9 +67,8 @@ def verify(
     run = places[0] if len(places) == 1 and is_run(places[0]) else None
     tell = Console(stderr=True, highlight=False, markup=False) if as_json else console
     subjects, own, left_out = _subjects(places, run, top, potential, tell)
-    settings = VerifySettings(
-        top=top, phonons=PhononSettings(height=height, displacement=displacement) if phonons else None
-    )
+    computed = PhononSettings(height=height, displacement=displacement) if phonons else None
+    settings = VerifySettings(top=top, phonons=computed)
     with Progress(console=tell, transient=True) as bar:
         task = bar.add_task("verified", total=len(subjects))
         records = verified(subjects, own, settings, workers=workers, report=lambda: bar.advance(task))

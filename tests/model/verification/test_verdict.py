@@ -25,7 +25,7 @@ def lattice(lowest=1.2, *, fall=None, elastic=True, interpolated=0.0):
     [
         (None, BALANCED, LOW, lattice(), Grade.WORTH_DFT, "a minimum (lowest mode 1.2 THz)"),
         (None, BALANCED, LOW, None, Grade.WORTH_DFT, "phonons not computed"),
-        ("mp-1", BALANCED, LOW, lattice(), Grade.KNOWN, "known as mp-1"),
+        ("mp-1", BALANCED, LOW, lattice(), Grade.KNOWN, "known: mp-1 of the library"),
         (None, UNBALANCED, LOW, lattice(), Grade.DOUBTFUL, "not balanced"),
         (None, BALANCED, LOW, lattice(elastic=False), Grade.DOUBTFUL, "gives way to a strain"),
         (None, BALANCED, LOW, lattice(-1.5, fall=4.2), Grade.DISTORTS, "distorts to R-3c, 4.2 meV/atom lower"),

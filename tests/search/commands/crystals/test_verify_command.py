@@ -47,7 +47,7 @@ def test_files_are_verified_as_a_list_of_objects(call, files):
 def test_a_table_says_the_verdicts(call, files):
     code, out, _ = call("verify", "NaCl.cif", "--out", "there")
     assert code == 0
-    assert "known as mp-" in " ".join(out.split()) and "phonons not computed" in " ".join(out.replace("│", "").split())
+    assert "known: mp-" in " ".join(out.split()) and "phonons not computed" in " ".join(out.replace("│", "").split())
     assert (files / "there" / "NaCl-pattern.png").is_file()
 
 
