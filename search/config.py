@@ -32,6 +32,7 @@ from model.relaxation.polish import PolishSettings
 from model.relaxation.relax import RelaxSettings
 from model.settings import Settings
 from model.thermodynamics.own_hull import HullSettings
+from model.verification.settings import VerifySettings
 from search.compositions import Compositions
 from search.storage.crystal_files import is_identifier
 
@@ -272,6 +273,7 @@ class SearchConfig(Settings):
     tuning: Tuning = Tuning()
     models: ModelSettings = ModelSettings()
     judge: JudgeSettings | None = None
+    verification: VerifySettings | None = None  # of the best crystals, at the end; null: not done
     resources: Resources = Resources()
 
     @field_validator("generators")
@@ -371,11 +373,11 @@ class SearchConfig(Settings):
         return self
 
     def result_defining(self) -> str:
-        """Everything that affects results, as JSON: all fields except resources and the length of the search.
+        """Everything that affects results, as JSON: all fields but resources, verification and length.
 
         Paths of host files are excluded too; their contents count instead, see `search.planning.campaign.digest`.
         """
-        exclude: Any = {"resources": True, "policy": {"rounds", "stop"}, "frameworks": {"files"}}
+        exclude: Any = {"resources": True, "verification": True, "policy": {"rounds", "stop"}, "frameworks": {"files"}}
         return json.dumps(self.model_dump(mode="json", exclude=exclude), sort_keys=True)
 
     @property
