@@ -1,4 +1,4 @@
-"""The actors: the classes of `model.stages`, limited to one thread and with a method that tells when they are ready.
+"""The actors: the classes of `model.stages` and the verifier, limited to one thread and with a method that tells when they are ready.
 
 `actors.pool.Pool` turns them into Ray actors.
 """
@@ -14,7 +14,9 @@ from model.thermodynamics.candidate_judge import CandidateJudge
 from model.verification.verifier import Verifier
 
 
-class _Worker:
+class Worker:
+    """One thread, and a method that tells when the constructor has finished."""
+
     def __init__(self, **arguments: Any) -> None:
         torch.set_num_threads(1)
         torch.set_flush_denormal(True)
@@ -25,23 +27,23 @@ class _Worker:
         return type(self).__name__
 
 
-class CrystalMakerActor(_Worker, CrystalMaker):
+class CrystalMakerActor(Worker, CrystalMaker):
     """All generators, including the score model; on a GPU if the actor's resources include one."""
 
 
-class RelaxerActor(_Worker, Relaxer):
+class RelaxerActor(Worker, Relaxer):
     """Screening and relaxation."""
 
 
-class AnalyserActor(_Worker, Analyser):
+class AnalyserActor(Worker, Analyser):
     """Space groups, frameworks and decomposition energies."""
 
 
-class JudgeActor(_Worker, CandidateJudge):
+class JudgeActor(Worker, CandidateJudge):
     """A second potential."""
 
 
-class VerifierActor(_Worker, Verifier):
+class VerifierActor(Worker, Verifier):
     """Charges, known types, phonons and elastic constants of single crystals."""
 
 

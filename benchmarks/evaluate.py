@@ -1,13 +1,16 @@
-"""One evaluation of CHGNet (energy, forces, stress, moments): ours against the package, cost against size, and memory.
+"""One evaluation (energy, forces, stress, CHGNet's moments): ours against the package, cost against size, and memory.
 
     python benchmarks/evaluate.py --json evaluate.json
     python benchmarks/evaluate.py --parts package lists --limit 4
+    python benchmarks/evaluate.py --potential 7net-l3i5 --json sevennet.json
 
-Times are CPU seconds of this process on one thread, the best of several, alternating between ours and the package; they
-are less affected by other work on the machine than wall time. Crystals come from generated.extxyz; larger ones are
-supercells of those of 20 atoms. ``growth`` is the peak memory of a fresh process minus its memory after loading the
-model and evaluating one small crystal (Linux). ``lists`` is the share of neighbour and angle lists in the time of an
-evaluation, which is the most that reusing them within a skin distance could save.
+Times are CPU seconds of this process on one thread, the best of several, alternating between ours and the package;
+they are less affected by other work on the machine than wall time. Crystals come from generated.extxyz; larger ones
+are supercells of those of 20 atoms. SevenNet is compared with the package's ASE calculator, its neighbour list
+included, on crystals of 10 and of 40 atoms; ``speedup`` is the smaller of the two. ``growth`` is the peak memory of a
+fresh process minus its memory after loading the model and evaluating one small crystal (Linux). ``lists`` is the
+share of neighbour and angle lists in the time of an evaluation, which is the most that reusing them within a skin
+distance could save.
 """
 
 # ruff: noqa: E402
@@ -39,13 +42,20 @@ from model.crystals.batch import Batch
 from model.crystals.crystal import Crystal
 from model.crystals.neighbors import undirected_bonds
 from model.generation.ion_substitution import PACKAGED_TYPES, read
+from model.potentials.catalog import DEFAULT, load_potential
 from model.potentials.chgnet.network import build_graph
-from model.potentials.chgnet.potential import CHGNetPotential
+from model.potentials.interface import Potential
 from model.symmetry.projector import symmetric_start
 
 GENERATED = Path(__file__).with_name("generated.extxyz")
 REPEATS = {20: (1, 1, 1), 40: (2, 1, 1), 100: (5, 1, 1), 200: (5, 2, 1), 500: (5, 5, 1)}
 PARTS = ("package", "size", "lists", "symmetry", "memory")
+SEVENNET = {  # names of the package's models, and their modality
+    "7net-0": ("7net-0", None),
+    "7net-l3i5": ("7net-l3i5", None),
+    "7net-mf-0-pbe": ("7net-mf-0", "PBE"),
+    "7net-mf-0-r2scan": ("7net-mf-0", "R2SCAN"),
+}
 
 
 def generated(family: str | None = None) -> list[Crystal]:
@@ -69,11 +79,52 @@ def cpu_seconds(jobs: dict[str, Callable[[], Any]], repeats: int) -> dict[str, f
     return best
 
 
-def against_package(limit: int, repeats: int) -> dict[str, Any]:
+def against_sevennet(ours: Potential, repeats: int) -> dict[str, Any]:
+    """Crystals of 10 and 40 atoms one by one, and those of 10 as a batch of 32."""
+    from sevenn.calculator import SevenNetCalculator
+
+    model, modality = SEVENNET[ours.name]
+    calculator = SevenNetCalculator(model, modal=modality, device="cpu")
+    small = [crystal for crystal in generated() if len(crystal) == 10][::4]
+    rows = []
+    for size, times in ((10, (1, 1, 1)), (40, (2, 2, 1))):
+        for crystal in (repeated(one, times) for one in small):
+            atoms = crystal.to_ase()
+            jobs = {
+                "package": lambda a=atoms: calculator.calculate(a),
+                "ours": lambda c=crystal: ours.evaluate([c]),
+            }
+            seconds = cpu_seconds(jobs, repeats)
+            (found,) = ours.evaluate([crystal])
+            calculator.calculate(atoms)
+            apart = {
+                "energy_apart": abs(calculator.results["energy"] / len(atoms) - found.energy),
+                "forces_apart": float(np.abs(calculator.results["forces"] - found.forces).max()),
+            }
+            rows.append({"formula": crystal.formula, "atoms": size, **seconds, **apart})
+    table = pd.DataFrame(rows)
+    means = table.groupby("atoms")[["package", "ours"]].mean()
+    batch = (small * 32)[:32]
+    in_batch = cpu_seconds({"ours": lambda: ours.evaluate(batch)}, repeats)["ours"] / sum(len(c) for c in batch)
+    by_size = {int(size): float(row.package / row.ours) for size, row in means.iterrows()}
+    return {
+        "crystals": rows,
+        "speedup": min(by_size.values()),
+        "speedup_by_atoms": by_size,
+        "speedup_of_10_atoms_in_batch": float(means.package[10] / 10 / in_batch),
+        "ms_per_atom_package": {int(n): 1e3 * row.package / n for n, row in means.iterrows()},
+        "ms_per_atom_ours": {int(n): 1e3 * row.ours / n for n, row in means.iterrows()},
+        "ms_per_atom_ours_in_batch": 1e3 * in_batch,
+        "largest_difference": {"eV/atom": table.energy_apart.max(), "eV/Å": table.forces_apart.max()},
+    }
+
+
+def against_package(ours: Potential, limit: int, repeats: int) -> dict[str, Any]:
     """Crystals of 20 atoms one by one and as a batch."""
+    if ours.name in SEVENNET:
+        return against_sevennet(ours, repeats)
     model = CHGNet.load(use_device="cpu", verbose=False)
     model.graph_converter.set_isolated_atom_response("ignore")
-    ours = CHGNetPotential()
     crystals = [crystal for crystal in generated() if len(crystal) == 20][::2][:limit]
     rows = []
     for crystal in crystals:
@@ -95,9 +146,8 @@ def against_package(limit: int, repeats: int) -> dict[str, Any]:
     }
 
 
-def against_size(repeats: int) -> dict[str, dict[int, float]]:
+def against_size(ours: Potential, repeats: int) -> dict[str, dict[int, float]]:
     """Milliseconds per atom against atoms in the crystal."""
-    ours = CHGNetPotential()
     found = {}
     for family in ("Zn4P4S12", "Na in mp-1105143"):
         crystal = generated(family)[0]
@@ -107,9 +157,8 @@ def against_size(repeats: int) -> dict[str, dict[int, float]]:
     return found
 
 
-def lists(repeats: int) -> dict[str, float]:
-    """Share of bonds and angles in the time of an evaluation, by number of atoms in the crystal."""
-    ours = CHGNetPotential()
+def lists(ours: Potential, repeats: int) -> dict[str, float]:
+    """Share of CHGNet's bonds and angles in the time of an evaluation, by number of atoms in the crystal."""
     found = {}
     for size, times in ((20, (1, 1, 1)), (100, (5, 1, 1))):
         for family in ("Zn4P4S12", "Na in mp-1105143"):
@@ -124,14 +173,13 @@ def lists(repeats: int) -> dict[str, float]:
     return found
 
 
-def symmetry(limit: int, repeats: int) -> dict[str, float]:
+def symmetry(ours: Potential, limit: int, repeats: int) -> dict[str, float]:
     """Known structure types with 8 atoms and more, whole and by orbits, in one batch."""
     known = [prototype.crystal for prototype in read(pd.read_parquet(PACKAGED_TYPES)) if len(prototype.crystal) >= 8]
     some, device = known[:: len(known) // limit][:limit], torch.device("cpu")
     starts = [symmetric_start(c, np.ones(len(c), dtype=bool), symprec=0.01, device=device) for c in some]
     batch = Batch.from_crystals([crystal for crystal, _ in starts], dtype=torch.float64)
     projectors = [projector for _, projector in starts]
-    ours = CHGNetPotential()
     jobs = {"whole": lambda: ours.compute(batch), "orbits": lambda: ours.compute(batch, projectors)}
     seconds = cpu_seconds(jobs, repeats)
     return {
@@ -180,9 +228,9 @@ HARD = (
 )
 
 
-def growth(kind: str) -> float:
+def growth(name: str, kind: str) -> float:
     """Increase of this process's peak memory (MB) by evaluating hard inputs."""
-    ours, crystals = CHGNetPotential(), hard(kind)
+    ours, crystals = load_potential(name), hard(kind)
     ours.evaluate(generated()[:1])
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak of loading
     before = peak_mb()
@@ -195,33 +243,36 @@ def peak_mb() -> float:
     return float(line.split()[1]) / 1024
 
 
-def memory() -> dict[str, float]:
-    command = [sys.executable, __file__, "--growth"]
+def memory(name: str) -> dict[str, float]:
+    command = [sys.executable, __file__, "--potential", name, "--growth"]
     return {kind: float(subprocess.check_output([*command, kind], text=True).split()[-1]) for kind in HARD}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--potential", default=DEFAULT, help="name in the catalogue")
     parser.add_argument("--limit", type=int, default=8, help="crystals compared with the package")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--parts", choices=PARTS, nargs="+", default=list(PARTS))
+    parser.add_argument("--parts", choices=PARTS, nargs="+", help="default: all; of SevenNet, only package")
     parser.add_argument("--growth", choices=HARD, help="print the memory that one hard input takes, and no more")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     if args.growth:
-        print(growth(args.growth))
+        print(growth(args.potential, args.growth))
         return
+    ours = load_potential(args.potential)
     jobs: dict[str, Callable[[], Any]] = {
-        "package": lambda: against_package(args.limit, args.repeats),
-        "size": lambda: {"ms_per_atom": against_size(args.repeats)},
-        "lists": lambda: {"lists": lists(args.repeats)},
-        "symmetry": lambda: {"symmetry": symmetry(8 * args.limit, args.repeats)},
-        "memory": lambda: {"peak_growth_mb": memory()},
+        "package": lambda: against_package(ours, args.limit, args.repeats),
+        "size": lambda: {"ms_per_atom": against_size(ours, args.repeats)},
+        "lists": lambda: {"lists": lists(ours, args.repeats)},
+        "symmetry": lambda: {"symmetry": symmetry(ours, 8 * args.limit, args.repeats)},
+        "memory": lambda: {"peak_growth_mb": memory(args.potential)},
     }
-    summary: dict[str, Any] = {}
-    for part in args.parts:
+    parts = args.parts or (["package"] if args.potential in SEVENNET else list(PARTS))
+    summary: dict[str, Any] = {"potential": args.potential}
+    for part in parts:
         summary |= jobs[part]()
     crystals = summary.pop("crystals", [])
     print(json.dumps(summary, indent=1))

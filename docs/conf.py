@@ -8,7 +8,9 @@ from pathlib import Path
 from sphinx.application import Sphinx
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+
+import generated  # noqa: E402
 
 project = "hostguide"
 version = release = installed("hostguide")
@@ -38,6 +40,13 @@ def list_modules(app: Sphinx, page: str, source: list[str]) -> None:
         source[0] = source[0].replace(f"@modules {package}@", "\n".join(blocks))
 
 
+def generate(app: Sphinx, page: str, source: list[str]) -> None:
+    """Put what is made from the code where a page says `@commands@` or `@records@`."""
+    for name in ("commands", "records"):
+        if f"\n@{name}@\n" in source[0]:
+            source[0] = source[0].replace(f"\n@{name}@\n", f"\n{getattr(generated, name)()}\n")
+
+
 def plain_text(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
     """Docstrings are text with names in backticks, not reStructuredText: nothing else in them is a mark."""
     for number, line in enumerate(lines):
@@ -50,4 +59,5 @@ def plain_text(app: Sphinx, what: str, name: str, thing: object, options: object
 def setup(app: Sphinx) -> None:
     """Sphinx calls this."""
     app.connect("source-read", list_modules)
+    app.connect("source-read", generate)
     app.connect("autodoc-process-docstring", plain_text, priority=400)  # before napoleon reads the sections

@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 DATA = Path(__file__).parent / "data"
 TEMPORARY = "_tmp-"  # how the names of unfinished files begin
 
@@ -64,6 +62,8 @@ def held_alone(path: Path, refusal: Callable[[str], str]) -> Iterator[None]:
     Raises:
         ValueError: another process holds the lock.
     """
+    from filelock import FileLock, Timeout  # slow, and most commands lock nothing
+
     lock = FileLock(path)
     try:
         lock.acquire(blocking=False)

@@ -15,7 +15,6 @@ import numpy as np
 from model.crystals.crystal import Crystal
 from model.crystals.matching import RELAXED, UNRELAXED, DistinctCrystals, distance_fingerprints
 from model.crystals.screening import ScreenSettings, screen
-from model.diffusion.checkpoint import default_device, load_network, weights_file, weights_version
 from model.diffusion.sampler import SamplerSettings, Samples, Template, sample
 from model.generation.framework import Framework, choose_guest, extract_frameworks
 from model.generation.wyckoff_placement import HostGroup, host_groups
@@ -145,6 +144,9 @@ class CrystalMaker:
     """
 
     def __init__(self, weights: str | None = None, device: str = "auto") -> None:
+        # The networks need e3nn, which takes a second to import; the other steps do without.
+        from model.diffusion.checkpoint import default_device, load_network, weights_file, weights_version
+
         path = weights_file(weights)
         self.device = default_device() if device == "auto" else device
         self.network = load_network(path, device=self.device)

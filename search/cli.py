@@ -15,12 +15,11 @@ import typer
 from rich.console import Console
 
 from search import commands
-from search.commands.common import BAD_INPUT, INTERRUPTED, console
+from search.commands.common import BAD_INPUT, INTERRUPTED, begin, console
 
 app = typer.Typer(
     name="hostguide",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -38,6 +37,7 @@ def options(
     ] = False,
 ) -> None:
     """Find the sites of guest atoms in a host crystal, and the stable crystals of a chemical system."""
+    begin()
 
 
 def add_commands(app: typer.Typer, package: ModuleType, panel: str | None = None) -> None:

@@ -19,13 +19,12 @@ from pydantic import (
 )
 from pymatgen.core import Element
 
-from model.crystals.composition import CellFormula, from_formulas, from_system, parse_system
 from model.crystals.lattice import BRAVAIS, LatticeRanges
 from model.crystals.screening import ScreenSettings
 from model.diffusion.sampler import AncestralSettings, HeunSettings, PredictorCorrectorSettings
 from model.generation.framework import DEFAULT_TOLERANCES
-from model.generators.interface import Start
 from model.generators.registry import GENERATORS, starting_from
+from model.generators.roles import Start
 from model.potentials.calculators import CalculatorSettings
 from model.potentials.catalog import DEFAULT, PotentialEntry, find_entry
 from model.relaxation.polish import PolishSettings
@@ -33,6 +32,7 @@ from model.relaxation.relax import RelaxSettings
 from model.settings import Settings
 from model.thermodynamics.own_hull import HullSettings
 from model.verification.settings import VerifySettings
+from search.compositions import Compositions
 from search.storage.crystal_files import is_identifier
 
 SAMPLERS = {"predictor-corrector": PredictorCorrectorSettings, "heun": HeunSettings, "ancestral": AncestralSettings}
@@ -40,52 +40,6 @@ NAME, CALCULATOR = "by name", "by import path"  # the ways to choose a potential
 Range = tuple[float, float]
 GROUP_OF_FIELDS = "must be a group of fields, one `key: value` per line"
 Group = TypeVar("Group", bound=Settings)
-
-
-class Compositions(Settings):
-    """What to search: one of a chemical system with constraints, reduced formulas, or exact cells."""
-
-    system: str | None = None  # for example Li-Si
-    composition_order: tuple[tuple[str, ...], ...] = ()  # pairs or chains (A, B): more A than B
-    fractions: dict[str, tuple[float, float]] = Field({})  # element -> smallest and largest atomic fraction
-    formulas: tuple[str, ...] = ()  # reduced formulas, expanded over Z within the atom budget
-    cells: tuple[dict[str, int], ...] = ()  # exact atom counts
-    min_atoms: int = Field(2, ge=1)
-    max_atoms: int = Field(12, ge=1, le=500)
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Compositions:
-        given = [name for name in ("system", "formulas", "cells") if getattr(self, name)]
-        if len(given) != 1:
-            raise ValueError(f"give exactly one of system, formulas and cells; found {' and '.join(given) or 'none'}")
-        if self.system is None and (self.composition_order or self.fractions):
-            raise ValueError(
-                "composition_order and fractions constrain a system and have no effect with formulas or cells: "
-                "remove them, or give a system"
-            )
-        self.expand()
-        return self
-
-    def expand(self) -> list[CellFormula]:
-        """All cells to search; raises ValueError if none fits the atom budget."""
-        if self.system is not None:
-            return from_system(
-                self.system,
-                max_atoms=self.max_atoms,
-                min_atoms=self.min_atoms,
-                composition_order=self.composition_order,
-                fractions=self.fractions,
-            )
-        if self.formulas:
-            return from_formulas(self.formulas, max_atoms=self.max_atoms, min_atoms=self.min_atoms)
-        return list(dict.fromkeys(CellFormula.from_counts(counts) for counts in self.cells))
-
-    @property
-    def elements(self) -> tuple[str, ...]:
-        """All elements, sorted by symbol."""
-        if self.system is not None:
-            return tuple(sorted(parse_system(self.system)))
-        return tuple(sorted({element for cell in self.expand() for element in cell.elements}))
 
 
 class Lattices(Settings):

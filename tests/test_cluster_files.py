@@ -1,14 +1,17 @@
 """The files that start clusters, against Ray's own schema, readers and command line. No cloud is asked."""
 
+import importlib.resources
+import json
 import re
 import shlex
 import subprocess
 from pathlib import Path
 
+import kubernetes_validate
 import pytest
 import typer
 import yaml
-from jsonschema import ValidationError
+from jsonschema import Draft7Validator, ValidationError
 from ray.autoscaler._private.kuberay import autoscaling_config
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts import scripts, symmetric_run
@@ -78,6 +81,12 @@ def test_every_ray_asks_for_the_token_and_listens_as_little_as_it_can(path):
         assert used <= option_names(scripts.start)
 
 
+@pytest.mark.parametrize("path", RAY_UP, ids=lambda path: path.name)
+def test_only_machines_of_ones_own_need_the_first_autoscaler(path):
+    (start,) = (line for line in read(path)["head_start_ray_commands"] if "ray start" in line)
+    assert ("RAY_enable_autoscaler_v2=0" in shlex.split(start)) == (read(path)["provider"]["type"] == "local")
+
+
 @pytest.mark.parametrize("path", RAY_UP[:2], ids=lambda path: path.name)
 def test_head_is_on_demand_and_idle_workers_are_spot_and_gpus_come_from_zero(path):
     config = read(path)
@@ -87,6 +96,59 @@ def test_head_is_on_demand_and_idle_workers_are_spot_and_gpus_come_from_zero(pat
     assert gpu["min_workers"] == 0 < gpu["max_workers"]
     spot = [str(kind["node_config"]) for kind in (head, cpu, gpu)]
     assert ["spot" in text or "preemptible" in text for text in spot] == [False, True, True]
+
+
+# --- Google Cloud -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def google():
+    """Checks settings of a machine against the description of Google's API that the API's client ships.
+
+    Unlike the description, it refuses unknown names. 64-bit integers may be written as numbers or strings.
+    """
+    path = importlib.resources.files("googleapiclient") / "discovery_cache" / "documents" / "compute.v1.json"
+    schemas = json.loads(path.read_text(encoding="utf-8"))["schemas"]
+
+    def strict(about):
+        if "$ref" in about:
+            return {"$ref": f"#/definitions/{about['$ref']}"}
+        if about["type"] == "any":
+            return {}
+        made = {"type": ["string", "integer"] if about.get("format") in ("int64", "uint64") else about["type"]}
+        if "enum" in about:
+            made["enum"] = about["enum"]
+        if "items" in about:
+            made["items"] = strict(about["items"])
+        if about["type"] == "object":
+            made["properties"] = {name: strict(inner) for name, inner in about.get("properties", {}).items()}
+            more = about.get("additionalProperties")
+            made["additionalProperties"] = strict(more) if more else False
+        return made
+
+    definitions = {name: strict(about) for name, about in schemas.items()}
+    return Draft7Validator({"$ref": "#/definitions/Instance", "definitions": definitions})
+
+
+def test_google_knows_every_field_of_every_machine(google):
+    for about in read(RAY_UP[1])["available_node_types"].values():
+        google.validate(about["node_config"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"machineTyp": "n2-standard-4"}, "'machineTyp' was unexpected"),
+        ({"scheduling": [{"preemptible": True}]}, "is not of type 'object'"),
+        ({"scheduling": {"preemptibel": True}}, "'preemptibel' was unexpected"),
+        ({"disks": [{"type": "PERSISTANT"}]}, "'PERSISTANT' is not one of"),
+        ({"disks": [{"initializeParams": {"diskSizeGB": 100}}]}, "'diskSizeGB' was unexpected"),
+    ],
+)
+def test_google_does_not_know_any_field(google, change, message):
+    machine = read(RAY_UP[1])["available_node_types"]["cpu"]["node_config"]
+    with pytest.raises(ValidationError, match=message):
+        google.validate({**machine, **change})
 
 
 # --- KubeRay ------------------------------------------------------------------------------------------------------
@@ -106,6 +168,22 @@ def test_rays_autoscaler_reads_the_kubernetes_manifest():
     assert spec["authOptions"] == {"mode": "token"}
     volumes = spec["headGroupSpec"]["template"]["spec"]["volumes"]
     assert [volume["persistentVolumeClaim"]["claimName"] for volume in volumes] == [claim["metadata"]["name"]]
+
+
+def pods(cluster):
+    """The manifest's pods as Kubernetes objects of their own; its volume is one already."""
+    groups = [cluster["spec"]["headGroupSpec"], *cluster["spec"]["workerGroupSpecs"]]
+    return [{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "ray"}, **group["template"]} for group in groups]
+
+
+def test_kubernetes_knows_every_field_of_the_pods_and_of_the_volume():
+    cluster, claim = yaml.safe_load_all(KUBERAY.read_text(encoding="utf-8"))
+    for thing in (*pods(cluster), claim):
+        kubernetes_validate.validate(thing, "1.30", strict=True)
+    (pod, *_) = pods(cluster)
+    pod["spec"]["containers"][0]["volumeMount"] = pod["spec"]["containers"][0].pop("volumeMounts")
+    with pytest.raises(kubernetes_validate.ValidationError, match="volumeMount"):
+        kubernetes_validate.validate(pod, "1.30", strict=True)
 
 
 # --- Slurm --------------------------------------------------------------------------------------------------------

@@ -29,18 +29,21 @@ NOT_RUN = {
     "cd hostguide": "the tests are there already",
     "make": "installs and tests, of which this is a part; the Makefile is checked in test_project.py",
     ". .venv/bin/activate": "the tests run in an environment already",
-    "python3 -m venv": "downloads PyTorch",
     ".venv/bin/python -m pip": "downloads a package",
     "export": "sets what only the reader has: a key, a folder of pseudopotentials",
     "hostguide report runs/li-si --watch": "serves until it is stopped; test_report.py asks such a server",
+    "hostguide judge runs/li-si --with 7net-l3i5": "relaxes for minutes, with an extra; test_panel.py judges",
     "hostguide analyse runs/mno2": "needs the run of a whole campaign; test_analyse.py analyses frameworks",
     "hostguide verify runs/li-si --top 50 --xrd": "needs a measured pattern; test_verify_command.py has one",
     "python benchmarks/": "measurements of minutes to hours",
     "python -m benchmarks.": "the same, of benchmarks that share code with the tests",
 }
-ELSEWHERE = {"cluster.md": "needs a cluster; what can be checked of it without one, other tests check"}
+ELSEWHERE = {
+    "cluster.md": "needs a cluster; what can be checked of it without one, other tests check",
+    "electrodes.md": "screens take minutes to hours; tests/search/electrodes screens small hosts",
+}
 # Numbers that make a command long, and what they become here.
-SMALLER = {"--trials": 2, "--samples": 2, "--top": 2, "--limit": 1}
+SMALLER = {"--trials": 2, "--samples": 2, "--top": 2, "--limit": 1, "--minutes": 1}
 
 
 def blocks(page, kinds):
@@ -184,7 +187,8 @@ def searched(place):
 
 def call(command, folder):
     """Run a command as the shell would, in a folder; fails with what it said."""
-    words = [word for part in shlex.split(command, comments=True) for word in expanded(part, folder)]
+    parts = shlex.split(command.partition(" | ")[0], comments=True)  # what follows are the reader's programs
+    words = [word for part in parts for word in expanded(part, folder)]
     for option, number in SMALLER.items():
         if option in words:
             words[words.index(option) + 1] = str(number)

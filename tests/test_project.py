@@ -201,7 +201,9 @@ def roots_at_the_top(path):
 def test_what_the_program_imports_is_declared(path):
     needed, extras = declared()
     assert not undeclared(roots_at_the_top(path), needed)
-    assert not undeclared(roots(path), needed | extras["aws"] | extras["mp"])  # extras are imported where they are used
+    assert not undeclared(
+        roots(path), needed | extras["aws"] | extras["mp"] | extras["mcp"]
+    )  # extras are imported where they are used
 
 
 @pytest.mark.parametrize("folder", ["tests", "benchmarks", "examples"])

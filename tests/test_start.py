@@ -1,4 +1,4 @@
-"""The program beside a user's modules of the same names, in the working folder and on PYTHONPATH."""
+"""The start of the program: beside a user's modules of the same names, and without libraries that it does not need."""
 
 import os
 import subprocess
@@ -59,3 +59,46 @@ def test_a_module_that_is_imported_already_is_named(tmp_path):
     done = run([sys.executable, "-c", code], tmp_path, [ROOT])
     assert done.returncode == 1
     assert f"{tmp_path / 'model.py'} was imported as 'model'" in done.stderr
+
+
+IMPORTED = """
+import sys
+from hostguide_start import main
+sys.argv = ["hostguide", *sys.argv[1:]]
+try:
+    main()
+finally:
+    print(*{name.partition(".")[0] for name in sys.modules})
+"""
+SLOW = {
+    "torch",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "pymatgen",
+    "ase",
+    "scipy",
+    "ray",
+    "matplotlib",
+    "pydantic",
+    "e3nn",
+    "chgnet",
+}
+
+
+@pytest.mark.parametrize("option", ["--version", "--help"])
+def test_the_first_answers_need_no_slow_library(tmp_path, option):
+    done = run([sys.executable, "-c", IMPORTED, option], tmp_path, [ROOT])
+    assert done.returncode == 0, done.stderr
+    assert not SLOW & set(done.stdout.splitlines()[-1].split())
+
+
+def test_results_are_shown_without_pytorch(small_run):
+    done = run([sys.executable, "-c", IMPORTED, "results", str(small_run)], small_run, [ROOT])
+    assert done.returncode == 0, done.stderr
+    assert not {"torch", "ray", "matplotlib", "e3nn"} & set(done.stdout.splitlines()[-1].split())
+
+
+def test_analysing_and_relaxing_need_no_e3nn(tmp_path):
+    code = "import sys, model.stages; print('e3nn' in sys.modules)"
+    assert run([sys.executable, "-c", code], tmp_path, [ROOT]).stdout.strip() == "False"

@@ -1,6 +1,6 @@
 """Rebuild known phases whose geometry is not at hand, from the structure types of others.
 
-    python -m benchmarks.potentials.rebuilt_phases energies.parquet model/data/rebuilt-phases.parquet --max-elements 3 --minutes 60
+    python -m benchmarks.potentials.rebuilt_phases energies.parquet rebuilt-phases.parquet --max-elements 3
 
 Of each phase on the hull without a crystal in the library, the formula, the number of atoms and CHGNet's energy are
 known. Crystals of other compounds with as many atoms get its elements, are relaxed with CHGNet, and are compared with

@@ -46,8 +46,8 @@ from model.crystals.composition import parse_system
 from model.crystals.crystal import Crystal
 from model.crystals.matching import DistinctCrystals
 from model.crystals.parquet import read_crystals
-from model.generators.interface import Start
 from model.generators.registry import GENERATORS, starting_from
+from model.generators.roles import Start
 from model.stages import Analyser
 from model.thermodynamics.reference import Reference
 from search.config import SearchConfig

@@ -1,17 +1,32 @@
-"""The atoms of a cell: all compositions of a chemical system, multiples of listed formulas, or exact counts."""
+"""The atoms of a cell: all compositions of a system, mixtures of compounds, multiples of formulas, or exact counts."""
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import pairwise
+from functools import cached_property, lru_cache
+from itertools import pairwise, product
 
 import numpy as np
 from ase.data import atomic_numbers
-from pymatgen.core import Composition
+from pymatgen.core import Composition, Element
 
 MAX_RESULTS = 100_000
+# Names of stoichiometries -> the same with letters for the elements.
+FAMILIES = {
+    "rocksalt": "AB",
+    "fluorite": "AB2",
+    "corundum": "A2B3",
+    "perovskite": "ABC3",
+    "spinel": "AB2C4",
+    "olivine": "ABCD4",
+    "garnet": "A2B3C3D12",
+    "argyrodite": "AB6C5D",
+    "elpasolite": "AB2CD6",
+    "half-heusler": "ABC",
+}
 
 
 @dataclass(frozen=True)
@@ -64,7 +79,8 @@ class CellFormula:
     @cached_property
     def reduced(self) -> str:
         """Reduced formula as pymatgen writes it, for example ``Li5Si2`` (molecules stay: ``O2``)."""
-        return self.pymatgen.get_reduced_formula_and_factor()[0]
+        unit = math.gcd(*(count for _, count in self.counts))
+        return _reduced(tuple((element, count // unit) for element, count in self.counts))
 
     @property
     def z(self) -> int:
@@ -87,6 +103,11 @@ class CellFormula:
 
     def __str__(self) -> str:
         return "".join(f"{element}{count if count > 1 else ''}" for element, count in self.counts)
+
+
+@lru_cache(maxsize=200_000)
+def _reduced(counts: tuple[tuple[str, int], ...]) -> str:
+    return str(Composition(dict(counts)).get_reduced_formula_and_factor()[0])
 
 
 def parse_system(system: str) -> tuple[str, ...]:
@@ -167,6 +188,122 @@ def from_formulas(formulas: Iterable[str], *, max_atoms: int, min_atoms: int = 1
     if not found:
         raise ValueError("no formula is listed: give at least one, for example ['Li5Si2']")
     return list(dict.fromkeys(found))
+
+
+def from_terminals(terminals: Sequence[str], *, max_atoms: int, min_atoms: int = 1) -> list[CellFormula]:
+    """Every mixture of whole formula units of compounds that fits the atom budget, for example of Li2S and P2S5.
+
+    Args:
+        terminals: formulas; each may be absent from a mixture.
+        max_atoms: maximum number of atoms in a cell.
+        min_atoms: minimum number of atoms in a cell.
+
+    Raises:
+        ValueError: a formula cannot be read, fewer than two are given, or no mixture fits the budget.
+
+    Example:
+        >>> [str(cell) for cell in from_terminals(["Li2S", "P2S5"], max_atoms=13, min_atoms=8)]
+        ['P2S5', 'Li6S3', 'Li8S4', 'Li2P2S6', 'Li4P2S7']
+    """
+    _check_budget(min_atoms, max_atoms)
+    units = [_parse(formula) for formula in terminals]
+    if len(units) < 2:
+        raise ValueError(f"give at least two terminals, for example [Li2S, P2S5]; got {list(terminals)}")
+    sizes = [sum(unit.values()) for unit in units]
+    found: list[CellFormula] = []
+    for amounts in product(*(range(max_atoms // size + 1) for size in sizes)):
+        if not min_atoms <= sum(n * size for n, size in zip(amounts, sizes, strict=True)) <= max_atoms:
+            continue
+        counts: dict[str, int] = {}
+        for amount, unit in zip(amounts, units, strict=True):
+            for element, count in unit.items():
+                counts[element] = counts.get(element, 0) + amount * count
+        found.append(CellFormula.from_counts(counts))
+        if len(found) > MAX_RESULTS:
+            raise ValueError(f"more than {MAX_RESULTS} mixtures fit {max_atoms} atoms: lower max_atoms")
+    if not found:
+        raise ValueError(f"no mixture of {', '.join(terminals)} has {min_atoms} to {max_atoms} atoms: raise max_atoms")
+    return sorted(dict.fromkeys(found), key=lambda cell: (cell.n_atoms, cell.counts))
+
+
+def can_be_neutral(cell: CellFormula, valences: Mapping[str, Sequence[int]]) -> bool:
+    """Whether atoms with these charges can add up to zero; atoms of one element may have different ones.
+
+    >>> valences = {"Li": [1], "Mn": [2, 3, 4], "O": [-2]}
+    >>> [can_be_neutral(CellFormula.parse(formula), valences) for formula in ("LiMn2O4", "Li3MnO2", "Li2O")]
+    [True, False, True]
+    """
+    reachable = {0}
+    for element, count in cell.counts:
+        ways = _charges(tuple(sorted(set(valences[element]))), count)
+        reachable = {total + charge for total in reachable for charge in ways}
+    return 0 in reachable
+
+
+@lru_cache(maxsize=10_000)
+def _charges(valences: tuple[int, ...], count: int) -> frozenset[int]:
+    """Total charges that a number of atoms of one element can have."""
+    totals = frozenset({0})
+    for _ in range(count):
+        totals = frozenset(total + valence for total in totals for valence in valences)
+    return totals
+
+
+def usual_valences(elements: Iterable[str], given: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
+    """Charges that atoms of each element may have: those given, else those that pymatgen lists for the ICSD.
+
+    Raises:
+        ValueError: an element has none.
+    """
+    found = {}
+    for element in elements:
+        known = Element(element)
+        usual = known.icsd_oxidation_states or known.common_oxidation_states
+        found[element] = tuple(given.get(element) or usual)
+    without = [element for element, some in found.items() if not some]
+    if without:
+        raise ValueError(
+            f"valences: {', '.join(without)} has no usual charge; give it, for example {{{without[0]}: [0]}}"
+        )
+    return found
+
+
+def has_stoichiometry(cell: CellFormula, families: Iterable[str]) -> bool:
+    """Whether a formula belongs to one of some `FAMILIES`, by name or with letters for the elements (``ABC3``).
+
+    Raises:
+        ValueError: there is no such family.
+    """
+    wanted = {_anonymous(family) for family in families}
+    return cell.pymatgen.anonymized_formula in wanted
+
+
+@lru_cache(maxsize=1000)
+def _anonymous(family: str) -> str:
+    formula = FAMILIES.get(family, family)
+    parts = re.findall(r"([A-Z])(\d*)", formula)
+    if not parts or "".join(map("".join, parts)) != formula or len({letter for letter, _ in parts}) != len(parts):
+        raise ValueError(
+            f"families: {family!r} is none of {', '.join(FAMILIES)}, nor a formula with letters such as ABC3"
+        )
+    elements = ("H", "He", "Li", "Be", "B", "C", "N", "O", "F")
+    counts = {element: int(count or 1) for element, (_, count) in zip(elements, parts, strict=False)}
+    return str(Composition(counts).anonymized_formula)
+
+
+def on_steps(cell: CellFormula, step: float) -> bool:
+    """Whether all atomic fractions are multiples of ``step``."""
+    shares = [count / cell.n_atoms / step for _, count in cell.counts]
+    return all(abs(share - round(share)) < 1e-6 for share in shares)
+
+
+def smallest_formulas(cells: Sequence[CellFormula], count: int) -> list[CellFormula]:
+    """The cells of the reduced formulas with the fewest atoms, at most ``count`` of them."""
+    first: dict[str, CellFormula] = {}
+    for cell in sorted(cells, key=lambda one: (one.n_atoms, one.counts)):
+        first.setdefault(cell.reduced, cell)
+    kept = set(list(first)[:count])
+    return [cell for cell in cells if cell.reduced in kept]
 
 
 def _enumerate(elements: tuple[str, ...], min_atoms: int, max_atoms: int) -> Iterator[CellFormula]:

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Structure
+from pymatgen.optimization.neighbors import find_points_in_spheres
 
-from model.crystals.crystal import Crystal, cells
-from model.crystals.neighbors import periodic_edges
+from model.crystals.crystal import Crystal
 from model.settings import Settings
 
 FINGERPRINT_NEIGHBOURS = 12
-AT_ONCE = 128  # crystals whose neighbours are looked for together
 
 
 class DistinctSettings(Settings):
@@ -198,6 +196,17 @@ class _Known:
         self.crystals.append(content)
 
 
+def same_framework(one: Crystal, other: Crystal) -> bool:
+    """Whether two hosts are the same framework: topotactic.
+
+    pymatgen's StructureMatcher maps one onto the other, whose cell may be a multiple of the first, with a
+    root-mean-square displacement of at most 0.3 of the mean spacing of atoms.
+    """
+    matcher = StructureMatcher(primitive_cell=False, attempt_supercell=True)
+    distance = matcher.get_rms_dist(one.to_pymatgen(), other.to_pymatgen())
+    return distance is not None and bool(distance[0] <= matcher.stol)
+
+
 def _primitive(crystal: Crystal) -> Structure:
     reduced = crystal.to_pymatgen().get_reduced_structure("niggli")
     whole = np.gcd.reduce(np.bincount(crystal.numbers)) == 1  # no smaller cell can hold the composition
@@ -217,7 +226,7 @@ _Features = tuple[float, float, int, np.ndarray]  # ln(Å³/atom), eV/atom, spac
 
 def neighbour_distances(crystal: Crystal, count: int) -> np.ndarray:
     """(n, count) distances in Å from each atom to its nearest atoms or images, ascending."""
-    return _nearest([crystal], [np.zeros(len(crystal), dtype=np.intp)], count)[0][:, 0]
+    return _nearest(crystal, np.zeros(len(crystal), dtype=np.intp), count)[:, 0]
 
 
 def distance_fingerprints(crystals: Sequence[Crystal], count: int = FINGERPRINT_NEIGHBOURS) -> list[np.ndarray]:
@@ -227,12 +236,11 @@ def distance_fingerprints(crystals: Sequence[Crystal], count: int = FINGERPRINT_
     Independent of origin, orientation, choice of cell and order of atoms.
     """
     found = []
-    for start in range(0, len(crystals), AT_ONCE):
-        some = crystals[start : start + AT_ONCE]
-        kinds = [np.unique(crystal.numbers, return_inverse=True)[1] for crystal in some]
-        for kind, distances in zip(kinds, _nearest(some, kinds, count), strict=True):
-            each = [distances[kind == k] for k in range(distances.shape[1])]
-            found.append(np.stack([[one.mean(0) for one in each], [one.std(0) for one in each]]))
+    for crystal in crystals:
+        kind = np.unique(crystal.numbers, return_inverse=True)[1]
+        distances = _nearest(crystal, kind, count)
+        each = [distances[kind == k] for k in range(distances.shape[1])]
+        found.append(np.stack([[one.mean(0) for one in each], [one.std(0) for one in each]]))
     return found
 
 
@@ -246,38 +254,24 @@ def unpacked(content: bytes) -> np.ndarray:
     return np.frombuffer(content, dtype=np.float16).astype(np.float32)
 
 
-def _nearest(crystals: Sequence[Crystal], kinds: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
-    """Of each crystal (n, kinds, count) distances in Å to the nearest atoms or images of each kind, ascending."""
-    rarest = [crystal.volume / np.bincount(kind).min() for crystal, kind in zip(crystals, kinds, strict=True)]
-    cutoff = 1.2 * np.cbrt(max(rarest) * count / 4.0)
-    found: dict[int, np.ndarray] = {}
-    while len(found) < len(crystals):
-        left = [index for index in range(len(crystals)) if index not in found]
-        some = _within([crystals[index] for index in left], [kinds[index] for index in left], cutoff, count)
-        for index, distances in zip(left, some, strict=True):
-            if distances is not None:
-                found[index] = distances
+def _nearest(crystal: Crystal, kind: np.ndarray, count: int) -> np.ndarray:
+    """(n, kinds, count) distances in Å to the nearest atoms or images of each kind (n,), ascending."""
+    cutoff = 1.2 * np.cbrt(crystal.volume / np.bincount(kind).min() * count / 4.0)
+    while (found := _within(crystal, kind, cutoff, count)) is None:
         cutoff *= 1.3
-    return [found[index] for index in range(len(crystals))]
+    return found
 
 
-def _within(
-    crystals: Sequence[Crystal], kinds: Sequence[np.ndarray], cutoff: float, count: int
-) -> list[np.ndarray | None]:
-    """The same; None for crystals with an atom that has fewer neighbours of a kind within ``cutoff`` Å."""
-    sizes, widths = [len(crystal) for crystal in crystals], [int(kind.max()) + 1 for kind in kinds]
-    counts = torch.tensor(sizes)
-    positions = torch.tensor(np.concatenate([crystal.cartesian for crystal in crystals]))
-    lattice = torch.tensor(cells(crystals))
-    edges = periodic_edges(positions, lattice, counts, cutoff=cutoff)
-    owner = torch.repeat_interleave(torch.arange(len(crystals)), counts)
-    distance = edges.vectors(positions, lattice, owner).norm(dim=-1).numpy()
-    width = np.repeat(widths, sizes)
-    row = (np.cumsum(width) - width)[edges.receiver.numpy()] + np.concatenate(kinds)[edges.sender.numpy()]
-    have = np.bincount(row, minlength=int(width.sum()))
-    distance = np.append(distance[np.lexsort((distance, row))], np.zeros(count))
-    nearest = distance[(np.cumsum(have) - have)[:, None] + np.arange(count)]
-    ends = np.cumsum(np.multiply(sizes, widths))[:-1]
-    enough = [part.min() >= count for part in np.split(have, ends)]
-    parts = zip(np.split(nearest, ends), enough, sizes, widths, strict=True)
-    return [part.reshape(n, kinds, count) if whole else None for part, whole, n, kinds in parts]
+def _within(crystal: Crystal, kind: np.ndarray, cutoff: float, count: int) -> np.ndarray | None:
+    """The same; None if an atom has fewer neighbours of a kind within ``cutoff`` Å."""
+    positions, lattice = np.ascontiguousarray(crystal.cartesian), np.ascontiguousarray(crystal.lattice)
+    periodic, kinds = np.ones(3, dtype=np.int64), int(kind.max()) + 1
+    atom, other, image, distance = find_points_in_spheres(positions, positions, cutoff, periodic, lattice)
+    neighbour = (atom != other) | image.any(axis=1)
+    row, distance = kinds * atom[neighbour] + kind[other[neighbour]], distance[neighbour]
+    have = np.bincount(row, minlength=kinds * len(crystal))
+    if have.min() < count:
+        return None
+    ascending = distance[np.lexsort((distance, row))]
+    nearest: np.ndarray = ascending[(np.cumsum(have) - have)[:, None] + np.arange(count)]
+    return nearest.reshape(len(crystal), kinds, count)

@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import itertools
 from functools import lru_cache
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import torch
 from ase.geometry import minkowski_reduce
-from torch import Tensor
 
-ArrayOrTensor = TypeVar("ArrayOrTensor", np.ndarray, Tensor)
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    ArrayOrTensor = TypeVar("ArrayOrTensor", np.ndarray, Tensor)
 
 
 def rounded_steps(steps: ArrayOrTensor) -> ArrayOrTensor:
@@ -88,7 +89,7 @@ def _reduced(lattice: bytes) -> tuple[np.ndarray, np.ndarray]:
 
 def plane_spacings(lattice: Tensor) -> Tensor:
     """(B, 3) distances in Å between opposite faces of each cell (B, 3, 3)."""
-    return 1.0 / torch.linalg.inv(lattice).norm(dim=-2)
+    return 1.0 / lattice.inverse().norm(dim=-2)
 
 
 def cells_across(lattice: np.ndarray, distance: float) -> np.ndarray:

@@ -73,6 +73,11 @@ class HostGroup:
         """Number of the space-group type, 1 to 230."""
         return int(self._dataset.number)
 
+    @property
+    def is_recognised(self) -> bool:
+        """Whether spglib finds the type of the group; in very flat or skewed cells it does not find that of some."""
+        return self._dataset is not None
+
     @cached_property
     def sites(self) -> list[WyckoffSite]:
         """The Wyckoff positions in the host's cell, fewest atoms first."""
@@ -155,7 +160,8 @@ def _same(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 def host_groups(host: Crystal, *, symprec: float = EXACT) -> list[HostGroup]:
     """The space group of a host, and its subgroups that keep all of its translations, largest first.
 
-    Of subgroups that are conjugate in the host's group only one is returned. The last has only translations.
+    Of subgroups that are conjugate in the host's group only one is returned. The last has only translations. Those
+    whose type spglib does not find are left out.
 
     Args:
         host: a crystal without guests, in any cell.
@@ -178,11 +184,12 @@ def host_groups(host: Crystal, *, symprec: float = EXACT) -> list[HostGroup]:
         )
     rotations, translations = fractional_operations(refined.parent)
     distinct, kind = np.unique(rotations, axis=0, return_inverse=True)
-    return [
+    found = [
         HostGroup(refined.parent, rotations[mask], translations[mask])
         for members in _subgroups(distinct)
         for mask in [np.isin(kind.reshape(-1), members)]
     ]
+    return [group for group in found if group.is_recognised]
 
 
 def has_symmetric_subgroups(number: int) -> bool:

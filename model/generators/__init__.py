@@ -1,6 +1,7 @@
 """The generators that a search chooses between, each with its own module and an entry in `registry`.
 
-- `interface`: what a generator starts from, how it proposes a template, how it makes crystals from templates
+- `roles`: what a generator starts from, and the role of what it makes
+- `interface`: how a generator proposes a template, how it makes crystals from templates
 - `registry`: the list of all generators
 - `diffusion`, `random_symmetric`, `ion_substitution`: start from only a cell formula
 - `mutation`: changes a relaxed crystal

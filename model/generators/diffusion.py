@@ -10,7 +10,8 @@ import numpy as np
 from model.crystals.crystal import Crystal
 from model.crystals.lattice import sample_lattice
 from model.diffusion.sampler import AncestralSettings, SamplerSettings, Samples, Template
-from model.generators.interface import AnySampler, Generator, NewCell, Proposal, Start, Tools
+from model.generators.interface import AnySampler, Generator, NewCell, Proposal, Tools
+from model.generators.roles import Start
 
 
 class RandomLattice(Generator):

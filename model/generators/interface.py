@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Protocol
 
 import numpy as np
@@ -23,25 +22,11 @@ from model.diffusion.sampler import (
     Template,
 )
 from model.generation.wyckoff_placement import HostGroup
+from model.generators.roles import Role, Start
 from model.settings import Settings
 
 AnySampler = Annotated[PredictorCorrectorSettings | HeunSettings | AncestralSettings, Field(discriminator="kind")]
 Guests = tuple[tuple[str, int], ...]  # element and count, sorted by element
-
-
-class Start(StrEnum):
-    """What a generator starts from."""
-
-    NOTHING = "nothing"  # only a cell formula; it makes the lattice and the positions
-    CRYSTAL = "crystal"  # a relaxed crystal, which it changes
-    HOST = "host"  # a framework, which it fills with guests
-
-
-class Role(StrEnum):
-    """Role of a candidate in a search."""
-
-    NEW = "new"  # made from a cell formula, or by changing a crystal
-    FROM_HOST = "from_host"  # guests in a framework
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

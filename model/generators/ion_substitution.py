@@ -10,7 +10,8 @@ from model.crystals.composition import CellFormula
 from model.crystals.crystal import Crystal
 from model.diffusion.sampler import Template
 from model.generation.ion_substitution import Substitution, substitutions
-from model.generators.interface import AlreadyMade, NewCell, Proposal, Start
+from model.generators.interface import AlreadyMade, NewCell, Proposal
+from model.generators.roles import Start
 
 
 class IonSubstitution(AlreadyMade):

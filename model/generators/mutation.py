@@ -10,7 +10,8 @@ from model.crystals.composition import CellFormula
 from model.crystals.crystal import Crystal
 from model.diffusion.sampler import Template
 from model.generation.mutation import mutations
-from model.generators.interface import AlreadyMade, ParentCrystal, Proposal, Start
+from model.generators.interface import AlreadyMade, ParentCrystal, Proposal
+from model.generators.roles import Start
 
 
 class Mutation(AlreadyMade):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from model.generators.diffusion import Diffusion
 from model.generators.inpainting import Inpainting
-from model.generators.interface import Generator, Start
+from model.generators.interface import Generator
 from model.generators.ion_substitution import IonSubstitution
 from model.generators.mutation import Mutation
 from model.generators.random_symmetric import RandomSymmetric
+from model.generators.roles import Start
 from model.generators.subgroup import Subgroup
 from model.generators.symmetric import Symmetric
 

@@ -82,17 +82,13 @@ def load_calculator(settings: CalculatorSettings) -> ASEPotential:
     """
     make = _imported(settings)
     known = _takes(make)
-    wrong = f"models.potential: {settings.calculator} does not accept the arguments"
     if inspect.isclass(make) and not known.issuperset(settings.arguments):  # ASE's classes ignore what they do not know
-        unknown = ", ".join(sorted(set(settings.arguments) - known))
-        raise ValueError(f"{wrong} {unknown}; it takes {', '.join(sorted(known))}")
+        raise ValueError(_not_accepted(settings, ", ".join(sorted(set(settings.arguments) - known)), known))
     try:
         calculator = make(**settings.arguments)
     except Exception as error:  # a package may raise anything, for example if it cannot fetch its weights
-        raise ValueError(
-            f"{wrong} {json.dumps(settings.arguments, default=str)} ({type(error).__name__}: {error}); it takes "
-            f"{', '.join(sorted(known)) or 'none'}"
-        ) from error
+        given = json.dumps(settings.arguments, default=str)
+        raise ValueError(_not_accepted(settings, f"{given} ({type(error).__name__}: {error})", known)) from error
     if not isinstance(calculator, BaseCalculator):
         raise ValueError(_no_calculator(settings, f"it gives a {type(calculator).__name__}"))
     return ASEPotential(calculator, name=settings.label, version=_version(settings))
@@ -150,6 +146,11 @@ def _builds_on_ase(package: str) -> bool:
     except PackageNotFoundError:
         return False
     return any(re.match(r"ase\b", need) and "extra ==" not in need for need in needs)
+
+
+def _not_accepted(settings: CalculatorSettings, what: str, known: Collection[str]) -> str:
+    takes = ", ".join(sorted(known)) or "none"
+    return f"models.potential: {settings.calculator} does not accept the arguments {what}; it takes {takes}"
 
 
 def _no_calculator(settings: CalculatorSettings, why: str) -> str:

@@ -11,18 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from ase.data import atomic_numbers, chemical_symbols
-
 from model.files import DATA
-from model.potentials.calculators import CalculatorSettings
 from model.potentials.energies import RAW, Energies
 
 if TYPE_CHECKING:
+    from model.potentials.calculators import CalculatorSettings
     from model.potentials.interface import Potential
 
 DEFAULT = "chgnet-0.3.0"
 NOT_IN_MPTRJ = ("Po", "At", "Rn", "Fr", "Ra")  # of the elements up to Pu; CHGNet and SevenNet were trained on MPtrj
-PotentialChoice: TypeAlias = str | CalculatorSettings  # a name of the catalogue, or a calculator by import path
+PotentialChoice: TypeAlias = "str | CalculatorSettings"  # a name of the catalogue, or a calculator by import path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +120,7 @@ def find_entry(potential: PotentialChoice) -> PotentialEntry:
     Raises:
         ValueError: there is none of this name; the message lists those that there are.
     """
-    if isinstance(potential, CalculatorSettings):
+    if not isinstance(potential, str):
         if potential.label in CATALOG:
             raise ValueError(f"name: {potential.label} is the name of another potential; choose one of your own")
         return PotentialEntry(
@@ -138,6 +136,8 @@ def find_entry(potential: PotentialChoice) -> PotentialEntry:
 
 def require_known(name: str, symbols: Iterable[str]) -> None:
     """Check that a potential knows these elements; raises ValueError naming those that it does not."""
+    from ase.data import atomic_numbers, chemical_symbols
+
     entry = find_entry(name)
     unknown = sorted(
         symbol for symbol in set(symbols) if atomic_numbers[symbol] > entry.last_element or symbol in entry.untrained

@@ -81,6 +81,11 @@ def mp2020_correction(crystal: Crystal) -> float:
     return _of_composition(crystal.formula, oxygen, sulphur)
 
 
+def usual_correction(formula: str) -> float:
+    """The correction in eV/atom of a compound whose oxygen and sulphur are oxide and sulphide."""
+    return _of_composition(formula, "oxide", "sulfide")
+
+
 def _oxide_type(crystal: Crystal) -> str:
     return str(oxide_type(crystal.wrapped().to_pymatgen(), O_O_TOLERANCE))
 

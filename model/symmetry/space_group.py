@@ -54,6 +54,7 @@ class Refined:
         space_group: the group that ``parent`` has exactly, with the tolerances at which it was looked for.
         displacement: Å, largest displacement of an atom, without the common shift and the homogeneous strain.
         strain: largest relative change of length of the cell in any direction.
+        dataset: spglib's, of ``parent``; it holds the conventional cell.
     """
 
     crystal: Crystal
@@ -61,6 +62,7 @@ class Refined:
     space_group: SpaceGroup
     displacement: float
     strain: float
+    dataset: Any
 
     @property
     def cell_ratio(self) -> int:
@@ -121,6 +123,7 @@ def refine_onto(crystal: Crystal, dataset: Any, symprec: float, angle_tolerance:
         space_group=SpaceGroup(exact.number, exact.international, symprec, angle_tolerance),
         displacement=_displacement(crystal, parent),
         strain=_strain(crystal, parent),
+        dataset=exact,
     )
 
 

@@ -15,11 +15,10 @@ from model.potentials.catalog import CATALOG
 from model.potentials.interface import Potential
 from model.reasons import Reason
 from model.relaxation.relax import Relaxation, RelaxSettings, may_be_ranked, relax
+from model.thermodynamics import STABLE
 from model.thermodynamics.own_hull import HullSettings, judge_hull
 from model.thermodynamics.reference import Reference, packaged_reference
 from model.thermodynamics.stability import Stability
-
-STABLE = 1e-3  # eV/atom above the hull up to which a crystal counts as stable: how far relaxations end apart
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

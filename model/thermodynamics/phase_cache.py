@@ -101,7 +101,8 @@ class PhaseCache:
             _write(self._path(phase.material_id), json.dumps(asdict(phase)))
         except OSError as error:
             raise OSError(
-                error.errno, f"{self.folder} cannot be written ({error.strerror}): name another folder with {VARIABLE}"
+                error.errno,
+                f"{self.folder} cannot be written ({error.strerror}): name another folder with HOSTGUIDE_CACHE",
             ) from error
 
     def _path(self, material_id: str) -> Path:

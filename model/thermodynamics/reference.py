@@ -1,22 +1,19 @@
 """Competing phases: the energies against which the stability of candidates is measured.
 
 Energies are of one potential or one level of theory, spelt as in `model.potentials.catalog`. Tables of some potentials
-come with the package. Nothing is corrected here: what is added to an energy, its source has added.
+come with the package.
 """
 
 from __future__ import annotations
 
-import gzip
 import json
-import os
-import pickle
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -26,13 +23,11 @@ from pymatgen.core import Composition
 
 from model.crystals.parquet import read_columns, read_crystals
 from model.potentials.catalog import CATALOG, DEFAULT, PotentialChoice, find_entry, why_not_comparable
-from model.potentials.energies import MP2020_PBE, R2SCAN
 
 if TYPE_CHECKING:
     from model.crystals.crystal import Crystal
     from model.potentials.interface import Potential
 
-MP_THERMO = {MP2020_PBE: "GGA_GGA+U", R2SCAN: "R2SCAN"}  # as the Materials Project names them
 SEE = "docs/reference.md"
 UNITS = "energy_per_atom eV, volume_per_atom Å³"
 COLUMNS = ("material_id", "formula", "energy_per_atom", "volume_per_atom", "relaxed")
@@ -48,8 +43,8 @@ class Reference:
             ``MP2020-corrected PBE`` or ``r2SCAN``.
         version: of the phases' source.
         phases: one row per phase: material_id, formula (reduced), energy_per_atom (eV), volume_per_atom (Å³, NaN if
-            unknown), relaxed (whether the potential relaxed the phase), system (elements in alphabetical order,
-            joined by hyphens).
+            unknown), relaxed (whether the phase is relaxed with the method of the energies; taken for granted of
+            entries), system (elements in alphabetical order, joined by hyphens).
     """
 
     name: str
@@ -131,60 +126,6 @@ def load_reference_table(source: str | Path | bytes, *, name: str = "") -> Refer
         )
     frame = table.to_pandas()
     return Reference(about["name"], about["potential"], about["version"], add_chemsys_column(frame))
-
-
-def load_entries(path: str | Path, *, potential: str, allow_pickle: bool = False) -> Reference:
-    """Read pymatgen entries: a JSON list of entries or a JSON PatchedPhaseDiagram, plain or gzipped.
-
-    Args:
-        path: the file. The energy of an entry is its energy with its own stored corrections.
-        potential: method of the energies, a name of the catalogue or a level of theory, see `Reference`.
-        allow_pickle: whether to load pickles, which can run any code of their author.
-
-    Raises:
-        ValueError: the file is a pickle and pickles are not allowed, or it contains no entries.
-    """
-    data = _read(Path(path), allow_pickle=allow_pickle)
-    return Reference(Path(path).name, potential, _version_of(data), frame_of_entries(_entries_of(data, path)))
-
-
-def load_materials_project(
-    elements: Collection[str], *, potential: str = MP2020_PBE, api_key: str | None = None
-) -> Reference:
-    """Fetch the entries of one chemical system from the Materials Project.
-
-    Args:
-        elements: of the system.
-        potential: ``MP2020-corrected PBE`` (GGA/GGA+U with MP2020 corrections) or ``r2SCAN``.
-        api_key: default: environment variable MP_API_KEY.
-
-    Raises:
-        ImportError: the extra is not installed.
-        ValueError: there is no API key, or the Materials Project has no such energies.
-    """
-    if potential not in MP_THERMO:
-        raise ValueError(f"the Materials Project has {' and '.join(MP_THERMO)} energies, not {potential}")
-    try:
-        from mp_api.client import MPRester
-    except ImportError as error:
-        raise ImportError("the Materials Project needs the package mp-api: pip install mp-api") from error
-    key = api_key or os.environ.get("MP_API_KEY")
-    if not key:
-        raise ValueError("no Materials Project key: set MP_API_KEY (https://next-gen.materialsproject.org/api)")
-    with MPRester(key) as client:
-        criteria = {"thermo_types": [MP_THERMO[potential]]}
-        entries = client.get_entries_in_chemsys(sorted(elements), additional_criteria=criteria)
-        version = client.get_database_version()
-    frame = frame_of_entries(entry.as_dict() for entry in entries)
-    return Reference("Materials Project", potential, version, frame)
-
-
-def frame_of_entries(entries: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """Phases from dictionaries of PDEntry, ComputedEntry or ComputedStructureEntry, corrections as stored."""
-    rows = [_row_of_entry(entry) for entry in entries]
-    if not rows:
-        raise ValueError("there are no entries: give at least the elements' phases")
-    return add_chemsys_column(pd.DataFrame(rows, columns=list(COLUMNS)))
 
 
 def volume_per_atom(reference: Reference, composition: Composition | str) -> float:
@@ -357,42 +298,3 @@ def add_chemsys_column(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _fractions(composition: Composition, elements: Iterable[str]) -> list[float]:
     return [composition.get_atomic_fraction(element) for element in elements]
-
-
-def _row_of_entry(entry: Mapping[str, Any]) -> tuple[str, str, float, float, bool]:
-    composition = Composition(entry["composition"])
-    volume = np.nan
-    if "structure" in entry:
-        volume = abs(np.linalg.det(entry["structure"]["lattice"]["matrix"])) / len(entry["structure"]["sites"])
-    energy = (entry["energy"] + (entry.get("correction") or 0.0)) / composition.num_atoms
-    label = entry.get("entry_id") or entry.get("name") or composition.reduced_formula
-    return str(label), composition.reduced_formula, float(energy), float(volume), False
-
-
-def _read(path: Path, *, allow_pickle: bool) -> Any:
-    raw = path.read_bytes()
-    if raw[:2] == b"\x1f\x8b":
-        raw = gzip.decompress(raw)
-    if raw.lstrip()[:1] in (b"[", b"{"):
-        return json.loads(raw)
-    if not allow_pickle:
-        raise ValueError(
-            f"{path} is not JSON. If it is a pickle, loading it runs whatever code its author put into it: "
-            "pass allow_pickle=True only for a file you trust, or save it as JSON first"
-        )
-    return pickle.loads(raw)
-
-
-def _entries_of(data: Any, path: str | Path) -> list[Mapping[str, Any]]:
-    """The entries' dictionaries in a list, in a phase diagram of either layout, or in unpickled objects."""
-    if not isinstance(data, (list, tuple, Mapping)):
-        data = data.all_entries
-    if isinstance(data, Mapping):
-        data = data.get("all_entries") or data.get("computed_data", {}).get("all_entries") or data.get("entries")
-    if not data:
-        raise ValueError(f"{path} contains no entries: expected a list of entries or a phase diagram with all_entries")
-    return [entry if isinstance(entry, Mapping) else entry.as_dict() for entry in data]
-
-
-def _version_of(data: Any) -> str:
-    return str(data.get("@version") or "unknown") if isinstance(data, Mapping) else "unknown"

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from copy import copy
 from dataclasses import dataclass
 
+import pandas as pd
 from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
 from pymatgen.core import Composition
 
@@ -20,10 +21,13 @@ class Decomposition:
     Attributes:
         e_d: eV/atom, E_d = E_s - Σ x_i E_i (paper, Methods); negative below the hull.
         products: reduced formula -> x_i, the fraction of the atoms in that phase; they sum to 1.
+        single_points: those of them whose energy is that of a geometry which the potential did not relax, mostly a few
+            meV/atom too high; E_d is then too low by as much.
     """
 
     e_d: float
     products: dict[str, float]
+    single_points: tuple[str, ...] = ()
 
 
 class Stability:
@@ -51,13 +55,16 @@ class Stability:
         reference.require(elements)
         self.reference = reference
         self.elements = tuple(sorted(elements))
-        self.diagram = PhaseDiagram(_entries(reference, self.elements))
+        phases = _lowest(reference, self.elements)
+        self.diagram = PhaseDiagram(_entries(phases))
+        self._single_points = set(phases.loc[~phases["relaxed"], "formula"])
         self._known: dict[Composition, tuple[float, dict[str, float]]] = {}
 
     def decomposition(self, composition: Composition | str, energy_per_atom: float) -> Decomposition:
         """E_d and products of a composition with this energy (eV/atom, same potential as the reference)."""
         hull_energy, products = self._hull(Composition(composition).reduced_composition)
-        return Decomposition(e_d=energy_per_atom - hull_energy, products=dict(products))
+        single_points = tuple(sorted(self._single_points.intersection(products)))
+        return Decomposition(e_d=energy_per_atom - hull_energy, products=dict(products), single_points=single_points)
 
     def extended(self, found: Mapping[str, float]) -> Stability:
         """A copy with further phases (reduced formula -> eV/atom, same potential); the original is unchanged."""
@@ -89,9 +96,13 @@ class Stability:
         return float(energy), {phase.composition.reduced_formula: float(x) for phase, x in ordered}
 
 
-def _entries(reference: Reference, elements: Collection[str]) -> list[PDEntry]:
-    """Entries of the lowest phase of each formula; the others cannot be on the hull."""
+def _lowest(reference: Reference, elements: Collection[str]) -> pd.DataFrame:
+    """The lowest phase of each formula; the others cannot be on the hull."""
     phases = reference.of_system(elements).sort_values("energy_per_atom").drop_duplicates("formula")
+    return phases.assign(relaxed=phases["relaxed"].astype(bool))
+
+
+def _entries(phases: pd.DataFrame) -> list[PDEntry]:
     return [_entry(str(row.formula), float(row.energy_per_atom), row.material_id) for row in phases.itertuples()]
 
 

@@ -3,8 +3,9 @@
 A file defines a function of the same name (`judge.py` is `hostguide judge`) or, for a command with
 subcommands, a Typer called `app`. `search.cli` finds the files automatically, also in sub-folders:
 
-- here: `search`, `validate`, `tune`, `judge` and `reference`; `common` is shared by several commands
-- `runs`: commands that use the results of a search
+- here: `search`, `screen`, `init`, `validate`, `tune`, `judge`, `reference`, `schema` and `mcp`; `common` is shared by
+  several
+- `runs`: commands that use the results of a search or a screen
 - `crystals`: commands that take crystal files
 - `models`: commands for score models
 

@@ -5,29 +5,32 @@ from __future__ import annotations
 import math
 import re
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import typer
-import yaml
-from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import Progress, TaskID
 from rich.table import Column, Table
 
-from model.potentials.calculators import CalculatorSettings
-from model.potentials.catalog import CATALOG, PotentialChoice, find_entry
+from model.potentials.catalog import CATALOG, find_entry
+from search.storage.paths import is_run, run_path
 
 if TYPE_CHECKING:
+    from model.potentials.catalog import PotentialChoice
     from model.potentials.interface import Potential
+    from search.config import SearchConfig
 
 console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
 
 INCOMPLETE = 1  # the command finished, but failed for some crystals
 BAD_INPUT = 2
 INTERRUPTED = 130  # the exit code of shells after Ctrl-C
+
+_began = time.monotonic()  # of the command
 
 NAMED = 3  # crystals of which the same is said, named in the line
 LINES = 20  # number of progress messages if there is no terminal
@@ -47,11 +50,14 @@ class Warned(Protocol):
         """Sentences without a full stop."""
 
 
-def potential_of(text: str) -> PotentialChoice:
+def potential_of(text: str) -> Any:
     """The potential that an option names, checked before a command starts.
 
     Args:
         text: a name of the catalogue, or a calculator as in a configuration: in braces, or in a YAML file.
+
+    Returns:
+        a `PotentialChoice` (typer reads this function's types, and that one is slow to import).
 
     Raises:
         ValueError: there is no such potential or file, or its content is not a calculator.
@@ -61,6 +67,11 @@ def potential_of(text: str) -> PotentialChoice:
         return find_entry(text).name
     if is_file and not Path(text).is_file():
         raise ValueError(f"{text} does not exist: give a YAML file with calculator, arguments and energies")
+    import yaml
+    from pydantic import ValidationError
+
+    from model.potentials.calculators import CalculatorSettings
+
     try:
         content = yaml.safe_load(Path(text).read_text(encoding="utf-8") if is_file else text)
         return CalculatorSettings.model_validate(content)
@@ -71,12 +82,26 @@ def potential_of(text: str) -> PotentialChoice:
         raise ValueError(f"{text} is no calculator ({problems}); docs/judges.md shows one") from error
 
 
-def potentials_of(texts: Sequence[str]) -> list[PotentialChoice]:
+def potentials_of(texts: Sequence[str]) -> list[Any]:
     """`potential_of` for an option that may be given several times."""
     return [potential_of(text) for text in texts]
 
 
 RunArgument = Annotated[str, typer.Argument(help="Folder of a run, or its address: s3://…, gs://…")]
+QuestionArgument = Annotated[
+    str,
+    typer.Argument(
+        help="YAML file of the search (configs/li-si.yaml), a chemical system (Li-Si) or compounds (Li2S-P2S5), a "
+        "formula (Li5Si2), a host (a crystal file or mp-149), or the folder of a run"
+    ),
+]
+GuestOption = Annotated[
+    list[str] | None,
+    typer.Option(help="Without YAML: element to take out and put back, or to put into the host"),
+]
+MaxAtomsOption = Annotated[
+    int | None, typer.Option(min=1, help="Without YAML: maximum number of atoms in a cell (default: 8)")
+]
 ConfigArgument = Annotated[Path, typer.Argument(help="YAML file of a search")]
 CrystalFiles = Annotated[
     list[Path],
@@ -94,11 +119,56 @@ WeightsOption = Annotated[
 ]
 FormulaOption = Annotated[str | None, typer.Option(help="Only this reduced formula")]
 FmaxOption = Annotated[float, typer.Option(help="Convergence threshold for forces and scaled stress, eV/Å")]
-MinutesOption = Annotated[float | None, typer.Option(min=0, help="Stop after this many minutes", show_default=False)]
+MinutesOption = Annotated[
+    float | None,
+    typer.Option(min=0, help="Stop after this many minutes, counted from the start of the command", show_default=False),
+]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing results")]
 DeviceOption = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Device for the computation")]
 ThreadsOption = Annotated[int, typer.Option(min=1, help="CPU threads")]
 SeedOption = Annotated[int, typer.Option(min=0)]
+
+
+def _messages_to_stderr(wanted: bool) -> bool:
+    console.stderr = wanted
+    return wanted
+
+
+JsonOption = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="Print JSON instead of tables, see `hostguide schema`; messages go to standard error",
+        callback=_messages_to_stderr,
+    ),
+]
+
+
+def print_json(command: str, content: Any) -> None:
+    """Print what a command prints with a `JsonOption`, see `search.reporting.records`."""
+    from search.reporting.records import json_text
+
+    print(json_text(command, content))
+
+
+def settings_of(what: str, guests: list[str], max_atoms: int | None, minutes: float | None = None) -> SearchConfig:
+    """The configuration that a `QuestionArgument` means: in a file, that of a run, or one made for it and shown.
+
+    Raises:
+        ValueError: it cannot be understood, or its options do not go with it.
+    """
+    from search.config_file import check_config, load_config
+    from search.questions import configuration, explained
+
+    place = run_path(what)
+    if is_run(place) or Path(what).suffix in (".yaml", ".yml"):
+        if guests or max_atoms is not None:
+            raise ValueError(f"--guest and --max-atoms are for a search without YAML: change them in {what}")
+        return load_config(place / "config.yaml" if is_run(place) else place)
+    content = configuration(what, guests=guests, max_atoms=max_atoms, minutes=minutes)
+    settings = check_config(content, source=what)
+    console.print(explained(content, f"{settings.name}.yaml"), soft_wrap=True)
+    return settings
 
 
 def use_threads(count: int = 1) -> None:
@@ -150,8 +220,15 @@ def counted(to: Console = console) -> Iterator[Callable[[str, int, int], None]]:
 
 
 def seconds_of(minutes: float | None) -> float:
-    """A `MinutesOption` in seconds; infinite if omitted."""
-    return math.inf if minutes is None else 60 * minutes
+    """What is left of a `MinutesOption`, in seconds: its time began with the command. Infinite if omitted."""
+    return math.inf if minutes is None else max(0.0, 60 * minutes - (time.monotonic() - _began))
+
+
+def begin() -> None:
+    """Start the clock of `seconds_of`, and send output to where it belongs; called before every command."""
+    global _began
+    _began = time.monotonic()
+    console.stderr = False
 
 
 def require_elements(option: str, symbols: Iterable[str]) -> None:

@@ -13,12 +13,14 @@ from model.reasons import Reason
 from search.commands.common import (
     DeviceOption,
     FmaxOption,
+    JsonOption,
     MinutesOption,
     PotentialOption,
     ThreadsOption,
     console,
     counted,
     parse_share,
+    print_json,
     seconds_of,
     use_threads,
 )
@@ -36,24 +38,29 @@ def show(
     out: Annotated[
         Path | None, typer.Option(help="Folder for CIFs of the system's phases in the library", file_okay=False)
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """List the phases of a system in the packaged reference, stable ones first, and write their crystals."""
     from model.crystals.composition import parse_system
     from model.library.phases import packaged_library
-    from search.reporting.tables import reference_table
+    from search.reporting.tables import phases, reference_table
     from search.storage.cif import write_cif
 
+    crystals = packaged_library().phases(parse_system(system))
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        for phase in crystals:
+            write_cif(phase.crystal, out / f"{phase.formula}_{phase.material_id}.cif")
+    if as_json:
+        print_json("reference show", phases(system))
+        return
     console.print(reference_table(system))
-    phases = packaged_library().phases(parse_system(system))
     if out is None:
         console.print(
-            f"The library has {len(phases)} crystals of this system. A command takes an identifier for a file."
+            f"The library has {len(crystals)} crystals of this system. A command takes an identifier for a file."
         )
-        return
-    out.mkdir(parents=True, exist_ok=True)
-    for phase in phases:
-        write_cif(phase.crystal, out / f"{phase.formula}_{phase.material_id}.cif")
-    console.print(f"{len(phases)} crystals of the library: {out}", soft_wrap=True)
+    else:
+        console.print(f"{len(crystals)} crystals of the library: {out}", soft_wrap=True)
 
 
 @app.command("hull")
@@ -65,6 +72,7 @@ def hull(
     ] = None,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = 1,
+    as_json: JsonOption = False,
 ) -> None:
     """Make the hull of a potential: relax the known phases of a system that could matter, and list them.
 
@@ -73,12 +81,15 @@ def hull(
     from model.files import written_whole
     from model.thermodynamics.own_hull import judge_hull, missing_phases
     from model.thermodynamics.reference import reference_bytes
-    from search.reporting.tables import phases_table
+    from search.reporting.tables import phases, reference_table
 
     model = load(potential, device, threads)
     with counted() as report:
         reference = judge_hull(system, model, report=partial(report, f"phases by {model.name}"))
-    console.print(phases_table(reference, system))
+    if as_json:
+        print_json("reference hull", phases(system, reference))
+    else:
+        console.print(reference_table(system, reference))
     elements = sorted(reference.elements)
     missing = sorted(set(missing_phases(elements)) - set(reference.phases["formula"]))
     if missing:

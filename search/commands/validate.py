@@ -7,16 +7,23 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from search.commands.common import ConfigArgument, console, counted, say_warnings, use_threads
+from search.commands.common import (
+    GuestOption,
+    JsonOption,
+    MaxAtomsOption,
+    QuestionArgument,
+    console,
+    counted,
+    print_json,
+    say_warnings,
+    settings_of,
+    use_threads,
+)
 
 if TYPE_CHECKING:
     from model.crystals.composition import CellFormula
-    from model.crystals.crystal import Crystal
-    from model.diffusion.sampler import Template
     from model.thermodynamics.reference import Reference
     from search.config import SearchConfig
     from search.planning.tasks import Task
@@ -25,20 +32,55 @@ TYPICAL_STEPS = 60  # of a relaxation; a conservative assumption, L-BFGS needs a
 FORMULAS_SHOWN = 60
 
 
-def validate(config: ConfigArgument) -> None:
+def validate(
+    what: QuestionArgument, guest: GuestOption = None, max_atoms: MaxAtomsOption = None, as_json: JsonOption = False
+) -> None:
     """Describe what a search will do and roughly how long it takes, without running it."""
-    from search.config_file import load_config
     from search.planning.frameworks import framework_files
     from search.planning.prepare import check_potential, load_reference
 
-    settings = load_config(config)
+    settings = settings_of(what, guest or [], max_atoms)
     say_warnings(*framework_files(settings.frameworks.files))
     check_potential(settings)
     with counted() as report:
         reference = load_reference(settings, report=partial(report, "known phases"))
     with console.status("counting and measuring"):
+        if as_json:
+            print_json("validate", plan(settings, reference))
+            return
         for line in describe(settings, reference):
             console.print(line)
+
+
+def plan(config: SearchConfig, reference: Reference) -> dict[str, Any]:
+    """The fields of `search.reporting.records.Plan`. Raises what a search raises."""
+    from search.planning.prepare import describe_reference, volume_estimate
+
+    cells = config.compositions.expand()
+    groups = _by_formula(cells)
+    return {
+        "name": config.name,
+        "elements": config.compositions.elements,
+        "seed": config.seed,
+        "cells": len(cells),
+        "formulas": [
+            {
+                "formula": formula,
+                "atoms": [cell.n_atoms for cell in group],
+                "volume_per_atom": volume_estimate(config, reference, group[0]),
+            }
+            for formula, group in groups.items()
+        ],
+        "generators": config.generators,
+        "guests": config.frameworks.guests,
+        "potential": config.models.potential_entry.name,
+        "reference": describe_reference(reference),
+        "phases": len(reference),
+        "on_hull": _on_hull(config, reference),
+        "rounds": config.policy.rounds,
+        "candidates": config.candidates,
+        "minutes": _estimate(config, reference) / 60,
+    }
 
 
 def describe(config: SearchConfig, reference: Reference) -> Iterator[str]:
@@ -87,26 +129,30 @@ def _rounds(config: SearchConfig) -> str:
 
 
 def _generators(config: SearchConfig, cells: Sequence[CellFormula]) -> Iterator[str]:
-    from model.generators.interface import Start
     from model.generators.registry import GENERATORS
+    from model.generators.roles import Start
 
     yield f"generators: {', '.join(config.generators)}"
     for name in config.generators:
         row = GENERATORS[name]
         if row.has_options and row.start == Start.NOTHING:
             known = [len(row.options(cell, hidden=config.hidden)) for cell in cells]
-            covered = np.count_nonzero(known)
+            covered = sum(map(bool, known))
             yield f"  {name}: {sum(known)} different crystals for {covered} of {len(cells)} cells"
 
 
 def _describe_reference(config: SearchConfig, reference: Reference) -> Iterator[str]:
-    from model.thermodynamics.stability import Stability
     from search.planning.prepare import describe_reference
 
-    stability = Stability(reference, config.compositions.elements)
-    stable = sorted({entry.composition.reduced_formula for entry in stability.diagram.stable_entries})
     yield f"reference: {describe_reference(reference)}"
-    yield f"  {len(reference)} phases, on the hull: {', '.join(stable)}"
+    yield f"  {len(reference)} phases, on the hull: {', '.join(_on_hull(config, reference))}"
+
+
+def _on_hull(config: SearchConfig, reference: Reference) -> list[str]:
+    from model.thermodynamics.stability import Stability
+
+    stability = Stability(reference, config.compositions.elements)
+    return sorted({entry.composition.reduced_formula for entry in stability.diagram.stable_entries})
 
 
 def _by_formula(cells: Sequence[CellFormula]) -> dict[str, list[CellFormula]]:
@@ -118,8 +164,8 @@ def _by_formula(cells: Sequence[CellFormula]) -> dict[str, list[CellFormula]]:
 
 def _estimate(config: SearchConfig, reference: Reference) -> float:
     """Estimated seconds on one core, from one evaluation of each network for a batch of the first round."""
-    from model.generators.interface import Role
     from model.generators.registry import GENERATORS
+    from model.generators.roles import Role
     from search.planning.campaign import Campaign
     from search.planning.prepare import volume_estimate
     from search.planning.round_plan import plan_round
@@ -140,6 +186,7 @@ def _estimate(config: SearchConfig, reference: Reference) -> float:
 
 
 def _seconds_per_evaluation(config: SearchConfig, task: Task) -> tuple[float, float]:
+    import numpy as np
     import torch
 
     from model.crystals.batch import Batch
@@ -147,7 +194,7 @@ def _seconds_per_evaluation(config: SearchConfig, task: Task) -> tuple[float, fl
     from model.stages import CrystalMaker
 
     rng = np.random.default_rng(0)
-    crystals = [_scattered(template, rng) for template in task.templates]
+    crystals = [one.crystal.replace(fractional=rng.random((len(one.crystal), 3))) for one in task.templates]
     network = CrystalMaker(config.models.weights, "cpu").network
     batch = Batch.from_crystals(crystals)
     sigma, guest = torch.full((len(batch),), 0.5), torch.ones(len(batch.numbers), dtype=torch.bool)
@@ -155,10 +202,6 @@ def _seconds_per_evaluation(config: SearchConfig, task: Task) -> tuple[float, fl
     with torch.no_grad():
         first = _timed(lambda: network(batch, sigma, guest))
     return first, _timed(lambda: potential.evaluate(crystals))
-
-
-def _scattered(template: Template, rng: np.random.Generator) -> Crystal:
-    return template.crystal.replace(fractional=rng.random((len(template.crystal), 3)))
 
 
 def _timed(call: Callable[[], object]) -> float:

@@ -25,14 +25,15 @@ from model.crystals.crystal import Crystal
 from model.potentials.catalog import comparable_with
 from model.potentials.energies import MP2020_PBE, R2SCAN
 from model.symmetry.space_group import space_group
-from model.thermodynamics.reference import Reference, frame_of_entries
+from model.thermodynamics.entries import frame_of_entries
+from model.thermodynamics.reference import Reference
 from model.thermodynamics.stability import Stability
+from search.dft import FILE
 from search.dft.inputs import LINK
 from search.storage.paths import RunPath, run_path, write_whole
 from search.storage.results import load_results, parquet_bytes
 from search.storage.rows import ARROW_CRYSTAL, StoredCrystal, unpack_or_raise
 
-FILE = "dft.parquet"
 SCHEMA_VERSION = "1"
 SCHEMA = pa.schema(
     [

@@ -15,8 +15,9 @@ from typing import Any
 
 from model.crystals.composition import CellFormula
 from model.generation.mutation import steps_apart
-from model.generators.interface import Guests, Start, with_guests
+from model.generators.interface import Guests, with_guests
 from model.generators.registry import GENERATORS, starting_from
+from model.generators.roles import Start
 from model.thermodynamics.correction import Correction
 from search.config import SearchConfig
 from search.planning.frameworks import FrameworkPool, KnownFramework, fillings, frameworks_from_files

@@ -8,16 +8,14 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from model.crystals.composition import CellFormula
-from model.diffusion.checkpoint import weights_file, weights_version, yaml_text
 from model.potentials.ase import require_complete
 from model.potentials.calculators import CalculatorSettings, installed_version
 from model.potentials.catalog import find_entry, load_potential
+from model.thermodynamics.entries import load_entries, load_materials_project
 from model.thermodynamics.judge import own_reference
 from model.thermodynamics.own_hull import judge_hull
 from model.thermodynamics.reference import (
     Reference,
-    load_entries,
-    load_materials_project,
     load_reference_table,
     packaged_reference,
     reference_bytes,
@@ -27,7 +25,6 @@ from model.thermodynamics.reference import (
 from model.thermodynamics.stability import Stability
 from search.config import SearchConfig
 from search.config_file import load_config
-from search.planning.campaign import digest, hosts
 from search.storage.paths import RunPath, write_whole
 from search.storage.results import write_json
 
@@ -170,6 +167,9 @@ class RunMetadata:
     @classmethod
     def of(cls, config: SearchConfig, reference: Reference, judge_reference: Reference | None = None) -> RunMetadata:
         """Metadata of a search with the installed packages."""
+        from model.diffusion.checkpoint import weights_file, weights_version  # these are slow, and reports need none
+        from search.planning.campaign import digest, hosts
+
         judges = [] if config.judge is None else [find_entry(config.judge.potential).package]
         packages = (*PACKAGES, config.models.potential_entry.package, *judges)
         return cls(
@@ -188,6 +188,8 @@ def write_run_metadata(
     run: RunPath, config: SearchConfig, reference: Reference, judge_reference: Reference | None = None
 ) -> None:
     """Write the configuration and metadata of a search to its run, and the phases if they were relaxed for it."""
+    from model.diffusion.checkpoint import yaml_text
+
     if reference_kind(config) == "library":
         write_whole(run / REFERENCE, reference_bytes(reference))
     if judge_reference is not None:

@@ -14,8 +14,9 @@ import numpy as np
 
 from model.crystals.composition import CellFormula
 from model.diffusion.sampler import Template
-from model.generators.interface import EmptyHost, Generator, NewCell, ParentCrystal, Role, Start
+from model.generators.interface import EmptyHost, Generator, NewCell, ParentCrystal
 from model.generators.registry import GENERATORS
+from model.generators.roles import Role, Start
 from model.stages import PolishRequest
 from model.thermodynamics.candidate_judge import JudgeRequest
 from model.thermodynamics.correction import Shift

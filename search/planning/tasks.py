@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from model.diffusion.sampler import Template
-from model.generators.interface import Role
 from model.generators.registry import GENERATORS
+from model.generators.roles import Role
 from model.relaxation.relax import RelaxSettings
 from model.settings import Settings
 from model.stages import PolishRequest

@@ -17,8 +17,8 @@ import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
-from model.generators.interface import Role
 from model.generators.registry import GENERATORS
+from model.generators.roles import Role
 from model.settings import Settings
 from search.config import Range, Tuning, changed
 from search.storage.rows import HistoryRow, PendingRow, Status

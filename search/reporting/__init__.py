@@ -1,12 +1,15 @@
 """Presenting the results of a run to the user and to other programs.
 
-- `report`: the HTML page
+- `report`: the HTML page of a search
+- `screen_report`: the HTML page of a screen
 - `figure_data`: the data of the figures
 - `figures`: the interactive figures of the HTML page
 - `plots`: the same figures for papers, as PNG, SVG or PDF
 - `tables`: tables for the terminal
+- `records`: what commands print with `--json`
 - `export`: crystals for other tools
 - `verification_plots`: plots of verified crystals and of measured patterns
 - `verdict_cards`: their cards in the HTML page
+- `run_view`: runs and crystals in a notebook
 - `tuning_plots`: plots of the tuned settings
 """

@@ -15,7 +15,7 @@ from pymatgen.entries import Entry
 
 from model.crystals.crystal import Crystal
 from model.crystals.periodic_images import rounded_steps
-from model.generators.interface import Role
+from model.generators.roles import Role
 from model.thermodynamics.stability import Stability
 from search.storage.rows import Status, unpack_or_raise
 

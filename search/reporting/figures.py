@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 from pymatgen.util.string import htmlify
 
-from model.generators.interface import Role
+from model.generators.roles import Role
 from search.reporting.figure_data import (
     ChangesData,
     FunnelData,

@@ -6,6 +6,7 @@ import json
 import math
 import threading
 from collections import defaultdict
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,12 +20,11 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 from pymatgen.util.string import htmlify
 
-from model.crystals.crystal import Crystal
 from model.generation.framework import choose_guest
 from model.thermodynamics.stability import Stability
 from search.config import SearchConfig
 from search.config_file import load_config
-from search.dft import results as dft_results
+from search.dft import FILE as DFT
 from search.planning.prepare import load_reference
 from search.reporting import figures
 from search.reporting.figure_data import (
@@ -37,7 +37,7 @@ from search.reporting.figure_data import (
     symmetry_data,
 )
 from search.reporting.verdict_cards import cards, reached_by_exchange
-from search.storage.cif import cif_text, conventional_cell, crystal_name, tolerances
+from search.storage.cif import ConventionalCell, crystal_name, plain_cif, tolerances
 from search.storage.judgements import load_judgements
 from search.storage.paths import RunPath
 from search.storage.ranking import new_below_hull, rank, remark
@@ -100,8 +100,8 @@ def build_report(run: RunPath, *, live: bool = False, known: dict[str, dict[str,
         ],
         verdicts=cards(verified),
         opinions=list(dict.fromkeys(name for given in others.values() for name in given)),
-        figures={name: _safe(figure.to_json()) for name, figure in drawn.items()},
-        crystals=_safe(json.dumps({candidate: known[candidate] for candidate in opened["candidate"]})),
+        figures={name: safe(figure.to_json()) for name, figure in drawn.items()},
+        crystals=safe(json.dumps({candidate: known[candidate] for candidate in opened["candidate"]})),
         plotly=get_plotlyjs(),
         viewer=VIEWER.read_text(),
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -110,7 +110,7 @@ def build_report(run: RunPath, *, live: bool = False, known: dict[str, dict[str,
     )
 
 
-def _safe(text: str) -> str:
+def safe(text: str) -> str:
     """JSON that is safe inside a script element."""
     return text.replace("</", "<\\/")
 
@@ -139,8 +139,10 @@ def _other_verdicts(run: RunPath, frame: pd.DataFrame) -> dict[str, dict[str, di
         note = "" if row.converged else "unconverged"
         e_d = f"{1e3 * row.e_d_judge:+.1f}" if math.isfinite(row.e_d_judge) else "–"
         verdicts[row.candidate][row.judge] = {"e_d": e_d, "note": note}
-    if (run / dft_results.FILE).is_file():
-        for row in dft_results.load_dft(run).dropna(subset=["e_d"]).to_dict("records"):
+    if (run / DFT).is_file():
+        from search.dft.results import load_dft  # slow, and most runs have no such results
+
+        for row in load_dft(run).dropna(subset=["e_d"]).to_dict("records"):
             note = row["functional"] + ("" if row["converged"] else ", unconverged")
             verdicts[row["candidate"]].setdefault("DFT", {"e_d": f"{1e3 * row['e_d']:+.1f}", "note": note})
     return verdicts
@@ -153,7 +155,7 @@ def _table_row(row: dict[Any, Any]) -> dict[str, Any]:
         "atoms": row["n_atoms"],
         "space_group": row["space_group"] if isinstance(row["space_group"], str) else "P1",
         "e_d": f"{round(1e3 * row['e_d'], 1) + 0.0:+.1f}",
-        "products": [(f"{share:.2f}", name) for name, share in row["products"].items()],
+        "products": [(f"{share:.2f}", name, name in row["single_points"]) for name, share in row["products"].items()],
         "volume": f"{row['volume_per_atom']:.1f}",
         "lineage": _lineage(row),
         "remark": remark(row),
@@ -170,7 +172,8 @@ def _lineage(row: dict[Any, Any]) -> str:
 def _crystal(row: dict[Any, Any], config: SearchConfig) -> dict[str, Any]:
     """Data with which the page shows a crystal and offers it as CIF."""
     crystal = unpack_or_raise(row["final"])
-    shown = Crystal.from_pymatgen(conventional_cell(crystal, *tolerances(row))).wrapped()
+    cell = ConventionalCell.of(crystal, *tolerances(row))
+    shown = crystal.wrapped() if cell is None else cell.crystal
     facts = _table_row(row)
     return {
         "name": crystal_name(row),
@@ -179,23 +182,28 @@ def _crystal(row: dict[Any, Any], config: SearchConfig) -> dict[str, Any]:
         "symbols": shown.symbols,
         "fractional": shown.fractional.round(4).tolist(),
         "guests": choose_guest(crystal, config.frameworks.guests) if len(set(crystal.symbols)) > 1 else [],
-        "cif": cif_text(crystal, *tolerances(row)),
+        "cif": plain_cif(crystal) if cell is None else cell.cif,
     }
 
 
-def serve(run: RunPath, port: int) -> ThreadingHTTPServer:
+def serve(run: RunPath, port: int, build: Callable[..., str] = build_report) -> ThreadingHTTPServer:
     """A web server for the report, on this machine only; every request gets the current state of the run.
 
     ``/`` is the page; ``/version`` changes when results are added. The caller runs `serve_forever`.
+
+    Args:
+        run: folder or address.
+        port: 0 picks a free one.
+        build: makes the page, as `build_report` does.
     """
-    return ThreadingHTTPServer(("127.0.0.1", port), partial(_Handler, run, _Cache(run)))
+    return ThreadingHTTPServer(("127.0.0.1", port), partial(_Handler, run, _Cache(run, build)))
 
 
 class _Cache:
     """The page, rebuilt when the run has new parts."""
 
-    def __init__(self, run: RunPath) -> None:
-        self.run, self.lock = run, threading.Lock()
+    def __init__(self, run: RunPath, build: Callable[..., str]) -> None:
+        self.run, self.build, self.lock = run, build, threading.Lock()
         self.of, self.text = "", ""
         self.known: dict[str, dict[str, Any]] = {}
 
@@ -206,7 +214,7 @@ class _Cache:
         with self.lock:
             if self.of != (now := self.version()):
                 try:
-                    self.of, self.text = now, build_report(self.run, live=True, known=self.known)
+                    self.of, self.text = now, self.build(self.run, live=True, known=self.known)
                 except ValueError as error:
                     return f'<meta http-equiv="refresh" content="10"><p>{error}. This page reloads every 10 s.</p>'
             return self.text

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich.table import Table
 
-from model.crystals.composition import parse_system
-from model.library.phases import packaged_library
-from model.thermodynamics.reference import Reference, packaged_reference
-from model.thermodynamics.stability import Stability
-from search.storage.ranking import remark
+from search.storage.ranking import products_text, remark
+
+if TYPE_CHECKING:
+    from model.thermodynamics.reference import Reference
+
+SINGLE_POINTS = "* not relaxed by the potential: E_d may be some meV/atom too low"
 
 
 def results_table(best: pd.DataFrame, verdicts: Mapping[str, str] | None = None) -> Table:
@@ -49,10 +51,12 @@ def results_table(best: pd.DataFrame, verdicts: Mapping[str, str] | None = None)
             *(f"{1e3 * row['judges'][name]:.1f}" if name in row["judges"] else "" for name in judges),
             row["role"],
             _text(row["framework_space_group"]),
-            " + ".join(f"{share:.2f} {name}" for name, share in row["products"].items()),
+            products_text(row["products"], row["single_points"]),
             remark(row),
             *([verdicts.get(row["candidate"], "")] if verdicts else []),
         )
+    if any(len(given) for given in best["single_points"]):
+        table.caption, table.caption_justify = SINGLE_POINTS, "left"
     return table
 
 
@@ -61,33 +65,44 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def reference_table(system: str) -> Table:
-    """Table of the phases of a system in the packaged reference, with their energies above its hull."""
-    return phases_table(packaged_reference(), system)
+def phases(system: str, reference: Reference | None = None) -> list[dict[str, Any]]:
+    """Phases of a system in a reference (default: the packaged one), the stable ones first.
 
-
-def phases_table(reference: Reference, system: str) -> Table:
-    """Table of the phases of a system in a reference, with their energies above its hull.
-
-    Its last column says whether the library has the crystal of a phase.
+    Returns:
+        the reference's columns, and ``above_hull`` in eV/atom.
     """
-    stability, library = Stability(reference, system), packaged_library()
+    from model.thermodynamics.reference import packaged_reference
+    from model.thermodynamics.stability import Stability
+
+    reference = reference or packaged_reference()
+    stability = Stability(reference, system)
+    rows = [
+        row | {"above_hull": float(stability.decomposition(row["formula"], row["energy_per_atom"]).e_d)}
+        for row in reference.of_system(stability.elements).to_dict("records")
+    ]
+    return sorted(rows, key=lambda row: row["above_hull"])
+
+
+def reference_table(system: str, reference: Reference | None = None) -> Table:
+    """Table of the `phases` of a system; its last column says whether the library has the crystal of a phase."""
+    from model.crystals.composition import parse_system
+    from model.library.phases import packaged_library
+    from model.thermodynamics.reference import packaged_reference
+
+    reference, library = reference or packaged_reference(), packaged_library()
+    rows = phases(system, reference)
     title = f"{'-'.join(parse_system(system))} in {reference.name} ({reference.potential})"
     table = Table(title=title, title_justify="left")
     for name in ("material", "formula", "E eV/atom", "above hull meV/atom", "V Å³/atom", "relaxed", "crystal"):
         table.add_column(name, justify="left" if name in ("material", "formula") else "right")
-    rows = [
-        (stability.decomposition(phase.formula, phase.energy_per_atom).e_d, phase)
-        for phase in reference.of_system(stability.elements).itertuples()
-    ]
-    for above, phase in sorted(rows, key=lambda pair: pair[0]):
+    for row in rows:
         table.add_row(
-            phase.material_id,
-            phase.formula,
-            f"{phase.energy_per_atom:.4f}",
-            f"{round(1e3 * above, 1) + 0.0:.1f}",
-            f"{phase.volume_per_atom:.2f}",
-            "yes" if phase.relaxed else "no",
-            "yes" if phase.material_id in library else "no",
+            row["material_id"],
+            row["formula"],
+            f"{row['energy_per_atom']:.4f}",
+            f"{round(1e3 * row['above_hull'], 1) + 0.0:.1f}",
+            f"{row['volume_per_atom']:.2f}",
+            "yes" if row["relaxed"] else "no",
+            "yes" if row["material_id"] in library else "no",
         )
     return table

@@ -21,6 +21,7 @@ from search.running.steps import Step
 RELAXERS_PER_ANALYSER = 4  # symmetry and E_d take a tenth to a quarter of the time that the relaxation takes
 RECOUNT = 10.0  # s between two checks of the cluster's resources
 PATIENCE = 300.0  # s that an actor on a cluster may be idle before its resources are released
+ALONE = 60.0  # s without any CPU in the cluster after which the user is told where to look
 
 
 class ActorPools:
@@ -56,7 +57,8 @@ class ActorPools:
         self.judge_on_gpu = config.judge is not None and config.judge.device == "cuda"
         self.found = found
         self._check(config)
-        self._counted = time.monotonic()
+        self._counted = self._had_cpus = time.monotonic()
+        self._told = False
         self.metrics = Metrics()
         arguments = _arguments(config, reference, judge_reference, "cuda" if self.on_gpu else "cpu")
         # Crystal makers and judges on a CPU, analysers and the planner are busy only part of the time: they share the
@@ -115,6 +117,11 @@ class ActorPools:
         if self.found != before:
             now, relaxers = _count(self.found), self._limits()[Step.RELAX]
             self.notes.append(f"the cluster now has {now} (before: {_count(before)}); {relaxers} relaxers")
+        if self.found.cpus:
+            self._had_cpus, self._told = self._counted, False
+        elif not self._told and self._counted - self._had_cpus > ALONE:
+            self._told = True
+            self.notes.append(_no_worker(self._counted - self._had_cpus))
 
     def _limits(self) -> dict[Step, int]:
         """Maximum number of actors of each step; at least one of each."""
@@ -182,3 +189,11 @@ def _arguments(
 
 def _count(found: Capacity) -> str:
     return f"{found.cpus} CPUs and {found.gpus} GPUs"
+
+
+def _no_worker(seconds: float) -> str:
+    return (
+        f"for {seconds:.0f} s no worker has been in the cluster, so that nothing can be relaxed. On the head, "
+        "`ray status` shows what is starting and what failed; monitor.log and monitor.out in "
+        "/tmp/ray/session_latest/logs show why. The search goes on as soon as a worker joins"
+    )

@@ -9,12 +9,11 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -39,6 +38,7 @@ from search.running.journal import Attempt, Attempts, Journal
 from search.running.pipeline import Provenance, failed_rows, guests_to_remove, task_rows, to_judge
 from search.running.progress import Progress, Shown
 from search.running.rounds import Question, Rounds
+from search.running.signals import stop_signals
 from search.running.statistics import RunStatistics, RunSummary
 from search.running.steps import NEXT, Step
 from search.running.writer import Writer
@@ -46,10 +46,12 @@ from search.storage.lock import locked
 from search.storage.paths import RunPath
 from search.storage.results import DamagedPart, ResultStore, write_json
 from search.storage.rows import Row
+from search.storage.status import EVERY_SECONDS, write_status
 
 LOOK_SECONDS = 0.5  # between two checks of the actors
 WAIT_SECONDS = 0.5  # longest wait for a result
 WRITING_SECONDS = 0.02  # longest wait while parts are being written
+NOTES_TOLD = 20  # of the latest, in `hostguide status`
 DRAIN_SECONDS = 2.0  # to finish after the first signal; `ray job stop` allows three
 
 
@@ -99,10 +101,17 @@ class Job:
 
 @dataclass(frozen=True)
 class SearchOutcome:
-    """How a search ended: a summary, and the reason if it stopped before all rounds were done."""
+    """How a search ended.
+
+    Attributes:
+        summary: of this start.
+        reason: why it ended before all rounds were done, if it did so by itself.
+        out_of_time: whether its time limit ended it; the same search can be resumed.
+    """
 
     summary: RunSummary
     reason: str | None
+    out_of_time: bool = False
 
 
 def run_search(
@@ -113,6 +122,7 @@ def run_search(
     report: Callable[[Progress], None] = lambda progress: None,
     actors: Sequence[type] = ACTORS,
     judge_reference: Reference | None = None,
+    until: float = math.inf,
 ) -> SearchOutcome:
     """Run or resume a search.
 
@@ -123,6 +133,7 @@ def run_search(
         report: called with the progress about once a second.
         actors: classes of crystal maker, relaxer, analyser and judge.
         judge_reference: phases of the system with the energies of the judge; needed if the search has one.
+        until: time of `time.monotonic` at which to stop; what is in flight then is dropped.
 
     Raises:
         ValueError: the generators have nothing to start from, the folder contains another search or is in use by
@@ -137,12 +148,12 @@ def run_search(
         same_search(run, config, reference, judge_reference)
         write_run_metadata(run, config, reference, judge_reference)
         found = stack.enter_context(connected(config.resources.address))
-        stop = stack.enter_context(_signals())
+        stop = stack.enter_context(stop_signals())
         pools = ActorPools(config, reference, found, actors, judge_reference)
         stack.callback(pools.close)
         driver = Driver(config, run, reference, pools, report, check)
         stack.callback(driver.close)
-        return driver.run(stop)
+        return driver.run(stop, until)
 
 
 class Driver:
@@ -166,10 +177,11 @@ class Driver:
         self.queues: dict[Step, list[tuple[int, int, Job | Question]]] = {step: [] for step in Step}  # heaps
         self.parts: dict[str, dict[int, list[Row]]] = {}  # split task -> rows by candidate
         self.writer, self.statistics = Writer(self.store), RunStatistics(pools)
-        self._order, self._looked = itertools.count(), -math.inf
+        self._order, self._looked, self._told = itertools.count(), -math.inf, -math.inf
 
-    def run(self, stop: threading.Event) -> SearchOutcome:
-        """Work until all rounds are stored or ``stop`` is set."""
+    def run(self, stop: threading.Event, until: float = math.inf) -> SearchOutcome:
+        """Work until all rounds are stored, ``stop`` is set, or it is time (`time.monotonic`)."""
+        self.progress.until = until
         actors = {step: pool.limit for step, pool in self.actors.pools.items()}
         self.journal.note("started", rounds=self.rounds.count, actors=actors)
         self.store.tidy()
@@ -179,7 +191,7 @@ class Driver:
         for task in self._stored_before:
             self.attempts.forget(task)
         try:
-            while not (self.rounds.finished or stop.is_set()):
+            while not (self.rounds.finished or stop.is_set() or time.monotonic() >= until):
                 recovered = self._recover()
                 self._ask()
                 self._turn(list(self.actors.pools), 0.0 if recovered else WAIT_SECONDS)
@@ -188,7 +200,8 @@ class Driver:
             self._note(str(error))
             self._end()
             raise
-        return SearchOutcome(self._end(), self.rounds.enough)
+        out_of_time = not (self.rounds.finished or stop.is_set())
+        return SearchOutcome(self._end(), self.rounds.enough, out_of_time)
 
     def close(self) -> None:
         """Stop the background threads and close the journal."""
@@ -292,6 +305,23 @@ class Driver:
         missing = [pool.name for pool in self.actors.pools.values() if not pool.started]
         self.progress.message = f"waiting for {', '.join(missing)} to start" if missing else "running"
         self.report(self.progress)
+        if self._looked - self._told > EVERY_SECONDS:
+            self._tell()
+
+    def _tell(self) -> None:
+        """Say what the search does, for `hostguide status`."""
+        self._told = time.monotonic()
+        write_status(
+            self.folder,
+            message=self.progress.message,
+            expected=self.progress.expected,
+            seconds_left=self.progress.seconds_left,
+            notes=self.progress.notes[-NOTES_TOLD:],
+            actors={
+                step: {"busy": pool.started - pool.idle, "waiting": len(self.queues[step])}
+                for step, pool in self.actors.pools.items()
+            },
+        )
 
     def _drain(self) -> None:
         """After a signal: finish what is nearly done, and start nothing that takes long."""
@@ -306,6 +336,7 @@ class Driver:
         summary = self.statistics.summary(self.progress, finished=self.rounds.finished)
         self.journal.note("ended", **asdict(summary))
         write_json(self.folder / "summary.json", asdict(summary))
+        self._tell()
         self.report(self.progress)
         return summary
 
@@ -410,20 +441,3 @@ class Driver:
         """Add a message for the user."""
         self.progress.notes.append(text)
         self.journal.note("note", text=text, **fields)
-
-
-@contextmanager
-def _signals() -> Iterator[threading.Event]:
-    """First SIGINT or SIGTERM: stop cleanly, keeping all stored results. Second: default action, end the process."""
-    stop = threading.Event()
-
-    def handle(number: int, _: Any) -> None:
-        stop.set()
-        signal.signal(number, signal.SIG_DFL)
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

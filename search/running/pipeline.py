@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from model.crystals.crystal import Crystal
 from model.crystals.matching import packed
-from model.generators.interface import Role
+from model.generators.roles import Role
 from model.reasons import Reason
 from model.relaxation.polish import Polished
 from model.relaxation.relax import Relaxation
@@ -266,6 +266,7 @@ def _analysed(task: Task, candidate: Candidate, analysis: Analysis) -> dict[str,
         "e_d_with_found": analysis.e_d_with_found,
         "known": analysis.known,
         "products": analysis.decomposition.products,
+        "single_points": list(analysis.decomposition.single_points),
         "fingerprint": packed(analysis.fingerprint),
         "frameworks": [StoredFramework.of(f"{name}-f{i}", found) for i, found in enumerate(analysis.frameworks)],
         **({"guests": analysis.guests} if candidate.role == Role.NEW else {}),

@@ -17,7 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from model.generators.interface import Role
+from model.generators.roles import Role
 from search.storage.paths import RunPath
 from search.storage.rows import Status
 
@@ -56,6 +56,7 @@ class Progress:
     round: int = 0
     message: str = "starting"
     notes: list[str] = field(default_factory=list)  # for the user, in the order in which they came up
+    until: float = math.inf  # time limit, of `time.monotonic`
 
     @property
     def done(self) -> int:
@@ -64,11 +65,18 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """Estimate from the rate since this start; None until the first candidate is stored."""
-        fresh = self.done - self.resumed
+        """Estimate from the rate since this start, or what the time limit leaves; None if neither is known."""
+        fresh, limit = self.done - self.resumed, max(0.0, self.until - time.monotonic())
         if fresh <= 0:
-            return None
-        return max(0, self.expected - self.done) * (time.monotonic() - self.began) / fresh
+            return limit if math.isfinite(limit) else None
+        return min(limit, max(0, self.expected - self.done) * (time.monotonic() - self.began) / fresh)
+
+    @property
+    def share(self) -> float:
+        """Of the candidates or of the time, whichever ends the search first."""
+        spent = time.monotonic() - self.began
+        by_time = spent / (self.until - self.began) if math.isfinite(self.until) else 0.0
+        return min(1.0, max(by_time, self.done / max(1, self.expected)))
 
     def add(self, row: Shown) -> None:
         """Count one stored candidate."""
@@ -153,7 +161,7 @@ def panel(progress: Progress, run: RunPath) -> Group:
     for formula, (e_d, group) in sorted(progress.best.items(), key=lambda item: item[1][0])[:SHOWN_FORMULAS]:
         best.add_row(formula, f"{1e3 * e_d:+.1f}", group or "")
     bar = Table.grid()
-    bar.add_row(ProgressBar(total=progress.expected, completed=progress.done, width=60))
+    bar.add_row(ProgressBar(total=1.0, completed=progress.share, width=60))
     left = "" if progress.seconds_left is None else f", about {clock(progress.seconds_left)} left"
     reasons = ", ".join(f"{n} {reason}" for reason, n in progress.reasons.most_common(5))
     return Group(

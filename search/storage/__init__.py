@@ -4,6 +4,7 @@
 - `lock`: prevents two searches from using the same run
 - `rows`: the columns of the results (`Row`, `HistoryRow`, `PendingRow`), with types and units
 - `results`: the table of all candidates, in one file per task
+- `status`: what a search does at the moment
 - `judgements`: what other potentials said about the crystals of a run
 - `ranking`: the best candidates, each distinct crystal once
 - `cif`: writing crystals as CIF

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from model.thermodynamics.judge import STABLE
+from model.thermodynamics import STABLE
 from search.storage.paths import RunPath, write_whole
 from search.storage.rows import ARROW_CRYSTAL, StoredCrystal
 
@@ -197,7 +197,10 @@ def with_judges(frame: pd.DataFrame, run: RunPath) -> pd.DataFrame:
         frame["candidate"], frame["e_d"], frame["judge"], frame["e_d_judge"], strict=True
     ):
         rows = panel[name].judges if name in panel else {}
-        said = ({judge: by_judge} if judge else {}) | {other: row.e_d_judge for other, row in rows.items()}
+        # pandas has NaN where there is no judge
+        said = ({judge: by_judge} if isinstance(judge, str) else {}) | {
+            other: row.e_d_judge for other, row in rows.items()
+        }
         judges.append(said)
         values.append([value for value in (e_d, *said.values()) if math.isfinite(value)] if said else [])
     return frame.assign(

@@ -13,14 +13,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-import pyarrow as pa
-from pyarrow import fs
-
 from model.files import written_whole
+
+if TYPE_CHECKING:
+    from pyarrow import fs
 
 SCHEMES = ("s3", "gs")
 JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray in processes started by `ray job submit`
@@ -73,6 +73,8 @@ class StorePath:
 
     def exists(self) -> bool:
         """Whether there is an object of this name."""
+        from pyarrow import fs
+
         with self._explained():
             return bool(self.filesystem.get_file_info(self.key).type == fs.FileType.File)
 
@@ -116,12 +118,16 @@ class StorePath:
         """Do nothing: an object store has no folders."""
 
     def _below(self) -> list[fs.FileInfo]:
+        from pyarrow import fs
+
         with self._explained():
             found: list[fs.FileInfo] = self.filesystem.get_file_info(fs.FileSelector(self.key, allow_not_found=True))
         return found
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
+        import pyarrow as pa
+
         try:
             yield
         except FileNotFoundError:
@@ -165,6 +171,9 @@ def run_path(place: str | RunPath) -> RunPath:
 
 
 def _filesystem(address: str) -> fs.FileSystem:
+    import pyarrow as pa
+    from pyarrow import fs
+
     # S3: with delayed opening, a small object is written in a single request.
     # Google: without a limit, pyarrow spends a quarter of an hour looking for credentials.
     option = {"s3": "allow_delayed_open=true", "gs": "retry_limit_seconds=30"}[address.partition(":")[0]]

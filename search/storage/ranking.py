@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pandas as pd
@@ -66,3 +66,12 @@ def remark(row: Mapping[str, Any]) -> str:
     elif row["saddle_fall"] > 0:
         remarks.append(f"left a saddle point (−{1e3 * row['saddle_fall']:.0f} meV/atom)")
     return ", ".join(remarks)
+
+
+def products_text(products: Mapping[str, float], single_points: Collection[str] = ()) -> str:
+    """Products for people, those whose energy is a single point marked.
+
+    >>> products_text({"Li7Si3": 0.84, "Li15Si4": 0.16}, ["Li15Si4"])
+    '0.84 Li7Si3 + 0.16 Li15Si4*'
+    """
+    return " + ".join(f"{share:.2f} {name}{'*' * (name in single_points)}" for name, share in products.items())

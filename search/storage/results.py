@@ -36,7 +36,7 @@ class ResultStore:
 
     def tasks(self) -> set[str]:
         """Identities of the tasks that are stored."""
-        return {path.stem for path in _parts(self.folder)}
+        return {path.stem for path in parts_in(self.folder)}
 
     def append(self, task: str, rows: Sequence[Row]) -> None:
         """Store all rows of one task, or none if the process dies."""
@@ -88,16 +88,17 @@ def parquet_bytes(table: pa.Table) -> bytes:
     return bytes(buffer.getvalue())
 
 
-def read_part(path: RunPath, columns: Sequence[str] | None = None) -> pa.Table:
+def read_part(path: RunPath, columns: Sequence[str] | None = None, *, version: str = SCHEMA_VERSION) -> pa.Table:
     """Read one part.
 
     Args:
         path: the file.
         columns: columns to read (default: all).
+        version: of the schema that it must have.
 
     Raises:
         DamagedPart: the file is damaged.
-        ValueError: its schema version is not the current one.
+        ValueError: its schema version is another.
     """
     content = path.read_bytes()
     try:
@@ -108,9 +109,9 @@ def read_part(path: RunPath, columns: Sequence[str] | None = None) -> pa.Table:
             f"{path} is damaged ({error}). Rerun the same search: it sets the file aside and repeats the task."
         ) from error
     found = (table.schema.metadata or {}).get(b"schema_version", b"none").decode()
-    if found != SCHEMA_VERSION:
+    if found != version:
         raise ValueError(
-            f"{path} has results schema version {found}, but this program reads version {SCHEMA_VERSION}. "
+            f"{path} has results schema version {found}, but this program reads version {version}. "
             "Read it with the version of hostguide named in run.json, or search in a new folder."
         )
     return table
@@ -130,7 +131,7 @@ def load_results(run: str | RunPath, *, structures: bool = True) -> pd.DataFrame
     Raises:
         ValueError: the folder contains no results.
     """
-    parts = _parts(run_path(run) / "candidates")
+    parts = parts_in(run_path(run) / "candidates")
     if not parts:
         raise ValueError(f"{run} contains no results; run `hostguide search CONFIG --run {run}` first")
     with ThreadPoolExecutor(READERS) as readers:
@@ -151,6 +152,7 @@ def write_json(path: RunPath, content: Mapping[str, Any]) -> None:
     write_whole(path, json.dumps(content, indent=2, sort_keys=True).encode())
 
 
-def _parts(folder: RunPath) -> list[RunPath]:
+def parts_in(folder: RunPath) -> list[RunPath]:
+    """The parts in a folder, by name."""
     found: list[RunPath] = [path for path in folder.glob("*.parquet") if not path.name.startswith("_")]
     return sorted(found, key=lambda path: path.name)

@@ -7,15 +7,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from model.crystals.crystal import Crystal
 from model.crystals.matching import packed
-from model.generation.framework import Framework
-from model.generators.interface import Role
+from model.generators.roles import Role
+
+if TYPE_CHECKING:
+    from model.generation.framework import Framework
 
 SCHEMA_VERSION = "8"
 ARROW_CRYSTAL = pa.struct(
@@ -347,6 +349,12 @@ class Row(HistoryRow):
         pa.map_(pa.string(), pa.float64()),
         ANALYSIS,
         "dictionary: phase on the hull → fraction of the *atoms* in it; sums to 1",
+    )
+    single_points: Sequence[str] | None = column(
+        pa.list_(pa.string()),
+        ANALYSIS,
+        "those of `products` that the potential did not relax: their energies are some meV/atom too high, and `e_d` is "
+        "too low; marked * in tables",
     )
     judge: str | None = column(pa.string(), JUDGE, "the potential that judged it")
     e_d_judge_first: float | None = column(

@@ -105,6 +105,11 @@ class RelaxationFiles:
         elif may_be_ranked(result):
             CifWriter(result.final.to_pymatgen()).write_file(self.out / f"{name}.cif")  # no symmetry imposed
 
+    def cif(self, row: Mapping[str, Any]) -> str | None:
+        """The CIF of a row, if it has one."""
+        path = self.out / f"{row['name']}.cif"
+        return str(path) if not self.frames and path.is_file() else None
+
     def _add_row(self, row: dict[str, Any]) -> None:
         self.rows.append(row)
         if self.frames:

@@ -17,6 +17,7 @@ from model.thermodynamics.reference import (
     require_comparable,
 )
 from model.thermodynamics.stability import Stability
+from search.storage.ranking import products_text
 
 NONE: Mapping[str, Any] = {"e_d": math.nan, "products": "", "e_d_missing": "", "known": ""}
 NEW = "new"  # what is said of a crystal that is no known phase
@@ -63,8 +64,7 @@ class CrystalStability:
         if elements not in self._hulls:
             self._hulls[elements] = Stability(self._reference, elements)
         found = self._hulls[elements].decomposition(crystal.composition, energy)
-        products = " + ".join(f"{share:.2f} {formula}" for formula, share in found.products.items())
-        return {**NONE, "e_d": found.e_d, "products": products}
+        return {**NONE, "e_d": found.e_d, "products": products_text(found.products, found.single_points)}
 
 
 def _reference(potential: PotentialChoice, table: Path | None) -> Reference | None:

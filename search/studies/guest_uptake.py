@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Composition
 
 from model.analysis.voltage import VoltageStep, guest_content
 from model.crystals.crystal import Crystal
-from model.generators.interface import Role
+from model.crystals.matching import same_framework
+from model.generators.roles import Role
 from model.potentials.catalog import PotentialChoice, load_potential
 from model.relaxation.relax import RelaxSettings, relax
 from model.symmetry.space_group import space_group
@@ -195,15 +195,9 @@ def _described(row: dict[str, Any], guest: str, host: str, framework: Crystal | 
         "e_d": row["e_d"],
         "volume": after.volume / units,
         "volume_change": after.volume / before.volume - 1 if inpainted else np.nan,
-        "host_kept": _alike(framework or hosts[0], hosts[1]) if inpainted else None,
+        "host_kept": same_framework(framework or hosts[0], hosts[1]) if inpainted else None,
         "candidate": row["candidate"],
     }
-
-
-def _alike(one: Crystal, other: Crystal) -> bool:
-    matcher = StructureMatcher(primitive_cell=False, attempt_supercell=True)
-    distance = matcher.get_rms_dist(one.to_pymatgen(), other.to_pymatgen())
-    return distance is not None and bool(distance[0] <= matcher.stol)
 
 
 def draw_uptake(curve: pd.DataFrame, guest: str, host: str, path: Path) -> None:

@@ -121,6 +121,11 @@ def _check_room(host: Crystal, guests: np.ndarray) -> None:
     )
 
 
+def most_that_fit(host: Crystal, guest: int) -> int:
+    """Guests (atomic number) for which a host has room if they touch each other."""
+    return max(0, int((host.volume - _packed_volume(host.numbers)) / _packed_volume(np.array([guest]))))
+
+
 def _packed_volume(numbers: np.ndarray) -> float:
     """Volume (Å³) of randomly close-packed (64 %) spheres that touch at the smallest distance that screening allows."""
     diameter = closest_allowed(numbers, numbers, ScreenSettings())

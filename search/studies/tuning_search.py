@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from model.generators.interface import Role
 from model.generators.registry import GENERATORS
+from model.generators.roles import Role
 from search.config import Range, SearchConfig, changed
 from search.config_file import check_config
 from search.planning.campaign import read_trials

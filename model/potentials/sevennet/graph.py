@@ -29,8 +29,8 @@ class AtomGraph:
         numbers: (R,) atomic numbers.
         owner: (R,) crystal of each node.
         copies: (R,) float64 number of atoms that each node stands for.
-        node: (n,) node of each atom.
-        turns: per degree, (n, 2l+1, 2l+1) from the features of its node to those of an atom; None without symmetry.
+        node: (n,) node of each atom, or None without symmetry; then the blocks' senders are nodes.
+        turns: per degree, (n, 2l+1, 2l+1) from the features of its node to those of an atom, or None without symmetry.
     """
 
     receiver: Tensor
@@ -41,7 +41,7 @@ class AtomGraph:
     numbers: Tensor
     owner: Tensor
     copies: Tensor
-    node: Tensor
+    node: Tensor | None
     turns: list[Tensor] | None
 
     def shortest(self, crystals: int) -> Tensor:
@@ -112,14 +112,16 @@ def build_graph(batch: Batch, orbits: Orbits, edges: Edges, *, highest: int, dty
     place = torch.empty_like(order)
     place[order] = torch.arange(len(order), device=order.device)
 
-    blocks, rows, real, stop = [], [], [], 0
+    blocks, rows, real, senders, stop = [], [], [], [], 0
     for low, high, width in _runs(count.tolist(), BLOCK_EDGES[batch.positions.device.type]):
         position = torch.arange(width, device=count.device).expand(high - low, -1)
         filled = position < count[low:high, None]
         edge = torch.where(filled, begin[low:high, None] + position, -1)
         start, stop = stop, stop + edge.numel()
         sender = torch.cat([edges.sender, edges.sender.new_zeros(1)])[edge]
-        blocks.append(Block(slice(low, high), slice(start, stop), sender))
+        senders.append(sender.flatten())
+        source = sender if orbits.rotation is not None else place[node[sender]]
+        blocks.append(Block(slice(low, high), slice(start, stop), source))
         rows.append(edge.flatten())
         real.append(filled.flatten())
     row, is_real = torch.cat(rows), torch.cat(real)
@@ -127,14 +129,14 @@ def build_graph(batch: Batch, orbits: Orbits, edges: Edges, *, highest: int, dty
     padding = vector.new_tensor([[1.0, 0.0, 0.0]])  # of any direction, as it counts for nothing
     return AtomGraph(
         receiver=torch.cat([edges.receiver, edges.receiver.new_zeros(1)])[row],
-        sender=torch.cat([block.sender.flatten() for block in blocks]),
+        sender=torch.cat(senders),
         vector=torch.cat([vector, padding])[row],
         real=is_real,
         blocks=blocks,
         numbers=batch.numbers[nodes],
         owner=batch.owner[nodes],
         copies=copies.double(),
-        node=place[node],
+        node=None if orbits.rotation is None else place[node],
         turns=None if orbits.rotation is None else [turn.to(dtype) for turn in turns(orbits.rotation, highest)],
     )
 

@@ -13,10 +13,12 @@ Features of degree l are tensors (n, 2l+1, multiplicity).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from model.potentials.sevennet.convolution import Convolution
+from model.potentials.sevennet.convolution import Convolution, Coupling, Geometry, Group
 from model.potentials.sevennet.graph import AtomGraph
 from model.potentials.sevennet.harmonics import harmonics
 from model.potentials.sevennet.radial import SHORTEST, RadialTable, radial_table
@@ -42,7 +44,7 @@ class SevenNetNetwork:
         self.cutoff, self.place = weights.cutoff, weights.place.to(device)
         self.harmonics = max(path.l2 for path in weights.layers[0].paths)
         self.highest = max(path.l1 for layer in weights.layers for path in layer.paths)
-        self.weights = weights
+        self.weights, self.coupling = weights, Coupling(weights.layers, dtype=dtype)
         self._tables: dict[int, tuple[RadialTable, list[Layer]]] = {}
         self.embedding, self.readout = weights.embedding.to(device, dtype), weights.readout.to(device, dtype)
         self.scale, self.shift = weights.scale.to(device), weights.shift.to(device)
@@ -52,22 +54,26 @@ class SevenNetNetwork:
 
         ``table`` is the index in `model.potentials.sevennet.radial.SHORTEST` that the shortest edge asks for.
         """
+        radial, layers = self._layers(table)
         vector = graph.vector.detach().requires_grad_(True)
         with torch.enable_grad():
-            energy = self.forward(vector, graph, table)
-            (gradient,) = torch.autograd.grad(energy @ graph.copies, vector)
+            length = vector.norm(dim=-1)
+            functions = radial(length, graph.real)
+            angular = harmonics(vector / length[:, None], self.harmonics).to(self.dtype)
+            geometry = self.coupling(angular.detach(), graph.blocks)
+            inside = functions.detach().requires_grad_(True)
+            energy = self.forward(inside.split(radial.sizes, dim=-1), geometry, graph, layers)
+            (of_functions,) = torch.autograd.grad(energy @ graph.copies, inside)  # adds to those of the geometry
+            of_angular = self.coupling.of_harmonics(geometry, graph.blocks)
+            (gradient,) = torch.autograd.grad([functions, angular], vector, [of_functions, of_angular])
         return energy.detach(), gradient
 
-    def forward(self, vector: Tensor, graph: AtomGraph, table: int) -> Tensor:
-        """(R,) float64 energies of the nodes."""
-        radial, layers = self._layers(table)
-        length = vector.norm(dim=-1)
-        functions = radial(length, graph.real)
-        angular = harmonics(vector / length[:, None], self.harmonics).to(self.dtype)
+    def forward(self, functions: Sequence[Tensor], geometry: Geometry, graph: AtomGraph, layers: list[Layer]) -> Tensor:
+        """(R,) float64 energies of the nodes; ``functions`` per layer (E, K) of the distances."""
         species = self.place[graph.numbers]
         features = [self.embedding.index_select(0, species)[:, None]]
-        for layer, own_functions in zip(layers, functions, strict=True):
-            features = layer(features, own_functions, angular, graph)
+        for layer, radial in zip(layers, functions, strict=True):
+            features = layer(features, radial, geometry, graph)
         scaled = (features[0][:, 0] @ self.readout).double() + self.weights.readout_bias
         return scaled * self.scale[species] + self.shift[species]
 
@@ -76,7 +82,8 @@ class SevenNetNetwork:
         if table not in self._tables:
             radial = radial_table(self.weights, SHORTEST[table], tolerance=TOLERANCE[self.dtype], dtype=self.dtype)
             layers = [
-                Layer(layer, mix, dtype=self.dtype) for layer, mix in zip(self.weights.layers, radial.mix, strict=True)
+                Layer(layer, mix, self.coupling.groups, dtype=self.dtype)
+                for layer, mix in zip(self.weights.layers, radial.mix, strict=True)
             ]
             self._tables[table] = radial, layers
         return self._tables[table]
@@ -85,21 +92,22 @@ class SevenNetNetwork:
 class Layer:
     """One interaction: convolution of what the atoms send, a linear map of their own features, and gates."""
 
-    def __init__(self, weights: LayerWeights, mix: Tensor, *, dtype: torch.dtype) -> None:
+    def __init__(self, weights: LayerWeights, mix: Tensor, groups: list[Group], *, dtype: torch.dtype) -> None:
         self.scalars = weights.scalars
         self.own = [matrix.to(dtype) for matrix in weights.own]
         self.before = [matrix.to(dtype) for matrix in weights.before]
         self.before_bias, self.after_bias = weights.before_bias.to(dtype), weights.after_bias.to(dtype)
-        self.convolution = Convolution(weights, mix, dtype=dtype)
+        self.convolution = Convolution(weights, mix, groups, dtype=dtype)
 
-    def __call__(self, features: Features, radial: Tensor, angular: Tensor, graph: AtomGraph) -> Features:
-        """The nodes' new features; ``radial`` and ``angular`` belong to the edges."""
+    def __call__(self, features: Features, radial: Tensor, geometry: Geometry, graph: AtomGraph) -> Features:
+        """The nodes' new features; ``radial`` (E, K) and ``geometry`` belong to the edges."""
         sent = [x @ matrix for x, matrix in zip(features, self.before, strict=True)]
-        sent[0] = sent[0] + self.before_bias
-        sent = [x.index_select(0, graph.node) for x in sent]
-        if graph.turns is not None:
+        if self.before_bias.any():  # only with several modalities
+            sent[0] = sent[0] + self.before_bias
+        if graph.node is not None and graph.turns is not None:
+            sent = [x.index_select(0, graph.node) for x in sent]
             sent = [sent[0], *(torch.bmm(turn, x) for turn, x in zip(graph.turns[1:], sent[1:], strict=False))]
-        received = self.convolution(radial, angular, sent, graph.blocks)
+        received = self.convolution(radial, geometry, sent, graph.blocks)
         for degree, (x, matrix) in enumerate(zip(features, self.own, strict=False)):
             received[degree] = received[degree] + x @ matrix
         return self._gated(received)

@@ -37,10 +37,10 @@ class RadialTable:
     sizes: list[int]
     mix: list[Tensor]
 
-    def __call__(self, length: Tensor, real: Tensor) -> list[Tensor]:
-        """Per layer, (E, K) functions of lengths (E,) in Å, in the table's precision; zero where not ``real`` (E,)."""
+    def __call__(self, length: Tensor, real: Tensor) -> Tensor:
+        """(E, ΣK) functions of lengths (E,) in Å, in the table's precision; zero where not ``real`` (E,)."""
         values: Tensor = _Interpolation.apply(length, real, self.coefficients, self.step)
-        return list(values.split(self.sizes, dim=-1))
+        return values
 
 
 class _Interpolation(torch.autograd.Function):

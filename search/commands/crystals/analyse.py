@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 from rich.table import Table
 
-from search.commands.common import console, number, require_elements, say_warnings, use_threads
+from search.commands.common import (
+    JsonOption,
+    console,
+    number,
+    print_json,
+    require_elements,
+    say_warnings,
+    use_threads,
+)
 from search.storage.paths import RunPath, beside, is_run, run_path
 
 RARE = 0.01  # share of an element's atoms below which surroundings are left out of the table on the screen
@@ -54,6 +62,7 @@ def analyse(
         Path | None,
         typer.Option(help="Folder for tables and figures (default: RUN/analysis or FILE-analysis)", file_okay=False),
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Compute coordination, radial distribution functions, voids, migration paths of a guest, and voltages."""
     from model.analysis.migration import BarrierSettings
@@ -96,14 +105,21 @@ def analyse(
     crystals = _crystals(frame, place, top, guest=guest, vacancies=barriers and not single)
     elements = sorted({symbol for _, crystal in crystals for symbol in crystal.symbols})
     known = known_phases(against or [], elements, say_warnings)
-    _surroundings([crystal for _, crystal in crystals], known, elements, folder)
+    found: dict[str, Any] = {"folder": str(folder)}
+    found["coordination"] = _surroundings([crystal for _, crystal in crystals], known, elements, folder)
     if frame is None:
-        _voids(crystals[0][1], guest)
+        found["voids"] = _voids(crystals[0][1], guest)
     if guest is not None:
         settings = BarrierSettings(min_length=height, vacancy=not single) if barriers else None
-        _migration(crystals, guest, barriers=settings, equal_sites=equal_sites, max_length=max_length, out=folder)
+        found["hops"] = _migration(
+            crystals, guest, barriers=settings, equal_sites=equal_sites, max_length=max_length, out=folder
+        )
     if uptake is not None and guest is not None:
         _show_uptake(uptake, guest, ion, folder, "" if framework is None else f"-{framework}")
+        _, curve, steps = uptake
+        found |= {"uptake": curve.to_dict("records"), "voltages": [asdict(step) for step in steps]}
+    if as_json:
+        print_json("analyse", found)
     console.print(f"Tables and figures: {folder}", soft_wrap=True)
 
 
@@ -184,7 +200,9 @@ def _symmetric(crystal: Crystal, symprec: float, angle_tolerance: float) -> Crys
     return refined.crystal if refined else crystal
 
 
-def _surroundings(found: Sequence[Crystal], known: Sequence[Crystal], elements: Sequence[str], out: Path) -> None:
+def _surroundings(
+    found: Sequence[Crystal], known: Sequence[Crystal], elements: Sequence[str], out: Path
+) -> list[dict[str, Any]]:
     from search.studies.analyse import coordination_table, draw_coordination, draw_radial
 
     table = coordination_table(found, known, elements)
@@ -202,9 +220,12 @@ def _surroundings(found: Sequence[Crystal], known: Sequence[Crystal], elements: 
         shares = f"{100 * row.found:.0f}", number(100 * row.known, ".0f")
         shown.add_row(row.element, row.neighbours, str(row.coordination), *shares)
     console.print(shown)
+    return list(table.to_dict("records"))
 
 
-def _voids(crystal: Crystal, guest: str | None) -> None:
+def _voids(crystal: Crystal, guest: str | None) -> list[dict[str, Any]]:
+    import numpy as np
+
     from model.crystals.voids import guest_sites
     from search.studies.guest_paths import NARROWEST
 
@@ -212,9 +233,11 @@ def _voids(crystal: Crystal, guest: str | None) -> None:
     table = Table(title=f"Voids of {host.formula} with radius > {NARROWEST} Å", title_justify="left")
     for name in ("x", "y", "z", "radius Å"):
         table.add_column(name, justify="right")
-    for void in guest_sites(host, min_radius=NARROWEST)[:12]:
+    voids = guest_sites(host, min_radius=NARROWEST)[:12]
+    for void in voids:
         table.add_row(*(f"{x:.3f}" for x in void.fractional), f"{void.radius:.2f}")
     console.print(table)
+    return [{"fractional": void.fractional.tolist(), "radius": float(void.radius)} for void in voids]
 
 
 def _migration(
@@ -225,7 +248,7 @@ def _migration(
     equal_sites: bool,
     max_length: float,
     out: Path,
-) -> None:
+) -> list[dict[str, object]]:
     import pandas as pd
     from pymatgen.io.cif import CifWriter
 
@@ -266,6 +289,7 @@ def _migration(
     if profiles:
         draw_barriers(profiles, out / "barriers.png")
     console.print(table)
+    return rows
 
 
 def _say(name: str, text: str) -> None:

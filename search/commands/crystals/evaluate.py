@@ -15,6 +15,7 @@ from search.commands.common import (
     INCOMPLETE,
     CrystalFiles,
     DeviceOption,
+    JsonOption,
     OverwriteOption,
     PotentialOption,
     ReferenceOption,
@@ -25,6 +26,7 @@ from search.commands.common import (
     e_d_cell,
     load_potential,
     number,
+    print_json,
     products_cell,
     say_of,
     say_warnings,
@@ -44,6 +46,7 @@ def evaluate(
     reference: ReferenceOption = None,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = 1,
+    as_json: JsonOption = False,
 ) -> None:
     """Compute energy, E_d, forces, stress and moments without relaxation; exits with 1 if any evaluation fails."""
     from search.storage.crystal_files import read_files
@@ -71,7 +74,10 @@ def evaluate(
             bar.advance(task, len(some))
     rows = [evaluation_row(one, result, stability) for one, result in zip(crystals, results, strict=True)]
     rows += [unread_evaluation_row(one) for one in read.unreadable]
-    console.print(_table(rows))
+    if as_json:
+        print_json("evaluate", rows)
+    else:
+        console.print(_table(rows))
     say_of((row["name"], row["problem"]) for row in rows if row["problem"])
     if out is not None:
         write_evaluations(out, rows, crystals, results)

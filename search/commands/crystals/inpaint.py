@@ -6,15 +6,24 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import compress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 from rich.progress import Progress
 from rich.table import Table
 
-from search.commands.common import SeedOption, WeightsOption, console, require_elements, say_warnings, use_threads
+from search.commands.common import (
+    JsonOption,
+    SeedOption,
+    WeightsOption,
+    console,
+    print_json,
+    require_elements,
+    say_warnings,
+    use_threads,
+)
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -47,6 +56,7 @@ def inpaint(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the CIFs (default: <host>-<guests>)", file_okay=False)
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Insert guest atoms into a host, relax, and rank by energy. Without guests: order partially occupied sites."""
     from search.storage.crystal_files import read_structure
@@ -83,7 +93,7 @@ def inpaint(
             weights=weights,
             out=folder,
         )
-    _show(filled, dropped, folder, structure.volume)
+    _show(filled, dropped, folder, structure.volume, as_json=as_json)
 
 
 def _guests(elements: Sequence[str], counts: Sequence[int]) -> dict[str, int]:
@@ -126,7 +136,7 @@ def _fill(
 
     host = Crystal.from_pymatgen(structure)
     templates = make_templates(host, guests, samples=samples, seed=seed, region=_region(region) if region else None)
-    placed = Counter(np.array(templates[0].crystal.symbols)[templates[0].guest].tolist())
+    placed = Counter(compress(templates[0].crystal.symbols, templates[0].guest))
     console.print(
         f"{host.formula} with {len(host)} atoms; "
         f"placing {', '.join(f'{n} {element}' for element, n in placed.items())}, {samples} times"
@@ -240,7 +250,7 @@ def _lines(samples: int) -> Callable[[str, int], None]:
     return report
 
 
-def _show(filled: list[Filled], dropped: list[str], out: Path, volume: float) -> None:
+def _show(filled: list[Filled], dropped: list[str], out: Path, volume: float, *, as_json: bool) -> None:
     """Print a table and write files; ``volume`` is that of the host as given, in Å³."""
     if not filled:
         raise ValueError(
@@ -248,7 +258,12 @@ def _show(filled: list[Filled], dropped: list[str], out: Path, volume: float) ->
             "try fewer guests or more --samples"
         )
     paths = _write_all(filled, out)
-    console.print(_table(filled, paths, volume))
+    pairs = zip(filled, paths, strict=True)
+    rows = [_row(one, path, filled[0], volume) | {"rank": rank} for rank, (one, path) in enumerate(pairs, start=1)]
+    if as_json:
+        print_json("inpaint", rows)
+    else:
+        console.print(_table(rows))
     console.print(f"CIFs of these {len(paths)} crystals: {out}", soft_wrap=True)
     if dropped:
         console.print(f"{len(dropped)} dropped: {', '.join(sorted(set(dropped)))}")
@@ -272,19 +287,31 @@ def _write(one: Filled, position: int, best: Filled, out: Path) -> Path:
     return path
 
 
-def _table(filled: list[Filled], paths: list[Path], volume: float) -> Table:
-    best = filled[0].relaxation.energy_final
+def _row(one: Filled, path: Path, best: Filled, volume: float) -> dict[str, Any]:
+    """What is said of an arrangement; ``volume`` is that of the host as given, in Å³."""
+    energy = one.relaxation.energy_final
+    return {
+        "formula": one.crystal.formula,
+        "atoms": len(one.crystal),
+        "energy": energy,
+        "above_best": energy - best.relaxation.energy_final,
+        "space_group": one.space_group,
+        "max_force": one.relaxation.max_force,
+        "volume_change_percent": 100 * (one.crystal.volume / volume - 1),
+        "file": str(path),
+    }
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
     table = Table("#", "E eV/atom", "above best meV/atom", "space group", "max force eV/Å", "volume change %", "file")
-    for position, (one, path) in enumerate(zip(filled, paths, strict=True), start=1):
-        energy = one.relaxation.energy_final
-        change = 100 * (one.crystal.volume / volume - 1)
+    for row in rows:
         table.add_row(
-            str(position),
-            f"{energy:.4f}",
-            f"{1e3 * (energy - best):.1f}",
-            one.space_group,
-            f"{one.relaxation.max_force:.3f}",
-            f"{change:+.1f}",
-            path.name,
+            str(row["rank"]),
+            f"{row['energy']:.4f}",
+            f"{1e3 * row['above_best']:.1f}",
+            row["space_group"],
+            f"{row['max_force']:.3f}",
+            f"{row['volume_change_percent']:+.1f}",
+            Path(row["file"]).name,
         )
     return table

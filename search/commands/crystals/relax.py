@@ -18,6 +18,7 @@ from search.commands.common import (
     CrystalFiles,
     DeviceOption,
     FmaxOption,
+    JsonOption,
     MinutesOption,
     OverwriteOption,
     PotentialOption,
@@ -29,6 +30,7 @@ from search.commands.common import (
     e_d_cell,
     load_potential,
     number,
+    print_json,
     products_cell,
     require_elements,
     say_of,
@@ -77,6 +79,7 @@ def relax(
     minutes: MinutesOption = None,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = 1,
+    as_json: JsonOption = False,
 ) -> None:
     """Relax crystals and compute their E_d; exits with 1 if any of them did not converge."""
     from model.relaxation.relax import RelaxSettings
@@ -130,7 +133,10 @@ def relax(
             max_seconds=seconds_of(minutes),
             report=done,
         )
-    console.print(_table(written.rows, pressure))
+    if as_json:
+        print_json("relax", [{**row, "file": written.cif(row)} for row in written.rows])
+    else:
+        console.print(_table(written.rows, pressure))
     say_of((row["name"], row["detail"]) for row in written.rows if row["detail"])
     console.print(f"{_reasons(written.rows)}. Results: {out}", soft_wrap=True)
     if read.unreadable or not all(result.converged for result in results):

@@ -1,4 +1,4 @@
-"""`hostguide benchmark`: how often the score model recovers removed guests."""
+"""`hostguide benchmark`: how often the score model recovers removed guests, and how good voltages are."""
 
 from __future__ import annotations
 
@@ -9,9 +9,21 @@ import typer
 from rich.progress import Progress
 from rich.table import Table
 
-from search.commands.common import SeedOption, WeightsOption, console, number, parse_share, use_threads
+from model.potentials.catalog import DEFAULT
+from search.commands.common import (
+    PotentialOption,
+    SeedOption,
+    WeightsOption,
+    console,
+    number,
+    parse_share,
+    require_elements,
+    use_threads,
+)
 
-app = typer.Typer(help="Measure how good the score model and its samplers are.", no_args_is_help=True)
+app = typer.Typer(
+    help="Measure how good the score model, its samplers and the voltages of hosts are.", no_args_is_help=True
+)
 
 
 @app.command("reconstruct")
@@ -70,6 +82,86 @@ def reconstruct(
     _show(result["methods"], result["cases"])
     if not result["hosts_compared"]:
         console.print(f"{data} has no crystal of split 'train': give --train to tell which hosts are new.")
+
+
+@app.command("electrodes")
+def electrodes(
+    table: Annotated[Path, typer.Argument(help="Parquet of hosts, ions and voltages, see docs/electrodes.md")],
+    structures: Annotated[Path, typer.Option(help="Parquet of crystals with the column material_id")],
+    limit: Annotated[int | None, typer.Option(min=1, help="Maximum number of pairs")] = None,
+    ion: Annotated[list[str] | None, typer.Option(help="Only this ion; may be given several times")] = None,
+    max_atoms: Annotated[int, typer.Option(min=1, help="Maximum number of atoms of a host")] = 40,
+    names: Annotated[
+        Path | None,
+        typer.Option("--list", help="Text file with one battery_id a line: only these pairs, in this order"),
+    ] = None,
+    method: Annotated[str, typer.Option(help="How guests are placed: all, inpainting, voids or random")] = "all",
+    potential: PotentialOption = DEFAULT,
+    weights: WeightsOption = None,
+    seed: SeedOption = 0,
+    shard: Annotated[str, typer.Option(help="k/n: compute the k-th of n parts, with the same --json")] = "1/1",
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="File for the results; pairs in its .jsonl are not repeated")
+    ] = None,
+) -> None:
+    """Fill known hosts and compare voltages, volume changes and guest sites with what is known of them.
+
+    With --json, every pair is stored as soon as it is done; rerun the same command to resume.
+    """
+    from search.electrodes.benchmark import run_benchmark
+
+    use_threads()
+    require_elements("--ion", ion or [])
+    if names is not None and not names.is_file():
+        raise ValueError(f"--list {names} does not exist")
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("pairs", total=None)
+        result = run_benchmark(
+            table,
+            structures,
+            method=method,
+            ions=ion or [],
+            max_atoms=max_atoms,
+            limit=limit,
+            names=names.read_text().split() if names else None,
+            share=parse_share("--shard", shard),
+            weights=weights,
+            potential=potential,
+            seed=seed,
+            out=json_file,
+            report=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    _show_electrodes(result)
+
+
+def _show_electrodes(result: dict[str, Any]) -> None:
+    summary = result["summary"]
+    table = Table("voltages", "pairs", "MAE V", "median V", "bias V", "corrected MAE V", "median V", "bias V")
+
+    def line(name: str, row: dict[str, Any]) -> None:
+        numbers = [
+            number(part[key], ".3f", "–") for part in (row, row["corrected"]) for key in ("mae", "median", "bias")
+        ]
+        table.add_row(name, str(row["pairs"]), *numbers)
+
+    line("all", summary)
+    for group in ("by_split", "by_ion", "by_metal", "by_anion"):
+        for name, row in result[group].items():
+            line(name, row)
+    console.print(table)
+    for part, about in (("potential", "of the potential"), ("sites", "of the sites")):
+        mae, median, bias = (number(summary[part][key], "+.3f", "–") for key in ("mae", "median", "bias"))
+        console.print(
+            f"Error {about}, {summary['known']} pairs whose filled crystal is known: MAE {mae} V, median {median} V, "
+            f"bias {bias} V",
+            soft_wrap=True,
+        )
+    console.print(
+        f"Sites found, or lower in energy: {number(summary['sites_found'], '.1%', '–')}; "
+        f"{number(summary['seconds_median'], '.1f', '–')} CPU seconds a pair in the median; "
+        f"{summary['failed']} of {summary['pairs'] + summary['failed']} pairs failed.",
+        soft_wrap=True,
+    )
 
 
 def _show(found: dict[str, dict[str, Any]], all_cases: int) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from search.commands.common import console, require_elements
+from search.commands.common import JsonOption, console, print_json, require_elements
 
 
 def data(
@@ -20,6 +20,7 @@ def data(
     val: Annotated[float, typer.Option(help="Fraction of the formulas for validation")] = 0.05,
     test: Annotated[float, typer.Option(help="Fraction of the formulas for testing")] = 0.0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the split")] = 0,
+    as_json: JsonOption = False,
 ) -> None:
     """Make training data from crystals; print how many were dropped and why."""
     from model.potentials.catalog import DEFAULT, load_potential
@@ -43,11 +44,16 @@ def data(
     if frame.empty:
         raise ValueError(f"no crystal of {source} was kept: {reasons(entries)}")
     dropped = write(frame, entries, out)
-    counts = Table("reason for dropping", "crystals")
-    for reason, count in reasons(entries):
-        counts.add_row(reason, str(count))
-    console.print(counts)
-    splits = ", ".join(f"{name} {count}" for name, count in frame["split"].value_counts().items())
+    by_split, why = frame["split"].value_counts().to_dict(), dict(reasons(entries))
+    if as_json:
+        about = {"file": str(out), "crystals": len(frame), "read": len(entries), "splits": by_split, "dropped": why}
+        print_json("data", about)
+    else:
+        counts = Table("reason for dropping", "crystals")
+        for reason, count in why.items():
+            counts.add_row(reason, str(count))
+        console.print(counts)
+    splits = ", ".join(f"{name} {count}" for name, count in by_split.items())
     console.print(
         f"{out}: {len(frame)} of {len(entries)} crystals ({splits}); dropped crystals are listed in {dropped}"
     )

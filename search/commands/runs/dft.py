@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from search.commands.common import console, number, say_warnings
+from search.commands.common import JsonOption, console, number, print_json, say_warnings
 from search.storage.paths import RunPath, is_run, run_path
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def read(
         str | None,
         typer.Option(help="For a JSON file: the method of its energies, `MP2020-corrected PBE` or r2SCAN"),
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Read finished calculations, apply corrections, compute E_d, and store the results in the run."""
     from search.dft.results import FILE, find_vaspruns, read_calculation, take_in
@@ -98,7 +99,10 @@ def read(
         raise ValueError("no finished calculation was found")
     phases = _reference(reference, reference_potential, calculations)
     rows = take_in(place, calculations, phases)
-    console.print(_table(rows), soft_wrap=True)
+    if as_json:
+        print_json("dft read", rows)
+    else:
+        console.print(_table(rows), soft_wrap=True)
     for line in _explanations(place, calculations, phases):
         console.print(line, soft_wrap=True)
     console.print(f"{len(rows)} calculations are stored in {place / FILE}", soft_wrap=True)
@@ -106,9 +110,8 @@ def read(
 
 def _reference(name: str, potential: str | None, calculations: Sequence[Calculation]) -> Reference | None:
     """The competing phases requested by the user; None for those among the calculations."""
+    from model.thermodynamics.entries import load_entries, load_materials_project
     from model.thermodynamics.reference import (
-        load_entries,
-        load_materials_project,
         load_reference_table,
         packaged_reference,
     )

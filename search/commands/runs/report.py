@@ -1,4 +1,4 @@
-"""`hostguide report`: the HTML report of a run, as a file or served while the search runs."""
+"""`hostguide report`: the HTML report of a search or a screen, as a file or served while it runs."""
 
 from __future__ import annotations
 
@@ -19,15 +19,18 @@ def report(
     ] = False,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port for --watch; 0 picks a free one")] = 8365,
 ) -> None:
-    """Write an HTML report of a run: hull, progress, symmetry, the best crystals in 3D. It needs no network."""
+    """Write an HTML report of a search or a screen, with its best crystals in 3D. It needs no network."""
+    from search.electrodes.store import is_screen
     from search.reporting.report import build_report, serve
+    from search.reporting.screen_report import build_screen_report
 
     place = run_path(run)
+    build = build_screen_report if is_screen(place) else build_report
     if watch:
-        server = serve(place, port)
+        server = serve(place, port, build)
         console.print(f"http://127.0.0.1:{server.server_port}/  (press Ctrl-C to stop)")
         server.serve_forever()
-    path, page = out or beside(place) / "report.html", build_report(place)
+    path, page = out or beside(place) / "report.html", build(place)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
     console.print(str(path), soft_wrap=True)

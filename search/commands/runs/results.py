@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from search.commands.common import FormulaOption, RunArgument, console
+from search.commands.common import FormulaOption, JsonOption, RunArgument, console, print_json
 from search.storage.paths import RunPath, beside, run_path
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def results(
@@ -29,14 +32,20 @@ def results(
             file_okay=False,
         ),
     ] = None,
+    no_cif: Annotated[bool, typer.Option("--no-cif", help="Write no CIFs")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show the best crystals of a run and write them as CIF files."""
     place = run_path(run)
-    folder = cif or beside(place) / "best"
-    show_best(place, cif=folder, top=top, formula=formula, role=role, distinct=not all_candidates)
+    folder = None if no_cif else cif or beside(place) / "best"
+    best = best_of(place, cif=folder, top=top, formula=formula, role=role, distinct=not all_candidates)
+    if as_json:
+        print_json("results", best.to_dict("records"))
+    else:
+        show_best(best, place, cif=folder)
 
 
-def show_best(
+def best_of(
     run: RunPath,
     *,
     cif: Path | None,
@@ -44,28 +53,37 @@ def show_best(
     formula: str | None = None,
     role: str | None = None,
     distinct: bool = True,
-) -> None:
-    """Print the best crystals of a run; write them to the folder ``cif``, or print the command that does."""
-    from search.reporting.tables import results_table
+) -> pd.DataFrame:
+    """The best crystals of a run, with their ``rank``; written to the folder ``cif`` if given, as ``file`` says."""
     from search.storage.cif import write_cifs
     from search.storage.ranking import new_below_hull, rank
     from search.storage.results import load_results
+
+    frame = load_results(run, structures=False)
+    best = rank(frame, top=top, formula=formula, role=role, distinct=distinct)
+    files = [None] * len(best) if cif is None or best.empty else list(map(str, write_cifs(best, cif)))
+    best = best.assign(rank=range(1, len(best) + 1), file=files)
+    best.attrs["new"] = len(new_below_hull(frame))
+    return best
+
+
+def show_best(best: pd.DataFrame, run: RunPath, *, cif: Path | None) -> None:
+    """Print a table of `best_of`, and where the CIFs are or how to write them."""
+    from search.reporting.tables import results_table
     from search.studies.verify import load_verification
 
-    frame = load_results(run)
-    best = rank(frame, top=top, formula=formula, role=role, distinct=distinct)
     if best.empty:
         console.print("No relaxed crystal matches.")
         return
     verdicts = {one["name"]: one["grade"] for one in load_verification(run)}
     console.print(results_table(best, verdicts))
-    console.print(
-        f"{len(new_below_hull(frame))} distinct, polished crystals of the run lie below the hull and are not in the "
-        "library of known phases.",
-        soft_wrap=True,
-    )
+    if "new" in best.attrs:
+        console.print(
+            f"{best.attrs['new']} distinct, polished crystals of the run lie below the hull and are not in the library "
+            "of known phases.",
+            soft_wrap=True,
+        )
     if cif is None:
         console.print(f"CIFs of these crystals: hostguide results {shlex.quote(str(run))}", soft_wrap=True)
         return
-    write_cifs(best, cif)
     console.print(f"CIFs of these {len(best)} crystals: {cif}", soft_wrap=True)

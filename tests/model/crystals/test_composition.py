@@ -1,7 +1,18 @@
 import numpy as np
 import pytest
 
-from model.crystals.composition import CellFormula, from_formulas, from_system, parse_system
+from model.crystals.composition import (
+    CellFormula,
+    can_be_neutral,
+    from_formulas,
+    from_system,
+    from_terminals,
+    has_stoichiometry,
+    on_steps,
+    parse_system,
+    smallest_formulas,
+    usual_valences,
+)
 
 
 def test_a_cell_formula_knows_its_units():
@@ -86,3 +97,84 @@ def test_a_single_element_is_a_system():
 def test_bad_input_names_the_value_and_the_remedy(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+# --- compounds and filters ----------------------------------------------------------------------------------------
+
+
+def test_mixtures_of_compounds_are_on_their_line():
+    cells = from_terminals(["Li2S", "P2S5"], max_atoms=40)
+    assert {"Li2S", "P2S5", "Li3PS4", "Li4P2S7", "LiPS3"} <= {cell.reduced for cell in cells}
+    for cell in cells:  # charges of all of them add up to zero
+        counts = cell.as_dict
+        assert counts.get("Li", 0) + 5 * counts.get("P", 0) == 2 * counts["S"]
+    assert max(cell.n_atoms for cell in cells) <= 40 and len(set(cells)) == len(cells)
+
+
+@pytest.mark.parametrize(
+    ("terminals", "budget", "words"),
+    [(["Li2S"], 10, "at least two"), (["Li2S", "Xx"], 10, "Xx"), (["Li2S", "P2S5"], 2, "raise max_atoms")],
+)
+def test_terminals_that_make_nothing_are_refused(terminals, budget, words):
+    with pytest.raises(ValueError, match=words):
+        from_terminals(terminals, max_atoms=budget)
+
+
+@pytest.mark.parametrize(
+    ("formula", "neutral"),
+    [("Mn3O4", True), ("LiMnO2", True), ("Li2MnO2", True), ("Li5MnO2", False), ("FeS2", False), ("Fe2O3", True)],
+)
+def test_charges_of_one_element_may_differ(formula, neutral):
+    valences = {"Mn": [2, 3, 4], "Fe": [2, 3], "O": [-2], "S": [-2], "Li": [1]}
+    assert can_be_neutral(CellFormula.parse(formula), valences) is neutral
+
+
+def test_usual_valences_are_pymatgens_and_own_ones_replace_them():
+    found = usual_valences(["Li", "Fe"], {"Fe": (4,)})
+    assert found == {"Li": (1,), "Fe": (4,)}
+    with pytest.raises(ValueError, match="Ar has no usual charge"):
+        usual_valences(["Ar"], {})
+
+
+@pytest.mark.parametrize(
+    ("formula", "family", "belongs"),
+    [
+        ("CaTiO3", "perovskite", True),
+        ("Ca4Ti4O12", "perovskite", True),
+        ("MgAl2O4", "spinel", True),
+        ("LiFePO4", "olivine", True),
+        ("Li2O", "ABC3", False),
+        ("Li2O", "A2B", True),
+    ],
+)
+def test_families_are_known_by_name_and_by_letters(formula, family, belongs):
+    assert has_stoichiometry(CellFormula.parse(formula), [family]) is belongs
+
+
+def test_an_unknown_family_is_refused():
+    with pytest.raises(ValueError, match="none of rocksalt"):
+        has_stoichiometry(CellFormula.parse("Li2O"), ["zeolite"])
+
+
+def test_steps_and_the_smallest_formulas():
+    cells = from_system("Li-Si", max_atoms=10)
+    assert {str(cell) for cell in cells if on_steps(cell, 0.25)} == {
+        "LiSi",
+        "Li2Si2",
+        "LiSi3",
+        "Li3Si",
+        "Li3Si3",
+        "Li4Si4",
+        "Li2Si6",
+        "Li6Si2",
+        "Li5Si5",
+    }
+    kept = smallest_formulas(cells, 3)
+    assert {cell.reduced for cell in kept} == {"LiSi", "Li2Si", "LiSi2"}
+    assert "Li4Si4" in map(str, kept)  # larger cells of a formula stay
+
+
+def test_reduced_formulas_are_pymatgens():
+    for cell in from_system("Li-P-O", max_atoms=9):
+        assert cell.reduced == cell.pymatgen.reduced_formula
+    assert CellFormula.parse("O4").reduced == "O2"

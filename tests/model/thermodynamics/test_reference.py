@@ -13,12 +13,10 @@ from pymatgen.core import Composition, Lattice, Structure
 from pymatgen.core.entries import ComputedEntry, ComputedStructureEntry
 
 from model.potentials.catalog import CATALOG, DEFAULT
+from model.thermodynamics.entries import frame_of_entries, load_entries, load_materials_project
 from model.thermodynamics.reference import (
     Reference,
     build_reference_table,
-    frame_of_entries,
-    load_entries,
-    load_materials_project,
     load_reference_table,
     packaged_reference,
     volume_per_atom,
@@ -299,3 +297,42 @@ def test_the_phases_of_a_system_are_collected_once_for_all_its_compositions(monk
     first = volume_per_atom(reference, "LiP3S5Cl")
     monkeypatch.setattr(Reference, "of_system", None)
     assert volume_per_atom(reference, "Li2PS4Cl") != first
+
+
+# --- one scale ------------------------------------------------------------------------------------------------------
+
+
+def entries_of(*rows):
+    """Entries (formula, run type, correction in eV) as pymatgen writes them."""
+    return [
+        {"composition": Composition(formula).as_dict(), "energy": -5.0, "correction": correction}
+        | ({"parameters": {"run_type": run_type}} if run_type else {})
+        for formula, run_type, correction in rows
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "potential", "words"),
+    [
+        ([("MgO", "GGA", 0.0)], "MP2020-corrected PBE", "MgO has a raw GGA energy without the corrections of MP2020"),
+        ([("Fe2O3", "GGA+U", 0.0)], "MP2020-corrected PBE", "Fe2O3 has a raw GGA.U energy"),
+        ([("MgO", "GGA", -0.7), ("Mg", "R2SCAN", 0.0)], "r2SCAN", r"mixes energies of .*\(MgO\) and r2SCAN \(Mg\)"),
+        ([("Mg", "R2SCAN", 0.0)], "MP2020-corrected PBE", "holds energies of r2SCAN, not of MP2020-corrected PBE"),
+    ],
+)
+def test_a_file_of_mixed_or_other_scales_is_refused(tmp_path, rows, potential, words) -> None:
+    (tmp_path / "entries.json").write_text(json.dumps(entries_of(*rows)))
+    with pytest.raises(ValueError, match=words):
+        load_entries(tmp_path / "entries.json", potential=potential)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [("MgO", "GGA", -0.7), ("Mg", "GGA", 0.0), ("NiAl", "GGA", 0.0), ("Fe2O3", "GGA+U", -6.0)],
+        [("MgO", None, 0.0), ("Mg", None, 0.0)],
+    ],
+)
+def test_a_file_of_one_scale_is_read(tmp_path, rows) -> None:
+    (tmp_path / "entries.json").write_text(json.dumps(entries_of(*rows)))
+    assert len(load_entries(tmp_path / "entries.json", potential="MP2020-corrected PBE")) == len(rows)

@@ -1,4 +1,5 @@
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -27,6 +28,12 @@ def test_the_hull_of_a_binary_by_hand():
     judged = stability.decomposition("Li3Si", -2.8)
     assert judged.e_d == pytest.approx(0.2)
     assert judged.products == pytest.approx({"Li": 0.5, "LiSi": 0.5})
+
+
+def test_products_that_were_not_relaxed_are_named():
+    phases = BINARY.phases.assign(relaxed=BINARY.phases["formula"] == "LiSi")
+    found = Stability(replace(BINARY, phases=phases), "Li-Si").decomposition("Li3Si", -2.8)
+    assert found.single_points == ("Li",)
 
 
 def test_a_candidate_below_the_hull_is_negative_and_never_joins_it():

@@ -9,7 +9,8 @@ from pymatgen.core import Structure
 from pymatgen.entries.computed_entries import ComputedEntry
 from typer.testing import CliRunner
 
-from model.thermodynamics.reference import Reference, frame_of_entries, load_entries
+from model.thermodynamics.entries import frame_of_entries, load_entries
+from model.thermodynamics.reference import Reference
 from search.cli import app
 from search.dft.inputs import LINK
 from search.dft.results import FILE, find_vaspruns, load_dft, read_calculation, take_in, why_not

@@ -10,8 +10,8 @@ from model.crystals.lattice import BRAVAIS
 from model.crystals.matching import distance_fingerprints, packed
 from model.generation.ion_substitution import substitutions
 from model.generation.mutation import steps_apart
-from model.generators.interface import Role, Start
 from model.generators.registry import GENERATORS, starting_from
+from model.generators.roles import Role, Start
 from model.stages import Rejected
 from model.thermodynamics.reference import packaged_reference
 from search.planning.campaign import Campaign

@@ -1,6 +1,7 @@
 """The driver against the single-process pipeline, killed at random moments, stopped, and run twice at once."""
 
 import fcntl
+import json
 import random
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,6 +21,7 @@ from model.potentials.chgnet.potential import CHGNetPotential
 from model.thermodynamics.reference import packaged_reference
 from search.config import SearchConfig
 from search.planning.prepare import load_judge_reference, load_reference
+from search.reporting.records import schema
 from search.running.pipeline import load_stages, search_here
 from search.storage.results import ResultStore, load_results
 from search.storage.rows import unpack_or_raise
@@ -124,6 +127,22 @@ def test_ctrl_c_keeps_what_is_stored_and_says_how_to_resume(tmp_path):
     assert "Resume with: hostguide search" in output
     stored = load_results(tmp_path / "run", structures=False)
     assert 0 < len(stored) < 400 and f"{len(stored)} candidates are stored" in output
+
+
+def test_a_search_without_yaml_ends_in_time_and_is_resumed_by_its_folder(tmp_path):
+    command = [sys.executable, "-m", "search.cli", "search"]
+    options = ["--guest", "Li", "--max-atoms", "4", "--minutes", "1", "--run", str(tmp_path / "run"), "--json"]
+    began = time.monotonic()
+    done = subprocess.run([*command, "Li3Si", *options], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - began < 75  # also on a machine that is busy
+    assert "formulas: [Li3Si]" in done.stderr
+    found = json.loads(done.stdout)
+    jsonschema.validate(found, schema("search"))
+    assert not found["finished"] and found["reason"] == "1 minutes are over"
+    more = [str(tmp_path / "run"), "--minutes", "0.3"]
+    again = subprocess.run([*command, *more], capture_output=True, text=True, timeout=300, check=False)
+    assert again.returncode == 0 and "Stopped after 0.3 minutes" in again.stdout, again.stdout + again.stderr
 
 
 def test_a_second_driver_in_the_same_folder_is_refused(tmp_path):

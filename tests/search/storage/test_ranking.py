@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -195,3 +196,24 @@ def test_a_cif_keeps_a_small_angle(cell, group):
     written = Structure.from_str(cif_text(Crystal.from_pymatgen(structure)), fmt="cif")
     assert written.get_space_group_info(symprec=1e-3, angle_tolerance=-1)[0] == group
     assert written.volume / len(written) == pytest.approx(structure.volume / 2, rel=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:Issues encountered while parsing CIF")  # of thirds, which pymatgen makes exact
+@pytest.mark.parametrize(
+    ("group", "cell", "sites"),
+    [
+        ("Fd-3m", Lattice.cubic(5.43), {"Si": [0, 0, 0]}),  # two origins in the tables
+        ("R-3m", Lattice.hexagonal(2.82, 14.05), {"Li": [0, 0, 0.5], "Co": [0, 0, 0], "O": [0, 0, 0.26]}),
+        ("P6_3/mmc", Lattice.hexagonal(3.16, 12.3), {"Mo": [1 / 3, 2 / 3, 0.25], "S": [1 / 3, 2 / 3, 0.62]}),
+        ("P2_1/c", Lattice.monoclinic(5.1, 5.2, 5.3, 99.2), {"Zr": [0.28, 0.04, 0.21], "O": [0.07, 0.33, 0.34]}),
+        ("Pnma", Lattice.orthorhombic(10.3, 6.0, 4.7), {"Fe": [0.28, 0.25, 0.97], "P": [0.1, 0.25, 0.42]}),
+    ],
+)
+def test_a_cif_holds_one_atom_per_orbit_and_the_crystal_comes_back(group, cell, sites):
+    structure = Structure.from_spacegroup(group, cell, list(sites), list(sites.values())).get_primitive_structure()
+    text = cif_text(Crystal.from_pymatgen(structure))
+    assert re.search(rf"_symmetry_space_group_name_H-M '?{group}'?\n", text)
+    assert len(re.findall(r"^[A-Z][a-z]? [A-Z][a-z]?\d+ ", text, re.MULTILINE)) == len(sites)
+    back = Structure.from_str(text, fmt="cif")
+    assert StructureMatcher(stol=0.01).fit(structure, back)
+    assert back.get_space_group_info(symprec=1e-3)[0] == group
