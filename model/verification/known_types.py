@@ -83,15 +83,15 @@ def nearest_type(crystal: Crystal, library: PhaseLibrary) -> KnownType | None:
 def _unlikeness(phase: Phase, crystal: Crystal) -> tuple[float, str]:
     """How far the elements of a phase lie from a crystal's in electronegativity; the identifier breaks ties."""
     rows = [
-        sorted((amount / whole.num_atoms, _electronegativity(Element.from_Z(element.Z))) for element, amount in whole.items())
+        sorted((amount / whole.num_atoms, _electronegativity(element.Z)) for element, amount in whole.items())
         for whole in (Composition(phase.formula), Composition(crystal.formula))
     ]
     return sum(abs(one[1] - other[1]) for one, other in zip(*rows, strict=True)), phase.material_id
 
 
-def _electronegativity(element: Element) -> float:
+def _electronegativity(z: int) -> float:
     """Pauling's; 2 for elements without one."""
-    return float(element.data.get("X") or 2.0)
+    return float(Element.from_Z(z).data.get("X") or 2.0)
 
 
 def _matches(crystal: Crystal, known: Crystal, ions: dict[int, int]) -> bool:

@@ -304,6 +304,44 @@ class TrainingData(Record):
     dropped: dict[str, int] = about("reason -> crystals")
 
 
+class Distortion(Record):
+    """A lower crystal that an imaginary mode leads to."""
+
+    space_group: Group
+    atoms: Atoms
+    fall: float = about("eV/atom below the crystal whose mode was followed")
+
+
+class Verified(Record):
+    """What was found out about a crystal; all but the first fields and the last are null if that failed."""
+
+    name: str = about("of the candidate, or of the crystal in its file")
+    formula: Formula
+    atoms: Atoms
+    space_group: Group = None
+    known: str | None = about("identifier of the known phase that it is; null: new", default=None)
+    nearest_type: str | None = about("identifier of the known crystal of the most similar type", default=None)
+    ion_exchange: bool | None = about("whether exchanging the ions of that crystal gives it", default=None)
+    type_text: str | None = about("the same in words", default=None)
+    charge_balance: str | None = about("balanced, mixed valence, Zintl phase and so on", default=None)
+    oxidation_states: dict[str, float] = about("element -> mean oxidation state; empty if it has none", default={})
+    charge_text: str | None = about("both in words", default=None)
+    lowest_frequency: float | None = about("THz, negative where imaginary; null without phonons", default=None)
+    lowest_at: list[float] | None = about("wave vector of that mode, in reciprocal vectors", default=None)
+    imaginary: list[float] = about("THz, imaginary modes at the wave vectors of the supercell", default=[])
+    supercell_atoms: int | None = about("atoms of the supercell of the phonons", default=None)
+    distorts_to: list[Distortion] = []
+    bulk_modulus: float | None = about("GPa", default=None)
+    elastically_stable: bool | None = about("whether the elastic constants are positive definite", default=None)
+    e_d: Decomposition = None
+    error: float | None = about("of E_d, eV/atom", default=None)
+    error_source: str | None = about("where the error comes from", default=None)
+    similarity: float | None = about("0 to 1, with the measured pattern; null without one", default=None)
+    problem: str = about("why it, or its phonons, could not be computed; else empty")
+    grade: str = about("worth DFT, known, distorts, doubtful, too high, or failed")
+    verdict: str = about("the grade with its reasons, in words")
+
+
 # command -> what it prints
 RECORDS: dict[str, TypeAdapter[Any]] = {
     "search": TypeAdapter(SearchEnd),
@@ -314,6 +352,7 @@ RECORDS: dict[str, TypeAdapter[Any]] = {
     "relax": TypeAdapter(list[Relaxed]),
     "inpaint": TypeAdapter(list[Filled]),
     "analyse": TypeAdapter(Analysed),
+    "verify": TypeAdapter(list[Verified]),
     "reference show": TypeAdapter(list[Phase]),
     "reference hull": TypeAdapter(list[Phase]),
     "dft read": TypeAdapter(list[Calculation]),

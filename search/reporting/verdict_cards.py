@@ -56,14 +56,21 @@ def bands_drawing(bands: Mapping[str, Any]) -> Markup:
         for tick, label in _spaced(bands, 14 / across)
     ]
     parts.append(f'<line x1="{LEFT}" x2="{x(places[-1])}" y1="{y(0)}" y2="{y(0)}" class="zero"/>')
-    for value in {0.0, round(high, 1), round(low, 1)}:
-        parts.append(f'<text x="{LEFT - 3}" y="{float(y(value)) + 3:.1f}" text-anchor="end">{value:g}</text>')
+    for value in (high, low) if (0 - low) * up < 10 else (high, 0.0, low):
+        parts.append(f'<text x="{LEFT - 3}" y="{float(y(value)) + 3:.1f}" text-anchor="end">{value:.1f}</text>')
     for branch in branches:
-        points = " ".join(f"{x(place)},{y(frequency)}" for place, frequency in zip(places, branch, strict=True))
         kind = ' class="imaginary"' if min(branch) < -0.1 else ""
-        parts.append(f'<polyline points="{points}"{kind}/>')
+        for part in continuous(places):
+            points = " ".join(f"{x(p)},{y(f)}" for p, f in zip(places[part], branch[part], strict=True))
+            parts.append(f'<polyline points="{points}"{kind}/>')
     title = "<title>Phonon bands, THz</title>"
     return Markup(f'<svg class="bands" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{title}{"".join(parts)}</svg>')
+
+
+def continuous(places: Sequence[float]) -> list[slice]:
+    """The parts of a path between its jumps, where two points have the same place."""
+    jumps = [i for i in range(1, len(places)) if places[i] == places[i - 1]]
+    return [slice(start, stop) for start, stop in zip([0, *jumps], [*jumps, len(places)], strict=True)]
 
 
 def _spaced(bands: Mapping[str, Any], least: float) -> list[tuple[float, str]]:

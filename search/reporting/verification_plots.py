@@ -14,6 +14,7 @@ from pymatgen.util.string import latexify
 from model.verification.diffraction import RADIATION, STEP, profile, reflections
 from model.verification.pattern_match import PatternMatch, PatternRanking
 from search.reporting.plots import HEIGHT, STYLE, WIDTH
+from search.reporting.verdict_cards import continuous
 from search.studies.verify import Subject
 
 SHOWN = 3  # single phases drawn below a measured pattern
@@ -46,7 +47,8 @@ def plot_phonons(record: Mapping[str, Any], path: Path) -> None:
         1, 2, figsize=(1.4 * WIDTH, HEIGHT), layout="constrained", sharey=True, width_ratios=(3, 1)
     )
     for one in bands["frequencies"]:
-        left.plot(bands["places"], one, color="tab:blue", linewidth=0.7)
+        for part in continuous(bands["places"]):
+            left.plot(bands["places"][part], one[part], color="tab:blue", linewidth=0.7)
     for tick in bands["ticks"]:
         left.axvline(tick, color="0.7", linewidth=0.5, zorder=0)
     left.set_xticks(bands["ticks"], [_greek(label) for label in bands["labels"]])

@@ -32,7 +32,6 @@ from search.storage.results import load_results
 from search.storage.rows import unpack_or_raise
 from search.studies.crystal_stability import CrystalStability
 
-CURVES = ("bands", "dos", "cifs")  # left out of what is printed
 SECONDS = 1800.0  # longest that one crystal may take on an actor
 MANY = 4  # crystals with phonons, from which on actors share them
 FILE_RELAX = RelaxSettings(fmax=0.02, keep_symmetry=True)
@@ -158,7 +157,7 @@ def _found(
 
 
 def record(subject: Subject, found: Verification) -> dict[str, Any]:
-    """What is stored of a crystal; `CURVES` are for pictures only."""
+    """What is stored of a crystal, with the curves of its pictures."""
     vibrations, elastic, kind = found.vibrations, found.elastic, found.type
     judged = verdict(known=found.known, balance=found.balance, energy=subject.energy, lattice=_lattice(found))
     group = space_group(subject.crystal, REPORTED, -1.0)
@@ -247,11 +246,6 @@ def add_similarity(records: Sequence[dict[str, Any]], ranking: PatternRanking) -
     for match in ranking.single:
         (place,) = match.crystals
         records[place]["similarity"] = round(match.similarity, 4)
-
-
-def plain(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Records without curves."""
-    return [{key: value for key, value in one.items() if key not in CURVES} for one in records]
 
 
 def write_records(place: RunPath, records: Sequence[Mapping[str, Any]]) -> None:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from model.potentials.catalog import DEFAULT, PotentialChoice
-from search.commands.common import INCOMPLETE, PotentialOption, console, number, say_of, use_threads
+from search.commands.common import (
+    INCOMPLETE,
+    JsonOption,
+    PotentialOption,
+    console,
+    number,
+    print_json,
+    say_of,
+    use_threads,
+)
 from search.storage.paths import RunPath, beside, is_run, run_path
 
 if TYPE_CHECKING:
@@ -35,7 +42,7 @@ def verify(
         Path | None, typer.Option(help="Measured powder pattern: columns of 2θ in degrees and intensity")
     ] = None,
     radiation: Annotated[str, typer.Option(help="Radiation of the pattern, for example CuKa, CuKa1, MoKa")] = "CuKa",
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list with one object per crystal")] = False,
+    as_json: JsonOption = False,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -55,7 +62,7 @@ def verify(
     from model.verification.settings import PhononSettings, VerifySettings
     from search.reporting.verification_plots import draw_all, plot_match
     from search.storage.pattern_files import read_pattern
-    from search.studies.verify import add_similarity, plain, verified, write_records
+    from search.studies.verify import add_similarity, verified, write_records
 
     use_threads()
     if height <= 0 or displacement <= 0:
@@ -65,11 +72,10 @@ def verify(
     pattern = None if xrd is None else read_pattern(xrd)
     places = [run_path(one) for one in source]
     run = places[0] if len(places) == 1 and is_run(places[0]) else None
-    tell = Console(stderr=True, highlight=False, markup=False) if as_json else console
-    subjects, own, left_out = _subjects(places, run, top, potential, tell)
+    subjects, own, left_out = _subjects(places, run, top, potential)
     computed = PhononSettings(height=height, displacement=displacement) if phonons else None
     settings = VerifySettings(top=top, phonons=computed)
-    with Progress(console=tell, transient=True) as bar:
+    with Progress(console=console, transient=True) as bar:
         task = bar.add_task("verified", total=len(subjects))
         records = verified(subjects, own, settings, workers=workers, report=lambda: bar.advance(task))
     folder = out or (Path("verification") if run is None else beside(run) / "verification")
@@ -85,7 +91,7 @@ def verify(
     if ranking is not None:
         plot_match(ranking, subjects, folder / "match.png")
     if as_json:
-        print(json.dumps(plain(records), indent=2, ensure_ascii=False))
+        print_json("verify", records)
     else:
         _show(records, subjects, ranking)
         console.print(f"Pictures and CIFs: {folder}", soft_wrap=True)
@@ -94,7 +100,7 @@ def verify(
 
 
 def _subjects(
-    places: Sequence[RunPath], run: RunPath | None, top: int, potential: PotentialChoice, tell: Console
+    places: Sequence[RunPath], run: RunPath | None, top: int, potential: PotentialChoice
 ) -> tuple[list[Subject], PotentialChoice, int]:
     """What is verified, the potential that goes with it, and how many crystals were left out."""
     from search.config_file import load_config
@@ -111,7 +117,7 @@ def _subjects(
     notes = [(one.name, f"{text}.") for one in read.crystals for text in one.warnings]
     notes += [(one.name, f"left out, it cannot be read: {one.problem}") for one in read.unreadable]
     subjects = file_subjects(read.crystals, potential, lambda *note: notes.append(note))
-    say_of(notes, tell)
+    say_of(notes)
     if not subjects:
         raise ValueError("no crystal of these files can be relaxed")
     return subjects, potential, len(read.crystals) + len(read.unreadable) - len(subjects)
