@@ -11,6 +11,7 @@ import torch
 
 from model.stages import Analyser, CrystalMaker, Relaxer
 from model.thermodynamics.candidate_judge import CandidateJudge
+from model.verification.verifier import Verifier
 
 
 class Worker:
@@ -40,6 +41,10 @@ class AnalyserActor(Worker, Analyser):
 
 class JudgeActor(Worker, CandidateJudge):
     """A second potential."""
+
+
+class VerifierActor(Worker, Verifier):
+    """Charges, known types, phonons and elastic constants of single crystals."""
 
 
 ACTORS: tuple[type, ...] = (CrystalMakerActor, RelaxerActor, AnalyserActor, JudgeActor)

@@ -12,6 +12,7 @@ Each subject has a sub-package, which imports only from those before it in this 
 - `generators`: the ways to make candidates that a search chooses between
 - `thermodynamics`: competing phases, hull, decomposition energy
 - `analysis`: properties of crystals beyond their energy
+- `verification`: what is asked of a crystal before DFT: known, charges, phonons, patterns, a verdict
 
 `model.stages` is on top: generate, relax and analyse, the three calls that actors make. `model.settings` is the base
 class of all settings, `model.reasons` lists the codes for why a candidate is not relaxed, and `model.files` handles the

@@ -34,6 +34,7 @@ NOT_RUN = {
     "hostguide report runs/li-si --watch": "serves until it is stopped; test_report.py asks such a server",
     "hostguide judge runs/li-si --with 7net-l3i5": "relaxes for minutes, with an extra; test_panel.py judges",
     "hostguide analyse runs/mno2": "needs the run of a whole campaign; test_analyse.py analyses frameworks",
+    "hostguide verify runs/li-si --top 50 --xrd": "needs a measured pattern; test_verify_command.py has one",
     "python benchmarks/": "measurements of minutes to hours",
     "python -m benchmarks.": "the same, of benchmarks that share code with the tests",
 }
@@ -42,7 +43,7 @@ ELSEWHERE = {
     "electrodes.md": "screens take minutes to hours; tests/search/electrodes screens small hosts",
 }
 # Numbers that make a command long, and what they become here.
-SMALLER = {"--trials": 2, "--samples": 2, "--top": 2, "--limit": 1, "--minutes": 1}
+SMALLER = {"--trials": 2, "--samples": 2, "--top": 2, "--limit": 1, "--minutes": 1, "--relaxations": 1}
 
 
 def blocks(page, kinds):

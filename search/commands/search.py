@@ -26,9 +26,10 @@ from search.commands.common import (
     settings_of,
 )
 from search.commands.runs.results import best_of, show_best
-from search.storage.paths import RunPath, is_run, require_lasting, run_path
+from search.storage.paths import RunPath, beside, is_run, require_lasting, run_path
 
 if TYPE_CHECKING:
+    from search.config import SearchConfig
     from search.running.driver import SearchOutcome
 
 SHOWN = 15  # crystals in the table at the end
@@ -73,6 +74,8 @@ def search(
     _say_end(outcome, folder, minutes)
     cif = folder / "best" if isinstance(folder, Path) else None
     stopped = not (outcome.summary.finished or outcome.out_of_time)
+    if settings.verification is not None and outcome.summary.finished:
+        _verify(settings, folder)
     if as_json:
         best = best_of(folder, cif=None if stopped else cif, top=SHOWN) if outcome.summary.candidates else None
         _print_json(outcome, folder, [] if best is None else best.to_dict("records"), minutes)
@@ -106,3 +109,19 @@ def _print_json(outcome: SearchOutcome, folder: RunPath, best: list[dict[str, An
     reason = f"{minutes:g} minutes are over" if outcome.out_of_time else outcome.reason
     content = {"run": str(folder), "finished": summary.finished, "reason": reason, "candidates": summary.candidates}
     print_json("search", {**content, "best": best})
+
+
+def _verify(config: SearchConfig, run: RunPath) -> None:
+    """Verify the best crystals, as `hostguide verify` does."""
+    from search.reporting.verification_plots import draw_all
+    from search.studies.verify import run_subjects, verified, write_records
+
+    settings, resources = config.verification, config.resources
+    assert settings is not None
+    subjects = run_subjects(run, config.models.potential, top=settings.top)
+    console.print(f"Verifying the best {len(subjects)}.")
+    records = verified(
+        subjects, config.models.potential, settings, workers=resources.relax_actors, address=resources.address
+    )
+    write_records(run, records)
+    draw_all(beside(run) / "verification", subjects, records)

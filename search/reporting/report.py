@@ -36,8 +36,9 @@ from search.reporting.figure_data import (
     relaxed,
     symmetry_data,
 )
+from search.reporting.verdict_cards import cards, reached_by_exchange
 from search.storage.cif import ConventionalCell, crystal_name, plain_cif, tolerances
-from search.storage.judgements import load_judgements
+from search.storage.judgements import load_judgements, load_verification
 from search.storage.paths import RunPath
 from search.storage.ranking import new_below_hull, rank, remark
 from search.storage.results import load_results
@@ -64,7 +65,10 @@ def build_report(run: RunPath, *, live: bool = False, known: dict[str, dict[str,
         raise ValueError(f"{run} contains no relaxed crystal yet")
     stability = Stability(load_reference(config, run), config.compositions.elements)
     best, others = rank(frame, top=CRYSTALS_SHOWN), _other_verdicts(run, frame)
-    opened = pd.concat([best, relaxed(frame).head(OPENED)]).drop_duplicates("candidate")
+    verified = [one for one in load_verification(run) if one["name"] in set(frame["candidate"])]
+    grades = {one["name"]: one["grade"] for one in verified}
+    named = frame[frame["candidate"].isin(grades)]
+    opened = pd.concat([best, named, relaxed(frame).head(OPENED)]).drop_duplicates("candidate")
     known = {} if known is None else known
     for row in opened.to_dict("records"):
         if row["candidate"] not in known:
@@ -87,8 +91,13 @@ def build_report(run: RunPath, *, live: bool = False, known: dict[str, dict[str,
     return environment.get_template("report.html.jinja").render(
         name=config.name,
         system="-".join(config.compositions.elements),
-        facts=_facts(frame, config),
-        best=[_table_row(row) | {"others": others.get(row["candidate"], {})} for row in best.to_dict("records")],
+        facts=_facts(frame, config)
+        + ([("out of reach of ion exchange", reached_by_exchange(verified))] if verified else []),
+        best=[
+            _table_row(row) | {"others": others.get(row["candidate"], {}), "verdict": grades.get(row["candidate"], "")}
+            for row in best.to_dict("records")
+        ],
+        verdicts=cards(verified),
         opinions=list(dict.fromkeys(name for given in others.values() for name in given)),
         figures={name: safe(figure.to_json()) for name, figure in drawn.items()},
         crystals=safe(json.dumps({candidate: known[candidate] for candidate in opened["candidate"]})),

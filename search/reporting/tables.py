@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -15,8 +16,14 @@ if TYPE_CHECKING:
 SINGLE_POINTS = "* not relaxed by the potential: E_d may be some meV/atom too low"
 
 
-def results_table(best: pd.DataFrame) -> Table:
-    """Table of ranked candidates for the terminal."""
+def results_table(best: pd.DataFrame, verdicts: Mapping[str, str] | None = None) -> Table:
+    """Table of ranked candidates for the terminal.
+
+    Args:
+        best: from `search.storage.ranking.rank`.
+        verdicts: candidate -> grade, of those that were verified.
+    """
+    verdicts = verdicts or {}
     potentials = ", ".join(sorted(set(best["potential"])))
     judges = list(dict.fromkeys(name for said in best["judges"] for name in said))
     table = Table(title=f"Lowest decomposition energies ({potentials})", title_justify="left")
@@ -31,6 +38,7 @@ def results_table(best: pd.DataFrame) -> Table:
         "host group",
         "decomposes into",
         "remark",
+        *(["verdict"] if verdicts else []),
     ):
         whole = name in ("formula", "space group", *numbers)  # also in a narrow terminal, where the others are wrapped
         table.add_column(name, justify="right" if name in numbers else "left", no_wrap=whole)
@@ -46,6 +54,7 @@ def results_table(best: pd.DataFrame) -> Table:
             _text(row["framework_space_group"]),
             products_text(row["products"], row["single_points"]),
             remark(row),
+            *([verdicts.get(row["candidate"], "")] if verdicts else []),
         )
     if any(len(given) for given in best["single_points"]):
         table.caption, table.caption_justify = SINGLE_POINTS, "left"

@@ -7,6 +7,7 @@
 - `guest_paths`: sites of a guest, its migration paths and barriers (`analyse --guest`)
 - `guest_uptake`: uptake of a guest by a host or by one framework (`analyse --host`, `--framework`)
 - `panel`: crystals judged by other potentials (`judge`)
+- `verify`: what is found out about crystals, as records (`verify`)
 - `tuning_search`: settings tuned by a search that only tries them (`tune`)
 - `training_data`: data for the score model (`data`)
 - `training`: the configuration of a training, and its curves (`train`)

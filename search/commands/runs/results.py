@@ -70,11 +70,13 @@ def best_of(
 def show_best(best: pd.DataFrame, run: RunPath, *, cif: Path | None) -> None:
     """Print a table of `best_of`, and where the CIFs are or how to write them."""
     from search.reporting.tables import results_table
+    from search.storage.judgements import load_verification
 
     if best.empty:
         console.print("No relaxed crystal matches.")
         return
-    console.print(results_table(best))
+    verdicts = {one["name"]: one["grade"] for one in load_verification(run)}
+    console.print(results_table(best, verdicts))
     if "new" in best.attrs:
         console.print(
             f"{best.attrs['new']} distinct, polished crystals of the run lie below the hull and are not in the library "

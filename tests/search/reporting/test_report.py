@@ -14,6 +14,7 @@ from pymatgen.core import Structure
 from search.reporting.report import build_report, serve
 from search.storage.judgements import store_judgements
 from search.storage.results import ResultStore
+from search.studies.verify import write_records
 from tests.support.rows import judgement
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
@@ -62,6 +63,27 @@ def test_other_verdicts_stand_beside_the_searchs_own(small_run):
     assert re.search(r"-11\.0\s+<small class=\"note\">unconverged</small>", page)
     assert "potentials disagree" in page
     assert "(-11.0 to +50.0)" in page  # on the hull plot, with an error bar
+
+
+def verified(name, **more):
+    bands = {"places": [0, 0.5, 1], "frequencies": [[0, -1.2, 0], [2, 3, 2.5]], "ticks": [0, 1], "labels": ["G", "X"]}
+    found = {"name": name, "formula": "LiSi", "space_group": "R-3m", "grade": "worth DFT", "known": None}
+    found |= {"verdict": "worth DFT: new; balanced: Li+ Si−", "ion_exchange": False, "type_text": "nearest type X"}
+    return found | {"bulk_modulus": 41.3, "bands": bands, "distorts_to": []} | more
+
+
+def test_verified_crystals_have_cards(small_run):
+    assert "<h2>Verdicts</h2>" not in build_report(small_run)
+    failed = {"name": "second", "formula": "LiSi", "atoms": 2, "problem": "crashed"}
+    failed |= {"grade": "failed", "verdict": "not verified: crashed"}
+    write_records(small_run, [verified("first"), failed])
+    page = build_report(small_run)
+    cards = re.findall(r'<article class="verdict"[^>]*data-candidate="(\w+)">(.*?)</article>', page, re.DOTALL)
+    assert [name for name, _ in cards] == ["first", "second"]
+    for text in ("<li>new</li>", "<li>balanced: Li+ Si−</li>", "bulk modulus 41 GPa", 'class="imaginary"', ">Γ<"):
+        assert text in cards[0][1]
+    assert "<li>crashed</li>" in cards[1][1] and "<svg" not in cards[1][1]
+    assert "1 of 1 new ones verified" in page
 
 
 def test_the_server_shows_a_run_as_it_grows_and_stays_on_this_machine(small_run):
