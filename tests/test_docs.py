@@ -35,6 +35,7 @@ NOT_RUN = {
     "hostguide judge runs/li-si --with 7net-l3i5": "relaxes for minutes, with an extra; test_panel.py judges",
     "hostguide analyse runs/mno2": "needs the run of a whole campaign; test_analyse.py analyses frameworks",
     "hostguide verify runs/li-si --top 50 --xrd": "needs a measured pattern; test_verify_command.py has one",
+    "hostguide benchmark csp benchmarks/": "needs the crystals of the Materials Project; the page has one that is run",
     "python benchmarks/": "measurements of minutes to hours",
     "python -m benchmarks.": "the same, of benchmarks that share code with the tests",
 }
