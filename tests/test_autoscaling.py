@@ -158,7 +158,7 @@ def test_machines_come_when_asked_for_and_are_lost_and_go(cluster, tmp_path, req
 
     wait_until(lambda: len(nodes(folder)) == 1 + RELAXERS, 300, log)
     wait_until(lambda: len(list(faults.glob("done-relax-wait-*"))) >= RELAXERS, 300, out)
-    taken = nodes(folder)[-1]
+    taken = nodes(folder)[1]  # the worker that came first, and has been at work since
     taken.kill()  # as a spot machine is: no farewell
     wait_until(lambda: len(nodes(folder)) == 1 + RELAXERS, 300, out)  # another in its place
     assert search.wait(timeout=900) == 0, out.read_text()

@@ -232,7 +232,7 @@ def test_the_slurm_script_starts_ray_on_every_node_and_the_search_on_the_first(s
     command = typer.main.get_command(app).commands[search[1]]
     given = command.make_context("search", search[2:]).params
     assert given["address"] == "auto" and given["run"] == "/shared/runs/li-si"
-    assert str(given["config"]) == "configs/li-si-cluster.yaml"
+    assert str(given["what"]) == "configs/li-si-cluster.yaml"
 
 
 def test_the_slurm_script_asks_for_what_is_missing(slurm):
