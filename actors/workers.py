@@ -1,4 +1,4 @@
-"""The actors: the classes of `model.stages` and the verifier, limited to one thread and with a method that tells when they are ready.
+"""The actors: classes of `model.stages` and others, with one thread and a method that tells when they are ready.
 
 `actors.pool.Pool` turns them into Ray actors.
 """
