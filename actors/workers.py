@@ -1,4 +1,5 @@
-"""The actors: classes of `model.stages` and others, with one thread and a method that tells when they are ready.
+"""The actors: the classes of `model.stages`, judge and verifier, with one thread and a method that says when they are
+ready.
 
 `actors.pool.Pool` turns them into Ray actors.
 """
@@ -11,6 +12,7 @@ import torch
 
 from model.stages import Analyser, CrystalMaker, Relaxer
 from model.thermodynamics.candidate_judge import CandidateJudge
+from model.verification.verifier import Verifier
 from model.verification.verifier import Verifier
 
 
@@ -41,6 +43,10 @@ class AnalyserActor(Worker, Analyser):
 
 class JudgeActor(Worker, CandidateJudge):
     """A second potential."""
+
+
+class VerifierActor(Worker, Verifier):
+    """Charges, known types, phonons and elastic constants of single crystals."""
 
 
 class VerifierActor(Worker, Verifier):

@@ -41,7 +41,7 @@ from chgnet.model import CHGNet
 from model.crystals.batch import Batch
 from model.crystals.crystal import Crystal
 from model.crystals.neighbors import undirected_bonds
-from model.generation.ion_substitution import PACKAGED_TYPES, read
+from model.library.phases import PACKAGED, packaged_library
 from model.potentials.catalog import DEFAULT, load_potential
 from model.potentials.chgnet.network import build_graph
 from model.potentials.interface import Potential
@@ -174,9 +174,11 @@ def lists(ours: Potential, repeats: int) -> dict[str, float]:
 
 
 def symmetry(ours: Potential, limit: int, repeats: int) -> dict[str, float]:
-    """Known structure types with 8 atoms and more, whole and by orbits, in one batch."""
-    known = [prototype.crystal for prototype in read(pd.read_parquet(PACKAGED_TYPES)) if len(prototype.crystal) >= 8]
-    some, device = known[:: len(known) // limit][:limit], torch.device("cpu")
+    """Known phases of 8 to 16 atoms, whole and by orbits, in one batch."""
+    phases = pd.read_parquet(PACKAGED, columns=["material_id", "n_atoms"])
+    names = phases["material_id"][phases["n_atoms"].between(8, 16)].tolist()
+    some = [packaged_library().crystal(name) for name in names[:: len(names) // limit][:limit]]
+    device = torch.device("cpu")
     starts = [symmetric_start(c, np.ones(len(c), dtype=bool), symprec=0.01, device=device) for c in some]
     batch = Batch.from_crystals([crystal for crystal, _ in starts], dtype=torch.float64)
     projectors = [projector for _, projector in starts]

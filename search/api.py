@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pandas as pd
 from ase import Atoms
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from search.running.progress import Progress
 
 Some: TypeAlias = Structure | Atoms | str | Path
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -87,11 +86,7 @@ class RelaxedCrystal(Point):
     forces: Any = field(default=None, repr=False)  # (n, 3) eV/Å
 
 
-@overload
-def evaluate(crystals: Some, *, potential: str = ..., device: str = ...) -> Point: ...
-@overload
-def evaluate(crystals: Sequence[Some], *, potential: str = ..., device: str = ...) -> list[Point]: ...
-def evaluate(crystals: Some | Sequence[Some], *, potential: str = DEFAULT, device: str = "cpu") -> Point | list[Point]:
+def evaluate(crystals: Some | Sequence[Some], *, potential: str = DEFAULT, device: str = "cpu") -> Any:
     """Energy and E_d of crystals as they are.
 
     Args:
@@ -100,7 +95,7 @@ def evaluate(crystals: Some | Sequence[Some], *, potential: str = DEFAULT, devic
         device: ``cpu`` or ``cuda``.
 
     Returns:
-        one result for one crystal, a list for several.
+        a `Point` for one crystal, a list of them for several.
     """
     from model.potentials.catalog import load_potential
 
@@ -114,10 +109,6 @@ def evaluate(crystals: Some | Sequence[Some], *, potential: str = DEFAULT, devic
     return points if some is crystals else points[0]
 
 
-@overload
-def relax(crystals: Some, **options: Any) -> RelaxedCrystal: ...
-@overload
-def relax(crystals: Sequence[Some], **options: Any) -> list[RelaxedCrystal]: ...
 def relax(
     crystals: Some | Sequence[Some],
     *,
@@ -128,7 +119,7 @@ def relax(
     steps: int = 500,
     device: str = "cpu",
     progress: bool = True,
-) -> RelaxedCrystal | list[RelaxedCrystal]:
+) -> Any:
     """Relax crystals, many at once.
 
     Args:
@@ -142,7 +133,7 @@ def relax(
         progress: whether to show a bar.
 
     Returns:
-        one result for one crystal, a list for several. A crystal that fails has a reason; nothing is raised.
+        a `RelaxedCrystal` for one crystal, a list of them for several. One that fails has a reason; nothing is raised.
     """
     from model.potentials.catalog import load_potential
     from model.relaxation.relax import RelaxSettings

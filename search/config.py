@@ -19,6 +19,7 @@ from pydantic import (
 )
 from pymatgen.core import Element
 
+from model.crystals.composition import parse_system
 from model.crystals.lattice import BRAVAIS, LatticeRanges
 from model.crystals.screening import ScreenSettings
 from model.diffusion.sampler import AncestralSettings, HeunSettings, PredictorCorrectorSettings
@@ -66,6 +67,7 @@ class FrameworkSettings(Settings):
     guests: tuple[str, ...] | None = None  # default: chosen automatically (largest spread of local environments)
     tolerances: tuple[tuple[float, float], ...] = DEFAULT_TOLERANCES  # (symprec Å, angle degrees)
     files: tuple[str, ...] = ()  # hosts available from the start: crystal files, folders of them, identifiers
+    known: int = Field(40, ge=0)  # number of hosts from the library of known phases, the likeliest ones
     guest_count_range: int = Field(1, ge=0)  # largest difference in guest atoms from a filling that was found
     volume_change: float = Field(0.05, gt=0)  # relative; above this, a filled host gives a new framework
 
@@ -84,6 +86,20 @@ class FrameworkSettings(Settings):
     def _pairs(cls, value: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
         if not value or any(symprec <= 0 for symprec, _ in value):
             raise ValueError("must list pairs [symprec in Å, angle in degrees] with symprec above 0")
+        return value
+
+
+class LibrarySettings(Settings):
+    """Known phases that a search does not see at all, not even as competing phases; see also ``blind``."""
+
+    without_systems: tuple[str, ...] = ()  # chemical systems (Li-P-S) whose phases, and their systems', are not used
+    without_formulas: tuple[str, ...] = ()  # formulas whose phases are not used
+
+    @field_validator("without_systems")
+    @classmethod
+    def _systems(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for system in value:
+            parse_system(system)
         return value
 
 
@@ -251,6 +267,7 @@ class SearchConfig(Settings):
     relaxation: RelaxSettings = RelaxSettings()
     polish: PolishSettings | None = PolishSettings()  # of what is reported; null: nothing is polished
     frameworks: FrameworkSettings = FrameworkSettings()
+    library: LibrarySettings = LibrarySettings()
     reference: ReferenceSettings = ReferenceSettings()
     policy: PolicySettings = PolicySettings()
     tuning: Tuning = Tuning()
@@ -364,11 +381,6 @@ class SearchConfig(Settings):
         return json.dumps(self.model_dump(mode="json", exclude=exclude), sort_keys=True)
 
     @property
-    def hidden(self) -> frozenset[str]:
-        """Elements of the chemical system whose known phases must not be used to make candidates; empty: none."""
-        return frozenset(self.compositions.elements if self.blind else ())
-
-    @property
     def builds(self) -> bool:
         """Whether candidates are also made from hosts and crystals, once there are some."""
         return any(GENERATORS[name].start != Start.NOTHING for name in self.generators) and self.policy.new_share < 1
@@ -396,8 +408,12 @@ class SearchConfig(Settings):
 
     def round_size(self, number: int) -> int:
         """Maximum number of candidates of a round."""
-        first_to_build = 0 if self.frameworks.files else self.policy.rounds_ahead + 1
-        return self.policy.candidates_per_round if number >= first_to_build else self.new_per_round
+        return self.policy.candidates_per_round if number >= self.first_to_build else self.new_per_round
+
+    @property
+    def first_to_build(self) -> int:
+        """The first round that builds on hosts or crystals."""
+        return 0 if self.frameworks.files else self.policy.rounds_ahead + 1
 
 
 class ProblemsInside(ValueError):

@@ -57,6 +57,7 @@ def make_config() -> Callable[..., SearchConfig]:
 
     def made(**sections: Any) -> SearchConfig:
         content = {"name": "test", "compositions": {"system": "Li-Si", "max_atoms": 4}, **sections}
+        content["frameworks"] = {"known": 0, **sections.get("frameworks", {})}  # tests bring their own hosts
         return check_config(content, source="test")
 
     return made

@@ -68,7 +68,8 @@ def cluster(request, monkeypatch):
         "max_workers": 3,
         "idle_timeout_minutes": 0.1,
         "provider": {
-            "type": "fake_multinode",
+            "type": "external",  # by its own name, Ray looks for defaults that its package lacks
+            "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
             "gcs_address": address,
             "head_node_id": FAKE_HEAD_NODE_ID,
             "launch_multiple": True,
@@ -148,7 +149,7 @@ def test_machines_come_when_asked_for_and_are_lost_and_go(cluster, tmp_path, req
     (tmp_path / "search.yaml").write_text(yaml.safe_dump({**SEARCH, "resources": resources}))
     faults, out = tmp_path / "faults", tmp_path / "out"
     faults.mkdir()
-    for number in range(2 * RELAXERS):  # so long that the loss is in the middle
+    for number in range(6 * RELAXERS):  # so long that the loss is in the middle
         (faults / f"relax-wait-{number}").touch()
     command = [sys.executable, "-m", "tests.support.chaos_search", tmp_path / "search.yaml", tmp_path / "run", faults]
     with out.open("w") as stream:

@@ -69,6 +69,11 @@ def test_every_command_and_option_says_what_it_is_for():
     check(typer.main.get_command(app))
 
 
+def test_shells_can_be_taught_to_complete(call):
+    code, out, _ = call("--help")
+    assert code == 0 and "--install-completion" in out
+
+
 def test_the_version_is_that_of_the_package(call):
     code, out, _ = call("--version")
     assert (code, out.strip()) == (0, version("hostguide"))

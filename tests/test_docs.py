@@ -43,7 +43,7 @@ ELSEWHERE = {
     "electrodes.md": "screens take minutes to hours; tests/search/electrodes screens small hosts",
 }
 # Numbers that make a command long, and what they become here.
-SMALLER = {"--trials": 2, "--samples": 2, "--top": 2, "--limit": 1, "--minutes": 1}
+SMALLER = {"--trials": 2, "--samples": 2, "--top": 2, "--limit": 1, "--minutes": 1, "--relaxations": 1}
 
 
 def blocks(page, kinds):

@@ -131,19 +131,18 @@ class Session:
         """Run a command to its end; what it says. Where it asks something, it is given a terminal."""
         if answer:
             command = f"script --quiet --return --command {shlex.quote(command)} /dev/null"
-        process = self.process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        end = threading.Timer(seconds, process.kill)
-        end.start()
-        process.stdin.write(answer)
-        process.stdin.flush()
         said = ""
-        for line in process.stdout:
-            said += line
-            self.log.write("(not shown)\n" if secret else line)
-            self.log.flush()
-        process.stdin.close()
-        self.failed = process.wait() != 0
+        with self.process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            end = threading.Timer(seconds, process.kill)
+            end.start()
+            process.stdin.write(answer)
+            process.stdin.flush()
+            for line in process.stdout:
+                said += line
+                self.log.write("(not shown)\n" if secret else line)
+                self.log.flush()
         end.cancel()
+        self.failed = process.returncode != 0
         assert not (check and self.failed), f"{command}\n{said}\n(see {LOG})"
         return said
 

@@ -78,7 +78,7 @@ def test_nothing_that_is_loaded_is_code_but_for_the_one_thing_that_is_documented
     }
     assert len(SOURCES) > 60
     own = "benchmarks/driver.py"  # packs and unpacks its own objects, as Ray does, to know what that costs
-    reference = "model/thermodynamics/reference.py"
+    reference = "model/thermodynamics/entries.py"
     assert {name: what for name, what in found.items() if what} == {reference: ["pickle"], own: ["pickle"]}
     assert (ROOT / reference).read_text().count("pickle.load") == 1
     driver = (ROOT / own).read_text()
@@ -110,7 +110,10 @@ def test_a_pickle_in_a_configuration_is_not_opened_unless_it_says_so(tmp_path, m
 
 # Every text of a configuration, by what it is: a place, which is read and never written, or a word.
 # A new field must be sorted in here.
-PLACES = {SearchConfig: {"frameworks.files", "reference.path", "models.weights"}, TrainConfig: {"data.path"}}
+PLACES = {
+    SearchConfig: {"frameworks.files", "reference.path", "models.weights"},
+    TrainConfig: {"data.path", "data.held_out"},
+}
 WORDS = {
     SearchConfig: {
         "name",
@@ -119,13 +122,22 @@ WORDS = {
         "compositions.fractions",
         "compositions.formulas",
         "compositions.cells",
+        "compositions.families",
+        "compositions.valences",
+        "compositions.terminals",
         "lattices.bravais",
         "frameworks.guests",
+        "library.without_systems",
+        "library.without_formulas",
         "reference.potential",
         "models.potential",
         "models.potential.calculator",  # only what makes an ASE calculator is called
         "models.potential.arguments",
         "models.potential.name",
+        "judge.potential",
+        "judge.potential.calculator",
+        "judge.potential.arguments",
+        "judge.potential.name",
         "resources.address",
         "generators",
         "sampling",

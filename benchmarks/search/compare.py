@@ -5,7 +5,8 @@ python benchmarks/search/compare.py --system Li-Si --seeds 3 --seconds 300 --jso
     [--patience 3] [--phases structures.parquet]
 
 All strategies have the same potential, reference, score model, screening and relaxation, one process, one thread, and
-the same CPU seconds (in total: planning, sampling, relaxation, symmetry). All but `papers` use the same samplers:
+the same CPU seconds (in total: planning, sampling, relaxation, symmetry). The known phases of the system are hidden
+from all of them. All but `papers` use the same samplers:
 
     random       random sensible crystals with symmetry and minimum distances, relaxed (AIRSS)
     ion_substitution
@@ -31,7 +32,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,13 +48,9 @@ from model.crystals.matching import DistinctCrystals
 from model.crystals.parquet import read_crystals
 from model.generators.registry import GENERATORS, starting_from
 from model.generators.roles import Start
-from model.stages import Analyser
-from model.thermodynamics.reference import Reference
+from search.benchmark.timed_search import TimedSearch
 from search.config import SearchConfig
 from search.config_file import check_config
-from search.planning.prepare import load_reference
-from search.running.pipeline import Stages, load_stages, search_here
-from search.storage.results import ResultStore, write_json
 from search.storage.rows import Row, Status
 
 WINDOW = 0.05  # eV/atom
@@ -83,10 +79,10 @@ def main() -> None:
     outcomes: dict[str, list[dict[str, Any]]] = {name: [] for name in arguments.contenders}
     delays: list[dict[str, Any]] = []
     for seed in range(arguments.seeds):
-        runs: dict[str, Run] = {}
+        runs: dict[str, TimedSearch] = {}
         for name in arguments.contenders:
             config = configuration(name, seed, arguments)
-            runs[name] = Run(config, folder / f"{name}-{seed}")
+            runs[name] = TimedSearch(config, folder / f"{name}-{seed}")
             runs[name].search(arguments.seconds)
             outcomes[name].append(assess(runs[name].within(arguments.seconds), phases, arguments.system))
             print(f"{name} seed {seed}: {_line(outcomes[name][-1])}", flush=True)
@@ -145,6 +141,7 @@ def configuration(name: str, seed: int, arguments: argparse.Namespace) -> Search
         "compositions": compositions,
         "generators": generators,
         "lattices": {"volume_per_atom": arguments.volume},
+        "library": {"without_systems": [arguments.system]},
         "relaxation": {"optimizer": "lbfgs", "fmax": 0.05, "max_steps": 200, "keep_symmetry": True},
         "frameworks": {"guests": arguments.guests or None, **({"guest_count_range": 0} if name in PIPELINE else {})},
         "policy": {
@@ -159,60 +156,6 @@ def configuration(name: str, seed: int, arguments: argparse.Namespace) -> Search
     if name == "papers":
         content["sampling"] = {part: {"kind": "predictor-corrector"} for part in ("diffusion", "inpainting")}
     return check_config(content, source=name)
-
-
-class Run:
-    """One strategy with one seed, stored in a folder: its results, and the CPU seconds of each task."""
-
-    def __init__(self, config: SearchConfig, folder: Path) -> None:
-        self.config, self.folder = config, folder
-        self.store = ResultStore(folder)
-        self.clock = folder / "seconds.json"
-        self.seconds: dict[str, float] = json.loads(self.clock.read_text()) if self.clock.exists() else {}
-        self.rows: list[Row] = []
-        self.ends: list[float] = []  # CPU seconds when each row's task was done
-        self._stored = self.store.tasks()
-        self._tasks: Iterator[list[Row]] | None = None
-
-    def search(self, budget: float, goal: float = -np.inf) -> None:
-        """Start or continue until the CPU seconds are spent or a crystal has at most the E_d ``goal`` (eV/atom)."""
-        if self._tasks is None:
-            reference = load_reference(self.config)
-            self._tasks = search_here(self.config, reference, self.store, _stages(self.config, reference))
-        spent = self.ends[-1] if self.ends else 0.0
-        while spent < budget and self.reached(goal) is None:
-            began = time.process_time()
-            rows = next(self._tasks)
-            taken, task = time.process_time() - began, rows[0].task
-            if task not in self.seconds:
-                if task in self._stored:  # the run was cut off before the seconds were
-                    taken = sum(row.seconds for row in rows)
-                self.seconds[task] = taken
-                write_json(self.clock, self.seconds)
-            spent += self.seconds[task]
-            self.rows += rows
-            self.ends += [spent] * len(rows)
-
-    def reached(self, e_d: float) -> float | None:
-        """CPU seconds until a crystal of at most this E_d (eV/atom) was found."""
-        found = zip(self.ends, self.rows, strict=True)
-        return next((end for end, row in found if row.status == Status.RELAXED and row.e_d <= e_d), None)
-
-    def within(self, budget: float) -> list[tuple[float, Row]]:
-        """CPU seconds and row of every candidate that was finished in time."""
-        return [(end, row) for end, row in zip(self.ends, self.rows, strict=True) if end <= budget]
-
-
-_LOADED: dict[str, Stages] = {}
-
-
-def _stages(config: SearchConfig, reference: Reference) -> Stages:
-    """The stages; networks are loaded once for all strategies."""
-    stages = load_stages(config, reference) if not _LOADED else _LOADED["first"]
-    _LOADED.setdefault("first", stages)
-    elements, frameworks = config.compositions.elements, config.frameworks
-    own = Analyser(reference, elements, frameworks.guests, frameworks.tolerances, config.screening)
-    return stages._replace(analyser=own)
 
 
 # --- what was found -----------------------------------------------------------------------------------------------
@@ -322,13 +265,13 @@ def _ratio(outcomes: dict[str, list[dict[str, Any]]], name: str, others: Sequenc
     return float(np.median(ratios))
 
 
-def delay(full: dict[str, Any], off: Run, budget: float) -> dict[str, Any]:
+def delay(full: dict[str, Any], off: TimedSearch, budget: float) -> dict[str, Any]:
     """How many times longer `off` needs to get as low as the full search, and whether it did.
 
     It has the CPU seconds of ``budget``; if these are too few, the true delay is larger than the returned one.
     """
     goal = full["best_e_d"] + 1e-3
-    off.search(budget, goal)
+    off.search(budget, goal=goal)
     at = off.reached(goal)
     return {"times": (off.ends[-1] if at is None else at) / full["seconds_to_best"], "reached": at is not None}
 

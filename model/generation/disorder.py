@@ -16,6 +16,8 @@ import numpy as np
 import spglib
 from pymatgen.core import Structure
 from scipy.optimize import milp
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from model.crystals.crystal import Crystal
 from model.crystals.periodic_images import reduced_cell
@@ -24,6 +26,7 @@ from model.symmetry.space_group import SYMPREC, nearest_alike
 
 EMPTY = 0  # atomic number of a vacancy
 ENUMERATED = 20_000  # number of arrangements up to which all are enumerated
+SUBGROUPS = 300  # random subgroups whose orbits are filled, beyond that number of arrangements
 ORDERING_TRIES = 50  # random arrangements tried per wanted one
 
 
@@ -133,6 +136,50 @@ def order(
             f"{room.closest()}. Check occupancies and cell, or try a smaller --supercell"
         )
     return made
+
+
+def most_symmetric(disordered: Disordered, limit: int) -> list[np.ndarray]:
+    """The arrangements (n,) of atomic numbers that most permutations by symmetry keep, regardless of overlaps.
+
+    Up to `ENUMERATED` arrangements, all are compared; of more, those in which whole orbits of a subgroup have one
+    element, with subgroups of one or two generators.
+
+    Returns:
+        number of operations that keep it, and (n,) atomic numbers, of at most ``limit`` distinct arrangements.
+    """
+    images = _permutations(disordered)
+    every = _all(disordered) if disordered.arrangements() <= ENUMERATED else _of_orbits(disordered, images)
+    distinct = list(_distinct(every, images))
+    return sorted(distinct, key=lambda numbers: -int((numbers[images] == numbers).all(1).sum()))[:limit]
+
+
+def _of_orbits(disordered: Disordered, images: np.ndarray) -> Iterator[np.ndarray]:
+    """Arrangements in which the sites of an orbit under a subgroup have the same element; subgroups at random."""
+    rng = np.random.default_rng(0)
+    for _ in range(SUBGROUPS):
+        generators = images[rng.integers(len(images), size=rng.integers(1, 3))]
+        n = images.shape[1]
+        pairs = (np.tile(np.arange(n), len(generators)), generators.ravel())
+        orbit = connected_components(coo_array((np.ones(len(pairs[0])), pairs), shape=(n, n)), directed=False)[1]
+        numbers = disordered.fixed.astype(np.int16)
+        if all(_fill_orbits(numbers, sites, content, orbit, rng) for sites, content in disordered.groups):
+            yield numbers
+
+
+def _fill_orbits(
+    numbers: np.ndarray, sites: np.ndarray, content: dict[int, int], orbit: np.ndarray, rng: np.random.Generator
+) -> bool:
+    """Put atoms on whole orbits of sites, in random order; False if one does not fit."""
+    left = dict(content)
+    for which in rng.permutation(np.unique(orbit[sites])):
+        members = sites[orbit[sites] == which]
+        fitting = [z for z, count in left.items() if count >= len(members)]
+        if not fitting:
+            continue
+        z = fitting[rng.integers(len(fitting))]
+        numbers[members] = z
+        left[z] -= len(members)
+    return not any(left.values())
 
 
 def _distinct(candidates: Iterable[np.ndarray], images: np.ndarray) -> Iterator[np.ndarray]:

@@ -75,7 +75,7 @@ class HostGroup:
 
     @property
     def is_recognised(self) -> bool:
-        """Whether spglib finds the type of the group; in very flat or skewed cells it does not find that of some."""
+        """Whether spglib finds its type; it does not where a relaxed cell is only nearly as symmetric as the group."""
         return self._dataset is not None
 
     @cached_property

@@ -21,6 +21,7 @@ from model.diffusion.sampler import (
     Samples,
     Template,
 )
+from model.generation.structure_types import StructureTypes
 from model.generation.wyckoff_placement import HostGroup
 from model.generators.roles import Role, Start
 from model.settings import Settings
@@ -135,9 +136,7 @@ class Generator(ABC):
         """Whether it can fill hosts with a given space group (1 to 230)."""
         return True
 
-    def options(
-        self, cell: CellFormula, parent: Crystal | None = None, *, hidden: frozenset[str] = frozenset()
-    ) -> Sequence[Any]:
+    def options(self, cell: CellFormula, types: StructureTypes, parent: Crystal | None = None) -> Sequence[Any]:
         """One option per different candidate that it can make, if it ``has_options``.
 
         Generators that start from nothing start again after the last option, see `propose`; generators that change a
@@ -145,8 +144,8 @@ class Generator(ABC):
 
         Args:
             cell: atoms of the candidates.
+            types: the known structure types that may serve.
             parent: the crystal to change.
-            hidden: elements of a chemical system whose known phases, and those of its sub-systems, are not used.
         """
         return ()
 

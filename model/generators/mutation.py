@@ -10,6 +10,7 @@ from model.crystals.composition import CellFormula
 from model.crystals.crystal import Crystal
 from model.diffusion.sampler import Template
 from model.generation.mutation import mutations
+from model.generation.structure_types import StructureTypes
 from model.generators.interface import AlreadyMade, ParentCrystal, Proposal
 from model.generators.roles import Start
 
@@ -22,9 +23,7 @@ class Mutation(AlreadyMade):
     first_guess = 0.45
     has_options = True
 
-    def options(
-        self, cell: CellFormula, parent: Crystal | None = None, *, hidden: frozenset[str] = frozenset()
-    ) -> Sequence[Crystal]:
+    def options(self, cell: CellFormula, types: StructureTypes, parent: Crystal | None = None) -> Sequence[Crystal]:
         """The changed crystals, at the volume of their parent."""
         assert parent is not None
         return mutations(parent, cell)

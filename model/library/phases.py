@@ -173,6 +173,11 @@ class PhaseLibrary:
         return [Phase(**row, _geometry=self._geometry) for row in found.to_pylist()]
 
     @cached_property
+    def material_ids(self) -> frozenset[str]:
+        """The identifiers of all its phases."""
+        return frozenset(self._listed["material_id"].to_pylist())
+
+    @cached_property
     def _listed(self) -> pa.Table:
         assert self.about  # complains about other files
         table = pq.ParquetFile(self.path).read(list(LISTED))

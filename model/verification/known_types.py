@@ -12,14 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 from ase.data import chemical_symbols
 from pymatgen.analysis.structure_matcher import StructureMatcher
-from pymatgen.core import Composition
+from pymatgen.core import Composition, Element
 
 from model.crystals.crystal import Crystal
 from model.crystals.matching import neighbour_distances
-from model.generation.ion_substitution import TYPE_NEIGHBOURS, assignments, electronegativity
+from model.generation.ion_substitution import assignments
 from model.library.phases import Phase, PhaseLibrary
 from model.symmetry.space_group import REPORTED, SYMPREC, refine, space_group
 
+TYPE_NEIGHBOURS = 16  # their distances distinguish types
 ALIKE = 0.15  # of (volume per atom)^(1/3), largest difference of neighbour distances that the matcher is asked about
 
 _Exchange = tuple[float, Phase, dict[int, int]]  # difference of neighbour distances, phase, element -> element
@@ -82,10 +83,15 @@ def nearest_type(crystal: Crystal, library: PhaseLibrary) -> KnownType | None:
 def _unlikeness(phase: Phase, crystal: Crystal) -> tuple[float, str]:
     """How far the elements of a phase lie from a crystal's in electronegativity; the identifier breaks ties."""
     rows = [
-        sorted((amount / whole.num_atoms, electronegativity(element.Z)) for element, amount in whole.items())
+        sorted((amount / whole.num_atoms, _electronegativity(element.Z)) for element, amount in whole.items())
         for whole in (Composition(phase.formula), Composition(crystal.formula))
     ]
     return sum(abs(one[1] - other[1]) for one, other in zip(*rows, strict=True)), phase.material_id
+
+
+def _electronegativity(z: int) -> float:
+    """Pauling's; 2 for elements without one."""
+    return float(Element.from_Z(z).data.get("X") or 2.0)
 
 
 def _matches(crystal: Crystal, known: Crystal, ions: dict[int, int]) -> bool:

@@ -85,22 +85,6 @@ def search(
         raise typer.Exit(INTERRUPTED)
 
 
-def _verify(config: SearchConfig, run: RunPath) -> None:
-    """Verify the best crystals, as `hostguide verify` does."""
-    from search.reporting.verification_plots import draw_all
-    from search.studies.verify import run_subjects, verified, write_records
-
-    settings, resources = config.verification, config.resources
-    assert settings is not None
-    subjects = run_subjects(run, config.models.potential, top=settings.top)
-    console.print(f"Verifying the best {len(subjects)}.")
-    records = verified(
-        subjects, config.models.potential, settings, workers=resources.relax_actors, address=resources.address
-    )
-    write_records(run, records)
-    draw_all(beside(run) / "verification", subjects, records)
-
-
 def _say_end(outcome: SearchOutcome, folder: RunPath, minutes: float | None) -> None:
     from search.running.statistics import summary_lines
 
@@ -125,3 +109,19 @@ def _print_json(outcome: SearchOutcome, folder: RunPath, best: list[dict[str, An
     reason = f"{minutes:g} minutes are over" if outcome.out_of_time else outcome.reason
     content = {"run": str(folder), "finished": summary.finished, "reason": reason, "candidates": summary.candidates}
     print_json("search", {**content, "best": best})
+
+
+def _verify(config: SearchConfig, run: RunPath) -> None:
+    """Verify the best crystals, as `hostguide verify` does."""
+    from search.reporting.verification_plots import draw_all
+    from search.studies.verify import run_subjects, verified, write_records
+
+    settings, resources = config.verification, config.resources
+    assert settings is not None
+    subjects = run_subjects(run, config.models.potential, top=settings.top)
+    console.print(f"Verifying the best {len(subjects)}.")
+    records = verified(
+        subjects, config.models.potential, settings, workers=resources.relax_actors, address=resources.address
+    )
+    write_records(run, records)
+    draw_all(beside(run) / "verification", subjects, records)

@@ -131,12 +131,14 @@ def _rounds(config: SearchConfig) -> str:
 def _generators(config: SearchConfig, cells: Sequence[CellFormula]) -> Iterator[str]:
     from model.generators.registry import GENERATORS
     from model.generators.roles import Start
+    from search.planning.campaign import known_types
 
+    types = known_types(config)
     yield f"generators: {', '.join(config.generators)}"
     for name in config.generators:
         row = GENERATORS[name]
         if row.has_options and row.start == Start.NOTHING:
-            known = [len(row.options(cell, hidden=config.hidden)) for cell in cells]
+            known = [len(row.options(cell, types)) for cell in cells]
             covered = sum(map(bool, known))
             yield f"  {name}: {sum(known)} different crystals for {covered} of {len(cells)} cells"
 

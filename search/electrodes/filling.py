@@ -36,7 +36,6 @@ class FillSettings(Settings):
     uniform: int = Field(0, ge=0)  # that lie anywhere without overlap; a baseline
     voids: int = Field(4, ge=0)  # lowest of the arrangements on the host's voids
     void_arrangements: int = Field(24, ge=1)  # on voids, whose energy is computed
-    rounds: int = Field(2, ge=1)  # each after the first fills the host in the shape that its best filling gave it
     share: float = Field(0.5, gt=0, le=1)  # of all that are relaxed in full, lowest first, after the guests alone
     guest_steps: int = Field(10, ge=0)  # of the guests alone
     fmax: float = Field(0.05, gt=0)  # eV/Å, of all relaxations
@@ -140,14 +139,7 @@ class HostFiller:
             ValueError: the guests do not fit into the host.
         """
         given = [] if known is None else [(known, np.arange(len(known)) >= len(host))]
-        fillings, dropped = self._round(self._placed(host, guest, count, seed) + given, like)
-        for number in range(1, self.settings.rounds):
-            best = next((one for one in fillings if one.host_kept), None)
-            if best is None:
-                break
-            shaped = best.crystal.select(~best.guest)
-            more, also = self._round(self._placed(shaped, guest, count, seed + number), like)
-            fillings, dropped = sorted([*fillings, *more], key=lambda one: one.energy), dropped + also
+        fillings, dropped = self._relaxed_all(self._placed(host, guest, count, seed) + given, like)
         return Filled(fillings=self._finished(fillings, like), dropped=dropped)
 
     def empty(self, host: Crystal) -> tuple[Relaxation, bool, float]:
@@ -159,7 +151,9 @@ class HostFiller:
         kept, moved = host_kept(host, outcome.final)
         return outcome, kept and abs(outcome.final.volume / host.volume - 1) <= COLLAPSED, moved
 
-    def _round(self, placed: Sequence[tuple[Crystal, np.ndarray]], like: Crystal) -> tuple[list[Filling], Counter[str]]:
+    def _relaxed_all(
+        self, placed: Sequence[tuple[Crystal, np.ndarray]], like: Crystal
+    ) -> tuple[list[Filling], Counter[str]]:
         """Relax arrangements: those that came through, lowest first, and why the others did not."""
         outcomes = self.relaxer.relax([crystal for crystal, _ in placed], guests=[mask for _, mask in placed])
         dropped, fillings = Counter[str](), list[Filling]()

@@ -45,6 +45,7 @@ GAVE_UP = {  # reasons, as in the rows and in docs/electrodes.md
     "no_room": "no room for a single guest",
     "e_d": "the empty host lies further above the hull than giving_up.max_e_d",
     "collapsed": "the empty host is no longer this framework",
+    "no_voltage": "no content is reached at a positive voltage",
     "voltage": "the content before has an average voltage below giving_up.min_voltage",
 }
 

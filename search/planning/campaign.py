@@ -13,14 +13,22 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any
 
-from model.crystals.composition import CellFormula
+from model.crystals.composition import CellFormula, parse_system
 from model.generation.mutation import steps_apart
+from model.generation.structure_types import StructureTypes
 from model.generators.interface import Guests, with_guests
 from model.generators.registry import GENERATORS, starting_from
 from model.generators.roles import Start
+from model.library.phases import packaged_library
 from model.thermodynamics.correction import Correction
 from search.config import SearchConfig
-from search.planning.frameworks import FrameworkPool, KnownFramework, fillings, frameworks_from_files
+from search.planning.frameworks import (
+    FrameworkPool,
+    KnownFramework,
+    fillings,
+    frameworks_from_files,
+    frameworks_of_library,
+)
 from search.planning.history import Parent, SearchHistory
 from search.planning.policy import work_per_atom
 from search.planning.tuning import RELAXATION, SAMPLES, Tuner
@@ -43,21 +51,30 @@ class Campaign:
     def __init__(self, config: SearchConfig, volume: Callable[[CellFormula], float]) -> None:
         self.config, self.volume = config, cache(volume)
         self.cells = {str(cell): cell for cell in config.compositions.expand()}
-        self.digest, self.hidden = digest(config), config.hidden
+        self.digest = digest(config)
         self.files = frameworks_from_files(config.frameworks.files)
-        check_beginning(config, self.files)
+        self.types = known_types(config)
+        check_beginning(config, self.files, self.types)
+        self.known_hosts = self._known_hosts()
         self._fillings: dict[str, tuple[int, list[tuple[str, Guests]]]] = {}
         self._neighbours: dict[str, list[str]] = {}
-        self._options: dict[tuple[str, str, str], Sequence[Any] | None] = {}
+        self._options: dict[tuple[str, str, str], Sequence[Any]] = {}
 
     def history(self, rows: Iterable[HistoryRow] = ()) -> SearchHistory:
         """History from the rows of complete rounds; `SearchHistory.read` adds later rounds."""
         policy = self.config.policy
-        pool = FrameworkPool(self.config.frameworks.volume_change, self.files, policy.max_parents)
+        pool = FrameworkPool(self.config.frameworks.volume_change, [*self.files, *self.known_hosts], policy.max_parents)
         correction = Correction(self.config.compositions.elements) if self.config.judge else None
         history = SearchHistory(policy, pool, whole=not self.config.tuning.is_empty, correction=correction)
         history.read(rows)
         return history
+
+    def _known_hosts(self) -> list[StoredFramework]:
+        """Hosts of known phases, if the search fills any."""
+        config = self.config
+        fills = config.built_per_round and any(GENERATORS[name].start == Start.HOST for name in config.generators)
+        limit = config.frameworks.known if fills else 0
+        return frameworks_of_library(self.cells.values(), config.frameworks.guests, self.types, limit)
 
     def known_rounds(self, number: int) -> range:
         """Rounds on whose results the plan of round ``number`` is based."""
@@ -87,14 +104,12 @@ class Campaign:
     def options(self, generator: str, cell: str, parent: Parent | None = None) -> Sequence[Any]:
         """Options of a generator for a cell or for a parent crystal, see `model.generators.interface`."""
         row = GENERATORS[generator]
-        if parent is None:
-            return row.options(self.cells[cell], hidden=self.hidden) or ()
-        key = generator, parent.name, cell
+        key = generator, parent.name if parent else "", cell
         if key not in self._options:
             if len(self._options) >= OPTIONS_KEPT:
                 self._options.clear()
-            self._options[key] = row.options(self.cells[cell], parent.crystal, hidden=self.hidden)
-        return self._options[key] or ()
+            self._options[key] = row.options(self.cells[cell], self.types, parent.crystal if parent else None)
+        return self._options[key]
 
     def seed(self, number: int, what: str, index: int) -> int:
         """Random seed below 2⁶², different for each round, purpose and index."""
@@ -102,12 +117,23 @@ class Campaign:
         return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 2
 
 
-def check_beginning(config: SearchConfig, files: Sequence[StoredFramework]) -> None:
+def known_types(config: SearchConfig) -> StructureTypes:
+    """The structure types that a search may use."""
+    systems = [parse_system(one) for one in config.library.without_systems]
+    if config.blind:
+        systems.append(config.compositions.elements)
+    formulas = config.library.without_formulas
+    library = packaged_library()
+    return StructureTypes(library.without(systems, formulas) if systems or formulas else library)
+
+
+def check_beginning(config: SearchConfig, files: Sequence[StoredFramework], types: StructureTypes) -> None:
     """Check that the generators have something to start from.
 
     Args:
         config: the search.
         files: its hosts from files.
+        types: the known structure types that it may use.
 
     Raises:
         ValueError: they have nothing to start from.
@@ -115,7 +141,7 @@ def check_beginning(config: SearchConfig, files: Sequence[StoredFramework]) -> N
     new = [name for name in config.generators if GENERATORS[name].start == Start.NOTHING]
     if new and not files and all(GENERATORS[name].has_options for name in new):
         cells = config.compositions.expand()
-        if not any(GENERATORS[name].options(cell, hidden=config.hidden) for name in new for cell in cells):
+        if not any(GENERATORS[name].options(cell, types) for name in new for cell in cells):
             others = [name for name in starting_from(Start.NOTHING) if not GENERATORS[name].has_options]
             raise ValueError(
                 f"generators: {', '.join(new)} has no known structure type for {', '.join(map(str, cells[:5]))}; "

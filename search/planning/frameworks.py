@@ -13,8 +13,10 @@ import numpy as np
 from model.crystals.composition import CellFormula
 from model.crystals.crystal import Crystal
 from model.crystals.matching import DistinctCrystals, DistinctSettings, distance_fingerprints, packed, unpacked
+from model.generation.known_hosts import GUESTS, KnownHost, known_hosts
+from model.generation.structure_types import StructureTypes
 from model.generators.interface import Guests
-from model.symmetry.space_group import ANGLE_TOLERANCE, SYMPREC, refine
+from model.symmetry.space_group import ANGLE_TOLERANCE, SYMPREC, Refined, refine
 from search.storage.crystal_files import NamedCrystal, read_crystal
 from search.storage.rows import HistoryRow, StoredCrystal, StoredFramework
 
@@ -30,7 +32,7 @@ class KnownFramework:
         space_group_number: 1 to 230.
         symprec: tolerance (Å) at which the space group was found.
         displacement: Å, largest displacement of an atom by symmetrisation.
-        parent: candidate in which it was found; None for one from a file.
+        parent: candidate in which it was found; None for one from a file or a known phase.
         bravais_lattice: Bravais lattice in which that candidate was generated.
         guests: fillings with which it was found.
         parent_e_d: eV/atom, lowest E_d of all crystals in which it was found; None if there is none.
@@ -62,8 +64,8 @@ class KnownFramework:
         )
 
     @property
-    def from_file(self) -> bool:
-        """Whether it comes from a file; if so, it always ranks among the best."""
+    def given(self) -> bool:
+        """Whether it comes from a file or a known phase; if so, it always ranks among the best."""
         return self.parent is None
 
     @property
@@ -89,7 +91,7 @@ class FrameworkPool:
 
     Args:
         volume_change: see above.
-        files: frameworks from files.
+        files: hosts from files and of known phases.
         size: maximum number of frameworks to fill. Once there are this many, frameworks of crystals with higher E_d are
             skipped, because they cannot be among the best; None keeps everything.
     """
@@ -140,7 +142,7 @@ class FrameworkPool:
 
 
 def _rank(framework: KnownFramework) -> float:
-    return -math.inf if framework.from_file or framework.parent_e_d is None else framework.parent_e_d
+    return -math.inf if framework.given or framework.parent_e_d is None else framework.parent_e_d
 
 
 def fillings(
@@ -161,7 +163,7 @@ def fillings(
         guests = _rest(cell.as_dict, host)
         if guests is None or guests in framework.guests or not {element for element, _ in guests} <= set(elements):
             continue
-        if framework.from_file or any(_distance(guests, found) <= count_range for found in framework.guests):
+        if framework.given or any(_distance(guests, found) <= count_range for found in framework.guests):
             yield guests
 
 
@@ -190,6 +192,38 @@ def frameworks_from_files(paths: Iterable[str | Path]) -> list[StoredFramework]:
     return [_from_file(one) for one in framework_files(paths)]
 
 
+def frameworks_of_library(
+    cells: Iterable[CellFormula], guests: Sequence[str] | None, types: StructureTypes, limit: int
+) -> list[StoredFramework]:
+    """Hosts of known phases for the cells of a search, in the cells that they are filled in, the likeliest first.
+
+    Args:
+        cells: of the search.
+        guests: elements that are placed; None for those that often are guests (`GUESTS`).
+        types: the known structure types that may serve.
+        limit: number of hosts.
+    """
+    if not limit:
+        return []
+    allowed = guests or GUESTS
+    found = [
+        host
+        for cell in cells
+        for guest in cell.elements
+        if guest in allowed and len(cell.counts) > 1
+        for host in known_hosts(cell, guest, types)
+    ]
+    hosts: dict[tuple[str, tuple[tuple[int, int], ...]], KnownHost] = {}
+    for host in sorted(found, key=lambda host: (host.unlikeliness, host.name, str(host.cell))):
+        hosts.setdefault((host.name, tuple(host.elements.items())), host)
+    return [_of_known(host) for host in list(hosts.values())[:limit]]
+
+
+def _of_known(host: KnownHost) -> StoredFramework:
+    crystal = host.crystal
+    return _stored(f"known-{host.name}-{crystal.identity[:8]}", crystal, refine(crystal))
+
+
 def framework_files(paths: Iterable[str | Path]) -> list[NamedCrystal]:
     """Hosts from files, or from all files of a folder, as they are, with what to tell the user about them.
 
@@ -211,14 +245,16 @@ def _files(paths: Iterable[str | Path]) -> Iterator[Path]:
 
 
 def _from_file(read: NamedCrystal) -> StoredFramework:
-    whole = read.crystal
-    host = Crystal.from_pymatgen(whole.to_pymatgen().get_primitive_structure())
-    refined = refine(host)
-    if refined and refined.space_group.number > 1:
-        host = refined.parent
+    host = Crystal.from_pymatgen(read.crystal.to_pymatgen().get_primitive_structure())
+    # The name has a hash of the crystal as read: the same on every machine.
+    return _stored(f"file-{read.name}-{read.crystal.identity[:8]}", host, refine(host))
+
+
+def _stored(name: str, host: Crystal, refined: Refined | None) -> StoredFramework:
+    """A host moved onto its group, if it has one above P1."""
     return StoredFramework(
-        framework=f"file-{read.name}-{whole.identity[:8]}",  # hash of the crystal as read: the same on every machine
-        host=StoredCrystal.of(host),
+        framework=name,
+        host=StoredCrystal.of(refined.parent if refined and refined.space_group.number > 1 else host),
         guests={},
         space_group=refined.space_group.symbol if refined else "P1",
         space_group_number=refined.space_group.number if refined else 1,

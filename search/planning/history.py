@@ -289,12 +289,20 @@ class SearchHistory:
         window = self.policy.energy_window
         return min(window, max(0.0, float(energies[lowest - 1]))) if len(energies) >= lowest else window
 
+    def _above_found(self) -> np.ndarray:
+        """E_d (eV/atom) of the candidates; of formulas with a crystal below the hull, above the lowest of these."""
+        e_d, formula = self.believed(), np.array(self._formula, dtype=np.intp)
+        lowest = np.zeros(len(self._formulas))
+        np.fmin.at(lowest, formula, e_d)
+        above: np.ndarray = e_d - lowest[formula]
+        return above
+
     def spent(self, reward_threshold: float) -> Iterator[tuple[ArmKey, ArmOutcome]]:
         """The arms tried so far and the outcome of their candidates, in order of first appearance."""
         if not self._spent:
             return
         numbers = np.array(self._number, dtype=np.intp)
-        values = value(self.believed(), reward_threshold)
+        values = value(self._above_found(), reward_threshold)
         low = values > 0
         weights = (None, values, low, low & self.novelty.once(), np.array(self._work))
         yield from zip(

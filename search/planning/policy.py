@@ -322,8 +322,9 @@ class Choice:
 class _LeastTried:
     """Exploration: picks the generator with the fewest candidates this round, and there the arm tried least.
 
-    With feedback, the number of candidates is divided by the generator's initial guess. Each generator has a heap of
-    its arms. Counts only grow, so an outdated entry is too early in the heap; it is updated when it reaches the top.
+    With feedback, the number of candidates, the next one included, is divided by the generator's initial guess. Each
+    generator has a heap of its arms. Counts only grow, so an outdated entry is too early in the heap; it is updated
+    when it reaches the top.
     """
 
     def __init__(self, arms: Sequence[Arm], statistics: ArmStatistics) -> None:
@@ -344,7 +345,7 @@ class _LeastTried:
         return min(firsts)[-1]
 
     def _share(self, generator: str) -> float:
-        return self.given[generator] / (_start(generator) if self.statistics.settings.feedback else 1.0)
+        return (self.given[generator] + 1) / (_start(generator) if self.statistics.settings.feedback else 1.0)
 
     def _first(self, heap: list[tuple[tuple[int, int, int], int]]) -> list[tuple[tuple[int, int, int], int]]:
         """The updated entry of the arm tried least; empty if all arms are used up."""

@@ -7,7 +7,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from model.crystals.composition import CellFormula
+import pandas as pd
+from pymatgen.core import Composition
+
+from model.crystals.composition import CellFormula, parse_system
 from model.potentials.ase import require_complete
 from model.potentials.calculators import CalculatorSettings, installed_version
 from model.potentials.catalog import find_entry, load_potential
@@ -23,7 +26,7 @@ from model.thermodynamics.reference import (
     volume_per_atom,
 )
 from model.thermodynamics.stability import Stability
-from search.config import SearchConfig
+from search.config import LibrarySettings, SearchConfig
 from search.config_file import load_config
 from search.storage.paths import RunPath, write_whole
 from search.storage.results import write_json
@@ -67,7 +70,16 @@ def load_reference(
         reference = load_entries(settings.path, potential=settings.potential, allow_pickle=settings.allow_pickle)
     require_comparable(reference, config.models.potential)
     reference.require(elements)
-    return replace(reference, phases=reference.of_system(elements))
+    phases = reference.of_system(elements)
+    return replace(reference, phases=phases[~_hidden(phases, config.library)])
+
+
+def _hidden(phases: pd.DataFrame, library: LibrarySettings) -> pd.Series:
+    """Which phases a blind search must not know; elements always serve."""
+    systems = ["-".join(sorted(parse_system(one))) for one in library.without_systems]
+    formulas = [Composition(one).reduced_formula for one in library.without_formulas]
+    known = phases["system"].isin(systems) | phases["formula"].isin(formulas)
+    return known & phases["system"].str.contains("-")
 
 
 def load_judge_reference(

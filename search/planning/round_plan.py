@@ -140,6 +140,8 @@ class _Round:
     def _arms_of_hosts(self) -> Iterator[Arm]:
         filling = [name for name, row in self.generators.items() if row.start == Start.HOST]
         for framework in self.pool.best():
+            if framework.given and self.number < self.config.first_to_build:
+                continue
             quality = host_class(framework.parent_e_d, self.reward_threshold)
             able = [name for name in filling if GENERATORS[name].suits(framework.space_group_number)]
             for cell, guests in self.campaign.fillings(framework):

@@ -8,8 +8,8 @@
 - `tables`: tables for the terminal
 - `records`: what commands print with `--json`
 - `export`: crystals for other tools
+- `run_view`: runs and crystals in a notebook
 - `verification_plots`: plots of verified crystals and of measured patterns
 - `verdict_cards`: their cards in the HTML page
-- `run_view`: runs and crystals in a notebook
 - `tuning_plots`: plots of the tuned settings
 """

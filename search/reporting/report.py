@@ -38,12 +38,11 @@ from search.reporting.figure_data import (
 )
 from search.reporting.verdict_cards import cards, reached_by_exchange
 from search.storage.cif import ConventionalCell, crystal_name, plain_cif, tolerances
-from search.storage.judgements import load_judgements
+from search.storage.judgements import load_judgements, load_verification
 from search.storage.paths import RunPath
 from search.storage.ranking import new_below_hull, rank, remark
 from search.storage.results import load_results
 from search.storage.rows import unpack_or_raise
-from search.studies.verify import load_verification
 
 VIEWER = Path(__file__).parent / "vendor" / "3Dmol-min.js"
 CRYSTALS_SHOWN = 50  # crystals in the table

@@ -40,7 +40,8 @@ def results_table(best: pd.DataFrame, verdicts: Mapping[str, str] | None = None)
         "remark",
         *(["verdict"] if verdicts else []),
     ):
-        table.add_column(name, justify="right" if name in numbers else "left")
+        whole = name in ("formula", "space group", *numbers)  # also in a narrow terminal, where the others are wrapped
+        table.add_column(name, justify="right" if name in numbers else "left", no_wrap=whole)
     for position, row in enumerate(best.to_dict("records"), start=1):
         table.add_row(
             str(position),

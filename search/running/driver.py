@@ -29,7 +29,7 @@ from model.stages import Analysis, Made, Rejected
 from model.thermodynamics.candidate_judge import Said
 from model.thermodynamics.reference import Reference
 from search.config import SearchConfig
-from search.planning.campaign import check_beginning
+from search.planning.campaign import check_beginning, known_types
 from search.planning.frameworks import frameworks_from_files
 from search.planning.prepare import same_search, write_run_metadata
 from search.planning.tasks import Task, candidate_name
@@ -141,7 +141,7 @@ def run_search(
         RuntimeError: actors cannot start, or another search has taken over a run in an object store.
         OSError: the disk is full or fails; stored results are unaffected.
     """
-    check_beginning(config, frameworks_from_files(config.frameworks.files))
+    check_beginning(config, frameworks_from_files(config.frameworks.files), known_types(config))
     run.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         check = stack.enter_context(locked(run))

@@ -5,7 +5,7 @@
 - `rows`: the columns of the results (`Row`, `HistoryRow`, `PendingRow`), with types and units
 - `results`: the table of all candidates, in one file per task
 - `status`: what a search does at the moment
-- `judgements`: what other potentials said about the crystals of a run
+- `judgements`: what other potentials and `hostguide verify` said about the crystals of a run
 - `ranking`: the best candidates, each distinct crystal once
 - `cif`: writing crystals as CIF
 - `crystal_files`: the one reader of crystals from files, used by every command

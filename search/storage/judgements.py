@@ -1,7 +1,11 @@
-"""What other potentials said about the crystals of a run: one row per crystal and judge, in ``judges.parquet``."""
+"""What other potentials said about the crystals of a run: one row per crystal and judge, in ``judges.parquet``.
+
+And what `hostguide verify` found of them, in ``verification.json``.
+"""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,10 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from model.thermodynamics import STABLE
-from search.storage.paths import RunPath, write_whole
+from search.storage.paths import RunPath, run_path, write_whole
 from search.storage.rows import ARROW_CRYSTAL, StoredCrystal
 
 FILE = "judges.parquet"
+VERIFICATION = "verification.json"
 SCHEMA_VERSION = "1"
 SCHEMA = pa.schema(
     [
@@ -209,3 +214,10 @@ def with_judges(frame: pd.DataFrame, run: RunPath) -> pd.DataFrame:
         e_d_high=[max(some, default=math.nan) for some in values],
         judges_disagree=[len({value <= STABLE for value in some}) > 1 for some in values],
     )
+
+
+def load_verification(run: str | RunPath) -> list[dict[str, Any]]:
+    """What `hostguide verify` stored, one object for each crystal, see docs/verdict.md; empty if nothing."""
+    path = run_path(run) / VERIFICATION
+    found: list[dict[str, Any]] = json.loads(path.read_bytes()) if path.is_file() else []
+    return found

@@ -25,13 +25,13 @@ from model.verification.verdict import Energy, Lattice, verdict
 from model.verification.verifier import Verification, Verifier
 from search.storage.cif import cif_text
 from search.storage.crystal_files import NamedCrystal
-from search.storage.paths import RunPath, run_path, write_whole
+from search.storage.judgements import VERIFICATION
+from search.storage.paths import RunPath, write_whole
 from search.storage.ranking import rank
 from search.storage.results import load_results
 from search.storage.rows import unpack_or_raise
 from search.studies.crystal_stability import CrystalStability
 
-FILE = "verification.json"
 SECONDS = 1800.0  # longest that one crystal may take on an actor
 MANY = 4  # crystals with phonons, from which on actors share them
 FILE_RELAX = RelaxSettings(fmax=0.02, keep_symmetry=True)
@@ -249,12 +249,5 @@ def add_similarity(records: Sequence[dict[str, Any]], ranking: PatternRanking) -
 
 
 def write_records(place: RunPath, records: Sequence[Mapping[str, Any]]) -> None:
-    """Write `FILE` into a run or a folder, as a whole."""
-    write_whole(place / FILE, json.dumps(list(records), allow_nan=False).encode())
-
-
-def load_verification(run: str | RunPath) -> list[dict[str, Any]]:
-    """What `hostguide verify` stored of a run; empty if nothing."""
-    path = run_path(run) / FILE
-    found: list[dict[str, Any]] = json.loads(path.read_bytes()) if path.is_file() else []
-    return found
+    """Write `verification.json` into a run or a folder, as a whole."""
+    write_whole(place / VERIFICATION, json.dumps(list(records), allow_nan=False).encode())

@@ -302,6 +302,7 @@ def test_the_digest_ignores_the_order_of_keys_the_resources_and_the_rounds(make_
                     **BASE,
                     "compositions": {"max_atoms": 4, "system": "Li-Si"},
                     "policy": {"batch": 4, "samples": 2},
+                    "frameworks": {"known": 0},
                 }.items()
             )
         ),
@@ -375,7 +376,7 @@ def test_a_host_may_be_a_known_phase_unless_the_search_is_blind(tmp_path):
     path = tmp_path / "hosts.yaml"
     path.write_text(yaml.safe_dump(content))
     config = load_config(path)
-    assert config.frameworks.files == ("mp-2156",) and not config.hidden
+    assert config.frameworks.files == ("mp-2156",) and not config.blind
     campaign = Campaign(config, lambda cell: 16.0)
     assert [found.host.crystal.formula for found in campaign.files] == ["TiS2"]
     path.write_text(yaml.safe_dump({**content, "blind": True}))

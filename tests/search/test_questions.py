@@ -48,10 +48,9 @@ def test_a_host_is_filled_with_one_to_four_guests(tmp_path, lisi):
 
 
 def test_a_known_phase_is_a_host():
-    config = checked("mp-9027", guests=["Li"], max_atoms=4)  # TiS2
-    assert [str(cell) for cell in config.compositions.expand()] == ["LiS2Ti"] and config.frameworks.files == (
-        "mp-9027",
-    )
+    config = checked("mp-2156", guests=["Li"], max_atoms=10)  # TiS2, nine atoms
+    assert [str(cell) for cell in config.compositions.expand()] == ["LiS6Ti3"]
+    assert config.frameworks.files == ("mp-2156",)
 
 
 @pytest.mark.parametrize(

@@ -75,8 +75,7 @@ class Hosts:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.stdin.close()  # ends it, and the kernel everything inside
-        self._process.wait(timeout=60)
+        self._process.communicate(timeout=60)  # its input is closed, which ends it, and the kernel everything inside
 
     def home(self, name: str) -> Path:
         """Home of the user on a host, seen from outside."""

@@ -169,11 +169,12 @@ class StubAnalyser:
 
 
 class Stages(NamedTuple):
-    """All three."""
+    """All of them, without a judge."""
 
     maker: Any = StubMaker()
     relaxer: Any = StubRelaxer()
     analyser: Any = StubAnalyser()
+    judge: None = None
 
 
 class Clock:
@@ -306,5 +307,5 @@ def pools_of(
 ) -> SimulatedPools:
     """A crew of stub stages whose calls all take as long and fail in the same way."""
     clock = Clock()
-    actors = zip((planner, *Stages()), (1, *counts), strict=True)
+    actors = zip((planner, *Stages()[:3]), (1, *counts), strict=True)
     return SimulatedPools([SimulatedPool(actor, count, clock, seconds, fault=fault) for actor, count in actors])

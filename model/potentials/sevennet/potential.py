@@ -93,12 +93,12 @@ class SevenNetPotential:
             symbol = chemical_symbols[int(batch.numbers[atom])]
             problems[int(batch.owner[atom])] = f"{self.name} does not know {symbol}"
         tests = broken_cells(batch, self.network.cutoff)
-        tests[f"needs more than {MAX_OVER_BUDGET} times memory_mb; raise it"] = (
-            edges > MAX_OVER_BUDGET * self.most_edges
-        )
         for name, hits in tests.items():
             for i in torch.nonzero(hits).flatten().tolist():
                 problems[i] = problems[i] or name
+        for i in torch.nonzero(edges > MAX_OVER_BUDGET * self.most_edges).flatten().tolist():
+            needs = f"{int(batch.counts[i])} atoms need more than {MAX_OVER_BUDGET} times memory_mb; raise it"
+            problems[i] = problems[i] or needs
         return problems
 
     def _fill_(

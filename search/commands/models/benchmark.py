@@ -1,9 +1,9 @@
-"""`hostguide benchmark`: how often the score model recovers removed guests, and how good voltages are."""
+"""`hostguide benchmark`: how often guests and whole crystals are recovered, and how good voltages are."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import Progress
@@ -21,8 +21,11 @@ from search.commands.common import (
     use_threads,
 )
 
+if TYPE_CHECKING:
+    from search.benchmark.csp import CspRecord
+
 app = typer.Typer(
-    help="Measure how good the score model, its samplers and the voltages of hosts are.", no_args_is_help=True
+    help="Measure how good the score model, the search and the voltages of hosts are.", no_args_is_help=True
 )
 
 
@@ -162,6 +165,69 @@ def _show_electrodes(result: dict[str, Any]) -> None:
         f"{summary['failed']} of {summary['pairs'] + summary['failed']} pairs failed.",
         soft_wrap=True,
     )
+
+
+@app.command("csp")
+def csp(
+    targets: Annotated[
+        Path, typer.Argument(help="Parquet of crystals, or CSV with material_id (pretty_formula, nsites, spacegroup)")
+    ],
+    json_file: Annotated[
+        Path, typer.Option("--json", help="File for the results; the searches are stored in the folder beside it")
+    ],
+    seconds: Annotated[float | None, typer.Option(min=0, help="CPU seconds of each target", show_default=False)] = None,
+    relaxations: Annotated[
+        int | None, typer.Option(min=1, help="Relaxed crystals of each target", show_default=False)
+    ] = None,
+    blind: Annotated[
+        bool, typer.Option("--blind", help="Hide the phases of the target's chemical system, and the formulas of a CSV")
+    ] = False,
+    split: Annotated[str | None, typer.Option(help="Only this split of a Parquet file")] = None,
+    structures: Annotated[Path | None, typer.Option(help="Parquet with the crystals of a CSV")] = None,
+    min_atoms: Annotated[int, typer.Option(min=1, help="Of a target's cell")] = 1,
+    max_atoms: Annotated[int, typer.Option(min=1, help="Of a target's cell")] = 200,
+    limit: Annotated[int | None, typer.Option(min=1, help="Number of targets, always the same ones")] = None,
+    generator: Annotated[
+        list[str] | None, typer.Option(help="Only this one; may be given several times (default: all)")
+    ] = None,
+    weights: WeightsOption = None,
+    seed: SeedOption = 0,
+    shard: Annotated[str, typer.Option(help="k/n: search the k-th of n parts, with the same --json")] = "1/1",
+) -> None:
+    """Search known compounds from the atoms of their cells alone, and count how often the known crystal is found.
+
+    The same command resumes; a longer --seconds continues.
+    """
+    import math
+
+    from search.benchmark.csp import CspSettings, run_csp
+    from search.benchmark.csp_targets import read_targets
+
+    if seconds is None and relaxations is None:
+        raise ValueError("give --seconds or --relaxations, the budget of each target")
+    use_threads()
+    share = parse_share("--shard", shard)
+    chosen, hidden = read_targets(
+        targets, structures=structures, split=split, min_atoms=min_atoms, max_atoms=max_atoms, limit=limit
+    )
+    settings = CspSettings(
+        seconds=math.inf if seconds is None else seconds,
+        relaxations=math.inf if relaxations is None else relaxations,
+        blind=blind,
+        generators=tuple(generator or ()),
+        weights=weights,
+        seed=seed,
+    )
+
+    def say(record: CspRecord) -> None:
+        where = f"found as number {record.rank} by {record.generator}" if record.rank else "not found"
+        console.print(f"{record.name} {record.formula} ({record.atoms} atoms, {record.seconds:.0f} s): {where}")
+
+    result = run_csp(chosen, settings, hidden=hidden, out=json_file, share=share, report=say)
+    summary = Table("", "")
+    for key, value in result["summary"].items():
+        summary.add_row(key.replace("_", " "), number(value, ".3g", "–") if isinstance(value, float) else str(value))
+    console.print(summary)
 
 
 def _show(found: dict[str, dict[str, Any]], all_cases: int) -> None:

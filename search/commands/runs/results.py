@@ -70,7 +70,7 @@ def best_of(
 def show_best(best: pd.DataFrame, run: RunPath, *, cif: Path | None) -> None:
     """Print a table of `best_of`, and where the CIFs are or how to write them."""
     from search.reporting.tables import results_table
-    from search.studies.verify import load_verification
+    from search.storage.judgements import load_verification
 
     if best.empty:
         console.print("No relaxed crystal matches.")

@@ -10,12 +10,15 @@ from model.diffusion.sampler import AncestralSettings, Template
 from model.generation.ion_substitution import substitutions
 from model.generation.mutation import mutations
 from model.generation.random_crystal import RandomSettings
+from model.generation.structure_types import StructureTypes
 from model.generation.wyckoff_placement import SubgroupSettings, SymmetricSettings
 from model.generators.registry import GENERATORS
+from model.library.phases import packaged_library
 from model.stages import CrystalMaker
 from model.symmetry.space_group import space_group
 
 FILLED = ("ion_substitution", "mutation")  # whose templates are whole crystals already: nothing is left to chance
+TYPES = StructureTypes(packaged_library())
 FEW = AncestralSettings(steps=3)
 SETTINGS = {
     "diffusion": FEW,
@@ -65,9 +68,9 @@ def templates(method, host, seeds):
         lattice = sample_lattice(bravais, 16.0 * cell.n_atoms, np.random.default_rng(seed))
         crystal = Crystal(lattice, np.zeros((cell.n_atoms, 3)), cell.numbers)
         if method == "ion_substitution":
-            crystal = substitutions(cell)[0].crystal(16.0 * cell.n_atoms)
+            crystal = substitutions(cell, TYPES)[0].crystal()
         elif method == "mutation":
-            crystal = mutations(substitutions(cell)[0].crystal(16.0 * cell.n_atoms), CellFormula.parse(f"{cell}Li"))[0]
+            crystal = mutations(substitutions(cell, TYPES)[0].crystal(), CellFormula.parse(f"{cell}Li"))[0]
         made.append(
             Template(crystal=crystal, guest=np.full(len(crystal), method not in FILLED), seed=seed, bravais=bravais)
         )

@@ -68,6 +68,15 @@ def test_the_reward_threshold_is_the_window_or_the_best_tenth():
     assert told([], settings).reward_threshold() == 0.05
 
 
+def test_below_the_hull_crystals_are_valued_by_their_distance_from_the_lowest_of_their_formula():
+    settings = PolicySettings(energy_window=0.05)
+    rows = [candidate("a", -0.2), candidate("b", -0.16, edge=3.8), candidate("c", 0.0, edge=4.4)]
+    ((_, found),) = told(rows, settings).spent(0.05)
+    assert found.value == pytest.approx(1.0 + 0.6 + 0.0)
+    ((_, above),) = told([candidate("a", 0.0), candidate("b", 0.04, edge=3.8)], settings).spent(0.05)
+    assert above.value == pytest.approx(1.0 + 0.6)
+
+
 def test_a_crystal_that_relaxed_at_the_second_time_only_may_be_changed():
     first = candidate("a", 0.0, status="unconverged")
     known = told([first, candidate("b", 0.0), candidate("c", 0.0)], PolicySettings())

@@ -105,6 +105,15 @@ def test_a_role_is_ranked_by_itself_even_if_what_it_repeats_has_another(frame):
     assert "again" not in names(rank(repeats, top=9))
 
 
+def test_a_narrow_terminal_shows_names_and_numbers_whole(frame):
+    console = Console(width=64)
+    with console.capture() as captured:
+        console.print(results_table(rank(frame, top=9, distinct=False)))
+    text = captured.get()
+    assert max(map(len, text.splitlines())) <= 64
+    assert "LiCoO2" in text and "R-3m" in text and "-50.0" in text
+
+
 def test_the_table_shows_what_matters_and_nothing_where_nothing_is(frame):
     text = rendered(results_table(rank(frame, top=9, distinct=False)))
     assert "Lowest decomposition energies (chgnet-0.3.0)" in text

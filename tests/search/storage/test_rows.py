@@ -84,6 +84,16 @@ def rows(cobaltate, licoo2):
         initial=StoredCrystal.of(odd),
         frameworks=[found, replace(found, framework="full-f1", guests={})],
         products={"Li": 0.1, "CoO2": 0.9},
+        single_points=["Li"],
+        judge="7net-0",
+        e_d_judge=0.1,
+        e_d_judge_first=0.2,
+        energy_judge=-5.0,
+        products_judge={"LiCoO2": 1.0},
+        final_judge=StoredCrystal.of(odd),
+        e_d_expected=0.05,
+        e_d_expected_error=0.03,
+        seconds_judge=1.5,
         seed=2**62 - 1,
     )
     return [full, Row(**{name: getattr(full, name) for name in REQUIRED}), *real]

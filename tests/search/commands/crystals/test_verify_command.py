@@ -9,8 +9,8 @@ from ase.build import bulk
 
 from model.crystals.crystal import Crystal
 from model.verification.diffraction import profile, reflections
+from search.storage.judgements import load_verification
 from search.storage.pattern_files import read_pattern
-from search.studies.verify import load_verification
 
 
 @pytest.fixture
