@@ -13,7 +13,6 @@ import torch
 from model.stages import Analyser, CrystalMaker, Relaxer
 from model.thermodynamics.candidate_judge import CandidateJudge
 from model.verification.verifier import Verifier
-from model.verification.verifier import Verifier
 
 
 class Worker:
@@ -43,10 +42,6 @@ class AnalyserActor(Worker, Analyser):
 
 class JudgeActor(Worker, CandidateJudge):
     """A second potential."""
-
-
-class VerifierActor(Worker, Verifier):
-    """Charges, known types, phonons and elastic constants of single crystals."""
 
 
 class VerifierActor(Worker, Verifier):
