@@ -203,7 +203,7 @@ def from_terminals(terminals: Sequence[str], *, max_atoms: int, min_atoms: int =
 
     Example:
         >>> [str(cell) for cell in from_terminals(["Li2S", "P2S5"], max_atoms=13, min_atoms=8)]
-        ['P2S5', 'Li6S3', 'Li8S4', 'Li2P2S6', 'Li4P2S7']
+        ['Li6S3', 'Li2P2S6', 'Li8S4', 'Li4P2S7']
     """
     _check_budget(min_atoms, max_atoms)
     units = [_parse(formula) for formula in terminals]

@@ -39,7 +39,7 @@ def test_files_are_verified_as_a_list_of_objects(call, files):
     assert 0.5 < salt["lowest_frequency"] < 4  # THz
     assert salt["verdict"].startswith("known: ") and "bands" not in salt
     assert 100 < magnesia["bulk_modulus"] < 180  # GPa; measured 160
-    assert magnesia["similarity"] > 0.9 > salt["similarity"]
+    assert magnesia["similarity"] > 0.8 > salt["similarity"]
     made = {path.name for path in (files / "verification").iterdir()}
     assert {"NaCl-phonons.png", "NaCl-pattern.png", "match.png", "verification.json"} <= made
 
