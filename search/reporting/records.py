@@ -188,6 +188,10 @@ class Filled(Record):
     space_group: Group
     max_force: MaxForce
     volume_change_percent: float = about("from the host as given")
+    voltage: float | None = about("average from the empty host relaxed, against the guest's element, V; one guest only")
+    insertion_energy: float | None = about("from the empty host and the guest's element, eV per guest")
+    volume_change_from_empty_percent: float | None = about("from the empty host relaxed")
+    host_kept: bool | None = about("whether the host is still the framework that was filled (topotactic)")
     file: File
 
 

@@ -93,7 +93,18 @@ def inpaint(
             weights=weights,
             out=folder,
         )
-    _show(filled, dropped, folder, structure.volume, as_json=as_json)
+    alone = None if ordering or region or fix_host or len(guests) != 1 else next(iter(guests))
+    inserted = _inserted(structure, alone, filled)
+    _show(filled, dropped, folder, structure.volume, inserted, as_json=as_json)
+
+
+def _inserted(structure: Structure, guest: str | None, filled: Sequence[Filled]) -> list[dict[str, Any]]:
+    """Voltage, insertion energy and others of each arrangement; empty where it is no insertion of one kind of guest."""
+    from model.crystals.crystal import Crystal
+    from search.studies.insertion import NOT_INSERTED, EmptyHost
+
+    empty = EmptyHost.of(Crystal.from_pymatgen(structure), guest, _relaxer(False)) if guest and filled else None
+    return [empty.columns(one) if empty else dict(NOT_INSERTED) for one in filled]
 
 
 def _guests(elements: Sequence[str], counts: Sequence[int]) -> dict[str, int]:
@@ -250,16 +261,24 @@ def _lines(samples: int) -> Callable[[str, int], None]:
     return report
 
 
-def _show(filled: list[Filled], dropped: list[str], out: Path, volume: float, *, as_json: bool) -> None:
-    """Print a table and write files; ``volume`` is that of the host as given, in Å³."""
+def _show(
+    filled: list[Filled],
+    dropped: list[str],
+    out: Path,
+    volume: float,
+    inserted: Sequence[Mapping[str, Any]],
+    *,
+    as_json: bool,
+) -> None:
+    """Print a table and write files; ``volume`` is that of the host as given, in Å³, ``inserted`` of `_inserted`."""
     if not filled:
         raise ValueError(
             f"no arrangement survived screening and relaxation ({', '.join(sorted(set(dropped)))}); "
             "try fewer guests or more --samples"
         )
     paths = _write_all(filled, out)
-    pairs = zip(filled, paths, strict=True)
-    rows = [_row(one, path, filled[0], volume) | {"rank": rank} for rank, (one, path) in enumerate(pairs, start=1)]
+    all_of_each = enumerate(zip(filled, paths, inserted, strict=True), start=1)
+    rows = [_row(one, path, filled[0], volume) | {"rank": rank, **more} for rank, (one, path, more) in all_of_each]
     if as_json:
         print_json("inpaint", rows)
     else:
@@ -304,14 +323,19 @@ def _row(one: Filled, path: Path, best: Filled, volume: float) -> dict[str, Any]
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
     table = Table("#", "E eV/atom", "above best meV/atom", "space group", "max force eV/Å", "volume change %", "file")
+    if is_insertion := rows[0]["voltage"] is not None:
+        table = Table(
+            "#", "E eV/atom", "above best meV/atom", "space group", "V", "host kept", "volume change %", "file"
+        )
     for row in rows:
+        inserted = (f"{row['voltage']:.2f}", "yes" if row["host_kept"] else "no") if is_insertion else ()
         table.add_row(
             str(row["rank"]),
             f"{row['energy']:.4f}",
             f"{1e3 * row['above_best']:.1f}",
             row["space_group"],
-            f"{row['max_force']:.3f}",
-            f"{row['volume_change_percent']:+.1f}",
+            *(inserted or (f"{row['max_force']:.3f}",)),
+            f"{row['volume_change_from_empty_percent' if is_insertion else 'volume_change_percent']:+.1f}",
             Path(row["file"]).name,
         )
     return table
