@@ -58,8 +58,8 @@ def crystal_html(crystal: Crystal, title: str) -> str:
 class Run:
     """A run, as a notebook shows it.
 
-    >>> run = Run("runs/li-si")  # doctest: +SKIP
-    >>> run.best(5)[["formula", "space_group", "e_d"]]  # doctest: +SKIP
+        run = Run("runs/li-si")
+        run.best(5)[["formula", "space_group", "e_d"]]
 
     Args:
         place: folder or address of the run.
