@@ -30,7 +30,9 @@ def frame_of(columns, *rows):
     """Relaxed, new candidates; each row gives the values of the columns (named in one string)."""
     frame = pd.DataFrame(rows, columns=columns.split())
     rest = {"candidate": [f"c{i}" for i in range(len(frame))], "status": "relaxed", "role": "new", "e_d": 0.0}
-    return frame.assign(**{column: value for column, value in rest.items() if column not in frame})
+    rest["seconds_judge"] = None
+    frame = frame.assign(**{column: value for column, value in rest.items() if column not in frame})
+    return frame.assign(e_d_believed=frame["e_d"])
 
 
 def test_candidates_lie_e_d_above_the_hull(small_run):
