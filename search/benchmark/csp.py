@@ -54,7 +54,7 @@ class CspRecord:
     """What came of one target; what depends on a known crystal is None without one.
 
     Attributes:
-        name, formula, atoms: the target.
+        name: of the target; its ``formula`` and ``atoms`` likewise.
         known: whether the known crystal is at hand.
         space_group: number of the known crystal's.
         digest: of the search.

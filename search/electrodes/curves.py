@@ -22,7 +22,7 @@ class Electrode:
     """A host and an ion; voltages in V against the ion's element. ``None`` where something is unknown.
 
     Attributes:
-        host, source, guest, charge: as in the rows.
+        source, guest, charge, host: as in the rows.
         host_formula, full_formula: reduced; full is the fullest content that is `usable`.
         x: guests per formula unit of the host when full.
         average_voltage: from empty to full.
@@ -31,7 +31,7 @@ class Electrode:
         conversion_voltage: if the stable phases of the full composition formed instead.
         inserts: whether insertion is what the hull allows: the conversion lies less than 0.1 V higher.
         capacity, volumetric_capacity: mAh/g and mAh/cm³ of the full host.
-        energy, volumetric_energy: Wh/kg and Wh/l, average voltage times capacity.
+        volumetric_energy, energy: Wh/l and Wh/kg, average voltage times capacity.
         volume_change: relative, from empty to full.
         topotactic: whether the host is kept in every content on the hull.
         collapsed: whether the empty host is no longer the framework that was given.

@@ -56,7 +56,7 @@ class ScreenTask:
 
     Attributes:
         identity: name of the task.
-        host, source: name of the host, and where it comes from.
+        source, host: where the host comes from, and its name.
         guest: element.
         crystal: as given; None if it could not be read, because of ``problem``.
         seed: of the placements.

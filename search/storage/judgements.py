@@ -81,7 +81,7 @@ class Verdict:
     """What all potentials together say about one crystal.
 
     Attributes:
-        candidate, formula, space_group, e_d: see `SCHEMA`.
+        candidate, space_group, e_d, formula: see `SCHEMA`.
         judges: their rows, by name.
     """
 
