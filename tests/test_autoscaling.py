@@ -46,8 +46,8 @@ def free_port():
         return opened.getsockname()[1]
 
 
-@pytest.fixture(params=[1, 2], ids=["first-autoscaler", "second-autoscaler"])
-def cluster(request, monkeypatch):
+@pytest.fixture
+def cluster(monkeypatch):
     """Address and folder of a head without cores that may start up to three workers with one each.
 
     It runs in front, so that no `ray stop` is needed, which would end every Ray on this machine.
@@ -90,7 +90,7 @@ def cluster(request, monkeypatch):
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_FAKE_CLUSTER": "1",
         "AUTOSCALER_UPDATE_INTERVAL_S": "1",
-        "RAY_enable_autoscaler_v2": str(request.param - 1),
+        "RAY_enable_autoscaler_v2": "1",  # as in every cluster file that can grow
         "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
         "RAY_NODE_TYPE_NAME": "ray.head.default",
         "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID,
