@@ -288,7 +288,7 @@ def test_physics_is_all_but_resources_and_the_length_of_the_search(make_config):
     physics = json.loads(make_config().result_defining())
     assert "resources" not in physics
     assert "rounds" not in physics["policy"]
-    expected = set(SearchConfig.model_fields) - {"resources"}
+    expected = set(SearchConfig.model_fields) - {"resources", "verification"}
     assert set(physics) == expected
     assert set(physics["policy"]) == set(make_config().policy.model_dump()) - {"rounds", "stop"}
 

@@ -56,6 +56,7 @@ def kill_after(hosts: Path, run: Path, parts: int, moments: random.Random) -> No
     process.communicate()
 
 
+@pytest.mark.slow
 def test_hosts_that_fail_are_rows_and_a_killed_screen_ends_with_the_same_rows(tmp_path):
     hosts = make_hosts(tmp_path / "hosts", 12, ("killer", "faulty"))
     run = tmp_path / "killed"

@@ -103,7 +103,8 @@ def test_a_judge_is_another_potential_and_sits_once() -> None:
         check_judges(["chgnet-r2scan", "chgnet-r2scan"], [])
 
 
-def test_crystals_of_several_systems_have_hulls_of_their_own(licoo2) -> None:
+def test_crystals_of_several_systems_have_hulls_of_their_own(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("HOSTGUIDE_CACHE", str(tmp_path))  # an empty one, so that there is something to report
     from model.library.phases import packaged_library
 
     library = packaged_library()
