@@ -42,7 +42,7 @@ from model.crystals.batch import Batch
 from model.crystals.crystal import Crystal
 from model.crystals.neighbors import undirected_bonds
 from model.library.phases import PACKAGED, packaged_library
-from model.potentials.catalog import DEFAULT, load_potential
+from model.potentials.catalog import DEFAULT, find_entry, load_potential
 from model.potentials.chgnet.network import build_graph
 from model.potentials.interface import Potential
 from model.symmetry.projector import symmetric_start
@@ -264,7 +264,7 @@ def main() -> None:
     if args.growth:
         print(growth(args.potential, args.growth))
         return
-    ours = load_potential(args.potential)
+    ours = find_entry(args.potential).construct(args.potential, "cpu")  # raw energies, as those of the package
     jobs: dict[str, Callable[[], Any]] = {
         "package": lambda: against_package(ours, args.limit, args.repeats),
         "size": lambda: {"ms_per_atom": against_size(ours, args.repeats)},

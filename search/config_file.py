@@ -25,21 +25,26 @@ def load_config(path: str | RunPath) -> SearchConfig:
         ValueError: with one line per problem: the field, the value and what is allowed.
     """
     path = run_path(path)
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist; configs/ in the repository contains examples")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must contain a mapping of fields, found {type(content).__name__}")
-    config = check_config(content, source=str(path))
+    config = check_config(read_mapping(path, examples="configs/ in the repository contains examples"), source=str(path))
     folder = path.parent if isinstance(path, Path) else Path()
     files = tuple(
         name if is_identifier(name) and not (folder / name).exists() else str((folder / name).resolve())
         for name in config.frameworks.files
     )
     return config.model_copy(update={"frameworks": config.frameworks.model_copy(update={"files": files})})
+
+
+def read_mapping(path: Path | RunPath, *, examples: str) -> dict[str, Any]:
+    """The fields of a YAML file; raises ValueError, with where there are ``examples``, if it does not hold any."""
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist; {examples}")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must contain a mapping of fields, found {type(content).__name__}")
+    return content
 
 
 def check_config(content: dict[str, Any], *, source: str) -> SearchConfig:

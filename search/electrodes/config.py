@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import yaml
 from ase.data import atomic_numbers
 from pydantic import Field, ValidationError, field_validator
 
@@ -16,6 +15,7 @@ from model.analysis.voltage import ion_charge
 from model.potentials.catalog import DEFAULT, find_entry
 from model.settings import Settings
 from search.config import Resources
+from search.config_file import read_mapping
 from search.electrodes.filling import FillSettings
 from search.storage.paths import RunPath
 
@@ -83,14 +83,7 @@ def load_screen(path: Path | RunPath, **given: Any) -> ScreenConfig:
     Raises:
         ValueError: with one line per problem.
     """
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist; configs/screen.yaml in the repository is an example")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must contain a mapping of fields, found {type(content).__name__}")
+    content = read_mapping(path, examples="configs/screen.yaml in the repository is an example")
     return check_screen({**content, **given}, source=str(path))
 
 
