@@ -2,10 +2,11 @@
 
     python benchmarks/search/judge.py --system Na-Ge --judge 7net-l3i5 --seconds 600 --json judge.json
 
-Both searches run in this process, one after the other, and stop after this CPU time, judging included. Afterwards the
-judge relaxes the ten first crystals of each list, and without a judge the ``--listed`` first, to count how many
-distinct crystals lie within 20 meV/atom of its hull. With the judge, the difference between what was expected and what
-it said tests its correction: mean error, and the standard deviation in units of the error bar.
+Both searches look for crystals within 20 meV/atom of the hull. They run in this process, one after the other, and stop
+after this CPU time, judging included. Afterwards the judge relaxes the ten first crystals of each list, and without a
+judge the ``--listed`` first, to count how many lie within 20 meV/atom of its own hull: crystals that are distinct after
+its relaxation. With the judge, the difference between what was expected and what it said tests its correction: mean
+error, and the standard deviation in units of the error bar.
 """
 
 from __future__ import annotations
@@ -13,14 +14,17 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
+from model.crystals.crystal import Crystal
+from model.crystals.matching import RELAXED, DistinctCrystals
 from model.potentials.catalog import load_potential
-from model.thermodynamics.judge import judge
+from model.thermodynamics.judge import Judgement, judge
+from model.thermodynamics.reference import Reference
 from model.thermodynamics.stability import Stability
 from search.config import SearchConfig
 from search.config_file import check_config
@@ -58,7 +62,7 @@ def settings(arguments: argparse.Namespace, *, judging: bool) -> SearchConfig:
         "seed": arguments.seed,
         "blind": True,
         "compositions": {"system": arguments.system, "max_atoms": arguments.max_atoms},
-        "policy": {"rounds": 10_000, "batch": 16, "rounds_ahead": 0},
+        "policy": {"rounds": 10_000, "batch": 16, "rounds_ahead": 0, "energy_window": NEAR},
     }
     if judging:
         content["judge"] = {"potential": arguments.judge}
@@ -78,27 +82,39 @@ def measured(arguments: argparse.Namespace, *, judging: bool) -> dict[str, Any]:
             break
     spent = time.process_time() - began
     frame = load_results(store.folder.parent)
-    listed = rank(frame, top=len(frame) if judging else arguments.listed)
-    e_d = _by_judge(listed.head(TOP) if judging else listed, arguments.judge, own, config)
-    top = e_d[:TOP]
-    near = int((listed["e_d_judge"] <= NEAR).sum()) if judging else int((e_d <= NEAR).sum())
+    listed = rank(frame, top=TOP if judging else arguments.listed)
+    said = _by_judge(listed, arguments.judge, own, config)
+    first = [one for one in said[:TOP] if one.e_d <= NEAR]
+    if judging:
+        judged = frame[frame["e_d_judge"] <= NEAR].sort_values("e_d_judge")
+        near = _distinct([unpack_or_raise(value) for value in judged["final_judge"]], judged["energy_judge"])
+    else:
+        low = sorted((one for one in said if one.e_d <= NEAR), key=lambda one: one.e_d)
+        near = _distinct([one.crystal for one in low], [one.energy for one in low])
+    e_d = [one.e_d for one in said[:TOP]]
     return {
         "candidates": len(frame),
         "cpu_seconds": spent,
-        "top_within_20_mev": int((top <= NEAR).sum()),
-        "top_by_judge": [round(1e3 * value, 1) for value in top],
+        "top_within_20_mev": len(first),
+        "top_distinct": _distinct([one.crystal for one in first], [one.energy for one in first]),
+        "top_by_judge": [round(1e3 * value, 1) for value in e_d],
         "top_formulas": listed["formula"].head(TOP).tolist(),
-        "order": float(pd.Series(top).corr(pd.Series(range(len(top))), method="spearman")),
+        "order": float(pd.Series(e_d).corr(pd.Series(range(len(e_d))), method="spearman")),
         "near": near,
         "near_per_cpu_second": near / spent,
         **(_correction(frame) if judging else {}),
     }
 
 
-def _by_judge(rows: pd.DataFrame, name: str, own: Any, config: SearchConfig) -> np.ndarray:
+def _by_judge(rows: pd.DataFrame, name: str, own: Reference, config: SearchConfig) -> list[Judgement]:
     crystals = [unpack_or_raise(value) for value in rows["final"]]
-    said = judge(crystals, load_potential(name), Stability(own, config.compositions.elements))
-    return np.array([one.e_d for one in said])
+    return judge(crystals, load_potential(name), Stability(own, config.compositions.elements))
+
+
+def _distinct(crystals: Iterable[Crystal], energies: Iterable[float]) -> int:
+    """How many of these crystals of a judge differ."""
+    known = DistinctCrystals(RELAXED)
+    return sum(known.add(one, energy=energy) is None for one, energy in zip(crystals, energies, strict=True))
 
 
 def _correction(frame: pd.DataFrame) -> dict[str, Any]:

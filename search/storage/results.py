@@ -121,7 +121,7 @@ def load_results(run: str | RunPath, *, structures: bool = True) -> pd.DataFrame
     """All candidates of a run as a DataFrame, best E_d first, with what judges said of them (`with_judges`).
 
     ``e_d_believed`` (eV/atom), by which they are ordered, is the E_d of the search's judge, else what was expected of
-    it; in a search without one it is ``e_d``.
+    it; a crystal that repeats another has that of the other. In a search without a judge it is ``e_d``.
 
     Args:
         run: folder of the run, or its address in an object store.
@@ -137,7 +137,7 @@ def load_results(run: str | RunPath, *, structures: bool = True) -> pd.DataFrame
     with ThreadPoolExecutor(READERS) as readers:
         table = pa.concat_tables(readers.map(read_part, parts))
     frame = table.to_pandas(maps_as_pydicts="strict")
-    frame = frame.assign(e_d_believed=frame["e_d_judge"].fillna(frame["e_d_expected"]).fillna(frame["e_d"]))
+    frame = frame.assign(e_d_believed=_believed(frame))
     frame = frame.sort_values(["e_d_believed", "candidate"], ignore_index=True)
     if structures:
         for column, source in (("structure", "final"), ("structure_initial", "initial")):
@@ -145,6 +145,17 @@ def load_results(run: str | RunPath, *, structures: bool = True) -> pd.DataFrame
                 lambda crystal: None if crystal is None else crystal.to_pymatgen(), na_action=None
             )
     return with_judges(frame, run_path(run))
+
+
+def _believed(frame: pd.DataFrame) -> pd.Series:
+    """E_d (eV/atom) by which the candidates are ordered."""
+    said = frame["e_d_judge"].fillna(frame["e_d_expected"])
+    for _ in range(len(frame)):  # a crystal may repeat one that repeats another
+        further = said.fillna(frame["duplicate_of"].map(said.set_axis(frame["candidate"])))
+        if further.notna().sum() == said.notna().sum():
+            break
+        said = further
+    return said.fillna(frame["e_d"])
 
 
 def write_json(path: RunPath, content: Mapping[str, Any]) -> None:

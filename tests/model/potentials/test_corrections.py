@@ -19,7 +19,7 @@ from model.library.phases import packaged_library
 from model.potentials.ase import ASEPotential
 from model.potentials.calculators import CalculatorSettings
 from model.potentials.catalog import CATALOG, load_potential
-from model.potentials.corrections import CorrectedPotential, hubbard_u, mp2020_correction
+from model.potentials.corrections import CorrectedPotential, hubbard_u, mp2020_correction, usual_correction
 from model.potentials.energies import Energies
 from model.relaxation.relax import RelaxSettings, relax
 
@@ -65,9 +65,18 @@ def test_hydroxides_count_as_oxides() -> None:
     assert mp2020_correction(Crystal.from_pymatgen(structure)) == pytest.approx(2 * -0.687 / 5)
 
 
-def test_antimony_near_zero_is_corrected_like_that_of_its_neighbours() -> None:
-    """CoSb3 has antimony of −1/3: pymatgen's default leaves it out, which is a jump of 0.14 eV/atom."""
-    assert mp2020_correction(one_of("CoSb3")) == pytest.approx(3 * -0.192 / 4)
+@pytest.mark.parametrize("anion", ["Sb", "Te", "S", "I"])
+def test_between_an_element_and_minus_one_they_are_linear_in_the_composition(anion) -> None:
+    """Nothing between the element and the compound of −1 is favoured against these two."""
+    whole = usual_correction(f"Na{anion}")
+    assert whole == pytest.approx(0.5 * {"Sb": -0.192, "Te": -0.422, "S": -0.503, "I": -0.379}[anion])
+    for atoms in (2, 3, 8, 31):  # 31: too many atoms for oxidation states to be guessed
+        assert usual_correction(f"Na{anion}{atoms}") == pytest.approx(whole * 2 / (atoms + 1)), atoms
+
+
+def test_an_anion_that_is_short_of_charge_is_reduced_as_far_as_it_can_be() -> None:
+    assert usual_correction("Na3Sb") == pytest.approx(-0.192 / 4)
+    assert usual_correction("Na10Sb") == pytest.approx(-0.192 / 11)  # no oxidation states balance
 
 
 def test_they_are_those_of_pymatgen_for_entries_of_the_materials_project() -> None:
