@@ -7,10 +7,10 @@ structure: whether oxygen forms an oxide, peroxide, superoxide or ozonide, and w
 sulphate. pymatgen decides both.
 
 The scheme was fitted to compounds whose anions have an oxidation state of −1 or less, and elements get nothing. What
-holds in between, as in LiSb8, is not known, and either choice is a jump: with the whole correction LiSb8 lies 0.17
-eV/atom too low, and a search finds nothing else; with none (pymatgen's default) all between an element and −1 lies too
-high. Here the correction grows in proportion to the charge of the anion, up to −1. That is linear in the composition, so
-that it neither favours nor disfavours such a compound against its neighbours.
+holds in between, as in LiSb8, is not known, and either choice is a jump. With the whole correction LiSb8 lies 0.17
+eV/atom too low, and a search finds nothing else; with none, which is pymatgen's default, all such compounds lie too
+high. Here the correction grows in proportion to the charge of the anion, up to −1. That is linear in the composition,
+so that it neither favours nor disfavours such a compound against its neighbours.
 """
 
 from __future__ import annotations
@@ -141,8 +141,12 @@ def _charge(anion: str, composition: Composition, states: Mapping[str, float]) -
     """Electrons that an atom of ``anion`` has taken up; without oxidation states, the most that others could give."""
     if states.get(anion, 0.0) < 0 or anion not in composition:
         return -states.get(anion, 0.0)
-    given = sum(n * max(e.common_oxidation_states, default=0) for e, n in composition.items() if e.X < Element(anion).X)
-    return float(given / composition[anion])
+    given = 0.0
+    for symbol, amount in composition.get_el_amt_dict().items():
+        element = Element(symbol)
+        if element.X < Element(anion).X:
+            given += amount * max(element.common_oxidation_states or (0,))
+    return given / composition[anion]
 
 
 def hubbard_u(composition: Composition) -> dict[str, float]:

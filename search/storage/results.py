@@ -151,7 +151,7 @@ def _believed(frame: pd.DataFrame) -> pd.Series:
     """E_d (eV/atom) by which the candidates are ordered."""
     said = frame["e_d_judge"].fillna(frame["e_d_expected"])
     for _ in range(len(frame)):  # a crystal may repeat one that repeats another
-        further = said.fillna(frame["duplicate_of"].map(said.set_axis(frame["candidate"])))
+        further = said.fillna(frame["duplicate_of"].map(dict(zip(frame["candidate"], said, strict=True))))
         if further.notna().sum() == said.notna().sum():
             break
         said = further

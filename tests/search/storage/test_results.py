@@ -23,6 +23,7 @@ from search.storage.rows import (
     unpack,
     unpack_or_raise,
 )
+from tests.support.rows import row_with
 
 TIMINGS = ("seconds_generate", "seconds_relax", "seconds_analyse")
 PROVENANCE = Provenance("chgnet-0.3.0", "packaged")
@@ -227,6 +228,23 @@ def test_the_lowest_e_d_comes_first_and_those_without_one_last(run):
     assert known.is_monotonic_increasing
     assert frame["candidate"][3:].is_monotonic_increasing
     assert frame.index.tolist() == list(range(12))
+
+
+def test_a_repeated_crystal_is_listed_where_the_judge_put_the_first(tmp_path):
+    said = {"judge": "7net-0", "e_d_expected_error": 0.03}
+    rows = [
+        row_with(candidate="a", e_d=-0.05, e_d_judge=0.04, e_d_expected=0.0, **said),
+        row_with(candidate="b", e_d=-0.06, duplicate_of="a"),
+        row_with(candidate="c", e_d=-0.07, duplicate_of="b"),
+        row_with(candidate="d", e_d=-0.01, e_d_expected=0.05, **said),
+        row_with(candidate="e", e_d=0.02, e_d_judge=0.01, e_d_expected=0.06, **said),
+        row_with(candidate="f", e_d=-0.08, duplicate_of="d"),
+        row_with(candidate="g", e_d=None),
+    ]
+    ResultStore(tmp_path).append("00000-000", rows)
+    frame = load_results(tmp_path)
+    assert frame["candidate"].tolist() == ["e", "a", "b", "c", "d", "f", "g"]
+    np.testing.assert_array_equal(frame["e_d_believed"], [0.01, 0.04, 0.04, 0.04, 0.05, 0.05, np.nan])
 
 
 def test_structures_are_pymatgens_or_none(run):
