@@ -73,13 +73,13 @@ def _sevennet(name: str, device: str) -> Potential:
     return SevenNetPotential(name, device=device)
 
 
-def _sevennet_entry(name: str, *, energies: Energies, error: float) -> PotentialEntry:
+def _sevennet_entry(name: str, *, energies: Energies) -> PotentialEntry:
+    """Without an error: its authors state that of the training set alone."""
     return PotentialEntry(
         name=name,
         construct=_sevennet,
         energies=energies,
         package="sevenn",
-        error=error,
         last_element=94,
         untrained=NOT_IN_MPTRJ,
     )
@@ -106,10 +106,10 @@ _ENTRIES = (
         last_element=94,
         untrained=NOT_IN_MPTRJ,
     ),
-    _sevennet_entry("7net-0", energies=Energies.GGA, error=0.012),
-    _sevennet_entry("7net-l3i5", energies=Energies.GGA, error=0.009),
-    _sevennet_entry("7net-mf-0-pbe", energies=Energies.GGA, error=0.011),
-    _sevennet_entry("7net-mf-0-r2scan", energies=Energies.R2SCAN, error=0.012),
+    _sevennet_entry("7net-0", energies=Energies.GGA),
+    _sevennet_entry("7net-l3i5", energies=Energies.GGA),
+    _sevennet_entry("7net-mf-0-pbe", energies=Energies.GGA),
+    _sevennet_entry("7net-mf-0-r2scan", energies=Energies.R2SCAN),
 )
 CATALOG: dict[str, PotentialEntry] = {entry.name: entry for entry in _ENTRIES}
 
