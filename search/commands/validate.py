@@ -86,6 +86,7 @@ def plan(config: SearchConfig, reference: Reference) -> dict[str, Any]:
 def describe(config: SearchConfig, reference: Reference) -> Iterator[str]:
     """Lines for the user: compositions, cells, numbers, reference, time estimate. Raises what a search raises."""
     from model.generators.registry import GENERATORS
+    from model.potentials.catalog import find_entry
     from search.planning.prepare import volume_estimate
 
     cells = config.compositions.expand()
@@ -107,6 +108,8 @@ def describe(config: SearchConfig, reference: Reference) -> Iterator[str]:
     potential = config.models.potential_entry
     yield f"potential: {potential.name}, energies of {potential.level} (corrections: {potential.energies.corrections})"
     yield from _describe_reference(config, reference)
+    if config.judge is not None:
+        yield f"judge: {find_entry(config.judge.potential).name}, with its own hull; the estimated time is without it"
     yield f"{_rounds(config)}: at most {config.candidates} candidates"
     for name in config.generators:
         calls = GENERATORS[name].evaluations(config.sampling.get(name))

@@ -34,3 +34,10 @@ def test_of_many_formulas_the_first_are_listed(make_config):
     assert lines[1] == "126 cells of 4 to 9 atoms:"
     assert len(listed) == FORMULAS_SHOWN
     assert f"  and {125 - FORMULAS_SHOWN} more formulas" in lines  # LiPSCl has two cells
+
+
+def test_the_judge_is_told(make_config):
+    assert "judge: chgnet-r2scan, with its own hull; the estimated time is without it" in told(
+        make_config(judge={"potential": "chgnet-r2scan"})
+    )
+    assert not any(line.startswith("judge:") for line in told(make_config()))
