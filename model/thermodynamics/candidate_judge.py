@@ -8,7 +8,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import numpy as np
+
 from model.crystals.crystal import Crystal
+from model.crystals.matching import distance_fingerprints
 from model.potentials.catalog import PotentialChoice, load_potential
 from model.relaxation.relax import RelaxSettings
 from model.thermodynamics.correction import Shift
@@ -42,6 +45,7 @@ class Said:
         energy: eV/atom, likewise.
         products: likewise.
         crystal: likewise.
+        fingerprint: of that, see `model.crystals.matching.distance_fingerprints`.
         seconds: share of the wall time of the batch.
     """
 
@@ -53,6 +57,7 @@ class Said:
     energy: float | None = None
     products: Mapping[str, float] | None = None
     crystal: Crystal | None = None
+    fingerprint: np.ndarray | None = None
     seconds: float | None = None
 
 
@@ -105,18 +110,21 @@ class CandidateJudge:
         near = {place: one for place, one in points.items() if one.e_d - self.gain <= request.below}
         relaxed = judge([one.crystal for one in near.values()], self.potential, self.hull, self.relaxation)
         better = {place: one for place, one in zip(near, relaxed, strict=True) if math.isfinite(one.e_d)}
+        last_of = {place: better.get(place, point) for place, point in points.items()}
+        fingerprints = distance_fingerprints([one.crystal for one in last_of.values()])
         seconds = (time.monotonic() - began) / max(1, len(points))
-        for place, point in points.items():
-            last, before = better.get(place, point), said[place]
+        for (place, last), fingerprint in zip(last_of.items(), fingerprints, strict=True):
+            before = said[place]
             assert before is not None
             said[place] = replace(
                 before,
                 judge=self.potential.name,
-                first=point.e_d,
+                first=points[place].e_d,
                 e_d=last.e_d,
                 energy=last.energy,
                 products=last.products,
                 crystal=last.crystal,
+                fingerprint=fingerprint,
                 seconds=seconds,
             )
         return said

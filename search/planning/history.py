@@ -58,13 +58,18 @@ class Parent:
 
 
 class Novelty:
-    """Which candidates are the same crystal, and so how often each was seen; candidates in order of their names."""
+    """Which candidates are the same crystal, and so how often each was seen; candidates in order of their names.
+
+    Crystals that the judge of the search has relaxed into the same one are the same, too.
+    """
 
     def __init__(self) -> None:
         self._first = array("i")  # for each candidate, the index of the first candidate that is the same crystal
         self._distinct = DistinctCrystals(LOOKED_UP)
         self._polished: dict[str, int] = {}  # index of each polished candidate
         self._compared = array("i")  # indices of the candidates that were compared
+        self._by_judge = DistinctCrystals(LOOKED_UP)
+        self._judged = array("i")  # likewise as the judge relaxed them
 
     def read(self, rows: Sequence[HistoryRow]) -> np.ndarray:
         """Add the next candidates: whole tasks, because duplicates within a task are stored by name.
@@ -84,8 +89,18 @@ class Novelty:
                 self._compared.append(first)
                 same = self._distinct.add(_final(row), energy=row.e_d, fingerprint=unpacked(row.fingerprint))
                 first = first if same is None else self._compared[same]
+                first = self._seen_by_judge(row, first)
             self._first.append(first)
         return np.array(self._first[len(self._first) - len(rows) :], dtype=np.intp)
+
+    def _seen_by_judge(self, row: HistoryRow, first: int) -> int:
+        """The first candidate that the judge relaxed into the same crystal, or ``first``."""
+        if row.final_judge is None or row.fingerprint_judge is None:
+            return first
+        fingerprint = unpacked(row.fingerprint_judge)
+        same = self._by_judge.add(row.final_judge.crystal, energy=row.e_d_judge, fingerprint=fingerprint)
+        self._judged.append(first if same is None else self._judged[same])
+        return self._judged[-1]
 
     def once(self) -> np.ndarray:
         """For each candidate, whether its crystal was seen only once in the whole search."""
@@ -222,7 +237,7 @@ class SearchHistory:
             if row.status == Status.RELAXED:
                 self._relaxed(row, crystal)
         if self.whole:
-            self.rows += [replace(row, final=None, frameworks=None) for row in rows]
+            self.rows += [replace(row, final=None, final_judge=None, frameworks=None) for row in rows]
 
     def _relaxed(self, row: HistoryRow, crystal: int) -> None:
         formula, e_d = row.formula, row.e_d

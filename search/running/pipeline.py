@@ -282,6 +282,7 @@ def _said(said: Said) -> dict[str, Any]:
         "energy_judge": said.energy,
         "products_judge": said.products,
         "final_judge": None if said.crystal is None else StoredCrystal.of(said.crystal),
+        "fingerprint_judge": None if said.fingerprint is None else packed(said.fingerprint),
         "e_d_expected": said.expected,
         "e_d_expected_error": said.error,
         "seconds_judge": said.seconds,

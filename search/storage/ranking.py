@@ -23,7 +23,8 @@ def rank(
 ) -> pd.DataFrame:
     """The ``top`` relaxed candidates of lowest E_d (eV/atom, of the judge if there is one).
 
-    If ``distinct``, only the best of equal crystals.
+    If ``distinct``, only the best of equal crystals; crystals that the search's judge has relaxed into the same one are
+    equal, too.
     """
     chosen = frame[(frame["status"] == Status.RELAXED) & frame["e_d"].notna()]
     if formula is not None:
@@ -36,15 +37,28 @@ def rank(
     if not distinct:
         return chosen.head(top)
     polished = set(chosen.loc[chosen["polished"] == True, "candidate"])  # noqa: E712  (empty where not relaxed)
-    alike, keep = [DistinctCrystals(RELAXED), DistinctCrystals(TIED)], []
+    seen, keep = {"": _Seen(), "_judge": _Seen()}, []
     for index, row in chosen[~chosen["duplicate_of"].isin(polished)].iterrows():
-        crystal = unpack_or_raise(row["final"])
-        repeated = [known.add(crystal, energy=row["energy"]) for known in alike]
-        if repeated == [None, None]:
+        stages = [stage for stage in seen if row[f"final{stage}"] is not None]
+        before = [seen[stage].before(row[f"final{stage}"], row[f"energy{stage}"]) for stage in stages]
+        if not any(before):
             keep.append(index)
         if len(keep) == top:
             break
     return chosen.loc[keep]
+
+
+class _Seen:
+    """Crystals of one potential, to tell which come again."""
+
+    def __init__(self) -> None:
+        self.alike = [DistinctCrystals(RELAXED), DistinctCrystals(TIED)]
+
+    def before(self, packed: Mapping[str, Any], energy: float) -> bool:
+        """Whether it has been seen, with an energy in eV/atom; it has now."""
+        crystal = unpack_or_raise(packed)
+        repeated = [known.add(crystal, energy=energy) for known in self.alike]
+        return repeated != [None, None]
 
 
 def new_below_hull(frame: pd.DataFrame) -> pd.DataFrame:

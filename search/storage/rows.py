@@ -19,7 +19,7 @@ from model.generators.roles import Role
 if TYPE_CHECKING:
     from model.generation.framework import Framework
 
-SCHEMA_VERSION = "8"
+SCHEMA_VERSION = "9"
 ARROW_CRYSTAL = pa.struct(
     [
         ("lattice", pa.list_(pa.float64(), 9)),  # Å, rows one after the other
@@ -238,6 +238,8 @@ class HistoryRow(PendingRow):
         "mean and standard deviation over the atoms of each element of the distances to the 12 nearest atoms of each "
         "element (Å, 16-bit floats): what the search compares crystals by",
     )
+    final_judge: StoredCrystal | None = column(ARROW_CRYSTAL, JUDGE, "crystal as the judge relaxed it", unit="Å")
+    fingerprint_judge: bytes | None = column(pa.binary(), JUDGE, "as `fingerprint`, of `final_judge`")
     seconds_generate: float | None = column(
         pa.float64(), TIME, "wall time of the batch divided by its number of crystals", unit="s"
     )
@@ -364,7 +366,6 @@ class Row(HistoryRow):
     products_judge: Mapping[str, float] | None = column(
         pa.map_(pa.string(), pa.float64()), JUDGE, "as `products`, on the hull of the judge"
     )
-    final_judge: StoredCrystal | None = column(ARROW_CRYSTAL, JUDGE, "crystal as the judge relaxed it", unit="Å")
     e_d_expected: float | None = column(
         pa.float64(),
         JUDGE,
