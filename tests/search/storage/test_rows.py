@@ -91,6 +91,7 @@ def rows(cobaltate, licoo2):
         energy_judge=-5.0,
         products_judge={"LiCoO2": 1.0},
         final_judge=StoredCrystal.of(odd),
+        fingerprint_judge=b"\x00\x01",
         e_d_expected=0.05,
         e_d_expected_error=0.03,
         seconds_judge=1.5,
