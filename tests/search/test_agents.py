@@ -69,6 +69,7 @@ def test_a_verdict_and_a_judge(tmp_path, salt, small_run):
     )
     (found,) = verdict.structured_content["result"]
     assert found["grade"] and (folder / "verified").is_dir()
+    assert not judged.is_error, judged.content[0].text
     (row,) = judged.structured_content["result"]
     assert row["formula"] == "LiSi" and row["judges"]["chgnet-r2scan"]["converged"]
     assert outside.is_error and "does not lie in" in outside.content[0].text
