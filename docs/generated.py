@@ -59,7 +59,7 @@ def _record(command: str) -> str:
     is_list = found.get("type") == "array"
     top = parts[found["items"]["$ref"].rpartition("/")[2]] if is_list else found
     lines = [f"## {command}", "", f"{'A list. ' if is_list else ''}{top['description']}", "", *_table(top)]
-    for name in _inside(top):
+    for name in _inside(top, parts):
         lines += ["", f"`{name}`: {parts[name]['description']}", "", *_table(parts[name])]
     return "\n".join(lines)
 
@@ -83,5 +83,7 @@ def _kind(field: dict[str, Any]) -> str:
     return str(field["type"])
 
 
-def _inside(part: dict[str, Any]) -> list[str]:
-    return list(dict.fromkeys(re.findall(r"\$defs/(\w+)", str(part["properties"]))))
+def _inside(part: dict[str, Any], parts: dict[str, Any]) -> list[str]:
+    """Records in a record, each before those in it."""
+    names = list(dict.fromkeys(re.findall(r"\$defs/(\w+)", str(part["properties"]))))
+    return list(dict.fromkeys([*names, *(deep for name in names for deep in _inside(parts[name], parts))]))

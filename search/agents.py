@@ -17,7 +17,19 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field
 
-from search.reporting.records import RECORDS, Evaluated, Filled, FoundCrystal, Phase, Plan, Progress, Relaxed
+from search.reporting.records import (
+    RECORDS,
+    Evaluated,
+    Filled,
+    FoundCrystal,
+    Phase,
+    Plan,
+    Progress,
+    Relaxed,
+    Verified,
+)
+from search.reporting.study_records import Judged
+from search.storage.paths import is_run, run_path
 
 if TYPE_CHECKING:
     from mcp.server import MCPServer
@@ -29,7 +41,8 @@ LONGEST = 24 * 60.0  # minutes of a search
 INSTRUCTIONS = """Finds where guest atoms sit in host crystals, and which crystals of a chemical system are stable.
 Energies are in eV/atom, of a machine-learned potential whose error is about 0.03 eV/atom: a low E_d is a reason to look
 closer, not a proof of stability. Begin with `validate` (what would a search do, how long), then `search`, `status`
-until it has ended, and `results`. `evaluate` and `relax` take crystal files; `inpaint` puts guests into one host."""
+until it has ended, and `results`. `evaluate` and `relax` take crystal files; `inpaint` puts guests into one host.
+`verify` gives a verdict on crystals, and `judge` asks other potentials."""
 
 
 class Started(BaseModel):
@@ -115,11 +128,45 @@ class Tools:
         options = ("--guest", guest, "--count", str(count), "--samples", str(samples))
         return self._run("inpaint", [host], *options, "--out", str(self._inside(name)))
 
+    def verify(
+        self, sources: list[str], top: int = 10, phonons: bool = False, name: str = "verified"
+    ) -> list[Verified]:
+        """Whether crystals are known, charge-balanced and a minimum of energy, and a verdict: worth DFT, or why not.
+
+        Args:
+            sources: one run in the folder, or crystal files and known phases such as mp-149, which are relaxed first.
+            top: of a run: number of best crystals.
+            phonons: also phonons and elastic constants; up to a minute a crystal.
+            name: of the folder for pictures and CIFs.
+        """
+        self._require_own(sources)
+        options = ("--top", str(top), "--out", str(self._inside(name)), *(("--phonons",) if phonons else ()))
+        return self._run("verify", sources, *options)
+
+    def judge(self, sources: list[str], potentials: list[str], top: int = 20) -> list[Judged]:
+        """Relax crystals with other potentials, and measure each against that potential's own hull.
+
+        Args:
+            sources: one run in the folder, which keeps the result, or crystal files and known phases such as mp-149.
+            potentials: names such as chgnet-r2scan, or 7net-l3i5 if its extra is installed.
+            top: of a run: number of best crystals.
+        """
+        self._require_own(sources)
+        judges = [word for name in potentials for word in ("--with", name)]
+        return self._run("judge", sources, *judges, "--top", str(top))
+
     @property
     def offered(self) -> list[Callable[..., Any]]:
         """Those that may be used: without a folder only the ones that write nothing."""
         reading: list[Callable[..., Any]] = [self.validate, self.status, self.results, self.evaluate, self.known_phases]
-        return reading if self.folder is None else [*reading, self.search, self.relax, self.inpaint]
+        writing: list[Callable[..., Any]] = [self.search, self.relax, self.inpaint, self.verify, self.judge]
+        return reading if self.folder is None else [*reading, *writing]
+
+    def _require_own(self, sources: Sequence[str]) -> None:
+        """Raise ValueError if a run lies outside the folder: what is said of its crystals is stored in it."""
+        for source in sources:
+            if is_run(run_path(source)):
+                self._inside(source)
 
     def _inside(self, name: str) -> Path:
         """A path in the folder; raises ValueError for any other."""

@@ -310,7 +310,7 @@ def _crystal(one: Some) -> tuple[Crystal, Callable[[Crystal], Structure | Atoms]
 
 def _about(crystal: Crystal, energy: float, potential: str, problem: str) -> dict[str, Any]:
     """Fields of a `Point`."""
-    from search.reporting.records import shares
+    from search.reporting.record_base import shares
     from search.studies.crystal_stability import CrystalStability
 
     columns = CrystalStability(potential).columns(crystal, energy)

@@ -1,5 +1,6 @@
 """What tests of several files share: one thread, real crystals, and one task that went through all its stages."""
 
+import json
 import os
 import sys
 import tempfile
@@ -8,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 import torch
@@ -26,6 +28,7 @@ from search.config import SearchConfig
 from search.config_file import check_config
 from search.planning.campaign import Campaign
 from search.planning.round_plan import plan_round
+from search.reporting.records import schema
 from search.running.pipeline import Provenance, task_rows
 from search.storage.results import ResultStore
 from search.storage.rows import Status, StoredCrystal
@@ -156,6 +159,20 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
         return code, captured.out, captured.err
 
     return called
+
+
+@pytest.fixture
+def printed(call: Callable[..., tuple[int, str, str]]) -> Callable[..., Any]:
+    """A function that runs a command with --json and returns what it printed, checked against its schema."""
+
+    def checked(command: str, *arguments: Any, code: int = 0) -> Any:
+        exit_code, out, err = call(*command.split(), *arguments, "--json")
+        assert exit_code == code, err
+        found = json.loads(out)
+        jsonschema.validate(found, schema(command), format_checker=jsonschema.FormatChecker())
+        return found
+
+    return checked
 
 
 @pytest.fixture

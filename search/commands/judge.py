@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from search.commands.common import (
     DeviceOption,
+    JsonOption,
     ThreadsOption,
     console,
     counted,
     device_of,
     number,
     potentials_of,
+    print_json,
     say_warnings,
     use_threads,
 )
@@ -41,7 +41,7 @@ def judge(
         ),
     ],
     top: Annotated[int, typer.Option(min=1, help="Run only: number of crystals of lowest E_d")] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table")] = False,
+    as_json: JsonOption = False,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = 1,
 ) -> None:
@@ -50,16 +50,15 @@ def judge(
     from search.studies.panel import check_judges, take_panel
 
     use_threads(threads)
-    say = Console(stderr=True) if as_json else console
-    run, defendants = _defendants(source, top, say)
+    run, defendants = _defendants(source, top)
     check_judges(judges, defendants)
-    with counted(say) as report:
+    with counted() as report:
         rows = take_panel(defendants, judges, device=device_of(device), report=report)
     if run is not None:
         store_judgements(run, rows)
     found = verdicts(rows)
     if as_json:
-        typer.echo(json.dumps([one.as_json() for one in found], indent=1))
+        print_json("judge", [one.record for one in found])
         return
     console.print(_table(found))
     for line in _remarks(found):
@@ -68,7 +67,7 @@ def judge(
         console.print(f"Stored in {run / FILE}; `hostguide report` and `hostguide results` show it.", soft_wrap=True)
 
 
-def _defendants(source: Sequence[str], top: int, say: Console) -> tuple[RunPath | None, list[Defendant]]:
+def _defendants(source: Sequence[str], top: int) -> tuple[RunPath | None, list[Defendant]]:
     """The crystals, and the run that they are of."""
     from search.storage.crystal_files import read_files
     from search.studies.panel import of_files, of_run
@@ -80,9 +79,9 @@ def _defendants(source: Sequence[str], top: int, say: Console) -> tuple[RunPath 
     if runs:
         return runs[0], of_run(runs[0], top=top)
     read = read_files([place for place in places if isinstance(place, Path)])
-    say_warnings(*read.crystals, to=say)
+    say_warnings(*read.crystals)
     for one in read.unreadable:
-        say.print(f"{one.name}: {one.problem}", soft_wrap=True)
+        console.print(f"{one.name}: {one.problem}", soft_wrap=True)
     return None, of_files(read.crystals)
 
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from search.commands.common import INTERRUPTED, console, number, require_elements
+from search.commands.common import INTERRUPTED, JsonOption, console, number, print_json, require_elements
 from search.storage.paths import beside, require_lasting, run_path
 
 if TYPE_CHECKING:
     from search.electrodes.curves import Electrode
     from search.electrodes.driver import ScreenProgress
+    from search.electrodes.hosts import Host
+    from search.storage.paths import RunPath
 
 SECONDS_BETWEEN_LINES = 15.0
 ROWS_SHOWN = 25
@@ -47,6 +50,7 @@ def screen(
         str | None, typer.Option(help="Ray cluster to use: auto or ray://… (default: this machine)")
     ] = None,
     check: Annotated[bool, typer.Option("--check", help="Only list the hosts; compute nothing")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Screen hosts as electrodes. Rerun the same command to resume a screen that was stopped or killed.
 
@@ -80,26 +84,59 @@ def screen(
         raise ValueError("no ion is given: add --guest Li, or guests in the configuration file")
     config = check_screen(content, source=yaml[0] if yaml else "the options")
     if check:
-        _list(find_hosts(config.hosts), len(config.guests))
+        found = find_hosts(config.hosts)
+        if as_json:
+            print_json("screen", _plan(found, len(plan_tasks(config, found))))
+        else:
+            _list(found, len(config.guests))
         return
     place = run_path(run or Path("runs") / config.name)
     require_lasting(place)
     tasks = plan_tasks(config, find_hosts(config.hosts))
     console.print(f"{len(tasks)} pairs of host and ion; results go to {place}", soft_wrap=True)
     progress = run_screen(config, place, report=_lines())
-    if progress.stored < progress.total:
+    stopped = progress.stored < progress.total
+    if stopped:
         done = f"{progress.stored} of {progress.total} pairs are stored"
         console.print(f"Stopped; {done}. Resume with the same command.", soft_wrap=True)
+    frame = load_rows(place) if progress.stored else None
+    electrodes = [] if frame is None else electrodes_of(frame)
+    if as_json:
+        print_json("screen", _result(place, progress, electrodes))
+    if stopped or frame is None:
         raise typer.Exit(INTERRUPTED)
-    frame = load_rows(place)
-    electrodes = electrodes_of(frame)
-    _show(electrodes)
+    if not as_json:
+        _show(electrodes)
     for path in write_electrodes(electrodes, frame, beside(place)):
         console.print(str(path), soft_wrap=True)
     console.print(f"A page with all of it: hostguide report {shlex.quote(str(place))}", soft_wrap=True)
 
 
-def _list(hosts: list[Any], ions: int) -> None:
+def _plan(hosts: list[Host], pairs: int) -> dict[str, Any]:
+    """Fields of the record of a screen that has not begun."""
+    found = [
+        {
+            "name": host.name,
+            "source": host.source,
+            "formula": host.crystal.formula if host.crystal else None,
+            "atoms": len(host.crystal) if host.crystal else None,
+            "problem": host.problem,
+        }
+        for host in hosts
+    ]
+    return {"run": None, "pairs": pairs, "stored": 0, "hosts": found, "electrodes": []}
+
+
+def _result(place: RunPath, progress: ScreenProgress, electrodes: list[Electrode]) -> dict[str, Any]:
+    """Fields of the record of a screen that has ended or was stopped."""
+    found = [
+        {**asdict(one), "steps": [{"start": a, "end": b, "voltage": v} for a, b, v in one.steps]} for one in electrodes
+    ]
+    pairs, stored = progress.total, progress.stored
+    return {"run": str(place), "pairs": pairs, "stored": stored, "hosts": [], "electrodes": found}
+
+
+def _list(hosts: list[Host], ions: int) -> None:
     table = Table("host", "formula", "atoms", "source", title=f"{len(hosts)} hosts, {ions} ions")
     for host in hosts[:ROWS_SHOWN]:
         formula = host.crystal.formula if host.crystal else host.problem

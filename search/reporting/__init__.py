@@ -7,6 +7,8 @@
 - `plots`: the same figures for papers, as PNG, SVG or PDF
 - `tables`: tables for the terminal
 - `records`: what commands print with `--json`
+- `study_records`: the same, of commands that study crystals, hosts and methods
+- `record_base`: what these records have in common
 - `export`: crystals for other tools
 - `run_view`: runs and crystals in a notebook
 - `verification_plots`: plots of verified crystals and of measured patterns

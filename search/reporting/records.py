@@ -6,55 +6,31 @@ those that exist keep their names and units.
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
-import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import TypeAdapter, model_validator
 
-
-class Record(BaseModel):
-    """Base of all records: made from rows of tables, in which NaN stands for what is not known."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-    columns: ClassVar[Mapping[str, str]] = {}  # of the rows it is made from -> its fields, where names differ
-
-    @model_validator(mode="before")
-    @classmethod
-    def _plain(cls, content: Any) -> Any:
-        if not isinstance(content, Mapping):
-            return content
-        named = {cls.columns.get(key, key): value for key, value in content.items()}
-        values = {key: value.item() if isinstance(value, np.generic) else value for key, value in named.items()}
-        return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in values.items()}
-
-
-def shares(value: Any) -> Any:
-    """Products as in a table, `0.87 Li7Si3 + 0.13 Li`, as a dictionary."""
-    if not isinstance(value, str):
-        return {} if value is None else value
-    return {formula: float(share) for share, formula in re.findall(r"([\d.]+) (\w+)", value)}
-
-
-def about(text: str, **more: Any) -> Any:
-    """A field with its meaning."""
-    return Field(description=text, **more)
-
-
-Products = Annotated[
-    dict[str, float], BeforeValidator(shares), about("phases it decomposes into -> fraction of the atoms")
-]
-Energy = Annotated[float | None, about("eV/atom")]
-Decomposition = Annotated[
-    float | None, about("decomposition energy, eV/atom: above (+) or below (−) the reference hull")
-]
-Group = Annotated[str | None, about("symbol of the space group, for example R-3m")]
-Formula = Annotated[str, about("reduced formula")]
-Atoms = Annotated[int, about("atoms in the cell")]
-File = Annotated[str | None, about("its CIF")]
-MaxForce = Annotated[float | None, about("largest force on an atom, eV/Å")]
+from search.reporting.record_base import (
+    Atoms,
+    Decomposition,
+    Energy,
+    File,
+    Formula,
+    Group,
+    MaxForce,
+    Products,
+    Record,
+    about,
+)
+from search.reporting.study_records import (
+    Analysed,
+    FoundShares,
+    Judged,
+    Reconstructed,
+    Screened,
+    VoltagesCompared,
+)
 
 
 class FoundCrystal(Record):
@@ -180,7 +156,8 @@ class Relaxed(Record):
 class Filled(Record):
     """A host with its guests placed, or with its sites ordered."""
 
-    rank: int = about("1 is the lowest energy")
+    rank: int = about("1 is the lowest energy; with --count 0:4, the only one of its number of guests")
+    guests: int = about("atoms of the cell that were placed")
     formula: Formula
     atoms: Atoms
     energy: Energy
@@ -192,6 +169,9 @@ class Filled(Record):
     insertion_energy: float | None = about("from the empty host and the guest's element, eV per guest")
     volume_change_from_empty_percent: float | None = about("from the empty host relaxed")
     host_kept: bool | None = about("whether the host is still the framework that was filled (topotactic)")
+    step_voltage: float | None = about(
+        "with --count 0:4: from the content before it on the hull, V; null if it does not lie on the hull", default=None
+    )
     file: File
 
 
@@ -234,70 +214,6 @@ class Calculation(Record):
         return content if corrections is None else {**content, "corrections": dict(corrections)}
 
 
-class Surrounding(Record):
-    """How often an element has a coordination."""
-
-    element: str
-    neighbours: str
-    coordination: int
-    found: float = about("share of its atoms")
-    known: float | None = about("the same in the known phases")
-
-
-class Void(Record):
-    """A void of the host."""
-
-    fractional: list[float]
-    radius: float = about("Å")
-
-
-class Hop(Record):
-    """A hop of the guest between two sites."""
-
-    crystal: str
-    hop: int
-    length: float = about("Å")
-    multiplicity: int
-    bottleneck_radius: float = about("Å")
-    blocked: bool
-    forward: float | None = about("barrier, eV")
-    backward: float | None = about("barrier, eV")
-    converged: bool | None
-
-
-class Uptake(Record):
-    """The best crystal of one guest content."""
-
-    x: float = about("guests per formula of the host")
-    formula: Formula
-    space_group: Group
-    e_d: Decomposition
-    volume: float = about("Å³ per formula of the host")
-    expansion: float | None = about("relative, from x = 0")
-    volume_change: float | None = about("relative, on relaxation")
-    host_kept: bool | None
-
-
-class Voltage(Record):
-    """A step of the voltage curve."""
-
-    phases: list[str] = about("from and to")
-    start: float = about("x at its beginning")
-    end: float
-    voltage: float = about("V")
-
-
-class Analysed(Record):
-    """What an analysis found."""
-
-    folder: str = about("of tables and figures")
-    coordination: list[Surrounding]
-    voids: list[Void] = []
-    hops: list[Hop] = []
-    uptake: list[Uptake] = []
-    voltages: list[Voltage] = []
-
-
 class TrainingData(Record):
     """Training data that were written."""
 
@@ -334,7 +250,7 @@ class Verified(Record):
     lowest_at: list[float] | None = about("wave vector of that mode, in reciprocal vectors", default=None)
     imaginary: list[float] = about("THz, imaginary modes at the wave vectors of the supercell", default=[])
     supercell_atoms: int | None = about("atoms of the supercell of the phonons", default=None)
-    distorts_to: list[Distortion] = []
+    distorts_to: list[Distortion] = about("lower crystals that imaginary modes lead to", default=[])
     bulk_modulus: float | None = about("GPa", default=None)
     elastically_stable: bool | None = about("whether the elastic constants are positive definite", default=None)
     e_d: Decomposition = None
@@ -357,10 +273,15 @@ RECORDS: dict[str, TypeAdapter[Any]] = {
     "inpaint": TypeAdapter(list[Filled]),
     "analyse": TypeAdapter(Analysed),
     "verify": TypeAdapter(list[Verified]),
+    "judge": TypeAdapter(list[Judged]),
+    "screen": TypeAdapter(Screened),
     "reference show": TypeAdapter(list[Phase]),
     "reference hull": TypeAdapter(list[Phase]),
     "dft read": TypeAdapter(list[Calculation]),
     "data": TypeAdapter(TrainingData),
+    "benchmark reconstruct": TypeAdapter(Reconstructed),
+    "benchmark csp": TypeAdapter(FoundShares),
+    "benchmark electrodes": TypeAdapter(VoltagesCompared),
 }
 
 

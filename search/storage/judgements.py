@@ -117,29 +117,10 @@ class Verdict:
         """Whether some call the crystal stable and others do not."""
         return len({value <= STABLE for value in self.values}) > 1
 
-    def as_json(self) -> dict[str, Any]:
-        """For programs: numbers in eV/atom, None where there is none."""
-        return {
-            "candidate": self.candidate,
-            "formula": self.formula,
-            "space_group": self.space_group,
-            "e_d": self.e_d,
-            "spread": _number(self.spread),
-            "disagree": self.disagree,
-            "judges": {
-                name: {
-                    "e_d": _number(row.e_d_judge),
-                    "energy": _number(row.energy),
-                    "products": dict(row.products),
-                    "converged": row.converged,
-                }
-                for name, row in self.judges.items()
-            },
-        }
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+    @property
+    def record(self) -> dict[str, Any]:
+        """Fields of the record that `hostguide judge --json` prints."""
+        return {**asdict(self), "spread": self.spread, "disagree": self.disagree}
 
 
 def verdicts(rows: Iterable[JudgementRow]) -> list[Verdict]:

@@ -1,6 +1,7 @@
 """Studies of single crystals and finished runs, as functions; in brackets, the command that uses them.
 
 - `inpaint`: placing guests into a host (`inpaint`)
+- `inpaint_output`: its CIFs, rows and tables
 - `insertion`: voltage and insertion energy of what was placed (`inpaint`)
 - `crystal_results`: rows and files of crystals that were relaxed or evaluated (`relax`, `evaluate`)
 - `crystal_stability`: E_d of such crystals (`relax`, `evaluate`)

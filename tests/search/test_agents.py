@@ -58,6 +58,23 @@ def test_crystals_are_relaxed_in_the_folder_and_nowhere_else(tmp_path, salt):
     assert not (tmp_path / "elsewhere").exists()
 
 
+def test_a_verdict_and_a_judge(tmp_path, salt, small_run):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    _, (verdict, judged, outside) = ask(
+        folder,
+        ("verify", {"sources": [salt]}),
+        ("judge", {"sources": [salt], "potentials": ["chgnet-r2scan"]}),
+        ("judge", {"sources": [str(small_run)], "potentials": ["chgnet-r2scan"]}),
+    )
+    (found,) = verdict.structured_content["result"]
+    assert found["grade"] and (folder / "verified").is_dir()
+    assert not judged.is_error, judged.content[0].text
+    (row,) = judged.structured_content["result"]
+    assert row["formula"] == "LiSi" and row["judges"]["chgnet-r2scan"]["converged"]
+    assert outside.is_error and "does not lie in" in outside.content[0].text
+
+
 def test_errors_are_those_of_the_command_and_options_are_no_files(tmp_path):
     _, (missing, option) = ask(None, ("evaluate", {"files": ["none.cif"]}), ("evaluate", {"files": ["--out=a.csv"]}))
     assert missing.is_error and "none.cif: no such file" in missing.content[0].text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import Progress
-from rich.table import Table
 
 from search.commands.common import (
     JsonOption,
@@ -38,7 +38,10 @@ SECONDS_BETWEEN_LINES = 10.0
 def inpaint(
     host: Annotated[Path, typer.Argument(help="Host crystal: CIF, POSCAR or other file, or a known phase: mp-149")],
     guest: Annotated[list[str] | None, typer.Option(help="Guest element; may be given several times")] = None,
-    count: Annotated[list[int] | None, typer.Option(help="Atoms per cell of each guest, in the same order")] = None,
+    count: Annotated[
+        list[str] | None,
+        typer.Option(help="Atoms per cell of each guest, in the same order; 0:4 compares 0 to 4 atoms of one guest"),
+    ] = None,
     supercell: Annotated[tuple[int, int, int], typer.Option(help="Multiples of the cell along a, b and c")] = (1, 1, 1),
     region: Annotated[
         str | None,
@@ -62,7 +65,10 @@ def inpaint(
     from search.storage.crystal_files import read_structure
 
     use_threads()
-    guests = _guests(guest or [], count or [])
+    contents = _contents(count or [])
+    guests = _guests(guest or [], [contents[-1]] if contents else [_number(one) for one in count or []])
+    if contents and (region is not None or fix_host):
+        raise ValueError("--count with a range compares relaxed hosts: leave out --region and --fix-host")
     ordering = not guests and region is None
     if ordering and refine:
         raise ValueError(f"--refine {refine} places guests again: give them with --guest and --count, or --region")
@@ -80,6 +86,14 @@ def inpaint(
             raise ValueError(f"{host} has no partially occupied sites: give --guest and --count")
         folder = out or Path(f"{host.stem}-ordered")
         filled, dropped = _order(structure, samples=samples, seed=seed, fix_host=fix_host)
+    elif contents:
+        (element,) = guests
+        folder = out or Path(f"{host.stem}-{element}{contents[0]}-{contents[-1]}")
+        rows, dropped = _sweep(
+            structure, element, contents, rounds=refine, samples=samples, seed=seed, weights=weights, out=folder
+        )
+        _show(rows, dropped, folder, as_json=as_json, by_content=True)
+        return
     else:
         folder = out or Path(f"{host.stem}-{''.join(f'{element}{n}' for element, n in guests.items()) or 'region'}")
         filled, dropped = _fill(
@@ -94,17 +108,96 @@ def inpaint(
             out=folder,
         )
     alone = None if ordering or region or fix_host or len(guests) != 1 else next(iter(guests))
-    inserted = _inserted(structure, alone, filled)
-    _show(filled, dropped, folder, structure.volume, inserted, as_json=as_json)
+    _show(_rows(structure, alone, filled, dropped, folder), dropped, folder, as_json=as_json)
 
 
-def _inserted(structure: Structure, guest: str | None, filled: Sequence[Filled]) -> list[dict[str, Any]]:
-    """Voltage, insertion energy and others of each arrangement; empty where it is no insertion of one kind of guest."""
+def _rows(
+    structure: Structure, guest: str | None, filled: list[Filled], dropped: Sequence[str], out: Path
+) -> list[dict[str, Any]]:
+    """Write the arrangements, and compare them with the empty host if one kind of guest was inserted into it.
+
+    Raises:
+        ValueError: there is none.
+    """
     from model.crystals.crystal import Crystal
+    from search.studies.inpaint_output import row_of, write_all
     from search.studies.insertion import NOT_INSERTED, EmptyHost
 
-    empty = EmptyHost.of(Crystal.from_pymatgen(structure), guest, _relaxer(False)) if guest and filled else None
-    return [empty.columns(one) if empty else dict(NOT_INSERTED) for one in filled]
+    _require_some(filled, dropped)
+    empty = EmptyHost.of(Crystal.from_pymatgen(structure), guest, _relaxer(False)) if guest else None
+    return [
+        {
+            "rank": rank,
+            **row_of(one, path, filled[0], structure.volume),
+            **(empty.columns(one) if empty else NOT_INSERTED),
+        }
+        for rank, (one, path) in enumerate(zip(filled, write_all(filled, out), strict=True), start=1)
+    ]
+
+
+def _require_some(filled: object, dropped: Sequence[str]) -> None:
+    if not filled:
+        raise ValueError(
+            f"no arrangement survived screening and relaxation ({', '.join(sorted(set(dropped)))}); "
+            "try fewer guests or more --samples"
+        )
+
+
+def _sweep(
+    structure: Structure, guest: str, contents: range, *, out: Path, **options: Any
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Fill the host with several numbers of guests; a row for the lowest arrangement of each, and what was dropped.
+
+    All arrangements of a content are written to a folder of its own.
+    """
+    from model.crystals.crystal import Crystal
+    from search.studies.inpaint import make_templates
+    from search.studies.inpaint_output import row_of, write_all
+    from search.studies.insertion import EmptyHost
+
+    host = Crystal.from_pymatgen(structure)
+    if guest in host.symbols:
+        raise ValueError(f"the host {host.formula} contains {guest} already: take it out, or give one --count")
+    make_templates(host, {guest: contents[-1]}, samples=1, seed=0)  # raises if there is no room
+    empty = EmptyHost.of(host, guest, _relaxer(False))
+    if empty is None:
+        raise ValueError(f"{host.formula} does not relax without guests, so there is no voltage: give one --count")
+    lowest: dict[int, Filled] = {}
+    rows: list[dict[str, Any]] = []
+    all_dropped: list[str] = []
+    for number in contents:
+        filled, dropped = [empty.filled], list[str]()
+        if number:
+            folder = out / f"{guest}{number}"
+            filled, dropped = _fill(structure, {guest: number}, region=None, fix_host=False, out=folder, **options)
+        all_dropped += dropped
+        if filled:
+            lowest[number] = filled[0]
+            path, *_ = write_all(filled, out / f"{guest}{number}")
+            rows.append({"rank": 1, **row_of(filled[0], path, filled[0], structure.volume), **empty.columns(filled[0])})
+    _require_some(any(lowest), all_dropped)
+    steps = empty.step_voltages(lowest)
+    return [{**row, "step_voltage": steps.get(row["guests"])} for row in rows], all_dropped
+
+
+def _contents(counts: Sequence[str]) -> range | None:
+    """The numbers of guests that a range such as 0:4 means; None if no range is given.
+
+    Raises:
+        ValueError: it is not LOW:HIGH, or not alone.
+    """
+    if not any(":" in one for one in counts):
+        return None
+    match = re.fullmatch(r"(\d+):(\d+)", counts[0])
+    if match is None or len(counts) > 1 or int(match[1]) >= int(match[2]):
+        raise ValueError(f"--count takes one range LOW:HIGH such as 0:4, for one guest; got {' '.join(counts)}")
+    return range(int(match[1]), int(match[2]) + 1)
+
+
+def _number(text: str) -> int:
+    if not re.fullmatch(r"[1-9]\d*", text):
+        raise ValueError(f"--count {text!r} is no number of atoms: give 1 or more, or a range such as 0:4")
+    return int(text)
 
 
 def _guests(elements: Sequence[str], counts: Sequence[int]) -> dict[str, int]:
@@ -144,6 +237,7 @@ def _fill(
     from model.crystals.crystal import Crystal
     from model.stages import CrystalMaker
     from search.studies.inpaint import fill, make_templates, polish_fillings, refine_fillings
+    from search.studies.inpaint_output import write_all
 
     host = Crystal.from_pymatgen(structure)
     templates = make_templates(host, guests, samples=samples, seed=seed, region=_region(region) if region else None)
@@ -158,7 +252,7 @@ def _fill(
     with _progress(samples * (1 + rounds)) as report:
         filled, dropped = fill(templates, maker, relaxer, free_guests_only=fix_host, report=report)
         for number in range(1, rounds + 1 if filled else 0):
-            _write_all(filled, out)  # so that the results are kept if a later round is interrupted
+            write_all(filled, out)  # so that the results are kept if a later round is interrupted
             filled, more = refine_fillings(
                 filled,
                 maker,
@@ -262,80 +356,20 @@ def _lines(samples: int) -> Callable[[str, int], None]:
 
 
 def _show(
-    filled: list[Filled],
-    dropped: list[str],
-    out: Path,
-    volume: float,
-    inserted: Sequence[Mapping[str, Any]],
-    *,
-    as_json: bool,
+    rows: list[dict[str, Any]], dropped: Sequence[str], out: Path, *, as_json: bool, by_content: bool = False
 ) -> None:
-    """Print a table and write files; ``volume`` is that of the host as given, in Å³, ``inserted`` of `_inserted`."""
-    if not filled:
-        raise ValueError(
-            f"no arrangement survived screening and relaxation ({', '.join(sorted(set(dropped)))}); "
-            "try fewer guests or more --samples"
-        )
-    paths = _write_all(filled, out)
-    all_of_each = enumerate(zip(filled, paths, inserted, strict=True), start=1)
-    rows = [_row(one, path, filled[0], volume) | {"rank": rank, **more} for rank, (one, path, more) in all_of_each]
+    """Print a table, or JSON, and where the files are."""
+    from search.studies.inpaint_output import sweep_table_of, table_of
+
     if as_json:
         print_json("inpaint", rows)
     else:
-        console.print(_table(rows))
-    console.print(f"CIFs of these {len(paths)} crystals: {out}", soft_wrap=True)
+        console.print(sweep_table_of(rows) if by_content else table_of(rows))
+    files = (
+        f"CIFs of each content, lowest energy first: the folders in {out}"
+        if by_content
+        else f"CIFs of these {len(rows)} crystals: {out}"
+    )
+    console.print(files, soft_wrap=True)
     if dropped:
         console.print(f"{len(dropped)} dropped: {', '.join(sorted(set(dropped)))}")
-
-
-def _write_all(filled: list[Filled], out: Path) -> list[Path]:
-    """Write CIFs of all arrangements; CIFs of an earlier call are removed."""
-    for old in out.glob("[0-9]*_*_+*meV.cif"):
-        old.unlink()
-    return [_write(one, position, filled[0], out) for position, one in enumerate(filled, start=1)]
-
-
-def _write(one: Filled, position: int, best: Filled, out: Path) -> Path:
-    from pymatgen.io.cif import CifWriter
-
-    out.mkdir(parents=True, exist_ok=True)
-    above = 1e3 * (one.relaxation.energy_final - best.relaxation.energy_final)
-    group = one.space_group.replace("/", "_")
-    path = out / f"{position:02d}_{one.crystal.formula}_{group}_{above:+.0f}meV.cif"
-    CifWriter(one.crystal.to_pymatgen()).write_file(path)  # all atoms unchanged, no symmetry imposed
-    return path
-
-
-def _row(one: Filled, path: Path, best: Filled, volume: float) -> dict[str, Any]:
-    """What is said of an arrangement; ``volume`` is that of the host as given, in Å³."""
-    energy = one.relaxation.energy_final
-    return {
-        "formula": one.crystal.formula,
-        "atoms": len(one.crystal),
-        "energy": energy,
-        "above_best": energy - best.relaxation.energy_final,
-        "space_group": one.space_group,
-        "max_force": one.relaxation.max_force,
-        "volume_change_percent": 100 * (one.crystal.volume / volume - 1),
-        "file": str(path),
-    }
-
-
-def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table("#", "E eV/atom", "above best meV/atom", "space group", "max force eV/Å", "volume change %", "file")
-    if is_insertion := rows[0]["voltage"] is not None:
-        table = Table(
-            "#", "E eV/atom", "above best meV/atom", "space group", "V", "host kept", "volume change %", "file"
-        )
-    for row in rows:
-        inserted = (f"{row['voltage']:.2f}", "yes" if row["host_kept"] else "no") if is_insertion else ()
-        table.add_row(
-            str(row["rank"]),
-            f"{row['energy']:.4f}",
-            f"{1e3 * row['above_best']:.1f}",
-            row["space_group"],
-            *(inserted or (f"{row['max_force']:.3f}",)),
-            f"{row['volume_change_from_empty_percent' if is_insertion else 'volume_change_percent']:+.1f}",
-            Path(row["file"]).name,
-        )
-    return table

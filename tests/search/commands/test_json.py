@@ -1,32 +1,26 @@
 """What commands print with `--json`: valid under its schema, and nothing else is on standard output."""
 
+import ast
+import importlib
+import inspect
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import ase.io
 import jsonschema
 import pytest
+import typer
 
-from search.reporting.records import RECORDS, schema
+from search.cli import app
+from search.reporting.records import RECORDS
 from search.storage.status import write_status
 
-DATA = Path(__file__).parents[2] / "data"
-
-
-@pytest.fixture
-def printed(call):
-    """A function that runs a command with --json and returns what it printed, checked against its schema."""
-
-    def checked(command, *arguments, code=0):
-        exit_code, out, err = call(*command.split(), *arguments, "--json")
-        assert exit_code == code, err
-        found = json.loads(out)
-        jsonschema.validate(found, schema(command), format_checker=jsonschema.FormatChecker())
-        return found
-
-    return checked
+TESTS = Path(__file__).parents[2]
+EMT = "{calculator: ase.calculators.emt.EMT, energies: own, name: emt}"
 
 
 @pytest.fixture
@@ -97,6 +91,34 @@ def test_inpaint(printed, salt, tmp_path):
     assert found[0]["above_best"] == 0 and found[0]["atoms"] == 3 and Path(found[0]["file"]).is_file()
 
 
+def test_inpaint_with_a_range_of_counts(printed, host_file, tmp_path):
+    options = ["--guest", "Li", "--count", "0:2", "--samples", "2", "--out", tmp_path / "out"]
+    found = printed("inpaint", host_file, *options)
+    empty, half = found[:2]
+    assert [one["guests"] for one in found] == list(range(len(found))) and empty["formula"] == "CoO2"
+    assert empty["voltage"] is empty["step_voltage"] is None and empty["host_kept"]
+    assert half["voltage"] == pytest.approx(half["step_voltage"]) and half["voltage"] > 3
+    assert half["insertion_energy"] == pytest.approx(-half["voltage"])
+    assert all(Path(one["file"]).is_file() for one in found)
+
+
+def test_verify(printed, salt, tmp_path):
+    (found,) = printed("verify", salt, "--out", tmp_path / "out")
+    assert found["verdict"].startswith(found["grade"]) and found["lowest_frequency"] is None
+
+
+def test_reference_hull(printed):
+    found = printed("reference hull", "Au-Cu", "--potential", EMT)
+    assert {"Au", "Cu"} <= {one["formula"] for one in found if one["above_hull"] < 1e-6}
+
+
+def test_hosts_of_a_screen(printed, host_file, tmp_path):
+    (tmp_path / "broken.cif").write_text("nothing")
+    found = printed("screen", host_file, tmp_path / "broken.cif", "--guest", "Li", "--guest", "Mg", "--check")
+    assert found["pairs"] == 3 and found["run"] is None and found["electrodes"] == []
+    assert [(one["formula"], bool(one["problem"])) for one in found["hosts"]] == [(None, True), ("CoO2", False)]
+
+
 def test_analyse(printed, salt, tmp_path):
     found = printed("analyse", salt, "--guest", "Li", "--out", tmp_path / "out")
     assert found["coordination"] and found["hops"] and found["hops"][0]["length"] == pytest.approx(3.1)
@@ -110,6 +132,67 @@ def test_data(printed, tmp_path, licoo2, lisi):
         crystal.to_pymatgen().to(filename=str(folder / f"{crystal.formula}.cif"))
     found = printed("data", folder, "--out", tmp_path / "data.parquet", "--max-e-above-hull", "9", "--val", "0.5")
     assert found["crystals"] == found["read"] == sum(found["splits"].values()) == 2
+
+
+# --- no command is forgotten -------------------------------------------------------------------------------------
+
+
+def leaves(command, path=()) -> Iterator[tuple[str, typer.core.TyperCommand]]:
+    """All commands, by what one types."""
+    for name, child in command.commands.items():
+        if hasattr(child, "commands"):
+            yield from leaves(child, (*path, name))
+        else:
+            yield " ".join((*path, name)), child
+
+
+COMMANDS = dict(leaves(typer.main.get_command(app)))
+SHOWING = ("search.commands.", "search.reporting.", "search.studies.")
+
+
+@cache
+def source(module: str) -> ast.Module:
+    return ast.parse(inspect.getsource(importlib.import_module(module)))
+
+
+def makes_table(module: str, name: str, seen: set[tuple[str, str]]) -> bool:
+    """Whether a function makes a table for the terminal, by itself or by the functions that it names."""
+    if (module, name) in seen or not module.startswith(SHOWING):
+        return False
+    seen.add((module, name))
+    imports = [node for node in ast.walk(source(module)) if isinstance(node, ast.ImportFrom)]
+    origin = {alias.asname or alias.name: (node.module, alias.name) for node in imports for alias in node.names}
+    here = {node.name: node for node in source(module).body if isinstance(node, ast.FunctionDef)}
+    if name not in here:
+        return False
+    named = {node.id for node in ast.walk(here[name]) if isinstance(node, ast.Name)}
+    if any(origin.get(one) == ("rich.table", "Table") for one in named):
+        return True
+    return any(makes_table(*origin.get(one, (module, one)), seen) for one in named)
+
+
+def test_every_command_that_prints_a_table_has_the_option():
+    tables = {
+        name
+        for name, command in COMMANDS.items()
+        if makes_table(inspect.unwrap(command.callback).__module__, inspect.unwrap(command.callback).__name__, set())
+    }
+    assert {"results", "relax", "judge", "screen", "benchmark csp"} <= tables
+    assert tables <= set(RECORDS), "give it --json, and a record in search/reporting/records.py"
+
+
+def test_every_command_with_the_option_has_a_record():
+    having = {
+        name for name, one in COMMANDS.items() if any("--json" in part.opts and part.is_flag for part in one.params)
+    }
+    assert having == set(RECORDS)
+    assert not {name for name, one in COMMANDS.items() if any("--json" in part.opts for part in one.params)} - having
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_what_every_command_prints_is_validated_by_some_test(name):
+    texts = [path.read_text(encoding="utf-8") for path in (TESTS / "search").rglob("test_*.py")]
+    assert any(f'printed("{name}"' in text or f'schema("{name}")' in text for text in texts)
 
 
 def test_every_command_with_the_option_has_a_schema(call):

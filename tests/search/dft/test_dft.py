@@ -195,6 +195,11 @@ def test_to_vasp_and_back(run, tmp_path):
     assert frame.loc[0, "e_d"] == pytest.approx(-7.97593524 + 5.0)
 
 
+def test_json(run, calculated, printed):
+    (found,) = printed("dft read", calculated("Li"), "--run", run, "--reference", "packaged")
+    assert found["formula"] == "Li" and found["converged"] and found["candidate"] == ""
+
+
 def test_a_potentials_hull_comes_with_a_warning(run, calculated):
     text = invoke("read", calculated("Li"), "--run", run, "--reference", "packaged")
     assert "energies of chgnet-0.3.0, whose error of about 29 meV/atom affects E_d and the difference" in text

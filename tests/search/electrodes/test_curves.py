@@ -1,19 +1,35 @@
 """Voltage curves of rows whose voltages are known."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
+import jsonschema
 import pandas as pd
 import pytest
 
+from search.commands.screen import _result
 from search.electrodes.config import check_screen
 from search.electrodes.curves import electrode, electrode_table, electrodes_of, topotactic_curve
+from search.electrodes.driver import ScreenProgress
 from search.electrodes.rows import ElectrodeRow, Outcome
 from search.electrodes.store import ScreenStore, keep_config, load_rows
+from search.reporting.records import json_text, schema
 from tests.support.electrodes import FILLED, HOST, rows_of_host
 
 
 def records(rows: list[ElectrodeRow]) -> list[dict]:
     return [row.record for row in rows]
+
+
+def test_electrodes_are_printed_as_json_under_the_schema():
+    found = [electrode(records(rows_of_host(voltages))) for voltages in ((4.0, 1.0), (-0.5, -1.0))]
+    progress = ScreenProgress(stored=2, total=3)
+    said = json.loads(json_text("screen", _result(Path("runs/a"), progress, found)))
+    jsonschema.validate(said, schema("screen"))
+    one, other = said["electrodes"]
+    assert one["steps"] == [{"start": 0.0, "end": 1.0, "voltage": pytest.approx(4.0)}]
+    assert other["status"] == "no_voltage" and other["steps"] == []
 
 
 def test_one_stops_where_the_voltage_falls_by_more_than_half():

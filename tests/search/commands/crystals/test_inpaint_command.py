@@ -27,7 +27,7 @@ def inpainted(capsys):
     """A function that puts one Li into a host, unless told otherwise, and returns what the command printed."""
 
     def called(host, out, **options):
-        guests = {} if "region" in options else {"guest": ["Li"], "count": [1]}
+        guests = {} if "region" in options else {"guest": ["Li"], "count": ["1"]}
         inpaint(host, **{**guests, "samples": 4, **options}, out=out)
         return capsys.readouterr().out
 
