@@ -307,7 +307,7 @@ def test_inpaint_fills_a_host(call, host_file, tmp_path, monkeypatch):
         (["--guest", "Li", "--count", "1", "--guest", "Li", "--count", "2"], "Li was given more than once"),
         (["--guest", "Li", "--guest", "Na", "--count", "1"], "--guest was given 2 times and --count 1 times"),
         (["--guest", "Xx", "--count", "1"], "'Xx' is not an element"),
-        (["--guest", "Li", "--count", "0"], "count of Li must be at least 1, got 0"),
+        (["--guest", "Li", "--count", "0"], "--count '0' is no number of atoms: give 1 or more"),
         (["--guest", "Li", "--count", "1", "--weights", "nowhere.safetensors"], "nowhere.safetensors does not exist"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
