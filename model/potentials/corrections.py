@@ -114,33 +114,25 @@ def _of_composition(formula: str, oxygen: str, sulphur: str) -> float:
     """The correction in eV/atom of a reduced formula with these kinds of oxygen and sulphur."""
     composition = Composition(formula)
     hubbards = hubbard_u(composition)
-    states = _oxidation_states(composition)
     entry = ComputedEntry(
         composition,
         0.0,
         parameters={"run_type": "GGA+U" if hubbards else "GGA", "hubbards": hubbards, "software": "other"},
-        data={"oxide_type": oxygen, "sulfide_type": sulphur, "oxidation_states": states},
+        data={"oxide_type": oxygen, "sulfide_type": sulphur},
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Failed to guess oxidation states")
         adjustments = _scheme().get_adjustments(entry)
-    share = {f"MP2020 anion correction ({anion})": _charge(anion, composition, states) for anion in ANIONS}
+    states = entry.data["oxidation_states"]  # as pymatgen has just guessed them; empty if it found none
+    anions = [anion for anion in ANIONS if anion in composition]
+    share = {f"MP2020 anion correction ({anion})": _charge(anion, composition, states) for anion in anions}
     return float(sum(one.value * min(1.0, share.get(one.name, 1.0)) for one in adjustments)) / composition.num_atoms
-
-
-def _oxidation_states(composition: Composition) -> dict[str, float]:
-    """Average oxidation states as pymatgen guesses them for this scheme; empty if it finds none."""
-    try:
-        guesses = composition.oxi_state_guesses(max_sites=-20)
-    except ValueError:  # the formula is too long
-        return {}
-    return dict(guesses[0]) if guesses else {}
 
 
 def _charge(anion: str, composition: Composition, states: Mapping[str, float]) -> float:
     """Electrons that an atom of ``anion`` has taken up; without oxidation states, the most that others could give."""
-    if states.get(anion, 0.0) < 0 or anion not in composition:
-        return -states.get(anion, 0.0)
+    if states.get(anion, 0.0) < 0:
+        return -states[anion]
     given = 0.0
     for symbol, amount in composition.get_el_amt_dict().items():
         element = Element(symbol)

@@ -143,7 +143,9 @@ def predict(target: Target, settings: CspSettings, hidden: Sequence[str], folder
     before = _stored(folder)
     if before is not None:
         if before.digest != digest(config):
-            raise ValueError(f"{folder} holds a search with other settings; choose another --out, or remove the folder")
+            raise ValueError(
+                f"{folder} holds a search with other settings; choose another --json, or remove the folder"
+            )
         if before.seconds >= settings.seconds or before.relaxed >= settings.relaxations:
             return before
     search = TimedSearch(config, folder)

@@ -38,7 +38,7 @@ class RecordLog:
                 f"{key} {other.get(key)!r} (now {value!r})" for key, value in header.items() if other.get(key) != value
             ]
             raise ValueError(
-                f"{path} contains a benchmark with {', '.join(changed)}; choose another --out, or remove the file"
+                f"{path} contains a benchmark with {', '.join(changed)}; choose another --json, or remove the file"
             )
         for line in lines[1:]:
             try:

@@ -329,7 +329,7 @@ def _stored(out: Path | None, header: dict[str, Any]) -> dict[str, dict[str, Any
         return {}
     if (other := json.loads(lines[0])) != header:
         changed = [key for key, value in header.items() if other.get(key) != value]
-        raise ValueError(f"{path} holds a benchmark with another {', '.join(changed)}: choose another --out")
+        raise ValueError(f"{path} holds a benchmark with another {', '.join(changed)}: choose another --json")
     whole = [line for line in lines if line.endswith("\n")]
     if len(whole) < len(lines):
         path.write_text("".join(whole), encoding="utf-8")

@@ -88,7 +88,7 @@ class Novelty:
                 assert row.fingerprint is not None
                 self._compared.append(first)
                 same = self._distinct.add(_final(row), energy=row.e_d, fingerprint=unpacked(row.fingerprint))
-                first = first if same is None else self._compared[same]
+                first = first if same is None else self._first[self._compared[same]]
                 first = self._seen_by_judge(row, first)
             self._first.append(first)
         return np.array(self._first[len(self._first) - len(rows) :], dtype=np.intp)

@@ -25,8 +25,8 @@ from search.reporting.record_base import (
 )
 from search.reporting.study_records import (
     Analysed,
-    FoundShares,
     Judged,
+    Predicted,
     Reconstructed,
     Screened,
     VoltagesCompared,
@@ -280,7 +280,7 @@ RECORDS: dict[str, TypeAdapter[Any]] = {
     "dft read": TypeAdapter(list[Calculation]),
     "data": TypeAdapter(TrainingData),
     "benchmark reconstruct": TypeAdapter(Reconstructed),
-    "benchmark csp": TypeAdapter(FoundShares),
+    "benchmark csp": TypeAdapter(Predicted),
     "benchmark electrodes": TypeAdapter(VoltagesCompared),
 }
 

@@ -180,7 +180,7 @@ class Reconstructed(Record):
 
 
 class FoundShares(Record):
-    """Shares of the targets that were found."""
+    """How many of the targets whose crystal is known were found, and the shares of them."""
 
     targets: int = about("whose crystal is known")
     found_any: float | None = about("found at all")
@@ -191,6 +191,12 @@ class FoundShares(Record):
     space_group_top5: float | None = about("one of the five lowest has")
     median_seconds_to_find: float | None = about("CPU seconds")
     generators: dict[str, int] = about("targets that each generator found")
+
+
+class Predicted(Record):
+    """Which targets were found from the atoms of their cells."""
+
+    summary: FoundShares
 
 
 class VoltageErrors(Record):

@@ -37,10 +37,10 @@ def rank(
     if not distinct:
         return chosen.head(top)
     polished = set(chosen.loc[chosen["polished"] == True, "candidate"])  # noqa: E712  (empty where not relaxed)
-    seen, keep = {"": _Seen(), "_judge": _Seen()}, []
+    energies = {"final": "energy", "final_judge": "energy_judge"}  # columns of crystals, and of their energies
+    seen, keep = {final: _Seen() for final in energies}, []
     for index, row in chosen[~chosen["duplicate_of"].isin(polished)].iterrows():
-        stages = [stage for stage in seen if row[f"final{stage}"] is not None]
-        before = [seen[stage].before(row[f"final{stage}"], row[f"energy{stage}"]) for stage in stages]
+        before = [seen[final].before(row[final], row[energy]) for final, energy in energies.items() if row[final]]
         if not any(before):
             keep.append(index)
         if len(keep) == top:

@@ -11,14 +11,12 @@ from rich.table import Table
 
 from model.potentials.catalog import DEFAULT
 from search.commands.common import (
-    JsonOption,
     PotentialOption,
     SeedOption,
     WeightsOption,
     console,
     number,
     parse_share,
-    print_json,
     require_elements,
     use_threads,
 )
@@ -54,15 +52,14 @@ def reconstruct(
         Path | None, typer.Option(help="Training crystals, to tell which hosts are new (default: those in --data)")
     ] = None,
     weights: WeightsOption = None,
-    shard: Annotated[str, typer.Option(help="k/n: process the k-th of n parts, with the same --out")] = "1/1",
-    out: Annotated[
-        Path | None, typer.Option("--out", help="JSON file for the results; cases in its .jsonl are not repeated")
+    shard: Annotated[str, typer.Option(help="k/n: process the k-th of n parts, with the same --json")] = "1/1",
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="File for the results; cases in its .jsonl are not repeated")
     ] = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Remove all guests from known crystals, place them again, and count how often the crystal is recovered.
 
-    With --out, every case is stored as soon as it is done; rerun the same command to resume.
+    With --json, every case is stored as soon as it is done; rerun the same command to resume.
     """
     from search.benchmark.run import BenchmarkSettings, run_benchmark
 
@@ -82,12 +79,9 @@ def reconstruct(
             train=train,
             weights=weights,
             share=share,
-            out=out,
+            out=json_file,
             report=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    if as_json:
-        print_json("benchmark reconstruct", result)
-        return
     _show(result["methods"], result["cases"])
     if not result["hosts_compared"]:
         console.print(f"{data} has no crystal of split 'train': give --train to tell which hosts are new.")
@@ -108,15 +102,14 @@ def electrodes(
     potential: PotentialOption = DEFAULT,
     weights: WeightsOption = None,
     seed: SeedOption = 0,
-    shard: Annotated[str, typer.Option(help="k/n: compute the k-th of n parts, with the same --out")] = "1/1",
-    out: Annotated[
-        Path | None, typer.Option("--out", help="JSON file for the results; pairs in its .jsonl are not repeated")
+    shard: Annotated[str, typer.Option(help="k/n: compute the k-th of n parts, with the same --json")] = "1/1",
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="File for the results; pairs in its .jsonl are not repeated")
     ] = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Fill known hosts and compare voltages, volume changes and guest sites with what is known of them.
 
-    With --out, every pair is stored as soon as it is done; rerun the same command to resume.
+    With --json, every pair is stored as soon as it is done; rerun the same command to resume.
     """
     from search.electrodes.benchmark import run_benchmark
 
@@ -138,12 +131,9 @@ def electrodes(
             weights=weights,
             potential=potential,
             seed=seed,
-            out=out,
+            out=json_file,
             report=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    if as_json:
-        print_json("benchmark electrodes", result)
-        return
     _show_electrodes(result)
 
 
@@ -182,8 +172,8 @@ def csp(
     targets: Annotated[
         Path, typer.Argument(help="Parquet of crystals, or CSV with material_id (pretty_formula, nsites, spacegroup)")
     ],
-    out: Annotated[
-        Path, typer.Option("--out", help="JSON file for the results; the searches are stored in the folder beside it")
+    json_file: Annotated[
+        Path, typer.Option("--json", help="File for the results; the searches are stored in the folder beside it")
     ],
     seconds: Annotated[float | None, typer.Option(min=0, help="CPU seconds of each target", show_default=False)] = None,
     relaxations: Annotated[
@@ -202,8 +192,7 @@ def csp(
     ] = None,
     weights: WeightsOption = None,
     seed: SeedOption = 0,
-    shard: Annotated[str, typer.Option(help="k/n: search the k-th of n parts, with the same --out")] = "1/1",
-    as_json: JsonOption = False,
+    shard: Annotated[str, typer.Option(help="k/n: search the k-th of n parts, with the same --json")] = "1/1",
 ) -> None:
     """Search known compounds from the atoms of their cells alone, and count how often the known crystal is found.
 
@@ -234,10 +223,7 @@ def csp(
         where = f"found as number {record.rank} by {record.generator}" if record.rank else "not found"
         console.print(f"{record.name} {record.formula} ({record.atoms} atoms, {record.seconds:.0f} s): {where}")
 
-    result = run_csp(chosen, settings, hidden=hidden, out=out, share=share, report=say)
-    if as_json:
-        print_json("benchmark csp", result["summary"])
-        return
+    result = run_csp(chosen, settings, hidden=hidden, out=json_file, share=share, report=say)
     summary = Table("", "")
     for key, value in result["summary"].items():
         summary.add_row(key.replace("_", " "), number(value, ".3g", "–") if isinstance(value, float) else str(value))

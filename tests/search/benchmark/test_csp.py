@@ -13,7 +13,7 @@ from search.benchmark.csp import CspRecord, CspSettings, configuration, run_csp,
 from search.benchmark.csp_targets import Target, read_targets
 from search.planning.campaign import known_types
 from search.planning.prepare import load_reference
-from search.reporting.records import json_text, schema
+from search.reporting.records import schema
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_shares_are_those_of_targets_whose_crystal_is_known():
     assert shares == pytest.approx([2 / 3, 1 / 3, 2 / 3, 2 / 3])
     assert found["space_group_top1"] == 0.5 and found["space_group_top5"] == 0.75
     assert found["generators"] == {"random": 2}
-    jsonschema.validate(json.loads(json_text("benchmark csp", found)), schema("benchmark csp"))
+    jsonschema.validate({"summary": found}, schema("benchmark csp"))
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,6 +22,7 @@ from search.benchmark.residuals import denoising_residuals, guests_relaxed
 from search.benchmark.run import BenchmarkSettings, run_benchmark
 from search.benchmark.summary import figures, summarise
 from search.benchmark.training_hosts import TrainingCrystals
+from search.reporting.records import schema
 
 SALT = Crystal(
     5.64 * np.eye(3),
@@ -266,13 +268,14 @@ def test_the_benchmark_goes_on_where_it_stopped_and_shares_add_up(tmp_path, tiny
         run(path, tmp_path / "shares.json", tiny_weights, samples=3)
 
 
-def test_the_command_says_what_was_found_and_what_not(tmp_path, tiny_weights, call, printed):
+def test_the_command_says_what_was_found_and_what_not(tmp_path, tiny_weights, call):
     path = write(tmp_path / "data.parquet", ["test"] * 3, ["Na"] * 3)
     options = ["--data", path, "--method", "random", "--weights", tiny_weights, "--no-rank", "--samples", 2]
-    code, said, _ = call("benchmark", "reconstruct", *options, "--shard", "1/2", "--out", tmp_path / "some.json")
+    code, said, _ = call("benchmark", "reconstruct", *options, "--shard", "1/2", "--json", tmp_path / "some.json")
     assert code == 0 and "2 of 3" in said and "data.parquet has no crystal of split 'train'" in said
-    found = printed("benchmark reconstruct", *options, "--out", tmp_path / "some.json")
-    assert found["cases"] == 3 and found["methods"]["random"]["guests"]["Na"]["cases"] == 3
+    found = json.loads((tmp_path / "some.json").read_text())
+    jsonschema.validate(found, schema("benchmark reconstruct"))
+    assert found["methods"]["random"]["guests"]["Na"]["cases"] == 2
     code, _, error = call("benchmark", "reconstruct", *options, "--shard", "3/2")
     assert code == 2 and "--shard must be k/n with k from 1 to n, for example 1/4; got '3/2'" in error
     code, _, error = call("benchmark", "reconstruct", *options, "--train", path)

@@ -2,6 +2,7 @@
 
 import json
 
+import jsonschema
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +10,7 @@ from pymatgen.core import Lattice, Structure
 
 from search.electrodes.benchmark import load_pairs, run_benchmark
 from search.electrodes.summary import METALS, cross_validated, fit, summarise
+from search.reporting.records import schema
 
 
 def record(name: str, host: str, error: float, **changes: object) -> dict:
@@ -107,7 +109,7 @@ def test_pairs_are_read_with_what_is_known_of_them(files):
         load_pairs(files / "table.parquet", files / "structures.parquet", names=["x"])
 
 
-def test_one_pair_from_end_to_end_and_not_computed_twice(files, call, printed):
+def test_one_pair_from_end_to_end_and_not_computed_twice(files, call):
     command = [
         "benchmark",
         "electrodes",
@@ -115,16 +117,17 @@ def test_one_pair_from_end_to_end_and_not_computed_twice(files, call, printed):
         "--structures",
         str(files / "structures.parquet"),
     ]
-    command += ["--method", "voids", "--out", str(files / "out.json")]
+    command += ["--method", "voids", "--json", str(files / "out.json")]
     code, output, error = call(*command)
     assert code == 0, error
     assert "Sites found, or lower in energy: 100.0%" in output
     result = json.loads((files / "out.json").read_text())
     assert {"pairs", "mae", "median", "bias", "sites_found", "seconds_median"} <= set(result["summary"])
+    jsonschema.validate(result, schema("benchmark electrodes"))
     (pair,) = result["pairs"]
     assert pair["sites"] in ("matched", "lower") and pair["host_kept"] and 1.2 < pair["voltage"] < 2.4
     lines = (files / "out.jsonl").read_text()
-    assert printed("benchmark electrodes", *command[2:])["summary"]["pairs"] == 1
+    assert call(*command)[0] == 0
     assert (files / "out.jsonl").read_text() == lines
     with pytest.raises(ValueError, match="another method"):
         run_benchmark(files / "table.parquet", files / "structures.parquet", out=files / "out.json")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from model.crystals.crystal import Crystal
+from model.crystals.matching import distance_fingerprints, packed
 from search.config import PolicySettings
 from search.planning.frameworks import FrameworkPool
 from search.planning.history import COMPARED, Novelty, SearchHistory
@@ -52,6 +53,27 @@ def test_a_repeat_within_a_task_counts_as_seen_again():
     repeat = candidate("b", None, duplicate_of="a", final=None, status="rejected")
     novelty = novelty_of([candidate("a", 0.0), repeat])
     assert novelty.once().tolist() == [False, False]
+
+
+def judged(name, e_d, edge, e_d_judge, edge_judge):
+    """A candidate that the judge relaxed into a cube with another edge."""
+    crystal = candidate(name, e_d, edge=edge_judge).final.crystal
+    (fingerprint,) = distance_fingerprints([crystal])
+    said = {"final_judge": StoredCrystal.of(crystal), "fingerprint_judge": packed(fingerprint)}
+    return candidate(name, e_d, edge=edge, judge="7net-0", e_d_judge=e_d_judge, energy_judge=-3.0, **said)
+
+
+def test_what_the_judge_relaxes_into_the_same_crystal_is_the_same():
+    rows = [
+        judged("a", 0.0, 3.0, 0.01, 3.3),
+        judged("b", 0.02, 3.8, 0.012, 3.31),  # another crystal until the judge relaxes it
+        judged("c", 0.02, 4.4, 0.03, 4.2),
+        candidate("d", 0.021, edge=3.79),  # b again, not judged
+        judged("e", 0.05, 5.0, 0.06, 3.3),  # as a, but with another energy
+    ]
+    novelty = novelty_of(rows)
+    assert novelty.new().tolist() == [True, False, True, False, True]
+    assert novelty.once().tolist() == [False, False, True, False, True]
 
 
 def test_poor_crystals_are_not_compared_and_count_as_new():

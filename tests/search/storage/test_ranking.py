@@ -77,6 +77,30 @@ def test_of_equal_crystals_only_the_best_is_ranked(frame):
     assert names(rank(frame, top=9)) == ["silicide", "best", "odd", "wide"]
 
 
+def test_crystals_that_the_judge_relaxes_into_the_same_one_are_ranked_once(tmp_path, cobaltate, licoo2, lisi):
+    wide, wider = (lisi.replace(lattice=lisi.lattice * factor) for factor in (1.2, 1.4))
+    rows = [
+        candidate(
+            cobaltate,
+            name,
+            crystal,
+            e_d=e_d,
+            e_d_judge=by_judge,
+            energy_judge=by_judge,
+            final_judge=StoredCrystal.of(relaxed),
+        )
+        for name, crystal, e_d, by_judge, relaxed in (
+            ("a", lisi, 0.1, 0.01, lisi),
+            ("b", wide, 0.2, 0.011, lisi),
+            ("c", wider, 0.3, 0.02, wide),
+        )
+    ]
+    ResultStore(tmp_path).append("task", [*rows, candidate(cobaltate, "d", licoo2, e_d=0.03)])
+    frame = load_results(tmp_path)
+    assert names(rank(frame, top=9)) == ["a", "c", "d"]
+    assert names(rank(frame, top=9, distinct=False)) == ["a", "b", "c", "d"]
+
+
 @pytest.mark.parametrize(
     ("top", "expected"), [(1, ["silicide"]), (2, ["silicide", "best"]), (3, ["silicide", "best", "odd"])]
 )
