@@ -1,31 +1,20 @@
-"""Training on a small set of real crystals: it learns, resumes exactly, and its files come back as they were."""
+"""Training on a small set of real crystals: it learns, resumes exactly, and shares its work."""
 
-import functools
 import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import pytest
 import torch
 import yaml
-from pymatgen.core import Composition, Lattice, Structure
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
 from model.crystals.batch import Batch
-from model.crystals.crystal import Crystal
-from model.crystals.neighbors import periodic_edges
-from model.diffusion.checkpoint import PACKAGED_WEIGHTS, load_network, save_network, weights_file, weights_version
-from model.diffusion.dataset import CrystalTable, DataConfig, load_crystals
-from model.diffusion.loss import Objective, choose_guests, denoising_loss, strained, training_example
-from model.diffusion.network import NetworkConfig, ScoreNetwork, build_graph
-from model.diffusion.paper_config import PaperNetworkConfig
-from model.diffusion.paper_network import PaperNetwork
+from model.diffusion.loss import Objective
+from model.diffusion.network import NetworkConfig, build_graph
 from model.diffusion.train import (
     Examples,
-    TrainConfig,
     Trainer,
     draw_example,
     learning_rate,
@@ -33,18 +22,8 @@ from model.diffusion.train import (
     read_log,
     step_reached,
 )
+from tests.support.training import OURS, PAPER, fluorite, settings, train
 
-OURS = NetworkConfig(multiplicities=(8, 4), layers=2, cutoff=4.0, radial=4, radial_hidden=8, node_hidden=16)
-PAPER = PaperNetworkConfig(
-    layers=2,
-    cutoff=4.0,
-    node="8x0e",
-    auxiliary="4x0e",
-    hidden="8x0e + 4x1e",
-    edge="2x0e + 2x1e + 2x2e",
-    bessel=6,
-    radial_hidden=16,
-)
 PUBLISHED = Objective(
     loss="published",
     guest_species=0,
@@ -55,87 +34,6 @@ PUBLISHED = Objective(
     host_jitter=0,
     strain=0,
 )
-ROCK_SALT = {"LiF": 2.85, "NaCl": 3.99, "KBr": 4.67, "MgO": 2.98, "CaO": 3.40, "CaS": 4.02, "NaF": 3.28, "KCl": 4.45}
-FLUORITE = {"CaF2": 5.46, "SrF2": 5.80, "BaF2": 6.20, "Li2O": 4.62, "Na2O": 5.55}  # Å, conventional cubic
-
-
-@pytest.fixture(scope="session")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Parquet file of rock salts (2 atoms) and fluorites (12 atoms); NaF and SrF2 are for validation."""
-    rows = [_row(name, _rock_salt(name, a)) for name, a in ROCK_SALT.items()]
-    rows += [_row(name, _fluorite(name, a)) for name, a in FLUORITE.items()]
-    path = tmp_path_factory.mktemp("data") / "crystals.parquet"
-    pd.DataFrame(rows).to_parquet(path)
-    return path
-
-
-def _rock_salt(name: str, a: float) -> Structure:
-    species = list(Composition(name))
-    return Structure(Lattice.from_parameters(a, a, a, 60, 60, 60), species, [[0, 0, 0], [0.5, 0.5, 0.5]])
-
-
-def _fluorite(name: str, a: float) -> Structure:
-    four, eight = sorted(Composition(name), key=Composition(name).__getitem__)
-    return Structure.from_spacegroup("Fm-3m", Lattice.cubic(a), [four, eight], [[0, 0, 0], [0.25, 0.25, 0.25]])
-
-
-class TestHeldOut:
-    """Crystals whose formulas a file names are left out, however the file writes the formula."""
-
-    def test_every_cell_of_a_formula_goes(self, dataset: Path, tmp_path: Path) -> None:
-        held_out = tmp_path / "targets.csv"
-        held_out.write_text("material_id,pretty_formula\nx,NaCl\ny,F8Ca4\n")
-        everything = load_crystals(DataConfig(path=str(dataset)))
-        rest = load_crystals(DataConfig(path=str(dataset), held_out=str(held_out)))
-        formulas = {crystal.formula for group in rest.groups.values() for crystal in group}
-        assert len(rest) == len(everything) - 2
-        assert not {Composition(formula).reduced_formula for formula in formulas} & {"NaCl", "CaF2"}
-
-    @pytest.mark.parametrize(
-        ("text", "match"), [("name\nNaCl\n", "no column 'formula'; there are name"), (None, "exist")]
-    )
-    def test_a_wrong_file_is_named(self, dataset: Path, tmp_path: Path, text: str | None, match: str) -> None:
-        held_out = tmp_path / "targets.csv"
-        if text is not None:
-            held_out.write_text(text)
-        with pytest.raises(ValueError, match=match):
-            load_crystals(DataConfig(path=str(dataset), held_out=str(held_out)))
-
-
-def _row(name: str, structure: Structure) -> dict[str, Any]:
-    return {
-        "split": "val" if name in ("NaF", "SrF2") else "train",
-        "n_atoms": len(structure),
-        "e_above_hull": 0.0,
-        "cell": np.array(structure.lattice.parameters),
-        "atomic_numbers": np.array(structure.atomic_numbers),
-        "frac_coords": structure.frac_coords.ravel(),
-    }
-
-
-def settings(dataset: Path, **changes: Any) -> TrainConfig:
-    defaults = {
-        "data": DataConfig(path=str(dataset)),
-        "network": OURS,
-        "steps": 60,
-        "atoms_per_batch": 24,
-        "learning_rate": 1e-2,
-        "warmup": 5,
-        "average": 0.9,
-        "validate_every": 1000,
-        "save_every": 10,
-        "validation_batches": 8,
-    }
-    return TrainConfig(**{**defaults, **changes})
-
-
-def train(config: TrainConfig, folder: Path) -> Trainer:
-    trainer = Trainer(config, folder)
-    trainer.run(report=lambda record: None)
-    return trainer
-
-
-# --- training -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("changes", [{}, {"objective": PUBLISHED}], ids=["ours", "published"])
@@ -324,211 +222,3 @@ def test_learning_rate_warms_up_and_falls(dataset: Path) -> None:
     rates = [learning_rate(step, config) for step in (0, 4, 5, 55, 104)]
     assert rates == pytest.approx([0.2, 1.0, 1.0, 0.5, 0.0], abs=1e-3)
     assert learning_rate(104, config.model_copy(update={"schedule": "constant"})) == 1.0
-
-
-# --- checkpoint ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("network", "kind"), [(OURS, ScoreNetwork), (PAPER, PaperNetwork)], ids=["ours", "papers"])
-def test_weights_come_back_as_they_were(
-    dataset: Path, tmp_path: Path, network: NetworkConfig | PaperNetworkConfig, kind: type
-) -> None:
-    trainer = train(settings(dataset, steps=3, average=0.0, network=network), tmp_path)
-    loaded = load_network(tmp_path / "weights.safetensors")
-    assert isinstance(loaded, kind)
-    assert loaded.config == network
-    assert not any(parameter.requires_grad for parameter in loaded.parameters())
-    example = next(iter(trainer._validation_batches()))
-    with torch.no_grad():
-        assert torch.equal(loaded(example[1], *example[2:]), trainer.network(example[1], *example[2:]))
-
-
-def test_card_tells_what_a_person_wants_to_know(dataset: Path, tmp_path: Path) -> None:
-    trainer = train(settings(dataset, steps=3), tmp_path)
-    card = yaml.safe_load((tmp_path / "weights.yaml").read_text())
-    assert card["step"] == 3
-    assert card["crystals"] == 11
-    assert card["parameters"] == sum(parameter.numel() for parameter in trainer.network.parameters())
-    assert card["data_digest"] == trainer.table.digest
-    assert card["made_with"]["torch"] == torch.__version__ and card["made_with"]["commit"]
-    assert card["metrics"]["validation"] == trainer.validate()["validation"]
-
-
-def test_card_without_kind_is_ours(dataset: Path, tmp_path: Path) -> None:
-    train(settings(dataset, steps=1), tmp_path)
-    card = yaml.safe_load((tmp_path / "weights.yaml").read_text())
-    del card["network"]["kind"]
-    (tmp_path / "weights.yaml").write_text(yaml.safe_dump(card))
-    assert load_network(tmp_path / "weights.safetensors").config == OURS
-
-
-@pytest.mark.parametrize("missing", ["weights.safetensors", "weights.yaml"])
-def test_missing_file_is_named(dataset: Path, tmp_path: Path, missing: str) -> None:
-    train(settings(dataset, steps=1), tmp_path)
-    (tmp_path / missing).unlink()
-    with pytest.raises(ValueError, match=rf"{missing} does not exist; use small, base, or a .safetensors"):
-        load_network(tmp_path / "weights.safetensors")
-
-
-@pytest.mark.parametrize("name", PACKAGED_WEIGHTS)
-def test_packaged_weights_go_by_their_names(name: str) -> None:
-    file = weights_file(name)
-    assert weights_version(file).startswith(name)
-    network, card = load_network(file), yaml.safe_load(file.with_suffix(".yaml").read_text())
-    assert sum(p.numel() for p in network.parameters()) == card["parameters"]
-    assert file.stat().st_size < {"small": 5e6, "base": 25e6}[name]
-    assert card["step"] == card["config"]["steps"] == card["metrics"]["step"]
-
-
-def test_small_weights_are_taken_when_none_are_named(tmp_path: Path) -> None:
-    assert weights_file(None) == weights_file("small")
-    assert weights_file(str(tmp_path / "base.safetensors")) == tmp_path / "base.safetensors"
-
-
-def test_weights_that_do_not_fit_their_card_are_refused(tmp_path: Path) -> None:
-    state = ScoreNetwork(OURS).state_dict()
-    path = tmp_path / "weights.safetensors"
-    save_network(state, {"network": OURS.model_copy(update={"layers": 3}).model_dump(mode="json")}, path)
-    with pytest.raises(ValueError, match="does not fit the network described in"):
-        load_network(path)
-    path.write_text("no tensors")
-    with pytest.raises(ValueError, match="does not fit the network described in"):
-        load_network(path)
-
-
-@pytest.mark.parametrize("card", ["a: [1\n", "[]\n", "network: {kind: unknown}\n"])
-def test_another_file_in_place_of_the_card_is_refused(tmp_path: Path, card: str) -> None:
-    path = tmp_path / "weights.safetensors"
-    save_network(ScoreNetwork(OURS).state_dict(), {"network": OURS.model_dump(mode="json")}, path)
-    path.with_suffix(".yaml").write_text(card)
-    with pytest.raises(ValueError, match=r"weights\.yaml is not the card of a score model"):
-        load_network(path)
-
-
-def test_card_must_describe_a_network(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="kind"):
-        save_network({}, {"network": {"kind": "unknown"}}, tmp_path / "weights.safetensors")
-
-
-def test_version_follows_the_content(tmp_path: Path) -> None:
-    path = tmp_path / "weights.safetensors"
-    save_network({"a": torch.zeros(2)}, {"network": OURS.model_dump(mode="json")}, path)
-    first = weights_version(path)
-    save_network({"a": torch.ones(2)}, {"network": OURS.model_dump(mode="json")}, path)
-    assert first.startswith("weights-")
-    assert weights_version(path) != first
-
-
-# --- data ---------------------------------------------------------------------------------------------------------
-
-
-def test_table_reads_back_the_crystals(dataset: Path) -> None:
-    table = load_crystals(DataConfig(path=str(dataset)))
-    assert {size: len(group) for size, group in table.groups.items()} == {2: 7, 12: 4}
-    sodium_chloride = next(c for c in table.groups[2] if c.formula == "NaCl")
-    assert sodium_chloride.volume == pytest.approx(3.99**3 / 2**0.5)
-    assert sodium_chloride.numbers.tolist() == [11, 17]
-
-
-def test_guests_weigh_more(dataset: Path) -> None:
-    table = load_crystals(DataConfig(path=str(dataset), guests=("Li",), guest_weight=5.0))
-    assert table.weights[12].sum() == 3 + 5.0
-
-
-@pytest.mark.parametrize(("crystals", "expected"), [(None, 7 / 11), (4, 7 / 11)])
-def test_every_crystal_is_drawn_equally_often(dataset: Path, crystals: int | None, expected: float) -> None:
-    """7 of 11 crystals have two atoms, however batches are measured."""
-    table, rng = load_crystals(DataConfig(path=str(dataset), guest_weight=1.0)), np.random.default_rng(0)
-    sizes = np.concatenate([_sizes(table, rng, crystals) for _ in range(3000)])
-    assert np.mean(sizes == 2) == pytest.approx(expected, abs=0.03)
-
-
-def _sizes(table: CrystalTable, rng: np.random.Generator, crystals: int | None) -> list[int]:
-    drawn = [len(crystal) for crystal in table.draw(24, rng, crystals=crystals)]
-    assert len(drawn) == (crystals or 24 // drawn[0])
-    return drawn
-
-
-def test_batches_by_edges_hold_their_budget_and_draw_every_crystal_equally_often(dataset: Path) -> None:
-    table, rng = load_crystals(DataConfig(path=str(dataset), guest_weight=1.0)), np.random.default_rng(0)
-    batches = [table.draw_edges(400, rng, cutoff=4.0) for _ in range(20000)]
-    sizes = np.concatenate([[len(crystal) for crystal in batch] for batch in batches])
-    assert np.mean(sizes == 2) == pytest.approx(7 / 11, abs=0.03)
-    edges = [len(periodic_edges(*_tensors(batch), cutoff=4.0)) for batch in batches[:100]]
-    assert 200 < np.mean(edges) < 500
-
-
-def _tensors(crystals: list[Crystal]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    batch = Batch.from_crystals(crystals)
-    return batch.positions, batch.lattice, batch.counts
-
-
-def test_missing_data_are_explained(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"nowhere\.parquet does not exist; see docs/training\.md"):
-        load_crystals(DataConfig(path=str(tmp_path / "nowhere.parquet")))
-
-
-def test_empty_split_is_refused(dataset: Path) -> None:
-    with pytest.raises(ValueError, match="no crystal of split 'test'"):
-        load_crystals(DataConfig(path=str(dataset), split="test"))
-
-
-# --- objective ----------------------------------------------------------------------------------------------------
-
-
-@functools.cache
-def fluorite() -> Crystal:
-    return Crystal.from_pymatgen(_fluorite("CaF2", 5.46))
-
-
-@pytest.mark.parametrize(
-    ("changes", "shares"),
-    [
-        ({"guest_species": 1, "any_species": 0, "random_quarter": 0}, {4 / 12}),  # calcium
-        ({"guest_species": 0, "any_species": 1, "random_quarter": 0}, {4 / 12, 8 / 12}),
-        ({"guest_species": 0, "any_species": 0, "random_quarter": 1}, {3 / 12}),
-        ({"guest_species": 0, "any_species": 0, "random_quarter": 0}, {1.0}),
-    ],
-)
-def test_chosen_guests(changes: dict[str, float], shares: set[float]) -> None:
-    rng = np.random.default_rng(0)
-    drawn = [choose_guests(fluorite(), Objective(**changes), [20, 3], rng) for _ in range(30)]
-    assert {guest.mean() for guest in drawn} == shares
-
-
-def test_strain_keeps_fractional_coordinates() -> None:
-    crystal = strained(fluorite(), 0.01, np.random.default_rng(0))
-    deformation = np.linalg.inv(fluorite().lattice) @ crystal.lattice - np.eye(3)
-    np.testing.assert_allclose(deformation, deformation.T, atol=1e-12)
-    assert 0.001 < np.abs(deformation).max() < 0.05
-    np.testing.assert_array_equal(crystal.fractional, fluorite().fractional)
-
-
-def test_hosts_are_jittered_and_guests_noised() -> None:
-    objective = Objective(guest_species=1, any_species=0, random_quarter=0, host_jitter=0.01, sigma_limits=(1, 1))
-    clean, noised, sigma, guest = training_example([fluorite()] * 20, objective, ["Ca"], np.random.default_rng(0))
-    moved = noised.positions - clean.positions
-    assert sigma.tolist() == [1.0] * 20
-    assert moved[guest].std().item() == pytest.approx(1.0, rel=0.15)
-    assert moved[~guest].std().item() == pytest.approx(0.01, rel=0.15)
-
-
-class Zero(torch.nn.Module):
-    """A network that always predicts no displacement."""
-
-    def forward(self, batch: Batch, sigma: torch.Tensor, guest: torch.Tensor) -> torch.Tensor:
-        return torch.zeros_like(batch.positions)
-
-    def output_size(self, sigma: torch.Tensor) -> torch.Tensor:
-        return 2 * sigma
-
-
-@pytest.mark.parametrize(("kind", "unit"), [("wrapped", 0.25), ("published", 0.5)])
-def test_loss_is_the_squared_error_in_its_unit(kind: str, unit: float) -> None:
-    """At noise far below the size of the cell both targets are minus the noise."""
-    objective = Objective(guest_species=0, any_species=0, random_quarter=0, sigma_limits=(0.1, 0.1))
-    example = training_example([fluorite()] * 2, objective, [], np.random.default_rng(0))
-    clean, noised, sigma, guest = example
-    square = (noised.positions - clean.positions).square().sum(-1) / 0.1**2
-    loss = denoising_loss(Zero(), clean, noised, sigma, guest, kind=kind)
-    torch.testing.assert_close(loss, unit * square, rtol=1e-3, atol=1e-5)
