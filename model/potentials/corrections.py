@@ -123,7 +123,7 @@ def _of_composition(formula: str, oxygen: str, sulphur: str) -> float:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Failed to guess oxidation states")
         adjustments = _scheme().get_adjustments(entry)
-    states = entry.data["oxidation_states"]  # as pymatgen has just guessed them; empty if it found none
+    states = entry.data.get("oxidation_states", {})  # as pymatgen has just guessed them: of compounds only
     anions = [anion for anion in ANIONS if anion in composition]
     share = {f"MP2020 anion correction ({anion})": _charge(anion, composition, states) for anion in anions}
     return float(sum(one.value * min(1.0, share.get(one.name, 1.0)) for one in adjustments)) / composition.num_atoms

@@ -245,7 +245,8 @@ def test_a_poisonous_crystal_is_remembered_when_the_driver_dies_too(search, pool
         except Killed:
             deaths.append(remembered())
     assert driver.outcome.summary.finished
-    assert deaths == [1, 2, 3, 4, 0]  # the fifth when the task was stored and forgotten
+    assert deaths[-1] == 0  # the last when the task was stored and forgotten
+    assert 3 <= len(deaths) <= 5 and deaths[:-1] == sorted(set(deaths[:-1]))  # two failures may come within one wait
     assert max(seen.values()) <= 4  # one more each time than was counted: it was under way when the driver died
     frame = load_results(tmp_path, structures=False)
     assert list(frame.loc[frame["status"] == "failed", "candidate"]) == [row.candidate]
