@@ -181,7 +181,8 @@ class Driver:
 
     def run(self, stop: threading.Event, until: float = math.inf) -> SearchOutcome:
         """Work until all rounds are stored, ``stop`` is set, or it is time (`time.monotonic`)."""
-        self.progress.until = until
+        hours = self.config.policy.stop.hours
+        self.progress.until = until if hours is None else min(until, self.progress.began + 3600 * hours)
         actors = {step: pool.limit for step, pool in self.actors.pools.items()}
         self.journal.note("started", rounds=self.rounds.count, actors=actors)
         self.store.tidy()

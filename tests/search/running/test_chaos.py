@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 
 from model.stages import Rejected
+from search.config import StopSettings
 from search.planning.campaign import Campaign
 from search.planning.planner import Planner
 from search.planning.prepare import load_reference
@@ -119,6 +120,15 @@ def test_the_driver_gives_the_rows_of_the_pipeline(search, pools, undisturbed, t
     assert driver.outcome.summary.finished
     assert_whole(tmp_path, undisturbed)
     assert {"new", "from_host"} == set(undisturbed["role"])
+
+
+def test_the_time_left_minds_the_hours_of_the_policy(config, reference, tmp_path):
+    hours = config.policy.model_copy(update={"stop": StopSettings(hours=1e-9)})
+    limited = config.model_copy(update={"policy": hours})
+    driver = Driver(limited, tmp_path, reference, pools_of(Planner(limited, reference)))
+    driver.run(threading.Event())
+    driver.close()
+    assert driver.progress.seconds_left == 0 and driver.progress.share == 1
 
 
 @pytest.mark.parametrize("seed", range(2))
