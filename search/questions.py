@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ from search.storage.crystal_files import is_identifier, read_crystal
 
 MAX_ATOMS = 8  # of a cell, unless the user says otherwise: seconds per crystal on a laptop
 FILLINGS = 4  # guests in a host's cell: 1 to this many
+JUDGE, JUDGED_ELEMENTS = "7net-l3i5", 3  # if installed; a hull of more elements would delay the first results
+NO_JUDGE = "none"
 ROUNDS, ROUNDS_BY_TIME = 10, 1000  # without a time limit, and with one, which ends the search long before
 SYMBOL = re.compile(r"[A-Z][a-z]?")  # of an element
 
@@ -26,7 +29,12 @@ def is_host(question: str) -> bool:
 
 
 def configuration(
-    question: str, *, guests: Sequence[str] = (), max_atoms: int | None = None, minutes: float | None = None
+    question: str,
+    *,
+    guests: Sequence[str] = (),
+    max_atoms: int | None = None,
+    minutes: float | None = None,
+    judge: str | None = None,
 ) -> dict[str, Any]:
     """The configuration of a search, to be checked by `search.config_file.check_config`.
 
@@ -36,13 +44,25 @@ def configuration(
         guests: elements that are taken out of crystals and put back, or put into the host.
         max_atoms: of a cell; by default `MAX_ATOMS`, or as many as the filled host has.
         minutes: time limit of the whole command.
+        judge: potential that judges the search, or `NO_JUDGE`; by default `JUDGE` if its package is installed and there
+            are no more than `JUDGED_ELEMENTS` elements.
 
     Raises:
         ValueError: the question cannot be understood, or a host comes without exactly one guest.
     """
-    rounds = ROUNDS if minutes is None else ROUNDS_BY_TIME
-    if is_host(question):
-        return _of_host(question, guests, max_atoms) | {"policy": {"rounds": rounds}}
+    content = _of_host(question, guests, max_atoms) if is_host(question) else _of_formulas(question, guests, max_atoms)
+    chosen = judge or _default_judge(content["compositions"])
+    judging = {} if chosen == NO_JUDGE else {"judge": {"potential": chosen}}
+    return {**content, **judging, "policy": {"rounds": ROUNDS if minutes is None else ROUNDS_BY_TIME}}
+
+
+def _default_judge(compositions: dict[str, Any]) -> str:
+    elements = set(SYMBOL.findall(str(compositions)))  # names of fields are in lower case
+    installed = importlib.util.find_spec("sevenn") is not None
+    return JUDGE if installed and len(elements) <= JUDGED_ELEMENTS else NO_JUDGE
+
+
+def _of_formulas(question: str, guests: Sequence[str], max_atoms: int | None) -> dict[str, Any]:
     budget = {"max_atoms": max_atoms or MAX_ATOMS}
     parts = [part.strip() for part in question.split("-")]
     if len(parts) > 1 and not all(SYMBOL.fullmatch(part) for part in parts):
@@ -52,7 +72,7 @@ def configuration(
     else:
         compositions = {"formulas": [_formula(question)], **budget}
     removed = {"frameworks": {"guests": list(guests)}} if guests else {}
-    return {"name": question.lower(), "compositions": compositions, **removed, "policy": {"rounds": rounds}}
+    return {"name": question.lower(), "compositions": compositions, **removed}
 
 
 def _formula(question: str) -> str:
@@ -93,6 +113,7 @@ COMMENTS = {
     "files": "hosts that are there from the start",
     "guests": "elements that are taken out, and put back where they have more room",
     "generators": "how crystals are made",
+    "judge": "a second potential, which has the last word on low crystals; docs/judges.md",
     "rounds": "at most; Ctrl-C or --minutes ends the search earlier, and the same command resumes it",
 }
 

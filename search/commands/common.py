@@ -102,6 +102,13 @@ GuestOption = Annotated[
 MaxAtomsOption = Annotated[
     int | None, typer.Option(min=1, help="Without YAML: maximum number of atoms in a cell (default: 8)")
 ]
+JudgeOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Without YAML: potential that judges the low crystals, or none (default: 7net-l3i5 if its package is "
+        "installed, for up to three elements)"
+    ),
+]
 ConfigArgument = Annotated[Path, typer.Argument(help="YAML file of a search")]
 CrystalFiles = Annotated[
     list[Path],
@@ -151,7 +158,9 @@ def print_json(command: str, content: Any) -> None:
     print(json_text(command, content))
 
 
-def settings_of(what: str, guests: list[str], max_atoms: int | None, minutes: float | None = None) -> SearchConfig:
+def settings_of(
+    what: str, guests: list[str], max_atoms: int | None, judge: str | None, minutes: float | None = None
+) -> SearchConfig:
     """The configuration that a `QuestionArgument` means: in a file, that of a run, or one made for it and shown.
 
     Raises:
@@ -162,10 +171,10 @@ def settings_of(what: str, guests: list[str], max_atoms: int | None, minutes: fl
 
     place = run_path(what)
     if is_run(place) or Path(what).suffix in (".yaml", ".yml"):
-        if guests or max_atoms is not None:
-            raise ValueError(f"--guest and --max-atoms are for a search without YAML: change them in {what}")
+        if guests or max_atoms is not None or judge is not None:
+            raise ValueError(f"--guest, --max-atoms and --judge are for a search without YAML: change them in {what}")
         return load_config(place / "config.yaml" if is_run(place) else place)
-    content = configuration(what, guests=guests, max_atoms=max_atoms, minutes=minutes)
+    content = configuration(what, guests=guests, max_atoms=max_atoms, minutes=minutes, judge=judge)
     settings = check_config(content, source=what)
     console.print(explained(content, f"{settings.name}.yaml"), soft_wrap=True)
     return settings

@@ -15,6 +15,7 @@ from search.commands.common import (
     INTERRUPTED,
     GuestOption,
     JsonOption,
+    JudgeOption,
     MaxAtomsOption,
     MinutesOption,
     QuestionArgument,
@@ -44,6 +45,7 @@ def search(
     ] = None,
     guest: GuestOption = None,
     max_atoms: MaxAtomsOption = None,
+    judge: JudgeOption = None,
     minutes: MinutesOption = None,
     address: Annotated[
         str | None, typer.Option(help="Ray cluster to use: auto or ray://… (default: this machine)")
@@ -56,7 +58,7 @@ def search(
     from search.running.driver import run_search
     from search.running.progress import shown
 
-    settings = settings_of(what, guest or [], max_atoms, minutes)
+    settings = settings_of(what, guest or [], max_atoms, judge, minutes)
     if address is not None:
         settings = settings.model_copy(update={"resources": settings.resources.model_copy(update={"address": address})})
     folder = run_path(run or (what if is_run(run_path(what)) else Path("runs") / settings.name))
@@ -81,6 +83,13 @@ def search(
         _print_json(outcome, folder, [] if best is None else best.to_dict("records"), minutes)
     elif not stopped and outcome.summary.candidates:
         show_best(best_of(folder, cif=cif, top=SHOWN), folder, cif=cif)
+        if settings.judge is None:
+            name = settings.models.potential_entry.name
+            console.print(
+                f"E_d is by {name} alone, and a search finds its errors too. A second potential: hostguide judge "
+                f"{shlex.quote(str(folder))} --with 7net-l3i5, or a judge in the search (docs/judges.md).",
+                soft_wrap=True,
+            )
     if stopped:
         raise typer.Exit(INTERRUPTED)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from search.commands.common import (
     GuestOption,
     JsonOption,
+    JudgeOption,
     MaxAtomsOption,
     QuestionArgument,
     console,
@@ -33,13 +34,17 @@ FORMULAS_SHOWN = 60
 
 
 def validate(
-    what: QuestionArgument, guest: GuestOption = None, max_atoms: MaxAtomsOption = None, as_json: JsonOption = False
+    what: QuestionArgument,
+    guest: GuestOption = None,
+    max_atoms: MaxAtomsOption = None,
+    judge: JudgeOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Describe what a search will do and roughly how long it takes, without running it."""
     from search.planning.frameworks import framework_files
     from search.planning.prepare import check_potential, load_reference
 
-    settings = settings_of(what, guest or [], max_atoms)
+    settings = settings_of(what, guest or [], max_atoms, judge)
     say_warnings(*framework_files(settings.frameworks.files))
     check_potential(settings)
     with counted() as report:

@@ -1,5 +1,7 @@
 """Configurations made from questions on the command line."""
 
+import importlib.util
+
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -51,6 +53,14 @@ def test_a_known_phase_is_a_host():
     config = checked("mp-2156", guests=["Li"], max_atoms=10)  # TiS2, nine atoms
     assert [str(cell) for cell in config.compositions.expand()] == ["LiS6Ti3"]
     assert config.frameworks.files == ("mp-2156",)
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_judge_that_is_installed_judges_up_to_three_elements(monkeypatch, installed):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if installed and name == "sevenn" else None)
+    assert configuration("Li-P-S").get("judge") == ({"potential": "7net-l3i5"} if installed else None)
+    assert "judge" not in configuration("Li-P-S-Cl") and "judge" not in configuration("Li-P-S", judge="none")
+    assert configuration("Li-P-S-Cl", judge="chgnet-r2scan")["judge"] == {"potential": "chgnet-r2scan"}
 
 
 @pytest.mark.parametrize(
