@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,8 @@ from search.storage.crystal_files import is_identifier, read_crystal
 
 MAX_ATOMS = 8  # of a cell, unless the user says otherwise: seconds per crystal on a laptop
 FILLINGS = 4  # guests in a host's cell: 1 to this many
-JUDGE, JUDGED_ELEMENTS = "7net-l3i5", 3  # if installed; a hull of more elements would delay the first results
+JUDGE = "7net-l3i5"  # if it is installed, and its own hull does not take up the time:
+JUDGED_ELEMENTS, JUDGED_MINUTES = 3, 5  # up to so many elements, from so many minutes on
 NO_JUDGE = "none"
 ROUNDS, ROUNDS_BY_TIME = 10, 1000  # without a time limit, and with one, which ends the search long before
 SYMBOL = re.compile(r"[A-Z][a-z]?")  # of an element
@@ -44,22 +46,22 @@ def configuration(
         guests: elements that are taken out of crystals and put back, or put into the host.
         max_atoms: of a cell; by default `MAX_ATOMS`, or as many as the filled host has.
         minutes: time limit of the whole command.
-        judge: potential that judges the search, or `NO_JUDGE`; by default `JUDGE` if its package is installed and there
-            are no more than `JUDGED_ELEMENTS` elements.
+        judge: potential that judges the search, or `NO_JUDGE`; by default `JUDGE` if its package is installed, for
+            up to `JUDGED_ELEMENTS` elements and at least `JUDGED_MINUTES`.
 
     Raises:
         ValueError: the question cannot be understood, or a host comes without exactly one guest.
     """
     content = _of_host(question, guests, max_atoms) if is_host(question) else _of_formulas(question, guests, max_atoms)
-    chosen = judge or _default_judge(content["compositions"])
+    chosen = judge or _default_judge(content["compositions"], math.inf if minutes is None else minutes)
     judging = {} if chosen == NO_JUDGE else {"judge": {"potential": chosen}}
     return {**content, **judging, "policy": {"rounds": ROUNDS if minutes is None else ROUNDS_BY_TIME}}
 
 
-def _default_judge(compositions: dict[str, Any]) -> str:
+def _default_judge(compositions: dict[str, Any], minutes: float) -> str:
     elements = set(SYMBOL.findall(str(compositions)))  # names of fields are in lower case
     installed = importlib.util.find_spec("sevenn") is not None
-    return JUDGE if installed and len(elements) <= JUDGED_ELEMENTS else NO_JUDGE
+    return JUDGE if installed and len(elements) <= JUDGED_ELEMENTS and minutes >= JUDGED_MINUTES else NO_JUDGE
 
 
 def _of_formulas(question: str, guests: Sequence[str], max_atoms: int | None) -> dict[str, Any]:

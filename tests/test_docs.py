@@ -33,6 +33,8 @@ NOT_RUN = {
     "export": "sets what only the reader has: a key, a folder of pseudopotentials",
     "hostguide report runs/li-si --watch": "serves until it is stopped; test_report.py asks such a server",
     "hostguide judge runs/li-si --with 7net-l3i5": "relaxes for minutes, with an extra; test_panel.py judges",
+    "hostguide judge runs/li-p-s --with 7net-l3i5": "the same",
+    "hostguide judge mine.cif --with 7net-l3i5": "the same",
     "hostguide analyse runs/mno2": "needs the run of a whole campaign; test_analyse.py analyses frameworks",
     "hostguide verify runs/li-si --top 50 --xrd": "needs a measured pattern; test_verify_command.py has one",
     "hostguide benchmark csp benchmarks/": "needs the crystals of the Materials Project; the page has one that is run",
@@ -147,6 +149,7 @@ def place(tmp_path_factory):
     for name, new in {"LiCoO2": "LiCoO2", "Li": "Li", "Si": "Si", "Li3Si": "Li15Si4"}.items():
         known[name].to(folder / f"{new}.cif")
     known["LiCoO2"].to(folder / "host.cif")
+    known["LiCl"].to(folder / "mine.cif")
     known["MgO"].to(folder / "phase.cif")
     iodide = [{"I": 1}, {"Ag": 1 / 6}], [[0, 0, 0], [0.25, 0, 0.5]]
     (folder / "disordered").mkdir()

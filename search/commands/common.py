@@ -106,7 +106,7 @@ JudgeOption = Annotated[
     str | None,
     typer.Option(
         help="Without YAML: potential that judges the low crystals, or none (default: 7net-l3i5 if its package is "
-        "installed, for up to three elements)"
+        "installed, for up to three elements and at least five minutes)"
     ),
 ]
 ConfigArgument = Annotated[Path, typer.Argument(help="YAML file of a search")]

@@ -59,6 +59,7 @@ def test_a_known_phase_is_a_host():
 def test_a_judge_that_is_installed_judges_up_to_three_elements(monkeypatch, installed):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if installed and name == "sevenn" else None)
     assert configuration("Li-P-S").get("judge") == ({"potential": "7net-l3i5"} if installed else None)
+    assert "judge" not in configuration("Li-P-S", minutes=2)
     assert "judge" not in configuration("Li-P-S-Cl") and "judge" not in configuration("Li-P-S", judge="none")
     assert configuration("Li-P-S-Cl", judge="chgnet-r2scan")["judge"] == {"potential": "chgnet-r2scan"}
 
