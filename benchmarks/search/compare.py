@@ -271,8 +271,12 @@ def delay(full: dict[str, Any], off: TimedSearch, budget: float) -> dict[str, An
     It has the CPU seconds of ``budget``; if these are too few, the true delay is larger than the returned one.
     """
     goal = full["best_e_d"] + 1e-3
-    off.search(budget, goal=goal)
-    at = off.reached(goal)
+
+    def as_low(row: Row) -> bool:
+        return row.e_d is not None and row.e_d <= goal
+
+    off.search(budget, wanted=as_low)
+    at = off.reached(as_low)
     return {"times": (off.ends[-1] if at is None else at) / full["seconds_to_best"], "reached": at is not None}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -46,19 +46,25 @@ class TimedSearch:
         """Crystals that were relaxed so far, converged or not."""
         return sum(row.steps is not None for row in self.rows)
 
-    def search(self, seconds: float = np.inf, *, relaxations: float = np.inf, goal: float = -np.inf) -> None:
+    def search(
+        self,
+        seconds: float = np.inf,
+        *,
+        relaxations: float = np.inf,
+        wanted: Callable[[Row], bool] = lambda row: False,
+    ) -> None:
         """Start or continue until one of the limits is reached.
 
         Args:
             seconds: CPU seconds.
             relaxations: number of relaxed crystals.
-            goal: E_d (eV/atom) of a crystal at which the search ends.
+            wanted: whether a relaxed crystal is what the search is for, and so its end.
         """
         if self._tasks is None:
             reference = load_reference(self.config)
             self._tasks = search_here(self.config, reference, self.store, stages(self.config, reference))
         spent = self.ends[-1] if self.ends else 0.0
-        while spent < seconds and self.relaxed < relaxations and self.reached(goal) is None:
+        while spent < seconds and self.relaxed < relaxations and self.reached(wanted) is None:
             began = time.process_time()
             rows = next(self._tasks, None)
             if rows is None:
@@ -73,11 +79,10 @@ class TimedSearch:
             self.rows += rows
             self.ends += [spent] * len(rows)
 
-    def reached(self, e_d: float) -> float | None:
-        """CPU seconds until a crystal of at most this E_d (eV/atom) was found."""
+    def reached(self, wanted: Callable[[Row], bool]) -> float | None:
+        """CPU seconds until a relaxed crystal that is ``wanted`` was found."""
         found = zip(self.ends, self.rows, strict=True)
-        low = (end for end, row in found if row.status == Status.RELAXED and row.e_d is not None and row.e_d <= e_d)
-        return next(low, None)
+        return next((end for end, row in found if row.status == Status.RELAXED and wanted(row)), None)
 
     def within(self, seconds: float) -> list[tuple[float, Row]]:
         """CPU seconds and row of every candidate that was finished in time."""

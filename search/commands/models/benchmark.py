@@ -179,6 +179,9 @@ def csp(
     relaxations: Annotated[
         int | None, typer.Option(min=1, help="Relaxed crystals of each target", show_default=False)
     ] = None,
+    until_found: Annotated[
+        bool, typer.Option("--until-found", help="End a search as soon as the known crystal is found")
+    ] = False,
     blind: Annotated[
         bool, typer.Option("--blind", help="Hide the phases of the target's chemical system, and the formulas of a CSV")
     ] = False,
@@ -213,6 +216,7 @@ def csp(
     settings = CspSettings(
         seconds=math.inf if seconds is None else seconds,
         relaxations=math.inf if relaxations is None else relaxations,
+        until_found=until_found,
         blind=blind,
         generators=tuple(generator or ()),
         weights=weights,

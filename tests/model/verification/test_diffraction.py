@@ -9,6 +9,7 @@ from pymatgen.core import Lattice, Structure
 from model.crystals.crystal import Crystal
 from model.verification.diffraction import Pattern, grid_of, profile, reflections, without_background
 from model.verification.pattern_match import invariant_strains, rank_patterns
+from tests.support.patterns import measured
 
 CU_KA = 1.54184  # Å
 
@@ -29,20 +30,6 @@ def candidates():
         made("P6_3mc", Lattice.hexagonal(3.25, 5.2), ["Zn", "O"], [[1 / 3, 2 / 3, 0], [1 / 3, 2 / 3, 0.38]]),
         salt.replace(numbers=np.where(salt.numbers == 11, 19, 9)),
     ]
-
-
-def measured(parts, seed=0):
-    """A pattern of strained crystals with texture, noise and background; parts are (crystal, share)."""
-    rng = np.random.default_rng(seed)
-    grid = np.arange(10, 90, 0.02)
-    total = np.zeros_like(grid)
-    for crystal, share in parts:
-        lattice = crystal.lattice * (1 + rng.choice([-1, 1]) * 0.015)
-        peaks = reflections(crystal, highest=95)
-        curve = profile(peaks.angles_in(lattice), peaks.intensities * rng.uniform(0.6, 1.6, len(peaks.angles)), grid)
-        total += share * curve / curve.max()
-    counts = 2000 * total + 200 * np.exp(-(grid - 10) / 20) + 60 + 40 * np.exp(-(((grid - 24) / 7) ** 2))
-    return Pattern(angles=grid, intensities=rng.poisson(counts).astype(float))
 
 
 def test_angles_obey_braggs_law():

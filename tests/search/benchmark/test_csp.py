@@ -127,6 +127,10 @@ def test_rock_salt_is_found_and_a_second_call_repeats_nothing(tmp_path, monkeypa
     result = run_csp([target], settings, out=tmp_path / "csp.json")
     assert result["summary"]["top1"] == result["summary"]["as_low"] == 1.0
     assert json.loads((tmp_path / "csp.json").read_text()) == json.loads(json.dumps(result))
+    soon = replace(settings, relaxations=1000, until_found=True)
+    first = run_csp([target], soon, out=tmp_path / "first.json")
+    assert first["summary"]["found_any"] == 1.0 and first["summary"]["top1"] is None
+    assert first["records"][0]["relaxed"] < 20
     monkeypatch.setattr("search.benchmark.timed_search.search_here", lambda *_: pytest.fail("searched again"))
     assert run_csp([target], settings, out=tmp_path / "csp.json")["summary"] == result["summary"]
     with pytest.raises(ValueError, match="a search with other settings"):
