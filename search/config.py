@@ -153,7 +153,7 @@ class PolicySettings(Settings):
     rounds_ahead: int = Field(1, ge=0)  # rounds planned before the latest results are in, so that no core is idle
     feedback: bool = True  # False: all arms are treated equally, E_d has no influence
     energy_window: float = Field(0.05, gt=0)  # eV/atom, E_d below which a crystal is worth finding
-    quantile: float = Field(0.1, gt=0, le=1)  # if fewer lie in the window, this best share of all is rewarded instead
+    quantile: float = Field(0.1, gt=0, le=1)  # while few lie in the window, this best share is rewarded
     early_stop_factor: float | None = Field(2.0, ge=1)  # relaxations end early above this many reward thresholds
     exploration_rate: float = Field(0.05, ge=0, le=1)  # probability that a pick goes to the arm tried least
     prior_weight: float = Field(16.0, gt=0)  # number of candidates as which the results of related arms count

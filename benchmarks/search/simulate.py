@@ -21,6 +21,7 @@ import pandas as pd
 
 from model.crystals.matching import DistinctCrystals
 from search.config import PolicySettings
+from search.planning.history import ENOUGH
 from search.planning.policy import Arm, ArmOutcome, ArmStatistics, Choice, value, work
 from search.storage.results import load_results
 from search.storage.rows import unpack_or_raise
@@ -98,7 +99,9 @@ def simulate(world: World, settings: PolicySettings, budget: float, seed: int) -
     while spent < budget:
         first = {row["identity"]: row["e_d"] for row in rows if row["e_d"] is not None}
         known = list(first.values())
-        limit = max(settings.energy_window, float(np.quantile(known, settings.quantile))) if known else 0.1
+        limit = settings.energy_window
+        if sum(e_d <= limit for e_d in known) < ENOUGH:
+            limit = max(limit, float(np.quantile(known, settings.quantile))) if known else 0.1
         statistics = ArmStatistics(settings)
         for row in rows:
             worth = float(value(np.array(np.nan if row["e_d"] is None else row["e_d"]), limit))

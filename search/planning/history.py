@@ -24,6 +24,7 @@ from search.planning.frameworks import FrameworkPool
 from search.planning.policy import ArmOutcome, value, work
 from search.storage.rows import HistoryRow, PendingRow, Status
 
+ENOUGH = 5  # distinct crystals in the energy window; once they are found, none above it is rewarded
 COMPARED = 0.3  # eV/atom; crystals above are not compared with each other: too many, and of too little value
 
 
@@ -276,12 +277,13 @@ class SearchHistory:
         return np.where(np.isnan(judged), offset + (1 + slope) * e_d, judged)
 
     def reward_threshold(self) -> float:
-        """E_d (eV/atom) up to which a crystal has value: the window, or the ``quantile`` of distinct ones if higher."""
+        """E_d (eV/atom) up to which a crystal has value: the window, or the ``quantile`` if few are in it."""
         e_d = self.believed()
         energies = e_d[self.novelty.new() & ~np.isnan(e_d)]
-        if not len(energies):
-            return self.policy.energy_window
-        return max(self.policy.energy_window, float(np.quantile(energies, self.policy.quantile)))
+        window = self.policy.energy_window
+        if not len(energies) or np.count_nonzero(energies <= window) >= ENOUGH:
+            return window
+        return max(window, float(np.quantile(energies, self.policy.quantile)))
 
     def polish_below(self, lowest: int) -> float:
         """E_d (eV/atom) up to which crystals are polished.

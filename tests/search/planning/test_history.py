@@ -7,7 +7,7 @@ from model.crystals.crystal import Crystal
 from model.crystals.matching import distance_fingerprints, packed
 from search.config import PolicySettings
 from search.planning.frameworks import FrameworkPool
-from search.planning.history import COMPARED, Novelty, SearchHistory
+from search.planning.history import COMPARED, ENOUGH, Novelty, SearchHistory
 from search.storage.rows import StoredCrystal
 from tests.support.rows import row_with
 
@@ -88,6 +88,14 @@ def test_the_reward_threshold_is_the_window_or_the_best_tenth():
     near = [candidate(f"{i:02d}", 0.35 - 0.1 * i, edge=3 + i) for i in range(5)]
     assert told(near, settings).reward_threshold() == 0.05
     assert told([], settings).reward_threshold() == 0.05
+
+
+def test_once_a_few_crystals_lie_in_the_window_none_above_it_counts():
+    settings = PolicySettings(energy_window=0.05, quantile=0.1)
+    low = [candidate(f"{i:03d}", 0.01 * i, edge=3 + 0.3 * i) for i in range(ENOUGH)]
+    high = [candidate(f"{i:03d}", 0.5 + 0.01 * i) for i in range(100, 200)]
+    assert told([*low[1:], *high], settings).reward_threshold() > 0.5
+    assert told([*low, *high], settings).reward_threshold() == 0.05
 
 
 def test_below_the_hull_crystals_are_valued_by_their_distance_from_the_lowest_of_their_formula():
