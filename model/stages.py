@@ -201,6 +201,7 @@ class Relaxer:
         screening: which crystals are rejected.
         hull: reduced formula -> energy (eV/atom) relative to which ``energy_ceiling`` of the settings is measured; see
             `relax`.
+        device: ``cpu`` or ``cuda``; a calculator takes its own from its arguments.
     """
 
     def __init__(
@@ -209,8 +210,9 @@ class Relaxer:
         relaxation: RelaxSettings,
         screening: ScreenSettings,
         hull: Mapping[str, float] | None = None,
+        device: str = "cpu",
     ) -> None:
-        self.potential = load_potential(potential)
+        self.potential = load_potential(potential, device=device)
         self.relaxation, self.screening, self.hull = relaxation, screening, hull or {}
 
     def relax(

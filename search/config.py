@@ -226,6 +226,7 @@ class ModelSettings(Settings):
     weights: str | None = None  # small (default), base, or a .safetensors file of `hostguide train`
     potential: Potential = DEFAULT
     device: Literal["auto", "cpu", "cuda"] = "auto"  # of the generator
+    relax_on: Literal["auto", "cpu", "cuda"] = "cpu"  # where crystals are relaxed; auto: on GPUs if there are any
 
     @property
     def potential_entry(self) -> PotentialEntry:
@@ -246,9 +247,9 @@ class JudgeSettings(Settings):
 class Resources(Settings):
     """Resources of the machine or cluster to use."""
 
-    relax_actors: int | None = Field(None, ge=1)  # on CPUs; default: one per core
-    generate_actors: int = Field(1, ge=1)  # one GPU each, if there are any
-    judge_actors: int = Field(1, ge=1)  # likewise with judge.device: cuda
+    relax_actors: int | None = Field(None, ge=1)  # default: one per core, or per GPU with models.relax_on: cuda
+    generate_actors: int = Field(1, ge=1)  # on GPUs, if there are any
+    judge_actors: int = Field(1, ge=1)  # on GPUs with judge.device: cuda
     task_seconds: float = Field(1800.0, gt=0)  # time limit per call of an actor
     address: str = "local"  # `local`, `auto` or the address of a running Ray cluster
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from model.files import DATA
 from model.potentials.energies import RAW, Energies
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from model.potentials.interface import Potential
 
 DEFAULT = "chgnet-0.3.0"
+GPU_MEMORY_MB = 4000.0  # of one piece of a batch on a GPU; on CPUs, pieces that fit the cache are faster
 NOT_IN_MPTRJ = ("Po", "At", "Rn", "Fr", "Ra")  # of the elements up to Pu; CHGNet and SevenNet were trained on MPtrj
 PotentialChoice: TypeAlias = "str | CalculatorSettings"  # a name of the catalogue, or a calculator by import path
 
@@ -55,10 +56,14 @@ class PotentialEntry:
         return self.energies.level or self.name
 
 
+def _memory(device: str) -> dict[str, Any]:
+    return {} if device == "cpu" else {"memory_mb": GPU_MEMORY_MB}
+
+
 def _chgnet(name: str, device: str) -> Potential:
     from model.potentials.chgnet.potential import CHGNetPotential
 
-    return CHGNetPotential(name, device=device)
+    return CHGNetPotential(name, device=device, **_memory(device))
 
 
 def _calculator(settings: CalculatorSettings) -> Potential:
@@ -70,7 +75,7 @@ def _calculator(settings: CalculatorSettings) -> Potential:
 def _sevennet(name: str, device: str) -> Potential:
     from model.potentials.sevennet.potential import SevenNetPotential
 
-    return SevenNetPotential(name, device=device)
+    return SevenNetPotential(name, device=device, **_memory(device))
 
 
 def _sevennet_entry(name: str, *, energies: Energies) -> PotentialEntry:

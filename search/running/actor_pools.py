@@ -53,32 +53,20 @@ class ActorPools:
     ) -> None:
         self.resources, self.notes = config.resources, list[str]()
         self.on_cluster = config.resources.address != "local"
-        self.on_gpu = config.models.device != "cpu" and found.gpus > 0
-        self.judge_on_gpu = config.judge is not None and config.judge.device == "cuda"
-        self.found = found
+        self.on_gpu, self.found = steps_on_gpu(config, found), found
         self._check(config)
         self._counted = self._had_cpus = time.monotonic()
         self._told = False
         self.metrics = Metrics()
-        arguments = _arguments(config, reference, judge_reference, "cuda" if self.on_gpu else "cpu")
-        # Crystal makers and judges on a CPU, analysers and the planner are busy only part of the time: they share the
-        # relaxers' cores. Crystal makers and judges share a GPU if there is only one.
-        light = {"num_cpus": 0, "scheduling_strategy": "SPREAD"}
-        gpu = {"num_cpus": 0, "num_gpus": 0.5 if self.judge_on_gpu and found.gpus == 1 else 1}
-        options = {
-            Step.PLAN: light,
-            Step.GENERATE: gpu if self.on_gpu else light,
-            Step.RELAX: {"num_cpus": 1},
-            Step.ANALYSE: light,
-            Step.JUDGE: gpu if self.judge_on_gpu else light,
-        }
         seconds, limits = self.resources.task_seconds, self._limits()
+        arguments = _arguments(config, reference, judge_reference, self.on_gpu)
+        options = ray_options(self.on_gpu, limits, found)
         classes = dict(zip(Step, (Planner, *actors), strict=False))
         self.pools = {
             step: Pool(classes[step], count=limits[step], options=options[step], arguments=given, seconds=seconds)
             for step, given in arguments.items()
         }
-        self.devices = {step: "GPU" if "num_gpus" in options[step] else "CPU" for step in self.pools}
+        self.devices = {step: "GPU" if step in self.on_gpu else "CPU" for step in self.pools}
 
     def wait(self, seconds: float) -> set[Any]:
         """References that are ready, after at most ``seconds``."""
@@ -125,30 +113,29 @@ class ActorPools:
 
     def _limits(self) -> dict[Step, int]:
         """Maximum number of actors of each step; at least one of each."""
-        relaxers = max(1, min(self.resources.relax_actors or self.found.cpus, self.found.cpus))
-        makers = min(self.resources.generate_actors, self.found.gpus) if self.on_gpu else self.resources.generate_actors
+        resources, found = self.resources, self.found
+        if Step.RELAX in self.on_gpu:
+            relaxers = max(1, resources.relax_actors or found.gpus)
+        else:
+            relaxers = max(1, min(resources.relax_actors or found.cpus, found.cpus))
         return {
             Step.PLAN: 1,
-            Step.GENERATE: max(1, makers),
+            Step.GENERATE: resources.generate_actors,
             Step.RELAX: relaxers,
             Step.ANALYSE: math.ceil(relaxers / RELAXERS_PER_ANALYSER),
-            Step.JUDGE: self.resources.judge_actors,
+            Step.JUDGE: resources.judge_actors,
         }
 
     def _check(self, config: SearchConfig) -> None:
         """Compare requested and available resources; raises an error or adds a note where they differ."""
         resources, found = self.resources, self.found
-        if config.models.device == "cuda" and not self.on_gpu:
-            raise ValueError("models.device: cuda was requested, but Ray finds no GPU; use auto or cpu")
-        if self.judge_on_gpu and not found.gpus:
-            raise ValueError("judge.device: cuda was requested, but Ray finds no GPU; use cpu")
-        if self.on_gpu and resources.generate_actors > found.gpus:
-            raise ValueError(
-                f"resources.generate_actors: {resources.generate_actors} requested, but there are {found.gpus} GPUs "
-                f"and each actor needs a whole one; use at most {found.gpus}"
-            )
-        if config.models.device == "auto" and not self.on_gpu:
+        for field, asked in _devices(config).values():
+            if asked == "cuda" and not found.gpus:
+                raise ValueError(f"{field}: cuda was requested, but Ray finds no GPU; use cpu")
+        if config.models.device == "auto" and not found.gpus:
             self.notes.append("Ray finds no GPU: the diffusion model runs on the CPU")
+        if Step.RELAX in self.on_gpu:
+            return
         wanted = resources.relax_actors or 1
         if wanted <= found.cpus:
             return
@@ -160,19 +147,50 @@ class ActorPools:
         ask_for(wanted)
 
 
+def _devices(config: SearchConfig) -> dict[Step, tuple[str, str]]:
+    """Field of the configuration that chooses a device, and its value, by step."""
+    judge = {} if config.judge is None else {Step.JUDGE: ("judge.device", config.judge.device)}
+    models = config.models
+    return {
+        Step.GENERATE: ("models.device", models.device),
+        Step.RELAX: ("models.relax_on", models.relax_on),
+        **judge,
+    }
+
+
+def steps_on_gpu(config: SearchConfig, found: Capacity) -> frozenset[Step]:
+    """The steps whose actors run on GPUs."""
+    devices = _devices(config).items()
+    return frozenset(step for step, (_, asked) in devices if asked == "cuda" or (asked == "auto" and found.gpus))
+
+
+def ray_options(on_gpu: frozenset[Step], counts: Mapping[Step, int], found: Capacity) -> dict[Step, dict[str, Any]]:
+    """Ray's resources of one actor of each step.
+
+    Actors on GPUs have one each, or equal shares if there are more actors than GPUs. On CPUs only relaxers count:
+    crystal makers, judges, analysers and the planner are busy only part of the time and share the relaxers' cores.
+    """
+    together = math.ceil(sum(counts[step] for step in on_gpu) / max(1, found.gpus))  # on one GPU
+    light = {"num_cpus": 0, "scheduling_strategy": "SPREAD"}
+    options: dict[Step, dict[str, Any]] = dict.fromkeys(Step, light) | {Step.RELAX: {"num_cpus": 1}}
+    return options | {step: {"num_cpus": 0, "num_gpus": 1 / together} for step in on_gpu}
+
+
 def _arguments(
-    config: SearchConfig, reference: Reference, judge_reference: Reference | None, device: str
+    config: SearchConfig, reference: Reference, judge_reference: Reference | None, on_gpu: frozenset[Step]
 ) -> dict[Step, dict[str, Any]]:
     """Constructor arguments of the actors of each step."""
     models = config.models
+    devices = {step: "cuda" if step in on_gpu else "cpu" for step in Step}
     arguments: dict[Step, dict[str, Any]] = {
         Step.PLAN: {"config": config, "reference": reference},
-        Step.GENERATE: {"weights": models.weights, "device": device},
+        Step.GENERATE: {"weights": models.weights, "device": devices[Step.GENERATE]},
         Step.RELAX: {
             "potential": models.potential,
             "relaxation": config.relaxation,
             "screening": config.screening,
             "hull": hull_energies(config, reference),
+            "device": devices[Step.RELAX],
         },
         Step.ANALYSE: {
             "reference": reference,

@@ -5,6 +5,7 @@ The energies are the network's own: those of GGA and GGA+U without corrections, 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -34,7 +35,8 @@ class SevenNetPotential:
         device: "cpu" or "cuda".
         dtype: float32 as trained, or float64. Geometry is float64 in either.
         memory_mb: memory limit of one piece of a batch; larger batches are computed in several pieces. A single crystal
-            may use ten times as much; if that is too little, it has a ``problem``.
+            may use ten times as much; if that is too little, it has a ``problem``. If a GPU has less memory, the batch
+            and the limit are halved.
 
     Raises:
         ImportError: the package ``sevenn`` is not installed.
@@ -72,7 +74,7 @@ class SevenNetPotential:
         result = BatchEvaluation.unknown(batch, problems, magmoms=False)
         good = [i for i, problem in enumerate(problems) if not problem]
         for run in _runs(good, edges.tolist(), self.most_edges):
-            self._fill_(result, batch, run, groups)
+            self._fill_fitting_(result, batch, run, groups)
         mark_not_finite_(result, batch)
         return result
 
@@ -100,6 +102,23 @@ class SevenNetPotential:
             needs = f"{int(batch.counts[i])} atoms need more than {MAX_OVER_BUDGET} times memory_mb; raise it"
             problems[i] = problems[i] or needs
         return problems
+
+    def _fill_fitting_(
+        self, result: BatchEvaluation, batch: Batch, run: Sequence[int], groups: Sequence[Projector | None]
+    ) -> None:
+        """`_fill_` in as many parts as the device has memory for."""
+        with contextlib.suppress(torch.OutOfMemoryError):
+            self._fill_(result, batch, run, groups)
+            return
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.most_edges /= 2
+        if len(run) == 1:
+            problem = f"{self.device} has too little memory for its {int(batch.counts[run[0]])} atoms"
+            result.problems[run[0]] = problem
+            return
+        for part in (run[: len(run) // 2], run[len(run) // 2 :]):
+            self._fill_fitting_(result, batch, part, groups)
 
     def _fill_(
         self, result: BatchEvaluation, batch: Batch, run: Sequence[int], groups: Sequence[Projector | None]

@@ -18,6 +18,7 @@ from model.crystals.crystal import Crystal
 from model.potentials.sevennet import weights as weights_module
 from model.potentials.sevennet.graph import Orbits, build_graph, neighbours, proper
 from model.potentials.sevennet.harmonics import harmonics, turns
+from model.potentials.sevennet.network import SevenNetNetwork
 from model.potentials.sevennet.potential import SevenNetPotential
 from model.potentials.sevennet.radial import SHORTEST, radial_table, table_index
 from model.potentials.sevennet.weights import read_weights
@@ -81,6 +82,25 @@ def test_small_pieces_give_the_same() -> None:
     for one, two in zip(whole, SevenNetPotential("7net-0", memory_mb=4).evaluate(crystals), strict=True):
         assert one.energy == pytest.approx(two.energy, rel=0, abs=1e-6)
         np.testing.assert_allclose(one.forces, two.forces, rtol=0, atol=2e-5)
+
+
+@needs_sevenn
+def test_too_little_memory_halves_the_batch_and_is_a_large_crystals_own_problem(monkeypatch) -> None:
+    small, large = crystal(bulk("Si")), crystal(bulk("Si") * (2, 2, 2), rattle=0.05)
+    potential = SevenNetPotential("7net-0")
+    expected, before = potential.evaluate([small, small]), potential.most_edges
+    original = SevenNetNetwork.energy_gradient
+
+    def few_atoms(self, graph, table):
+        if len(graph.numbers) > 2:
+            raise torch.OutOfMemoryError
+        return original(self, graph, table)
+
+    monkeypatch.setattr(SevenNetNetwork, "energy_gradient", few_atoms)
+    first, big, last = potential.evaluate([small, large, small])
+    assert big.problem == "cpu has too little memory for its 16 atoms" and np.isnan(big.energy)
+    assert [first.energy, last.energy] == pytest.approx([one.energy for one in expected], abs=1e-6)
+    assert potential.most_edges < before
 
 
 @needs_sevenn
