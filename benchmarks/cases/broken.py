@@ -1,6 +1,6 @@
 """Perturbed and broken crystals through the relaxer: no crash, no hang, and a reason for each.
 
-    python -m benchmarks.broken --count 10000 --json broken.json
+    python -m benchmarks.cases.broken --count 10000 --json broken.json
 
 Ten kinds of crystals alternate; number i is always the same crystal. The file is written after every 50 crystals; rerun
 the same command to resume. In ``summary``, ``crashes`` counts exceptions, ``contradictions`` inconsistent results (a

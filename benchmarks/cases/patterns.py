@@ -1,8 +1,8 @@
 """Powder patterns: is the crystal, or the pair of a mixture, first among fifty candidates?
 
-    python -m benchmarks.patterns --sets 20 --json patterns.json
+    python -m benchmarks.cases.patterns --sets 20 --json patterns.json
 
-A set is 50 known phases of six randomly drawn elements, related as the candidates of a search are. From each set five
+A set is 50 known phases of four randomly drawn elements, as a chemical system has them. From each set five
 patterns of one crystal and five of a mixture (60 to 40 in height) are simulated: cells 1.5 % too large or too small,
 intensities changed by 0.6 to 1.6 times as by texture, counting noise, and a background with a hump. ``single`` and
 ``pairs`` in ``summary`` are the shares in which the crystal, and the pair, came first.
@@ -23,7 +23,7 @@ from model.library.phases import packaged_library
 from model.verification.pattern_match import rank_patterns
 from tests.support.patterns import measured
 
-CANDIDATES, PATTERNS, MOST_ATOMS = 50, 5, 60
+CANDIDATES, PATTERNS, MOST_ATOMS, ELEMENTS_OF_A_SET = 50, 5, 60, 4
 ELEMENTS = "Li-Na-K-Mg-Ca-Ba-Al-Si-P-S-Cl-O-F-N-Ti-V-Mn-Fe-Co-Ni-Cu-Zn-Ge-Se-Sn-Sb-Te"
 
 
@@ -57,9 +57,11 @@ def _tried(number: int, rng: np.random.Generator) -> list[dict[str, Any]]:
 
 
 def _candidates(rng: np.random.Generator) -> tuple[list[str], list[Crystal]]:
-    """Identifiers and crystals of 50 phases of six elements."""
+    """Identifiers and crystals of 50 phases of one system."""
     while True:
-        phases = packaged_library().phases(rng.choice(ELEMENTS.split("-"), size=6, replace=False).tolist())
+        phases = packaged_library().phases(
+            rng.choice(ELEMENTS.split("-"), size=ELEMENTS_OF_A_SET, replace=False).tolist()
+        )
         phases = [one for one in phases if len(one.crystal) <= MOST_ATOMS]
         if len(phases) >= CANDIDATES:
             drawn = [phases[i] for i in rng.choice(len(phases), size=CANDIDATES, replace=False)]
