@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import logging
 import os
 import shutil
@@ -9,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import ray
 from ray._private import ray_constants
@@ -16,6 +19,7 @@ from ray.autoscaler.sdk import request_resources
 from ray.exceptions import AuthenticationError
 
 OBJECT_STORE_BYTES = 200 * 2**20
+FOLDERS = "hg-"  # how the names of Ray's folders in /tmp begin
 # Workers look for modules in the driver's working folder first, where a user may have a `model.py`.
 RUNTIME_ENV = {"worker_process_setup_hook": "hostguide_start.use_own_packages"}
 
@@ -43,12 +47,13 @@ def connected(address: str) -> Iterator[Capacity]:
     # Added to this process's niceness. Ray's default of 15 leaves its workers nothing beside any other busy program.
     os.environ.setdefault("RAY_worker_niceness", "0")
     with ExitStack() as stack:
-        folder = stack.enter_context(_short_folder())
-        stack.callback(ray.shutdown)
         if address == "local":
+            folder = stack.enter_context(_short_folder())
+            stack.callback(ray.shutdown)
             stack.enter_context(_on_loopback())
             _start_private(folder)
         else:
+            stack.callback(ray.shutdown)
             _join(address)
         yield capacity()
 
@@ -107,9 +112,26 @@ def _on_loopback() -> Iterator[None]:
 
 @contextmanager
 def _short_folder() -> Iterator[str]:
-    """A temporary folder for Ray's sockets, whose paths may have at most 107 characters."""
-    folder = tempfile.mkdtemp(prefix="hg-", dir="/tmp")
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)  # Ray's processes may still be writing
+    """A temporary folder for Ray's sockets, whose paths may have at most 107 characters.
+
+    A killed process cannot remove its folder; the next one that starts does. A file in it is locked as long as its
+    process lives, and gets its name only once it is locked.
+    """
+    _remove_abandoned()
+    folder = tempfile.mkdtemp(prefix=FOLDERS, dir="/tmp")
+    unnamed = os.path.join(folder, "_lock")
+    with open(unnamed, "w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        os.rename(unnamed, os.path.join(folder, "lock"))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)  # Ray's processes may still be writing
+
+
+def _remove_abandoned() -> None:
+    """Remove the folders of processes that were killed."""
+    for lock in Path("/tmp").glob(f"{FOLDERS}*/lock"):
+        with contextlib.suppress(OSError), lock.open() as held:  # held by a running process, or removed by another one
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(lock.parent, ignore_errors=True)

@@ -1,7 +1,9 @@
 """What tests of several files share: one thread, real crystals, and one task that went through all its stages."""
 
+import atexit
 import json
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable
@@ -35,7 +37,9 @@ from search.storage.rows import Status, StoredCrystal
 from tests.support.crystals import rattled
 
 torch.set_num_threads(1)
-os.environ.setdefault("HOSTGUIDE_CACHE", tempfile.mkdtemp(prefix="hostguide-tests-"))  # not the user's own
+if "HOSTGUIDE_CACHE" not in os.environ:  # not the user's own
+    os.environ["HOSTGUIDE_CACHE"] = tempfile.mkdtemp(prefix="hostguide-tests-")
+    atexit.register(shutil.rmtree, os.environ["HOSTGUIDE_CACHE"], ignore_errors=True)
 os.environ.setdefault("RAY_worker_niceness", "0")  # by default workers give way to all else
 
 

@@ -119,13 +119,22 @@ class ArmStatistics:
 
     def beta(self, arm: Arm) -> tuple[float, float, float, float]:
         """Parameters of the Beta distributions of an arm's value and of its probability of being new."""
-        kind, new_priors = (arm.generator, arm.cell, arm.host_class), self._new_priors.setdefault(arm.cell, {})
+        kind = arm.generator, arm.cell, arm.host_class
         if kind not in self._low_priors:
             self._low_priors[kind] = self._low_prior(arm)
-        if arm.generator not in new_priors:
-            new_priors[arm.generator] = self._new_prior(arm)
-        low, new = self._low_priors[kind], new_priors[arm.generator]
-        return *self._low.posterior(_leaf(arm), low), *self._new.posterior(_leaf(arm), new)
+        leaf, new = _leaf(arm), self.new_prior(arm)
+        return *self._low.posterior(leaf, self._low_priors[kind]), *self._new.posterior(leaf, new)
+
+    def new_prior(self, arm: Arm) -> float:
+        """Expected probability of being new, before the arm's own candidates; that of all arms of its group."""
+        priors = self._new_priors.setdefault(arm.cell, {})
+        if arm.generator not in priors:
+            priors[arm.generator] = self._new_prior(arm)
+        return priors[arm.generator]
+
+    def new_counts(self, arm: Arm) -> tuple[float, float]:
+        """What is added to the parameters of the second distribution by the arm's own candidates."""
+        return self._new.counts(_leaf(arm))
 
     def _low_prior(self, arm: Arm) -> float:
         reduced, region, size = self._cell(arm.cell)
@@ -192,8 +201,13 @@ class Rates:
 
     def posterior(self, node: Node, prior: float) -> tuple[float, float]:
         """Parameters of the Beta distribution of a node's rate; its mean without any tries is ``prior``."""
+        brought, missed = self.counts(node)
+        return self.strength * prior + brought, self.strength * (1 - prior) + missed
+
+    def counts(self, node: Node) -> tuple[float, float]:
+        """The yield of a node, and its tries that brought nothing."""
         tries, brought = self._sums.get(node, (0.0, 0.0))
-        return self.strength * prior + brought, self.strength * (1 - prior) + max(0.0, tries - brought)
+        return brought, max(0.0, tries - brought)
 
     def rate(self, prior: float, *nodes: Node) -> float:
         """Expected rate of the last of several nested nodes, largest first."""
@@ -250,6 +264,7 @@ class Choice:
     def __init__(self, arms: Sequence[Arm], statistics: ArmStatistics) -> None:
         self.arms, self.statistics = arms, statistics
         self.beta = np.array([statistics.beta(arm) for arm in arms]).reshape(-1, 4)
+        self._counts = np.array([statistics.new_counts(arm) for arm in arms]).reshape(-1, 2)
         self.work = np.array([statistics.work(arm) for arm in arms])
         self.used_up = np.array([statistics.used_up(arm) for arm in arms], dtype=bool)
         groups: dict[Node, list[int]] = {}
@@ -273,6 +288,7 @@ class Choice:
             samples: candidates per pick of an arm that fills a host; other arms get one.
         """
         settings = self.statistics.settings
+        strength = settings.new_prior_weight
         picks: list[tuple[Arm, int]] = []
         least_tried = _LeastTried(self.arms, self.statistics)
         drawn: np.ndarray | None = None
@@ -292,9 +308,11 @@ class Choice:
             self.statistics.record(arm, ArmOutcome(count))
             self.used_up[place] = self.statistics.used_up(arm)
             changed = self._in_cell[arm.cell]
-            places = np.concatenate([self._groups[number] for number in changed])
-            self.beta[places] = [self.statistics.beta(self.arms[other]) for other in places]
-            for number in changed:
+            self.beta[place], self._counts[place] = self.statistics.beta(arm), self.statistics.new_counts(arm)
+            for number in changed:  # all arms of the cell are less likely to be new
+                places = self._groups[number]
+                prior = self.statistics.new_prior(self.arms[places[0]])
+                self.beta[places, 2:] = strength * np.array([prior, 1 - prior]) + self._counts[places]
                 self._find_best(number)
             if drawn is not None:
                 drawn[changed] = self._draw(changed, rng(len(picks) + 1))

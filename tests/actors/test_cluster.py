@@ -2,14 +2,16 @@
 
 import ipaddress
 import os
+import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
 import ray
 from ray import cloudpickle
 
-from actors.cluster import connected
+from actors.cluster import _short_folder, connected
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import this file
 
@@ -60,3 +62,17 @@ def test_the_local_ray_listens_on_loopback_only(worker):
 
 def test_local_workers_are_as_nice_as_the_program(worker):
     assert ray.get(worker.niceness.remote()) == os.nice(0)
+
+
+def test_the_folder_of_a_killed_process_is_removed_by_the_next():
+    code = "import time, actors.cluster as c\nwith c._short_folder() as name: print(name, flush=True); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        first = Path(process.stdout.readline().strip())
+        with _short_folder() as second:
+            there = first.is_dir()
+            process.kill()
+            process.wait()
+            with _short_folder():
+                left = first.is_dir(), Path(second).is_dir()
+    assert there and left == (False, True)  # kept as long as its process lives
+    assert not Path(second).exists()
