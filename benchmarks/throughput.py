@@ -6,8 +6,8 @@
 The crystals are known phases of 8, 20, 40 and 100 atoms, their atoms displaced by 0.1 Å on average, relaxed with the
 default settings and their cell. ``us_per_atom_step`` is time over the sum of atoms times steps, ``per_second`` the
 relaxed or sampled crystals a second, ``steps`` the mean number of steps. ``profile`` says where the time goes: the
-operations of PyTorch with the largest shares, for crystals of 20 atoms in the largest batch. On a CPU the
-time is that of one thread, as an actor of a search has it; on a GPU it is wall time. Before each measurement one crystal is computed.
+operations of PyTorch with the largest shares, for crystals of 20 atoms in the largest batch. On a CPU the time is that
+of one thread, as an actor of a search has it; on a GPU it is wall time. One crystal is computed before, to warm up.
 """
 
 from __future__ import annotations
