@@ -17,7 +17,11 @@ from model.library.phases import packaged_library
 from model.stages import CrystalMaker
 from model.symmetry.space_group import space_group
 
-FILLED = ("ion_substitution", "mutation")  # whose templates are whole crystals already: nothing is left to chance
+FILLED = (
+    "ion_substitution",
+    "mutation",
+    "mode",
+)  # whose templates are whole crystals already: nothing is left to chance
 TYPES = StructureTypes(packaged_library())
 FEW = AncestralSettings(steps=3)
 SETTINGS = {
@@ -25,6 +29,7 @@ SETTINGS = {
     "random": RandomSettings(),
     "ion_substitution": None,
     "mutation": None,
+    "mode": None,
     "inpainting": FEW,
     "symmetric": SymmetricSettings(sampler=FEW),
     "subgroup": SubgroupSettings(sampler=FEW),
