@@ -17,11 +17,8 @@ from model.library.phases import packaged_library
 from model.stages import CrystalMaker
 from model.symmetry.space_group import space_group
 
-FILLED = (
-    "ion_substitution",
-    "mutation",
-    "mode",
-)  # whose templates are whole crystals already: nothing is left to chance
+# Whose templates are whole crystals already: nothing is left to chance. Those of "mode" here have no phonons.
+FILLED = ("ion_substitution", "mutation", "mode")
 TYPES = StructureTypes(packaged_library())
 FEW = AncestralSettings(steps=3)
 SETTINGS = {

@@ -123,7 +123,7 @@ def test_a_cubic_perovskite_tilts():
 
 
 def test_the_ways_along_modes_have_the_atoms_that_were_asked_for():
-    """A simple cubic lattice whose springs push: no mode in one cell, neighbours against each other in a doubled one."""
+    """A simple cubic lattice whose springs push: none in one cell, neighbours move apart in a doubled one."""
     potential = ASEPotential(Springs(-1.3))
     one = Crystal(EDGE * np.eye(3), [[0, 0, 0]], [29])
     two = Crystal(EDGE * np.diag([2, 1, 1]), [[0, 0, 0], [0.5, 0, 0]], [29, 29])

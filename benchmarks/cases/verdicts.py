@@ -1,16 +1,16 @@
 """Whether the answers of ``hostguide verify`` are right, and what they cost.
 
-    python -m benchmarks.verdicts known --json known.json
-    python -m benchmarks.verdicts charges --json charges.json
-    python -m benchmarks.verdicts phonons --json phonons.json
-    python -m benchmarks.verdicts time --run runs/li-si --json time.json
+    python -m benchmarks.cases.verdicts known --json known.json
+    python -m benchmarks.cases.verdicts charges --json charges.json
+    python -m benchmarks.cases.verdicts phonons --json phonons.json
+    python -m benchmarks.cases.verdicts time --run runs/li-si --json time.json
 
 ``known``: 200 phases of the library, drawn at random, shifted, reordered and strained by up to 1 %: is each recognised?
 ``charges``: of the same phases, which are called not balanced; and 50 halides and oxides of metals with one valence
 from which one atom was removed: is each called so? ``phonons``: Si, MgO, NaCl, Al and Li2S at Γ, X and L against
-phonopy driven by CHGNet's own ASE calculator, from the same relaxed crystal; deviations of all frequencies above 0.5 THz.
-``time``: seconds of CPU for the verdicts with phonons of the ten best crystals of a run, or of ten low Li-Si phases of
-the library; two cores need half of that.
+phonopy driven by CHGNet's own ASE calculator, from the same relaxed crystal; deviations of all
+frequencies above 0.5 THz. ``time``: seconds of CPU for the verdicts with phonons of the ten best crystals of a
+run, or of the ten smallest Li-Si phases of the library; two cores need half of that.
 """
 
 from __future__ import annotations
