@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -20,7 +21,8 @@ from model.generation.framework import Framework, choose_guest, extract_framewor
 from model.generation.wyckoff_placement import HostGroup, host_groups
 from model.generators.registry import GENERATORS
 from model.library.phases import packaged_library
-from model.potentials.catalog import PotentialChoice, load_potential
+from model.potentials.catalog import DEFAULT, PotentialChoice, load_potential
+from model.potentials.interface import Potential
 from model.reasons import Reason
 from model.relaxation.candidate_funnel import relax_in_stages
 from model.relaxation.polish import Polished, PolishSettings, polish
@@ -32,7 +34,7 @@ from model.thermodynamics.stability import Decomposition, Stability
 
 # What a row says of the relaxation that came before polishing.
 OF_RELAXATION = ("initial", "energy_initial", "max_force_initial", "steps", "n_independent_atoms")
-HOSTS_KEPT = 200  # number of hosts whose groups a crystal maker caches
+HOSTS_KEPT = 200  # number of hosts whose groups, and of crystals whose modes, a crystal maker caches
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -141,9 +143,10 @@ class CrystalMaker:
     Args:
         weights: of the score model, see `model.diffusion.checkpoint.weights_file`.
         device: ``cpu``, ``cuda`` or ``auto``.
+        potential: of the generator that computes phonons; loaded when it is needed.
     """
 
-    def __init__(self, weights: str | None = None, device: str = "auto") -> None:
+    def __init__(self, weights: str | None = None, device: str = "auto", potential: PotentialChoice = DEFAULT) -> None:
         # The networks need e3nn, which takes a second to import; the other steps do without.
         from model.diffusion.checkpoint import default_device, load_network, weights_file, weights_version
 
@@ -152,6 +155,7 @@ class CrystalMaker:
         self.network = load_network(path, device=self.device)
         self.version = weights_version(path)
         self._known_groups: dict[str, list[HostGroup]] = {}
+        self._choice, self._ways = potential, dict[str, list[Crystal]]()
 
     def generate(
         self, templates: Sequence[Template], generators: Sequence[str], settings: Sequence[Settings | None]
@@ -190,6 +194,20 @@ class CrystalMaker:
                 self._known_groups.clear()
             self._known_groups[host.identity] = host_groups(host)
         return self._known_groups[host.identity]
+
+    @cached_property
+    def _potential(self) -> Potential:
+        return load_potential(self._choice, device=self.device)
+
+    def along_modes(self, crystal: Crystal) -> list[Crystal]:
+        """The ways along the lowest modes; cached, because each crystal is asked for more than once."""
+        from model.verification.modes import ways_along_modes  # phonopy, which the other generators do without
+
+        if crystal.identity not in self._ways:
+            if len(self._ways) >= HOSTS_KEPT:
+                self._ways.clear()
+            self._ways[crystal.identity] = ways_along_modes(crystal, self._potential)
+        return self._ways[crystal.identity]
 
 
 class Relaxer:

@@ -262,7 +262,9 @@ class SearchConfig(Settings):
     compositions: Compositions
     lattices: Lattices = Lattices()
     blind: bool = False  # known phases of the searched system serve for nothing but the hull
-    generators: tuple[str, ...] = Field(tuple(GENERATORS), min_length=1)  # that compete
+    generators: tuple[str, ...] = Field(
+        tuple(name for name, row in GENERATORS.items() if row.by_default), min_length=1
+    )  # that compete
     sampling: dict[str, SerializeAsAny[Settings]] = Field({}, validate_default=True)  # settings of each generator
     screening: ScreenSettings = ScreenSettings()
     relaxation: RelaxSettings = RelaxSettings()

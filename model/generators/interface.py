@@ -105,6 +105,10 @@ class Tools(Protocol):
         """The space group of a template's host and its subgroups, largest first."""
         ...
 
+    def along_modes(self, crystal: Crystal) -> list[Crystal]:
+        """Distinct crystals of as many atoms, displaced along the lowest modes of a crystal."""
+        ...
+
 
 class Generator(ABC):
     """One way to make candidates. Instances have no state of their own.
@@ -117,6 +121,8 @@ class Generator(ABC):
         default: default settings.
         is_tunable: whether numeric fields of its settings can be tuned by name.
         has_options: whether it makes a finite number of different candidates, see `options`.
+        by_default: whether it is among the generators of a configuration that names none.
+        work: spent on a candidate before its relaxation, in evaluations of the potential for one atom.
     """
 
     name: ClassVar[str]
@@ -126,6 +132,8 @@ class Generator(ABC):
     default: ClassVar[Settings | None] = None
     is_tunable: ClassVar[bool] = False
     has_options: ClassVar[bool] = False
+    by_default: ClassVar[bool] = True
+    work: ClassVar[float] = 0.0
 
     @property
     def role(self) -> Role:
@@ -148,6 +156,10 @@ class Generator(ABC):
             parent: the crystal to change.
         """
         return ()
+
+    def reaches(self, parent: CellFormula, cell: CellFormula) -> bool:
+        """Whether it can change a crystal with one cell into one with another; asked if it starts from a crystal."""
+        return True
 
     def evaluations(self, settings: Any) -> int:
         """Calls of the score model per batch."""

@@ -9,7 +9,7 @@ import numpy as np
 from model.crystals.composition import CellFormula
 from model.crystals.crystal import Crystal
 from model.diffusion.sampler import Template
-from model.generation.mutation import mutations
+from model.generation.mutation import mutations, steps_apart
 from model.generation.structure_types import StructureTypes
 from model.generators.interface import AlreadyMade, ParentCrystal, Proposal
 from model.generators.roles import Start
@@ -22,6 +22,11 @@ class Mutation(AlreadyMade):
     start = Start.CRYSTAL
     first_guess = 0.45
     has_options = True
+
+    def reaches(self, parent: CellFormula, cell: CellFormula) -> bool:
+        """Whether one change is enough; in a crystal of several elements, it may also swap two atoms."""
+        steps = steps_apart(parent, cell)
+        return steps == 1 or len(parent.counts) > 1 > steps
 
     def options(self, cell: CellFormula, types: StructureTypes, parent: Crystal | None = None) -> Sequence[Crystal]:
         """The changed crystals, at the volume of their parent."""

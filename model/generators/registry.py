@@ -6,6 +6,7 @@ from model.generators.diffusion import Diffusion
 from model.generators.inpainting import Inpainting
 from model.generators.interface import Generator
 from model.generators.ion_substitution import IonSubstitution
+from model.generators.mode import ModeFollowing
 from model.generators.mutation import Mutation
 from model.generators.random_symmetric import RandomSymmetric
 from model.generators.roles import Start
@@ -17,6 +18,7 @@ _ROWS: tuple[Generator, ...] = (
     RandomSymmetric(),
     IonSubstitution(),
     Mutation(),
+    ModeFollowing(),
     Inpainting(),
     Symmetric(),
     Subgroup(),

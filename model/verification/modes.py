@@ -13,9 +13,12 @@ from model.potentials.interface import Potential
 from model.relaxation.polish import PolishSettings, polish
 from model.relaxation.relax import Relaxation, RelaxSettings, relax
 from model.symmetry.space_group import EXACT, REPORTED, SpaceGroup, refine
-from model.verification.phonons import Mode, Phonons, cells_of_wave, mode_displacements
+from model.verification.phonons import Mode, NoPhonons, Phonons, cells_of_wave, mode_displacements, phonons
+from model.verification.settings import PhononSettings
 
-AMPLITUDE = 0.3  # Å, largest displacement of an atom
+AMPLITUDE = 0.3  # Å, largest displacement of an atom along an imaginary mode
+FAR = 1.0  # Å, the same along a mode that is not, so that the crystal leaves its minimum
+QUICK = PhononSettings(height=6, max_atoms=200)  # where the relaxation that follows decides
 RELAX = RelaxSettings(fmax=0.02, keep_symmetry=True, symprec=EXACT)
 POLISH = PolishSettings(tolerance=5e-5)  # energies of distortions are small
 MOST_ATOMS = 120  # of the cell of a displaced crystal; modes of longer waves are not followed
@@ -73,6 +76,29 @@ def follow_modes(found: Phonons, potential: Potential, *, most: int) -> list[Fol
     lower = _lower(relax(_distinct(ways), potential, RELAX), found.energy)
     polished = _lower(polish([one.crystal for one in lower[:1]], potential, RELAX, POLISH), found.energy)
     return [*polished, *lower[len(polished) :]]
+
+
+def ways_along_modes(crystal: Crystal, potential: Potential, *, most: int = 2) -> list[Crystal]:
+    """A crystal displaced along its lowest modes, imaginary or not; not relaxed.
+
+    Args:
+        crystal: near a minimum or a saddle point.
+        potential: gives its phonons.
+        most: number of modes.
+
+    Returns:
+        distinct crystals with as many atoms as this one; none if its phonons cannot be computed.
+    """
+    try:
+        found = phonons(crystal, potential, QUICK)
+    except NoPhonons:
+        return []
+    fitting = [mode for mode in found.modes if _atoms(found, mode) == len(crystal)]
+    amplitudes = [AMPLITUDE if mode in found.imaginary else FAR for mode in fitting[:most]]
+    ways = [
+        one for mode, far in zip(fitting, amplitudes, strict=False) for one in displaced_both_ways(found, mode, far)
+    ]
+    return [one for one in _distinct(ways) if len(one) == len(crystal)]
 
 
 def _atoms(found: Phonons, mode: Mode) -> int:

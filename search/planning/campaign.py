@@ -14,7 +14,6 @@ from functools import cache
 from typing import Any
 
 from model.crystals.composition import CellFormula, parse_system
-from model.generation.mutation import steps_apart
 from model.generation.structure_types import StructureTypes
 from model.generators.interface import Guests, with_guests
 from model.generators.registry import GENERATORS, starting_from
@@ -57,7 +56,7 @@ class Campaign:
         check_beginning(config, self.files, self.types)
         self.known_hosts = self._known_hosts()
         self._fillings: dict[str, tuple[int, list[tuple[str, Guests]]]] = {}
-        self._neighbours: dict[str, list[str]] = {}
+        self._reached: dict[tuple[str, str], list[str]] = {}
         self._options: dict[tuple[str, str, str], Sequence[Any]] = {}
 
     def history(self, rows: Iterable[HistoryRow] = ()) -> SearchHistory:
@@ -91,15 +90,13 @@ class Campaign:
             self._fillings[framework.name] = len(framework.guests), found
         return found
 
-    def neighbouring_cells(self, name: str) -> list[str]:
-        """Cells that can be reached by one mutation of a crystal with this cell, see `model.generation.mutation`."""
-        if name not in self._neighbours:
-            own = CellFormula.parse(name)
-            apart = {other: steps_apart(own, cell) for other, cell in self.cells.items()}
-            self._neighbours[name] = [
-                other for other, steps in apart.items() if steps == 1 or len(own.counts) > 1 > steps
-            ]
-        return self._neighbours[name]
+    def reached_cells(self, generator: str, name: str) -> list[str]:
+        """Cells into which a generator can change a crystal with this cell."""
+        key = generator, name
+        if key not in self._reached:
+            own, row = CellFormula.parse(name), GENERATORS[generator]
+            self._reached[key] = [other for other, cell in self.cells.items() if row.reaches(own, cell)]
+        return self._reached[key]
 
     def options(self, generator: str, cell: str, parent: Parent | None = None) -> Sequence[Any]:
         """Options of a generator for a cell or for a parent crystal, see `model.generators.interface`."""

@@ -387,7 +387,7 @@ def work(row: HistoryRow, settings: PolicySettings) -> float:
     """Work spent on a candidate, in evaluations of the potential for one atom; counted, not timed."""
     relaxing = 0 if row.steps is None else (row.n_independent_atoms or 0) * (row.steps + 1)
     sampling = settings.evaluation_cost * row.n_atoms * (row.evaluations or 0)
-    return float(FIXED_WORK + relaxing + sampling)
+    return float(FIXED_WORK + GENERATORS[row.generator].work + relaxing + sampling)
 
 
 def work_per_atom(row: HistoryRow, settings: PolicySettings) -> float:

@@ -119,7 +119,7 @@ class _Round:
         return not GENERATORS[generator].has_options or tried < len(self.campaign.options(generator, cell))
 
     def _arms_of_crystals(self) -> Iterator[Arm]:
-        """Crystals that can still be mutated; the number of possible mutations is looked up only after the first."""
+        """Crystals that can still be changed; the number of possible changes is looked up only after the first."""
         changing = [name for name, row in self.generators.items() if row.start == Start.CRYSTAL]
         if not changing:
             return
@@ -128,7 +128,7 @@ class _Round:
         best = heapq.nsmallest(self.policy.max_parents, parents, key=lambda parent: parent.e_d)
         for generator in changing:
             for parent in best:
-                for cell in self.campaign.neighbouring_cells(parent.cell):
+                for cell in self.campaign.reached_cells(generator, parent.cell):
                     arm = Arm(
                         generator, cell, host=parent.name, host_class=host_class(parent.e_d, self.reward_threshold)
                     )

@@ -184,7 +184,7 @@ def _arguments(
     devices = {step: "cuda" if step in on_gpu else "cpu" for step in Step}
     arguments: dict[Step, dict[str, Any]] = {
         Step.PLAN: {"config": config, "reference": reference},
-        Step.GENERATE: {"weights": models.weights, "device": devices[Step.GENERATE]},
+        Step.GENERATE: {"weights": models.weights, "device": devices[Step.GENERATE], "potential": models.potential},
         Step.RELAX: {
             "potential": models.potential,
             "relaxation": config.relaxation,

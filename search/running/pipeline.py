@@ -58,7 +58,7 @@ def load_stages(
     """The stages of a search, with their networks loaded."""
     models = config.models
     return Stages(
-        CrystalMaker(models.weights, device),
+        CrystalMaker(models.weights, device, models.potential),
         Relaxer(models.potential, config.relaxation, config.screening, hull_energies(config, reference)),
         Analyser(
             reference,

@@ -171,7 +171,7 @@ class PendingRow:
         "Pearson symbol of the Bravais lattice in which it, or its parent, was generated, for example `cF`",
     )
     parent: str | None = column(
-        pa.string(), ORIGIN, "candidate whose framework was filled, or that was modified (`mutation`)"
+        pa.string(), ORIGIN, "candidate whose framework was filled, or that was modified (`mutation`, `mode`)"
     )
     framework: str | None = column(pa.string(), ORIGIN, "name of that framework")
     samples: int | None = column(pa.int32(), ORIGIN, "number of candidates when this framework was chosen")

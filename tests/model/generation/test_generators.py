@@ -17,7 +17,8 @@ from model.library.phases import packaged_library
 from model.stages import CrystalMaker
 from model.symmetry.space_group import space_group
 
-FILLED = ("ion_substitution", "mutation")  # whose templates are whole crystals already: nothing is left to chance
+# Whose templates are whole crystals already: nothing is left to chance. Those of "mode" here have no phonons.
+FILLED = ("ion_substitution", "mutation", "mode")
 TYPES = StructureTypes(packaged_library())
 FEW = AncestralSettings(steps=3)
 SETTINGS = {
@@ -25,6 +26,7 @@ SETTINGS = {
     "random": RandomSettings(),
     "ion_substitution": None,
     "mutation": None,
+    "mode": None,
     "inpainting": FEW,
     "symmetric": SymmetricSettings(sampler=FEW),
     "subgroup": SubgroupSettings(sampler=FEW),

@@ -14,7 +14,7 @@ from model.potentials.ase import ASEPotential
 from model.potentials.catalog import DEFAULT, load_potential
 from model.symmetry.space_group import space_group
 from model.verification.elastic import elastic_constants
-from model.verification.modes import displaced_both_ways, follow_modes
+from model.verification.modes import displaced_both_ways, follow_modes, ways_along_modes
 from model.verification.phonons import NoPhonons, mode_displacements, phonons
 from model.verification.settings import PhononSettings
 
@@ -120,6 +120,18 @@ def test_a_cubic_perovskite_tilts():
     assert lowest.fall > 0.01 and space_group(lowest.crystal).number < 221
     angles = lead_iodine_lead(lowest.crystal)
     assert min(angles) < 165
+
+
+def test_the_ways_along_modes_have_the_atoms_that_were_asked_for():
+    """A simple cubic lattice whose springs push: none in one cell, neighbours move apart in a doubled one."""
+    potential = ASEPotential(Springs(-1.3))
+    one = Crystal(EDGE * np.eye(3), [[0, 0, 0]], [29])
+    two = Crystal(EDGE * np.diag([2, 1, 1]), [[0, 0, 0], [0.5, 0, 0]], [29, 29])
+    assert ways_along_modes(one, potential) == []
+    ways = ways_along_modes(two, potential)
+    assert ways and all(len(way) == 2 for way in ways)
+    apart = [way.to_ase().get_distance(0, 1, mic=True) for way in ways]
+    assert min(apart) < EDGE - 0.1
 
 
 def lead_iodine_lead(crystal):

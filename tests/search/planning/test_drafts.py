@@ -10,6 +10,7 @@ from model.crystals.lattice import BRAVAIS
 from model.generation.ion_substitution import substitutions
 from model.generation.mutation import steps_apart
 from model.generation.structure_types import StructureTypes
+from model.generators.mode import WAYS
 from model.generators.registry import GENERATORS
 from model.generators.roles import Role
 from model.library.phases import packaged_library
@@ -322,6 +323,26 @@ def test_low_crystals_are_changed_into_the_cells_beside_theirs(make_config):
         assert one.template.crystal.volume == pytest.approx(
             parent.volume * cell.n_atoms / own.n_atoms
         )  # V0 is constant
+
+
+def test_low_crystals_are_displaced_in_their_own_cell_and_a_doubled_one(make_config):
+    policy = {"candidates_per_round": 40, "exploration_rate": 0.5, "quantile": 0.01}
+    cells = [{"Li": 2, "Si": 1}, {"Li": 4, "Si": 2}, {"Li": 6, "Si": 3}]
+    config = make_config(generators=["random", "mode"], policy=policy, compositions={"cells": cells})
+    campaign = campaign_of(config)
+    assert campaign.reached_cells("mode", "Li2Si") == ["Li2Si", "Li4Si2"]
+    rows = pretended(planned(campaign, 0, []))
+    low = next(number for number, row in enumerate(rows) if row.cell_formula == "Li2Si")
+    rows = [replace(row, e_d=0.01 if number == low else 0.4) for number, row in enumerate(rows)]
+    moved = [one for task in planned(campaign, 1, rows) for one in task.candidates if one.generator == "mode"]
+    assert moved
+    for one in moved:
+        assert one.origin.parent == rows[low].candidate
+        times = CellFormula.parse(one.origin.cell_formula).n_atoms // 3
+        assert one.template.crystal.volume == pytest.approx(times * rows[low].final.crystal.volume)
+        assert len(one.template.crystal) == 3 * times
+    ways = [(one.origin.cell_formula, one.template.seed % WAYS) for one in moved]
+    assert len(set(ways)) == len(ways)
 
 
 def test_no_change_of_a_crystal_is_made_twice(make_config):
