@@ -11,7 +11,6 @@ from model.generation.ion_substitution import substitutions
 from model.generation.mutation import steps_apart
 from model.generation.structure_types import StructureTypes
 from model.generators.mode import WAYS
-from model.generators.registry import GENERATORS
 from model.generators.roles import Role
 from model.library.phases import packaged_library
 from model.thermodynamics.reference import packaged_reference
@@ -252,7 +251,7 @@ def test_each_generator_has_its_own_settings(make_config, cobaltate):
     rows = [replace(row, e_d=0.0) for row in cobaltate["rows"] if row.status == "relaxed"]
     tasks = planned(campaign_of(config), 1, rows)
     samplers = {one.generator: one.settings for task in tasks for one in task.candidates}
-    assert samplers == {name: config.sampling.get(name) for name in GENERATORS}
+    assert samplers == {name: config.sampling.get(name) for name in config.generators}
     assert samplers["diffusion"].steps == 5 and samplers["random"].separation == 0.9
     assert samplers["ion_substitution"] is samplers["mutation"] is None
 
