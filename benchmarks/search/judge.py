@@ -43,7 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--system", required=True)
     parser.add_argument("--judge", default="7net-l3i5")
-    parser.add_argument("--max-atoms", type=int, default=12)
+    parser.add_argument("--max-atoms", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--listed", type=int, default=50)
